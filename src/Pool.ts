@@ -1,0 +1,104 @@
+/**
+ * A generic, Effect-native connection pool.
+ *
+ * @since 0.1.0
+ */
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { DatabaseError, Dialect, PoolFigures } from "./DatabaseError.js"
+
+/**
+ * Why a connection was closed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type CloseReason = "overflow" | "lifetime" | "lost" | "unusable" | "invalidated" | "shutdown"
+
+/**
+ * A pool's figures at one moment, and what it has counted since it was made. Times are in milliseconds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Stats extends PoolFigures {
+  readonly created: number
+  readonly closed: { readonly [Reason in CloseReason]: number }
+  readonly connectFailures: number
+  readonly timeouts: number
+  readonly checkouts: number
+  readonly waitMillis: number
+  readonly useMillis: number
+}
+
+/**
+ * One connection, checked out.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Lease<A> {
+  readonly connection: A
+  /** Gives the connection back: clean, after a reset, or destroyed. Never fails; giving back twice does nothing. */
+  readonly release: Effect.Effect<void>
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Pool<A> {
+  readonly name: string
+  /**
+   * Checks a connection out. Interruptible while it waits; whoever takes a lease must release it, so take it in an
+   * uninterruptible region (`restore(pool.take(...))`), or use `acquire`. `holding` are the leases of this pool that the
+   * caller holds already: if they are all that the pool can give, waiting would never end and it fails at once.
+   */
+  readonly take: (holding?: ReadonlyArray<Lease<A>>) => Effect.Effect<Lease<A>, DatabaseError>
+  /** The same as a scoped resource. */
+  readonly acquire: Effect.Effect<A, DatabaseError, Scope.Scope>
+  /** One attempt to connect, whose error is the connection's own; what it opened waits in the pool. */
+  readonly warm: Effect.Effect<void, DatabaseError>
+  /** The figures now. */
+  readonly stats: () => Stats
+  /** Closes every idle connection, and every used one when it comes back. Waiters get new ones. */
+  readonly invalidate: Effect.Effect<void>
+  /** Refuses new work with DatabaseClosed, waits for what is checked out (at most the shutdown timeout), then closes. */
+  readonly shutdown: Effect.Effect<void>
+}
+
+/**
+ * What the pool must know of a connection, and its limits.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options<A> {
+  readonly name: string
+  readonly dialect: Dialect
+  /** Connections kept. */
+  readonly size: number
+  /** Extra connections under load, closed when they come back. */
+  readonly maxOverflow: number
+  /** The longest wait for a connection. */
+  readonly timeout: Duration.DurationInput
+  /** A connection's longest life, shortened by a random share of up to a tenth so that they do not end together. */
+  readonly recycle: Duration.DurationInput
+  /** Idle connections are pinged this often (jittered); default 60 seconds. */
+  readonly keepAlive?: Duration.DurationInput | undefined
+  /** Connections idle for longer than this are pinged before use; default 1 second. */
+  readonly checkAfterIdle?: Duration.DurationInput | undefined
+  /** A connection held for longer is reported once, with the place that took it; default 60 seconds. */
+  readonly heldThreshold?: Duration.DurationInput | undefined
+  /** How long shutdown waits for connections in use; default 10 seconds. */
+  readonly shutdownTimeout?: Duration.DurationInput | undefined
+  /** One attempt to open one connection. `onLost` tells the pool that an established one broke. */
+  readonly connect: (onLost: (error: DatabaseError) => void) => Effect.Effect<A, DatabaseError>
+  /** `idle`: clean; `closed`: unusable; anything else is reset before others get it. Asked without I/O. */
+  readonly status: (connection: A) => "idle" | "active" | "aborted" | "dirty" | "closed"
+  readonly ping: (connection: A) => Effect.Effect<void, DatabaseError>
+  readonly reset: (connection: A) => Effect.Effect<void, DatabaseError>
+  readonly close: (connection: A) => Effect.Effect<void>
+  readonly destroy: (connection: A) => void
+}

@@ -1,0 +1,173 @@
+/**
+ * libpq's connection URLs: `postgresql://user:password@host:port,host:port/database?parameter=value`.
+ */
+import * as Redacted from "effect/Redacted"
+import * as Net from "node:net"
+import { cut, decode, formatQuery, mask, problem, query, type Reading } from "./text.js"
+
+/** What a URL says; what it leaves out is undefined. */
+export interface PostgresUrl {
+  readonly _tag: "postgres"
+  readonly hosts: Hosts
+  readonly user: string | undefined
+  readonly password: Redacted.Redacted<string> | undefined
+  readonly database: string | undefined
+  readonly parameters: { readonly [P in Parameter]: string | undefined }
+}
+
+type Hosts = readonly [Host, ...Array<Host>]
+
+interface Host {
+  readonly host: string
+  readonly port: number
+}
+
+/** The parameters that say more than where and who. Their values are validated by those who use them. */
+export type Parameter =
+  | "sslmode"
+  | "sslrootcert"
+  | "sslcert"
+  | "sslkey"
+  | "application_name"
+  | "connect_timeout"
+  | "options"
+  | "target_session_attrs"
+
+const accepted = [
+  "host",
+  "port",
+  "user",
+  "password",
+  "dbname",
+  "sslmode",
+  "sslrootcert",
+  "sslcert",
+  "sslkey",
+  "ssl",
+  "application_name",
+  "connect_timeout",
+  "options",
+  "target_session_attrs"
+] as const
+
+const defaultHost = "localhost"
+const defaultPort = 5432
+
+/** A name or an IPv4 address, an IPv6 address without brackets, or the directory of a Unix socket. */
+const isHost = (host: string): boolean =>
+  host.startsWith("/") || (host.includes(":") ? Net.isIPv6(host) : /^[\p{L}\p{N}._-]+$/u.test(host))
+
+const isPort = (port: string): boolean =>
+  port === "" || (/^\d{1,5}$/.test(port) && Number(port) > 0 && Number(port) < 65536)
+
+/** Pairs hosts with ports as libpq does: a port each, or one for all. */
+const pair = (hosts: ReadonlyArray<string>, ports: ReadonlyArray<string>, unmet: Array<string>): Hosts => {
+  const [first = "", ...rest] = hosts.length === 1 && hosts[0] === "" ? [defaultHost] : hosts
+  if (![first, ...rest].every(isHost)) {
+    unmet.push("each host to be a name, an address (IPv6 in brackets) or a percent-encoded socket directory")
+  }
+  if (!ports.every(isPort)) {
+    unmet.push("each port to be a whole number from 1 to 65535 (and IPv6 addresses in brackets)")
+  }
+  if (ports.length !== 1 && ports.length !== hosts.length) {
+    unmet.push("a port for each host, or one for all")
+  }
+  const port = (index: number): number => Number((ports.length === 1 ? ports[0] : ports[index]) || defaultPort)
+  return [{ host: first, port: port(0) }, ...rest.map((host, index) => ({ host, port: port(index + 1) }))]
+}
+
+/** `host:port` or `[address]:port`. What is neither becomes a host that is none. */
+const place = (text: string, unmet: Array<string>): { readonly host: string; readonly port: string } => {
+  const [, address, name, port = ""] = /^(?:\[([^[\]]*:[^[\]]*)\]|([^:[\]]*))(?::(.*))?$/s.exec(text) ?? []
+  return { host: decode(address ?? name ?? "[", "each host", unmet), port }
+}
+
+const present = (text: string): string | undefined => text === "" ? undefined : text
+
+/** Reads what follows the scheme. */
+export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
+  const parts = /^\/\/([^/?]*)([^?]*)(?:\?(.*))?$/s.exec(rest)
+  if (parts === null) {
+    return unreadable(`${scheme}://user:password@host:port/database`, `${scheme}: without //`)
+  }
+  const [, authority = "", path = "", search = ""] = parts
+  const hidden = `${scheme}://${mask}`
+  // What follows an unescaped slash or question mark in a password would be taken for the database or a parameter, and
+  // be shown.
+  if (path.includes("@") || search.includes("@")) {
+    const expected = "no @ behind the host: in every part of a URL, @ is written %40, / is %2F and ? is %3F"
+    return unreadable(expected, hidden)
+  }
+  const unmet: Array<string> = []
+  const at = authority.lastIndexOf("@")
+  const [user, password = ""] = cut(authority.slice(0, Math.max(at, 0)), ":")
+  const urlUser = decode(user, "the user", unmet)
+  const urlPassword = decode(password, "the password", unmet)
+  const database = decode(path.slice(1), "the database", unmet)
+  const { shown: shownSearch, values } = query(search, accepted, unmet)
+  if (values.ssl !== undefined && values.ssl !== "true") {
+    unmet.push("parameter ssl to be true, or sslmode in its place")
+  }
+  const before = unmet.length
+  const places = authority.slice(at + 1).split(",").map((text) => place(text, unmet))
+  const ports = places.some(({ port }) => port !== "") ? places.map(({ port }) => port) : [""]
+  const hosts = pair(
+    values.host?.split(",") ?? places.map(({ host }) => host),
+    values.port?.split(",") ?? ports,
+    unmet
+  )
+  // Without an @, hosts and ports that are none may be the user and the password of a URL that was cut off, and what
+  // follows them as well.
+  if (at < 0 && unmet.length > before) {
+    return unreadable(unmet.slice(before).join(", "), hidden)
+  }
+  const shown = `${scheme}://${at < 0 ? authority : mask + authority.slice(at)}${path}${shownSearch}`
+  const secret = values.password ?? present(urlPassword)
+  return {
+    problems: unmet.map((expected) => problem(expected, shown)),
+    url: {
+      _tag: "postgres",
+      hosts,
+      user: values.user ?? present(urlUser),
+      password: secret === undefined ? undefined : Redacted.make(secret),
+      database: values.dbname ?? present(database),
+      parameters: {
+        sslmode: values.sslmode ?? (values.ssl === undefined ? undefined : "require"),
+        sslrootcert: values.sslrootcert,
+        sslcert: values.sslcert,
+        sslkey: values.sslkey,
+        application_name: values.application_name,
+        connect_timeout: values.connect_timeout,
+        options: values.options,
+        target_session_attrs: values.target_session_attrs
+      }
+    }
+  }
+}
+
+/** The reading of an empty URL stands for what could not be taken apart. */
+const unreadable = (expected: string, given: string): Reading<PostgresUrl> => ({
+  ...parse("postgres", "//"),
+  problems: [problem(expected, given)]
+})
+
+const formatHost = ({ host, port }: Host): string =>
+  `${Net.isIPv6(host) ? `[${host.replace("%", "%25")}]` : encodeURIComponent(host)}:${port}`
+
+/** What is written into every URL. */
+interface Parts {
+  readonly hosts: Hosts
+  readonly username: string
+  readonly password: Redacted.Redacted<string> | undefined
+  readonly database: string
+}
+
+/** Writes what `parse` reads: the same meaning. */
+export const format = (
+  { database, hosts, password, username }: Parts,
+  parameters: { readonly [P in Parameter]?: string | undefined }
+): string => {
+  const secret = password === undefined ? "" : `:${encodeURIComponent(Redacted.value(password))}`
+  const authority = `${encodeURIComponent(username)}${secret}@${hosts.map(formatHost).join(",")}`
+  return `postgres://${authority}/${encodeURIComponent(database)}${formatQuery(parameters)}`
+}

@@ -1,0 +1,66 @@
+/**
+ * One place in the pool and the connection in it, and the lease under which a fiber holds it.
+ */
+import type * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import type * as Tracer from "effect/Tracer"
+
+/**
+ * What a slot is doing. `connecting` becomes `stalled` when it takes suspiciously long: the fiber behind it is then given
+ * another chance. `checking` is a ping, `resetting` cleans up after a borrower, `gone` has left the pool.
+ */
+export type State = "connecting" | "stalled" | "idle" | "checking" | "used" | "resetting" | "closing" | "gone"
+
+/** A place in the pool. Times are in milliseconds of the pool's clock. */
+export interface Slot<A> {
+  state: State
+  /** There from when it is connected on. */
+  connection: A
+  /** How often the pool had been invalidated when the connection began: an older one is not used again. */
+  readonly generation: number
+  /** How often a connection had been lost when this one was last known to live: a lower one is pinged before use. */
+  epoch: number
+  /** The server said, or the driver noticed, that it is dead. */
+  lost: boolean
+  readonly createdAt: number
+  /** When its life ends. */
+  expiresAt: number
+  /** When it last came back from a borrower. The idle ones are sorted by it. */
+  usedAt: number
+  /** When it was last known to live. */
+  aliveAt: number
+  /** When the pool looks after it next; what is to be done then depends on the state. */
+  due: number
+  lease: Lease<A> | undefined
+  /** What runs on it in the background. */
+  fiber: Fiber.RuntimeFiber<unknown> | undefined
+}
+
+/** A connection in a fiber's hands. Implements the public Lease. */
+export interface Lease<A> {
+  readonly connection: A
+  readonly release: Effect.Effect<void>
+  readonly slot: Slot<A>
+  readonly since: number
+  /** Who took it, and where: kept as they are, because rendering them on every check-out would cost too much. */
+  readonly fiber: FiberId.FiberId
+  readonly span: Tracer.AnySpan | undefined
+  returned: boolean
+  /** That its fiber waits for yet another one has been said. */
+  told: boolean
+}
+
+/** The name by which logs and errors call a fiber. */
+export const fiberName = (fiber: FiberId.FiberId): string => `fiber ${FiberId.threadName(fiber)}`
+
+/** Who took the lease, and the spans around that, innermost first. */
+export const place = <A>(lease: Lease<A>): string => {
+  const names: Array<string> = []
+  let span = lease.span
+  while (span !== undefined && span._tag === "Span") {
+    names.push(`"${span.name}"`)
+    span = span.parent._tag === "Some" ? span.parent.value : undefined
+  }
+  return names.length === 0 ? fiberName(lease.fiber) : `${fiberName(lease.fiber)} in span ${names.join(" of ")}`
+}

@@ -1,0 +1,80 @@
+/**
+ * PostgreSQL, over `pg`.
+ */
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as SqlClient from "@effect/sql/SqlClient"
+import * as Statement from "@effect/sql/Statement"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type { PostgresTarget, Settings } from "../../DatabaseConfig.js"
+import { fromSqlError } from "../../DatabaseError.js"
+import type { Driver } from "../driver.js"
+import { connect, describeHost } from "./connect.js"
+import * as Listen from "./listen.js"
+
+const json = Statement.custom<PgClient.PgCustom>("PgJson")
+
+const serverInfoStatement = "SELECT pg_catalog.current_setting('server_version') AS version, " +
+  "pg_catalog.pg_is_in_recovery() AS standby"
+
+/** What PgClient shows of its configuration; the passwords of both are redacted. */
+const clientConfig = (settings: Settings, target: PostgresTarget): PgClient.PgClientConfig => {
+  const { host, port } = target.hosts[0]
+  return {
+    host,
+    port,
+    database: target.database,
+    username: target.username,
+    password: target.password,
+    ssl: target.sslMode !== "disable" && target.sslMode !== "allow" && target.sslMode !== "prefer",
+    applicationName: target.applicationName,
+    connectTimeout: settings.connectTimeout,
+    maxConnections: settings.poolSize + settings.poolMaxOverflow,
+    connectionTTL: settings.poolRecycle,
+    spanAttributes: settings.spanAttributes,
+    transformQueryNames: settings.transformQueryNames,
+    transformResultNames: settings.transformResultNames,
+    transformJson: settings.transformJson
+  }
+}
+
+/** Makes the driver for one target; nothing is opened yet. */
+export const make = (settings: Settings, target: PostgresTarget): Driver => {
+  const compiler = PgClient.makeCompiler(settings.transformQueryNames, settings.transformJson)
+  const establish = connect(settings, target)
+  const { host, port } = target.hosts[0]
+  return {
+    dialect: "postgres",
+    description: target.hosts.map((each) => describeHost(target, each)).join(", "),
+    compiler,
+    spanAttributes: [
+      ...Object.entries(settings.spanAttributes),
+      ["db.system.name", "postgresql"],
+      ["db.namespace", target.database],
+      ["server.address", host],
+      ["server.port", port]
+    ],
+    connect: (onLost) => Effect.tap(establish, (connection) => Effect.sync(() => connection.onLost(onLost))),
+    serverInfo: (connection) =>
+      Effect.mapBoth(connection.executeUnprepared(serverInfoStatement, [], undefined), {
+        onSuccess: ([row]) => ({ version: row.version, role: row.standby ? "standby" as const : "primary" as const }),
+        onFailure: fromSqlError
+      }),
+    extendClient: (client) =>
+      Effect.map(Listen.make(establish), (listen) => {
+        const extended: PgClient.PgClient = Object.assign(client, {
+          [PgClient.TypeId]: PgClient.TypeId,
+          config: clientConfig(settings, target),
+          json: (value: unknown) => json(value),
+          listen,
+          // A statement like any other: in a session it is sent when the session commits.
+          notify: (channel: string, payload: string) =>
+            Effect.asVoid(client`SELECT pg_catalog.pg_notify(${channel}, ${payload})`)
+        })
+        return Context.make(SqlClient.SqlClient, extended as SqlClient.SqlClient).pipe(
+          Context.add(PgClient.PgClient, extended)
+        )
+      }),
+    pool: { size: settings.poolSize, maxOverflow: settings.poolMaxOverflow, recycle: settings.poolRecycle }
+  }
+}

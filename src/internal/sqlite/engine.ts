@@ -1,0 +1,344 @@
+/**
+ * The plain piece over better-sqlite3. It knows nothing of Effect, so that the main thread and a worker can both run it.
+ */
+import Sqlite from "better-sqlite3"
+import { Cursors, interrupted } from "./cursors.js"
+import type { Batch, Failure, Fetch, OpenOptions, Reply, Request, Run } from "./protocol.js"
+import { isContained, leavesTraces } from "./statementText.js"
+
+/** How whoever asked takes part in what runs. */
+export interface Control {
+  /** Whether it should stop. */
+  readonly stopped: () => boolean
+  /** Asked right before a commit: false forbids it, and true makes it too late to stop. */
+  readonly commits: () => boolean
+}
+
+interface Prepared {
+  readonly statement: Sqlite.Statement
+  /** It returns rows and changes nothing. */
+  readonly reads: boolean
+  /** It writes, and outside of a transaction it gets one of its own. */
+  readonly contained: boolean
+  readonly leavesTraces: boolean
+}
+
+const memory = ":memory:"
+const cacheSize = 200
+const backupPages = 100
+
+const isConstraint = (error: unknown): boolean =>
+  error instanceof Sqlite.SqliteError && error.code.startsWith("SQLITE_CONSTRAINT")
+
+const quoted = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
+
+const failureOf = (error: unknown): Failure => ({
+  message: error instanceof Error ? error.message : String(error),
+  code: error instanceof Sqlite.SqliteError ? error.code : undefined
+})
+
+/** One connection to a file, or one database in memory. One request at a time. */
+export class Engine {
+  readonly #options: OpenOptions
+  readonly #control: Control
+  readonly #extensions: Array<string>
+  readonly #statements = new Map<string, Prepared>()
+  readonly #cursors: Cursors
+  #database: Sqlite.Database | undefined
+  #dirty = false
+  #queryOnly = false
+
+  constructor(options: OpenOptions, control: Control) {
+    this.#options = options
+    this.#control = control
+    this.#cursors = new Cursors(control.stopped)
+    this.#extensions = [...options.extensions]
+  }
+
+  /** Does what is asked. A promise only where better-sqlite3 gives one: for a backup. */
+  answer(request: Request): Reply | Promise<Reply> {
+    try {
+      const value = this.#handle(request)
+      return value instanceof Promise
+        ? value.then((value) => this.#reply(value, undefined), (error) => this.#reply(undefined, error))
+        : this.#reply(value, undefined)
+    } catch (error) {
+      return this.#reply(undefined, error)
+    }
+  }
+
+  #reply(value: unknown, error: unknown): Reply {
+    return {
+      value,
+      failure: error === undefined ? undefined : failureOf(error),
+      inTransaction: this.#database?.inTransaction === true,
+      dirty: this.#dirty || this.#cursors.size > 0
+    }
+  }
+
+  #handle(request: Request): unknown {
+    switch (request._tag) {
+      case "Run":
+        return this.#run(this.#prepare(request.sql, request.cached), request)
+      case "Fetch":
+        return this.#fetch(request)
+      case "FetchNext":
+        return this.#cursors.next(request.cursor)
+      case "FetchEnd":
+        return this.#cursors.end(request.cursor)
+      case "Begin":
+        return this.#begin(request.readOnly)
+      case "Commit":
+        return this.#commit()
+      case "Rollback":
+        return this.#rollback()
+      case "Open":
+        return this.#open()
+      case "Reset":
+        return this.#reset()
+      case "Export":
+        return this.#db.serialize()
+      case "Backup":
+        return this.#backup(request.destination)
+      case "LoadExtension":
+        return this.#loadExtension(request.path)
+      case "Close":
+        return this.#close()
+    }
+  }
+
+  get #db(): Sqlite.Database {
+    if (this.#database === undefined) {
+      throw new TypeError("The database connection is not open")
+    }
+    return this.#database
+  }
+
+  #open(): void {
+    const { filename, readOnly } = this.#options
+    // Waiting for another's lock is done outside, where it blocks no thread.
+    const db = new Sqlite(filename, { readonly: readOnly, timeout: 0 })
+    try {
+      if (filename !== memory && !readOnly) {
+        db.pragma("journal_mode = WAL")
+      }
+      // A commit that was reported is on disk: WAL's usual NORMAL loses the last ones when the power fails.
+      db.pragma("synchronous = FULL")
+      db.pragma("foreign_keys = ON")
+      // Opening reads nothing yet; this finds a file that is no database, or damaged, now.
+      db.prepare("SELECT 1 FROM sqlite_schema LIMIT 1").get()
+      for (const path of this.#extensions) {
+        db.loadExtension(path)
+      }
+    } catch (error) {
+      db.close()
+      throw error
+    }
+    this.#database = db
+  }
+
+  #close(): void {
+    this.#cursors.endAll()
+    this.#statements.clear()
+    this.#database?.close()
+    this.#database = undefined
+  }
+
+  #prepare(sql: string, cached: boolean): Prepared {
+    const known = cached ? this.#statements.get(sql) : undefined
+    if (known !== undefined) {
+      // A Map keeps the order of insertion, so the first is the one used least recently.
+      this.#statements.delete(sql)
+      this.#statements.set(sql, known)
+      return known
+    }
+    const statement = this.#db.prepare(sql)
+    const prepared: Prepared = {
+      statement,
+      reads: statement.reader && statement.readonly,
+      contained: !statement.readonly && isContained(sql),
+      leavesTraces: leavesTraces(sql)
+    }
+    if (cached) {
+      this.#statements.set(sql, prepared)
+      if (this.#statements.size > cacheSize) {
+        this.#statements.delete(this.#statements.keys().next().value!)
+      }
+    }
+    return prepared
+  }
+
+  #execute(sql: string): void {
+    this.#prepare(sql, true).statement.run()
+  }
+
+  #run(prepared: Prepared, request: Pick<Run, "params" | "form" | "safeIntegers">): unknown {
+    if (!prepared.reads) {
+      this.#cursors.buffer()
+    }
+    const value = prepared.contained && !this.#db.inTransaction
+      ? this.#contain(() => this.#perform(prepared, request))
+      : this.#perform(prepared, request)
+    this.#dirty ||= prepared.leavesTraces
+    return value
+  }
+
+  /**
+   * A write outside of a transaction commits by itself, and a thread that is told to stop in the middle of it cannot be
+   * kept from that. In a transaction of its own the last word is said before the commit. It costs next to nothing.
+   */
+  #contain(write: () => unknown): unknown {
+    const db = this.#db
+    let value: unknown
+    let refused: unknown
+    this.#execute("BEGIN")
+    try {
+      try {
+        value = write()
+      } catch (error) {
+        if (!isConstraint(error)) {
+          throw error
+        }
+        // Of INSERT OR FAIL, what came before the refused row stays. Of the others nothing is left to commit.
+        refused = error
+      }
+      if (db.inTransaction) {
+        if (!this.#control.commits()) {
+          throw interrupted()
+        }
+        this.#execute("COMMIT")
+      }
+    } finally {
+      if (db.inTransaction) {
+        this.#execute("ROLLBACK")
+      }
+    }
+    if (refused !== undefined) {
+      throw refused
+    }
+    return value
+  }
+
+  #perform(
+    { reads, statement }: Prepared,
+    { form, params, safeIntegers }: Pick<Run, "params" | "form" | "safeIntegers">
+  ) {
+    // Said every time, since the statement may be from the cache.
+    statement.safeIntegers(safeIntegers)
+    if (!statement.reader) {
+      const result = statement.run(...params)
+      return form === "raw" ? result : []
+    }
+    statement.raw(form === "values")
+    // Where RETURNING gives rows everything is written before the first: stopping then would undo nothing.
+    return reads ? this.#collect(statement.iterate(...params)) : statement.all(...params)
+  }
+
+  #collect(rows: IterableIterator<unknown>): Array<unknown> {
+    const { stopped } = this.#control
+    const collected: Array<unknown> = []
+    for (const row of rows) {
+      if (stopped()) {
+        throw interrupted()
+      }
+      collected.push(row)
+    }
+    return collected
+  }
+
+  #fetch({ cursor, params, safeIntegers, sql }: Fetch): Batch {
+    const prepared = this.#prepare(sql, false)
+    const rows = prepared.reads
+      ? prepared.statement.safeIntegers(safeIntegers).iterate(...params)
+      : this.#run(prepared, { params, form: "rows", safeIntegers }) as Array<unknown>
+    return this.#cursors.open(cursor, rows)
+  }
+
+  #begin(readOnly: boolean): void {
+    this.#cursors.buffer()
+    if (readOnly || this.#options.readOnly) {
+      this.#execute("BEGIN")
+      this.#setQueryOnly(readOnly)
+    } else {
+      // The turn to write is taken at once: a transaction that read before would be refused it.
+      this.#execute("BEGIN IMMEDIATE")
+    }
+  }
+
+  #commit(): void {
+    this.#cursors.endAll()
+    if (!this.#control.commits()) {
+      throw interrupted()
+    }
+    this.#execute("COMMIT")
+    this.#setQueryOnly(false)
+  }
+
+  #rollback(): void {
+    this.#cursors.endAll()
+    if (this.#db.inTransaction) {
+      this.#execute("ROLLBACK")
+    }
+    this.#setQueryOnly(false)
+  }
+
+  #setQueryOnly(on: boolean): void {
+    if (this.#queryOnly !== on) {
+      this.#db.pragma(`query_only = ${on ? "ON" : "OFF"}`)
+      this.#queryOnly = on
+    }
+  }
+
+  #reset(): void {
+    this.#rollback()
+    if (!this.#dirty) {
+      return
+    }
+    if (this.#options.filename === memory) {
+      this.#sweep()
+    } else {
+      this.#close()
+      this.#open()
+    }
+    this.#dirty = false
+  }
+
+  /** A file is opened anew; memory would be lost by that. Settings other than sqlayer's own stay as they are. */
+  #sweep(): void {
+    const db = this.#db
+    db.pragma("query_only = OFF")
+    const temporary = db.prepare("SELECT type, name FROM sqlite_temp_schema WHERE type IN ('table', 'view', 'trigger')")
+    for (const { name, type } of temporary.all() as Array<{ readonly type: string; readonly name: string }>) {
+      // A trigger goes with its table, and so may tables of an extension.
+      if (!name.startsWith("sqlite_")) {
+        db.exec(`DROP ${type} IF EXISTS temp.${quoted(name)}`)
+      }
+    }
+    for (const { name } of db.pragma("database_list") as Array<{ readonly name: string }>) {
+      if (name !== "main" && name !== "temp") {
+        db.exec(`DETACH ${quoted(name)}`)
+      }
+    }
+    db.pragma("foreign_keys = ON")
+    db.pragma("busy_timeout = 0")
+  }
+
+  #backup(destination: string): Promise<unknown> {
+    this.#cursors.buffer()
+    return this.#db.backup(destination, {
+      progress: () => {
+        if (this.#control.stopped()) {
+          throw interrupted()
+        }
+        return backupPages
+      }
+    })
+  }
+
+  #loadExtension(path: string): void {
+    this.#cursors.buffer()
+    this.#db.loadExtension(path)
+    this.#extensions.push(path)
+    this.#statements.clear()
+  }
+}

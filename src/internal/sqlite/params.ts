@@ -1,0 +1,41 @@
+/**
+ * What can be bound to a placeholder.
+ */
+import type { DatabaseError } from "../../DatabaseError.js"
+import { make } from "../failure.js"
+
+const minimum = -(2n ** 63n)
+const maximum = 2n ** 63n - 1n
+
+const problemOf = (param: unknown): string | undefined => {
+  switch (typeof param) {
+    case "string":
+    case "number":
+    case "undefined":
+      return undefined
+    case "bigint":
+      return param < minimum || param > maximum ? "is an integer of more than 64 bits" : undefined
+    case "object":
+      return param === null || ArrayBuffer.isView(param)
+        ? undefined
+        : `is of type ${param.constructor?.name ?? "object"}, which SQLite cannot store`
+    default:
+      return `is of type ${typeof param}, which SQLite cannot store`
+  }
+}
+
+/** The error of the first parameter that cannot be bound: its position and its type, never its value. */
+export const unbindable = (statement: string, params: ReadonlyArray<unknown>): DatabaseError | undefined => {
+  for (let i = 0; i < params.length; i++) {
+    const problem = problemOf(params[i])
+    if (problem !== undefined) {
+      return make("InvalidData", {
+        dialect: "sqlite",
+        code: "SQLITE_MISMATCH",
+        reason: `parameter ${i + 1} ${problem}: encode it to text, a number, a bigint, bytes or null`,
+        statement
+      })
+    }
+  }
+  return undefined
+}

@@ -1,0 +1,231 @@
+/**
+ * From what better-sqlite3 throws to a DatabaseError.
+ *
+ * The codes: https://sqlite.org/rescode.html
+ */
+import * as Predicate from "effect/Predicate"
+import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
+import { type Context, located, lostTag, make } from "../failure.js"
+import { isOfParams, MASK, maskCause, maskText, mentions, type Sources, textOf } from "../mask.js"
+
+type Tag = DatabaseError["_tag"]
+
+/** The primary result codes, with their numbers: the low byte of an extended code. */
+const primaries: { readonly [name: string]: readonly [number: number, tag: Tag] } = {
+  SQLITE_OK: [0, "UnknownDatabaseError"],
+  SQLITE_ERROR: [1, "InvalidStatement"],
+  SQLITE_INTERNAL: [2, "UnknownDatabaseError"],
+  SQLITE_PERM: [3, "InsufficientPrivilege"],
+  SQLITE_ABORT: [4, "UnknownDatabaseError"],
+  SQLITE_BUSY: [5, "LockTimeout"],
+  SQLITE_LOCKED: [6, "LockTimeout"],
+  SQLITE_NOMEM: [7, "ResourceExhausted"],
+  SQLITE_READONLY: [8, "ReadOnlyViolation"],
+  SQLITE_INTERRUPT: [9, "StatementCanceled"],
+  SQLITE_IOERR: [10, "ConnectionLost"],
+  SQLITE_CORRUPT: [11, "DatabaseCorrupt"],
+  SQLITE_NOTFOUND: [12, "UnknownDatabaseError"],
+  SQLITE_FULL: [13, "ResourceExhausted"],
+  SQLITE_CANTOPEN: [14, "ConnectionFailed"],
+  SQLITE_PROTOCOL: [15, "UnknownDatabaseError"],
+  SQLITE_EMPTY: [16, "UnknownDatabaseError"],
+  SQLITE_SCHEMA: [17, "UnknownDatabaseError"],
+  SQLITE_TOOBIG: [18, "InvalidData"],
+  SQLITE_CONSTRAINT: [19, "UnknownDatabaseError"],
+  SQLITE_MISMATCH: [20, "InvalidData"],
+  SQLITE_MISUSE: [21, "UnknownDatabaseError"],
+  SQLITE_NOLFS: [22, "UnknownDatabaseError"],
+  SQLITE_AUTH: [23, "AuthenticationFailed"],
+  SQLITE_FORMAT: [24, "UnknownDatabaseError"],
+  SQLITE_RANGE: [25, "InvalidData"],
+  SQLITE_NOTADB: [26, "DatabaseCorrupt"],
+  SQLITE_NOTICE: [27, "UnknownDatabaseError"],
+  SQLITE_WARNING: [28, "UnknownDatabaseError"],
+  SQLITE_ROW: [100, "UnknownDatabaseError"],
+  SQLITE_DONE: [101, "UnknownDatabaseError"]
+}
+
+/** The extended result codes that do not share the tag of their primary code. */
+const extended: { readonly [name: string]: Tag } = {
+  SQLITE_BUSY_SNAPSHOT: "SerializationFailure",
+  SQLITE_CONSTRAINT_CHECK: "CheckViolation",
+  SQLITE_CONSTRAINT_DATATYPE: "CheckViolation",
+  SQLITE_CONSTRAINT_FOREIGNKEY: "ForeignKeyViolation",
+  SQLITE_CONSTRAINT_NOTNULL: "NotNullViolation",
+  SQLITE_CONSTRAINT_PRIMARYKEY: "UniqueViolation",
+  SQLITE_CONSTRAINT_ROWID: "UniqueViolation",
+  SQLITE_CONSTRAINT_TRIGGER: "CheckViolation",
+  SQLITE_CONSTRAINT_UNIQUE: "UniqueViolation"
+}
+
+const byNumber: ReadonlyMap<number, string> = new Map(
+  Object.entries(primaries).map(([name, [number]]) => [number, name])
+)
+
+const unknownName = /^UNKNOWN_SQLITE_ERROR_(\d+)$/
+
+/** The code as SQLite names it. better-sqlite3 has no name for the newer extended codes and gives their numbers. */
+const nameOf = (code: string): string => {
+  const number = unknownName.exec(code)?.[1]
+  return number === undefined ? code : byNumber.get(Number(number) & 0xff) ?? code
+}
+
+const tagOf = (code: string): Tag =>
+  extended[code] ?? primaries[code]?.[1] ?? primaries[code.split("_", 2).join("_")]?.[1] ?? "UnknownDatabaseError"
+
+/** The texts of better-sqlite3, which have no codes: the tag, and the code that stands for the condition. */
+const byText: ReadonlyArray<readonly [RegExp, Tag | "connection", string]> = [
+  [/^SQLite3 can only bind /, "InvalidData", "SQLITE_MISMATCH"],
+  [/^The bound string, buffer, or bigint is too big$/, "InvalidData", "SQLITE_TOOBIG"],
+  [/^Too (?:few|many) parameter values were provided$/, "InvalidData", "SQLITE_RANGE"],
+  [/^Missing named parameter/, "InvalidData", "SQLITE_RANGE"],
+  [/^Named parameters can only be passed within plain objects$/, "InvalidData", "SQLITE_MISMATCH"],
+  [/^You cannot specify named parameters in two different objects$/, "InvalidData", "SQLITE_RANGE"],
+  [/^User-defined function .* returned /, "InvalidData", "SQLITE_MISMATCH"],
+  [/^The supplied SQL string contains /, "InvalidStatement", "SQLITE_ERROR"],
+  [/^This statement does not return data/, "InvalidStatement", "SQLITE_MISUSE"],
+  [/ is only for statements that return data$/, "InvalidStatement", "SQLITE_MISUSE"],
+  [/^Array overflow|^Out of memory$/, "ResourceExhausted", "SQLITE_NOMEM"],
+  [/^The database connection is not open$/, "connection", "SQLITE_MISUSE"],
+  [/^Cannot open database because the directory does not exist$/, "ConnectionFailed", "SQLITE_CANTOPEN"]
+]
+
+interface Names {
+  readonly schema?: string | undefined
+  readonly table?: string | undefined
+  readonly column?: string | undefined
+  readonly constraint?: string | undefined
+}
+
+const afterLastDot = (name: string): readonly [before: string | undefined, after: string] => {
+  const dot = name.lastIndexOf(".")
+  return dot === -1 ? [undefined, name] : [name.slice(0, dot), name.slice(dot + 1)]
+}
+
+const columnOf = (name: string): Names => {
+  const [table, column] = afterLastDot(name)
+  return { table, column }
+}
+
+const tableOf = (name: string): Names => {
+  const [schema, table] = afterLastDot(name)
+  return { schema, table }
+}
+
+const unquoted = (name: string): string => name.replace(/^"(.*)"(?: - should this be a string literal.*)?$/s, "$1")
+
+/** SQLite has no fields for names; where its messages name something, it is this. */
+const byMessage: ReadonlyArray<readonly [RegExp, (...groups: Array<string>) => Names]> = [
+  [/^UNIQUE constraint failed: index '(.+)'$/s, (constraint) => ({ constraint })],
+  // Of several columns none is named alone: `t.a, t.b`. A name may hold a comma, but not a comma and then its table.
+  [/^UNIQUE constraint failed: (.+)$/s, (names) => {
+    const { column, table } = columnOf(names.split(", ")[0])
+    return { table, column: names.includes(`, ${table}.`) ? undefined : column }
+  }],
+  [/^NOT NULL constraint failed: (.+)$/s, columnOf],
+  [/^CHECK constraint failed: (.+)$/s, (constraint) => ({ constraint })],
+  [/^cannot store \w+ value in \w+ column (.+)$/s, columnOf],
+  [/^no such (?:table|view): (.+)$/s, (name) => tableOf(unquoted(name))],
+  [/^no such column: (.+)$/s, (name) => columnOf(unquoted(name))],
+  [/^table (\S+) has no column named (.+)$/s, (table, column) => ({ table, column })],
+  [/^(?:table|view) (.+) already exists$/s, (name) => tableOf(unquoted(name))]
+]
+
+const namesIn = (message: string): Names => {
+  for (const [pattern, names] of byMessage) {
+    const groups = pattern.exec(message)
+    if (groups !== null) {
+      return names(...groups.slice(1))
+    }
+  }
+  return {}
+}
+
+// What these say is made of the schema's names only.
+const namesOnly = /^(?:UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed|^cannot store \w+ value in /
+
+const tailed = /^([a-z0-9 ]+: )(.+)$/is
+
+/** The message with its values masked. A trigger's RAISE may say anything, and looks like nothing else by its code. */
+const maskMessage = (message: string, code: string, sources: Sources): string => {
+  if (code.startsWith("SQLITE_CONSTRAINT") && code !== "SQLITE_CONSTRAINT_TRIGGER" && namesOnly.test(message)) {
+    return message
+  }
+  const [, head, tail] = tailed.exec(message) ?? []
+  if (tail === undefined || code === "SQLITE_CONSTRAINT_TRIGGER") {
+    return maskText(message, sources)
+  }
+  if (mentions(sources.statement, tail)) {
+    return message
+  }
+  // What follows the colon is a name or a piece of text, unquoted. It may be a parameter's, whole or in part: a
+  // full-text query names columns.
+  const isOfParam = (tail.match(/[\p{L}\p{N}]+/gu) ?? []).some((word) =>
+    !mentions(sources.statement, word) && isOfParams(word, sources.params)
+  )
+  return isOfParam ? `${head}${MASK}` : maskText(message, sources)
+}
+
+const sourcesOf = (context: Context): Sources => ({
+  statement: context.statement,
+  params: context.params,
+  quotesStatement: true
+})
+
+const fromResult = (message: string, code: string, context: Context): DatabaseError => {
+  const reason = maskMessage(message, code, sourcesOf(context))
+  let tag = tagOf(code)
+  if (tag === "ConnectionLost") {
+    tag = lostTag(context.phase)
+  } else if (context.phase === "commit" && message.endsWith("no transaction is active")) {
+    // An earlier failure made SQLite roll back by itself.
+    tag = "TransactionAborted"
+  }
+  const names = reason.includes(MASK) ? {} : namesIn(reason)
+  return make(tag, {
+    dialect: "sqlite",
+    code,
+    reason: located(tag, reason, context, "open"),
+    schema: names.schema,
+    table: names.table,
+    column: names.column,
+    constraint: names.constraint,
+    statement: context.statement
+  })
+}
+
+const fromText = (error: unknown, context: Context): DatabaseError => {
+  const text = textOf(error)
+  const reason = maskText(text, sourcesOf(context))
+  const known = byText.find(([pattern]) => pattern.test(text))
+  if (known !== undefined) {
+    const tag = known[1] === "connection" ? lostTag(context.phase) : known[1]
+    return make(tag, {
+      dialect: "sqlite",
+      code: known[2],
+      reason: located(tag, reason, context, "open"),
+      statement: context.statement
+    })
+  }
+  const tag = context.phase === "connect" ? "ConnectionFailed" : "UnknownDatabaseError"
+  return make(tag, {
+    dialect: "sqlite",
+    code: context.phase === "connect" ? "SQLITE_CANTOPEN" : "SQLITE_ERROR",
+    reason: located(tag, reason, context, "open"),
+    statement: context.statement,
+    cause: maskCause(error, sourcesOf(context))
+  })
+}
+
+/**
+ * Classifies what better-sqlite3 failed with: a SqliteError (or its `message` and `code`, when it came from another
+ * thread), or one of its own errors about how it is used. What comes out holds no parameter and no value of a row.
+ */
+export const fromSqlite = (error: unknown, context: Context): DatabaseError => {
+  if (isDatabaseError(error)) {
+    return error
+  }
+  return Predicate.hasProperty(error, "code") && Predicate.isString(error.code) && /^\w*SQLITE_/.test(error.code)
+    ? fromResult(textOf(error), nameOf(error.code), context)
+    : fromText(error, context)
+}

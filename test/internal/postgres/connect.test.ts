@@ -1,0 +1,433 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import { once } from "node:events"
+import * as Fs from "node:fs"
+import * as Net from "node:net"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import * as Util from "node:util"
+import type { PostgresTarget } from "../../../src/DatabaseConfig.js"
+import type { DatabaseError } from "../../../src/DatabaseError.js"
+import { eventually } from "../../support/eventually.js"
+import { freshDatabase, query, server, url } from "../../support/postgres.js"
+import { type Decision, proxy } from "../../support/proxy.js"
+import { connected, connection, driver, type Overrides, rows, target } from "./harness.js"
+
+/** A TCP server that is no PostgreSQL. */
+const impostor = (onConnection: (socket: Net.Socket) => void) =>
+  Effect.acquireRelease(
+    Effect.promise(async () => {
+      const sockets = new Set<Net.Socket>()
+      const listener = Net.createServer((socket) => {
+        sockets.add(socket)
+        socket.on("error", () => undefined)
+        socket.on("close", () => sockets.delete(socket))
+        onConnection(socket)
+        // Reads, so that it notices when the other side leaves.
+        socket.resume()
+      })
+      listener.listen(0, "127.0.0.1")
+      await once(listener, "listening")
+      const { port } = listener.address() as Net.AddressInfo
+      return { listener, sockets, port, url: `postgres://someone:hunter2secret@127.0.0.1:${port}/db` }
+    }),
+    ({ listener, sockets }) =>
+      Effect.sync(() => {
+        listener.close()
+        sockets.forEach((socket) => socket.destroy())
+      })
+  )
+
+const refused = (url: string, overrides: Overrides = {}): Effect.Effect<DatabaseError, unknown, Scope.Scope> =>
+  Effect.flip(connected(url, overrides))
+
+const quickly: Overrides["settings"] = { connectTimeout: Duration.millis(500) }
+
+const failsToConnect = (error: DatabaseError, transient: boolean) => {
+  assert.strictEqual(error._tag, "ConnectionFailed")
+  assert.strictEqual(error._tag === "ConnectionFailed" && error.transient, transient, error.message)
+  assert.notInclude(Util.inspect(error, { depth: null, showHidden: true }), "hunter2secret")
+}
+
+const closedPort = Effect.map(impostor(() => undefined), ({ listener, port }) => {
+  listener.close()
+  return port
+})
+
+describe("postgres connect", () => {
+  it.scoped("says what it was given, and nothing that the environment says", () =>
+    Effect.gen(function*() {
+      const directory = Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-pgpass-"))
+      Fs.writeFileSync(Path.join(directory, "pgpass"), "*:*:*:*:fromfile\n", { mode: 0o600 })
+      const environment = {
+        PGHOST: "nowhere.invalid",
+        PGPORT: "1",
+        PGUSER: "nobody",
+        PGDATABASE: "nothing",
+        PGPASSWORD: "wrong",
+        PGPASSFILE: Path.join(directory, "pgpass"),
+        PGOPTIONS: "-c work_mem=7MB",
+        PGAPPNAME: "from the environment",
+        PGSSLMODE: "verify-full",
+        PGSSLNEGOTIATION: "direct",
+        PGCLIENT_ENCODING: "latin1",
+        PGREPLICATION: "database",
+        PGBINARY: "1",
+        PGCONNECT_TIMEOUT: "1"
+      }
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const before = Object.keys(environment).map((name) => [name, process.env[name]] as const)
+          Object.assign(process.env, environment)
+          return before
+        }),
+        (before) =>
+          Effect.sync(() => {
+            for (const [name, value] of before) {
+              if (value === undefined) {
+                delete process.env[name]
+              } else {
+                process.env[name] = value
+              }
+            }
+            Fs.rmSync(directory, { recursive: true })
+          })
+      )
+      const c = yield* connection(url(), { target: { applicationName: "" } })
+      assert.deepStrictEqual(
+        yield* rows(
+          c,
+          "SELECT current_user AS user, current_setting('application_name') AS app, " +
+            "current_setting('client_encoding') AS encoding, current_setting('work_mem') AS mem"
+        ),
+        [{ user: target(url()).username, app: "", encoding: "UTF8", mem: "4MB" }]
+      )
+      // Neither the variable nor the file stands in for a password that was not given.
+      const error = yield* refused(url(), { target: { password: undefined } })
+      assert.strictEqual(error._tag, "AuthenticationFailed")
+      assert.include(error.message, "password")
+    }))
+
+  it.scoped("start-up parameters need no round trip", () =>
+    Effect.gen(function*() {
+      const between = yield* proxy(url())
+      let ready = 0
+      yield* between.onServerData((chunk) => {
+        ready += chunk.includes("Z\0\0\0\x05I") ? 1 : 0
+        return "pass"
+      })
+      const c = yield* connection(between.url, {
+        settings: {
+          statementTimeout: Duration.seconds(11),
+          lockTimeout: Duration.seconds(12),
+          idleInTransactionTimeout: Duration.seconds(13)
+        },
+        target: { applicationName: "it's \"me\"", serverOptions: "-c search_path=app,public -c work_mem=8MB" }
+      })
+      assert.strictEqual(ready, 1)
+      const [settings] = yield* rows(
+        c,
+        "SELECT " + [
+          "application_name",
+          "statement_timeout",
+          "lock_timeout",
+          "idle_in_transaction_session_timeout",
+          "search_path",
+          "work_mem"
+        ].map((name) => `current_setting('${name}') AS ${name}`).join(", ")
+      )
+      assert.deepStrictEqual(settings, {
+        application_name: "it's \"me\"",
+        statement_timeout: "11s",
+        lock_timeout: "12s",
+        idle_in_transaction_session_timeout: "13s",
+        search_path: "app,public",
+        work_mem: "8MB"
+      })
+      assert.strictEqual(c.status(), "idle")
+    }))
+
+  it.scoped("refusals of the server are typed", () =>
+    Effect.gen(function*() {
+      const wrong = yield* refused(url(), { target: { password: Redacted.make("hunter2secret") } })
+      assert.strictEqual(wrong._tag, "AuthenticationFailed")
+      assert.strictEqual(wrong.code, "28P01")
+      assert.notInclude(Util.inspect(wrong, { depth: null, showHidden: true }), "hunter2secret")
+      const empty = yield* refused(url(), { target: { password: Redacted.make("") } })
+      assert.strictEqual(empty._tag, "AuthenticationFailed")
+      const database = yield* refused(url(), { target: { database: "no_such_database" } })
+      failsToConnect(database, false)
+      assert.strictEqual(database.code, "3D000")
+      const option = yield* refused(url(), { target: { serverOptions: "-c nonsense=1" } })
+      assert.strictEqual(option.code, "42704")
+    }))
+
+  it.live("every way to prove a password", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const own = yield* server({
+        hba: "host all md5user all md5\nhost all plainuser all password\nhost all all all scram-sha-256\n" +
+          "local all all trust\n"
+      })
+      yield* query(
+        own.url,
+        "SET password_encryption = 'md5'; CREATE ROLE md5user LOGIN PASSWORD 'pässword'; " +
+          "SET password_encryption = 'scram-sha-256'; CREATE ROLE plainuser LOGIN PASSWORD 'pässword'; " +
+          "CREATE ROLE scramuser LOGIN PASSWORD 'pässword'"
+      )
+      for (const username of ["md5user", "plainuser", "scramuser"]) {
+        const c = yield* connection(own.url, { target: { username, password: Redacted.make("pässword") } })
+        assert.deepStrictEqual(yield* rows(c, "SELECT current_user AS u"), [{ u: username }])
+        const wrong = yield* refused(own.url, { target: { username, password: Redacted.make("other") } })
+        assert.strictEqual(wrong._tag, "AuthenticationFailed")
+      }
+      const trusted = yield* connection(own.url, {
+        target: { hosts: [{ host: own.socketDir, port: own.port }], password: undefined }
+      })
+      yield* trusted.ping
+    })))
+
+  it.scoped("no password is shown by what it makes", () =>
+    Effect.gen(function*() {
+      const database = target(url())
+      const password = Redacted.value(database.password!)
+      const secret = password.length > 3 ? password : "no password to look for"
+      const made = driver(url())
+      const c = yield* connection(url())
+      for (const each of [made, c, made.connect, made.spanAttributes, made.description]) {
+        assert.notInclude(Util.inspect(each, { depth: 30, showHidden: true }), secret)
+      }
+    }))
+
+  describe("where nobody answers as PostgreSQL", () => {
+    it.scoped("a closed port", () =>
+      Effect.gen(function*() {
+        const port = yield* closedPort
+        const error = yield* refused(`postgres://a:hunter2secret@127.0.0.1:${port}/db`)
+        failsToConnect(error, true)
+        assert.include(error.message, `127.0.0.1:${port}`)
+      }))
+
+    it.scoped("a host that is not known", () =>
+      Effect.gen(function*() {
+        const error = yield* refused("postgres://a:hunter2secret@nowhere.invalid:5432/db")
+        assert.strictEqual(error._tag, "ConnectionFailed")
+        assert.include(error.message, "nowhere.invalid")
+      }))
+
+    it.scoped("an address that cannot be one", () =>
+      Effect.gen(function*() {
+        const port = yield* refused(url(), { target: { hosts: [{ host: "127.0.0.1", port: 70_000 }] } })
+        assert.strictEqual(port._tag, "ConnectionFailed")
+        const socket = yield* refused(url(), { target: { hosts: [{ host: "/no/such/directory", port: 5432 }] } })
+        failsToConnect(socket, true)
+        assert.include(socket.message, "/no/such/directory")
+        const long = yield* refused(url(), { target: { hosts: [{ host: `/${"x".repeat(200)}`, port: 5432 }] } })
+        assert.strictEqual(long._tag, "ConnectionFailed")
+      }))
+
+    const handshakes: ReadonlyArray<readonly [name: string, onConnection: (socket: Net.Socket) => void]> = [
+      ["closes at once", (socket) => socket.destroy()],
+      ["closes when it was spoken to", (socket) => void socket.once("data", () => socket.end())],
+      ["resets when it was spoken to", (socket) => void socket.once("data", () => socket.resetAndDestroy())],
+      ["speaks HTTP", (socket) => void socket.once("data", () => socket.write("HTTP/1.1 400 Bad Request\r\n\r\n"))],
+      ["speaks first", (socket) => socket.write("SSH-2.0-OpenSSH_9.2\r\n")],
+      ["speaks something else that begins alike", (socket) => socket.write("RFB 003.008\n")],
+      ["says one byte", (socket) => socket.end("R")],
+      [
+        "sends an error without an end",
+        (socket) => void socket.once("data", () => socket.write(Buffer.from("E\0\0\0\x0aSFATAL")))
+      ],
+      [
+        "sends a message that nobody knows",
+        (socket) => void socket.once("data", () => socket.write(Buffer.from("!\0\0\0\x08abcd")))
+      ],
+      [
+        "asks for an authentication that nobody knows",
+        (socket) => void socket.once("data", () => socket.write(Buffer.from("R\0\0\0\x08\0\0\0\x63")))
+      ],
+      [
+        "asks for an unknown SASL mechanism",
+        (socket) =>
+          void socket.once("data", () => socket.write(Buffer.from("R\0\0\0\x0d\0\0\0\x0aNOPE\0\0").fill(0, 13)))
+      ]
+    ]
+    for (const [name, onConnection] of handshakes) {
+      for (const sslMode of ["disable", "prefer"] as const) {
+        it.live(`a server that ${name}, with sslmode ${sslMode}`, () =>
+          Effect.scoped(Effect.gen(function*() {
+            const other = yield* impostor(onConnection)
+            const before = performance.now()
+            const error = yield* refused(other.url, {
+              settings: { connectTimeout: Duration.seconds(20) },
+              target: { sslMode }
+            })
+            assert.include(["ConnectionFailed", "AuthenticationFailed"], error._tag, error.message)
+            assert.isBelow(performance.now() - before, 10_000)
+            assert.notInclude(Util.inspect(error, { depth: null, showHidden: true }), "hunter2secret")
+            yield* eventually(Effect.sync(() => other.sockets.size === 0))
+          })))
+      }
+    }
+
+    it.live("a server that is silent costs the connect timeout and no more", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const other = yield* impostor(() => undefined)
+        for (const sslMode of ["disable", "require"] as const) {
+          const before = performance.now()
+          failsToConnect(yield* refused(other.url, { settings: quickly, target: { sslMode } }), true)
+          const took = performance.now() - before
+          assert.isAbove(took, 400)
+          assert.isBelow(took, 5_000)
+        }
+        yield* eventually(Effect.sync(() => other.sockets.size === 0))
+      })))
+
+    it.live("an interrupted attempt ends at once and leaves nothing open", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const other = yield* impostor(() => undefined)
+        for (const sslMode of ["disable", "require"] as const) {
+          const fiber = yield* Effect.fork(refused(other.url, { target: { sslMode } }))
+          yield* eventually(Effect.sync(() => other.sockets.size === 1))
+          yield* Effect.sleep("20 millis")
+          const before = performance.now()
+          yield* Fiber.interrupt(fiber)
+          assert.isBelow(performance.now() - before, 500)
+          yield* eventually(Effect.sync(() => other.sockets.size === 0))
+        }
+      })))
+
+    it.live("a server that is starting up is a failure that passes", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const fields = Buffer.from("SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0")
+        const header = Buffer.from("E\0\0\0\0")
+        header.writeInt32BE(fields.length + 4, 1)
+        const other = yield* impostor((socket) =>
+          void socket.once("data", () => socket.end(Buffer.concat([header, fields])))
+        )
+        const error = yield* refused(other.url)
+        failsToConnect(error, true)
+        assert.strictEqual(error.code, "57P03")
+      })))
+
+    it.live("interrupted at any moment it leaves no connection behind", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const database = yield* freshDatabase
+        const made = driver(database)
+        for (let i = 0; i < 60; i++) {
+          const fiber = yield* Effect.fork(Effect.scoped(Effect.acquireRelease(
+            Effect.interruptible(made.connect(() => undefined)),
+            (c) => Effect.sync(() => c.destroy())
+          )))
+          yield* Effect.sleep(Duration.millis(i / 2))
+          yield* Fiber.interrupt(fiber)
+        }
+        const name = new URL(database).pathname.slice(1)
+        yield* eventually(Effect.map(
+          query(url(), `SELECT count(*)::int AS n FROM pg_stat_activity WHERE datname = '${name}'`),
+          (r) => r[0].n === 0
+        ))
+      })))
+  })
+
+  describe("several hosts", () => {
+    const here = () => target(url()).hosts[0]
+
+    it.live("are tried in turn, also behind one that is silent", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const silent = yield* impostor(() => undefined)
+        const port = yield* closedPort
+        const c = yield* connection(url(), {
+          settings: { connectTimeout: Duration.seconds(3) },
+          target: { hosts: [{ host: "127.0.0.1", port }, { host: "127.0.0.1", port: silent.port }, here()] }
+        })
+        yield* c.ping
+        yield* eventually(Effect.sync(() => silent.sockets.size === 0))
+      })))
+
+    it.scoped("that all fail are all named", () =>
+      Effect.gen(function*() {
+        const port = yield* closedPort
+        const error = yield* refused(url(), {
+          target: { hosts: [{ host: "127.0.0.1", port }, { host: "nowhere.invalid", port: 5432 }] }
+        })
+        failsToConnect(error, true)
+        assert.include(error.message, `127.0.0.1:${port}`)
+        assert.include(error.message, "nowhere.invalid")
+      }))
+
+    it.scoped("are not asked further when one refuses the user", () =>
+      Effect.gen(function*() {
+        let asked = 0
+        const other = yield* impostor((socket) => {
+          asked += 1
+          socket.destroy()
+        })
+        const error = yield* refused(url(), {
+          target: { password: Redacted.make("wrong"), hosts: [here(), { host: "127.0.0.1", port: other.port }] }
+        })
+        assert.strictEqual(error._tag, "AuthenticationFailed")
+        assert.strictEqual(asked, 0)
+      }))
+
+    it.live("are chosen by their role", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const standby = yield* server()
+        yield* standby.stop("fast")
+        Fs.writeFileSync(Path.join(standby.socketDir, "data", "standby.signal"), "")
+        yield* standby.start
+        const primary = yield* server()
+        const [s, p] = [{ host: "127.0.0.1", port: standby.port }, { host: "127.0.0.1", port: primary.port }] as const
+        const role = (
+          targetSessionAttrs: PostgresTarget["targetSessionAttrs"],
+          hosts: PostgresTarget["hosts"],
+          overrides: Partial<PostgresTarget> = {}
+        ) =>
+          Effect.gen(function*() {
+            const options = { target: { targetSessionAttrs, hosts, ...overrides } }
+            const c = yield* connection(primary.url, options)
+            return (yield* driver(primary.url, options).serverInfo(c)).role
+          })
+        assert.strictEqual(yield* role("any", [s, p]), "standby")
+        assert.strictEqual(yield* role("primary", [s, p]), "primary")
+        assert.strictEqual(yield* role("read-write", [s, p]), "primary")
+        assert.strictEqual(yield* role("standby", [p, s]), "standby")
+        assert.strictEqual(yield* role("read-only", [p, s]), "standby")
+        assert.strictEqual(yield* role("prefer-standby", [p, s]), "standby")
+        assert.strictEqual(yield* role("prefer-standby", [p]), "primary")
+        const serverOptions = "-c default_transaction_read_only=on"
+        assert.strictEqual(yield* role("read-only", [p], { serverOptions }), "primary")
+        const error = yield* Effect.flip(role("read-write", [p, s], { serverOptions }))
+        failsToConnect(error, true)
+        assert.include(error.message, "read-write")
+        failsToConnect(yield* Effect.flip(role("standby", [p])), true)
+
+        // Servers before 14 do not say it by themselves.
+        const renamed = (chunk: Buffer): Decision => {
+          const text = chunk.toString("latin1")
+          return Buffer.from(text.replace("in_hot_standby", "in_old_standby"), "latin1")
+        }
+        const between = yield* proxy(standby.url)
+        yield* between.onServerData(renamed)
+        const old = { host: "127.0.0.1", port: between.port }
+        assert.strictEqual(yield* role("standby", [p, old]), "standby")
+        assert.strictEqual(yield* role("primary", [old, p]), "primary")
+        // And may fall silent when asked.
+        yield* between.onClientData((chunk) => chunk.includes("pg_is_in_recovery") ? "silence" : "pass")
+        const before = performance.now()
+        failsToConnect(
+          yield* refused(between.url, { settings: quickly, target: { targetSessionAttrs: "standby" } }),
+          true
+        )
+        assert.isBelow(performance.now() - before, 5_000)
+        const fiber = yield* Effect.fork(connection(between.url, { target: { targetSessionAttrs: "standby" } }))
+        yield* Effect.sleep("200 millis")
+        const asked = performance.now()
+        yield* Fiber.interrupt(fiber)
+        assert.isBelow(performance.now() - asked, 1_500)
+      })), 60_000)
+  })
+})

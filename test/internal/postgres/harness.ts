@@ -1,0 +1,111 @@
+/** What the tests of the PostgreSQL driver share: settings from a URL, and connections that a scope closes. */
+import * as Reactivity from "@effect/experimental/Reactivity"
+import * as SqlClient from "@effect/sql/SqlClient"
+import type * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import type { PostgresTarget, Settings } from "../../../src/DatabaseConfig.js"
+import { type DatabaseError, toSqlError } from "../../../src/DatabaseError.js"
+import type * as Driver from "../../../src/internal/driver.js"
+import * as PostgresDriver from "../../../src/internal/postgres/driver.js"
+
+export const settings: Settings = {
+  environment: "test",
+  // Not used by the driver: it is given the target.
+  target: { _tag: "sqlite", filename: ":memory:", readOnly: false, thread: "main" },
+  name: "test",
+  poolSize: 5,
+  poolMaxOverflow: 10,
+  poolTimeout: Duration.seconds(30),
+  poolRecycle: Duration.minutes(30),
+  connectTimeout: Duration.seconds(10),
+  connectRetry: Duration.zero,
+  statementTimeout: undefined,
+  lockTimeout: undefined,
+  idleInTransactionTimeout: undefined,
+  shutdownTimeout: Duration.seconds(10),
+  healthTimeout: Duration.seconds(2),
+  transformQueryNames: undefined,
+  transformResultNames: undefined,
+  transformJson: true,
+  spanAttributes: {}
+}
+
+export const target = (url: string, overrides: Partial<PostgresTarget> = {}): PostgresTarget => {
+  const parsed = new URL(url)
+  return {
+    _tag: "postgres",
+    hosts: [{ host: parsed.hostname, port: Number(parsed.port) }],
+    targetSessionAttrs: "any",
+    database: decodeURIComponent(parsed.pathname.slice(1)),
+    username: decodeURIComponent(parsed.username),
+    password: parsed.password === "" ? undefined : Redacted.make(decodeURIComponent(parsed.password)),
+    sslMode: "disable",
+    sslRootCert: undefined,
+    sslCert: undefined,
+    sslKey: undefined,
+    applicationName: "sqlayer-test",
+    serverOptions: undefined,
+    ...overrides
+  }
+}
+
+export interface Overrides {
+  readonly settings?: Partial<Settings> | undefined
+  readonly target?: Partial<PostgresTarget> | undefined
+}
+
+export const driver = (url: string, overrides: Overrides = {}): Driver.Driver =>
+  PostgresDriver.make({ ...settings, ...overrides.settings }, target(url, overrides.target))
+
+/** A connection, and what was said of its loss. */
+export interface Connected {
+  readonly connection: Driver.Connection
+  readonly losses: Array<DatabaseError>
+}
+
+export const connected = (
+  url: string,
+  overrides: Overrides = {}
+): Effect.Effect<Connected, DatabaseError, Scope.Scope> => {
+  const losses: Array<DatabaseError> = []
+  return Effect.map(
+    Effect.acquireRelease(
+      Effect.interruptible(driver(url, overrides).connect((error) => losses.push(error))),
+      (connection) => Effect.sync(() => connection.destroy())
+    ),
+    (connection) => ({ connection, losses })
+  )
+}
+
+export const connection = (
+  url: string,
+  overrides: Overrides = {}
+): Effect.Effect<Driver.Connection, DatabaseError, Scope.Scope> =>
+  Effect.map(connected(url, overrides), (each) => each.connection)
+
+/** The rows of a statement without parameters. */
+export const rows = (connection: Driver.Connection, sql: string, params: ReadonlyArray<unknown> = []) =>
+  connection.execute(sql, params, undefined)
+
+/** The driver's client over one connection at a time, each of its own. */
+export const client = (
+  url: string,
+  overrides: Overrides = {}
+): Effect.Effect<Context.Context<SqlClient.SqlClient>, never, Scope.Scope> => {
+  const made = driver(url, overrides)
+  const acquire = Effect.acquireRelease(
+    made.connect(() => undefined),
+    (each) => each.close
+  )
+  return SqlClient.make({
+    acquirer: Effect.mapError(acquire, toSqlError),
+    compiler: made.compiler,
+    spanAttributes: made.spanAttributes
+  }).pipe(
+    Effect.flatMap((standard) => made.extendClient(standard, acquire)),
+    Effect.provide(Reactivity.layer)
+  )
+}

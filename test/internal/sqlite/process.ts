@@ -1,0 +1,73 @@
+/**
+ * Other processes at the same file.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type ChildProcess, spawn } from "node:child_process"
+
+/** A process that said something: its first line. It is killed when the scope closes. */
+export interface Other {
+  readonly line: string
+  readonly process: ChildProcess
+  /** Lets it end by itself, and waits until it has. */
+  readonly end: Effect.Effect<void>
+  readonly kill: Effect.Effect<void>
+}
+
+const start = (
+  args: ReadonlyArray<string>,
+  command: string = process.execPath
+): Effect.Effect<Other, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.promise(async () => {
+      const child = spawn(command, args, { stdio: ["pipe", "pipe", "inherit"] })
+      const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()))
+      const line = await new Promise<string>((resolve) => {
+        child.stdout.once("data", (data: Buffer) => resolve(data.toString().trim()))
+        child.once("exit", (code) => resolve(`exited with ${code}`))
+      })
+      return {
+        line,
+        process: child,
+        end: Effect.promise(() => {
+          child.stdin.end()
+          return exited
+        }),
+        kill: Effect.promise(() => {
+          child.kill("SIGKILL")
+          return exited
+        })
+      }
+    }),
+    (other) => other.kill
+  )
+
+/** A process that runs a script with `file` defined, until its standard input ends. */
+export const running = (script: string, file: string): Effect.Effect<Other, never, Scope.Scope> =>
+  start([
+    "-e",
+    `const Sqlite = require("better-sqlite3")
+    const file = ${JSON.stringify(file)}
+    ${script}
+    process.stdin.on("end", () => process.exit(0)).resume()`
+  ])
+
+/** A process that runs one of the TypeScript programs beside this file. */
+export const program = (
+  name: string,
+  ...args: ReadonlyArray<string>
+): Effect.Effect<Other, never, Scope.Scope> =>
+  start(["--import", "tsx", new URL(name, import.meta.url).pathname, ...args])
+
+/** The same, where no file may become larger than half a thousand kilobytes. */
+export const limited = (name: string, ...args: ReadonlyArray<string>): Effect.Effect<Other, never, Scope.Scope> =>
+  start([
+    "-c",
+    "trap '' XFSZ; ulimit -f 1000; exec \"$@\"",
+    "sh",
+    process.execPath,
+    "--import",
+    "tsx",
+    new URL(name, import.meta.url).pathname,
+    ...args
+  ], "/bin/sh")

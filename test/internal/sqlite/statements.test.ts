@@ -1,0 +1,316 @@
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import { describe, it } from "@effect/vitest"
+import * as Chunk from "effect/Chunk"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import { Buffer } from "node:buffer"
+import { assert } from "vitest"
+import { type DatabaseError, fromSqlError } from "../../../src/DatabaseError.js"
+import type { SqliteConnection } from "../../../src/internal/sqlite/connection.js"
+import { connect, driver, file } from "./support.js"
+
+const places = {
+  "a file, in a thread of its own": Effect.flatMap(file, (filename) => connect(driver(filename))),
+  "in memory, on the main thread": connect(driver(":memory:"))
+}
+
+const run = (connection: SqliteConnection, sql: string, params: ReadonlyArray<unknown> = []) =>
+  connection.execute(sql, params, undefined)
+
+const failure = <A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<DatabaseError, A> =>
+  Effect.map(Effect.flip(effect), fromSqlError)
+
+const tagOf = <A>(effect: Effect.Effect<A, SqlError>) => Effect.map(failure(effect), (error) => error._tag)
+
+const collected = (connection: SqliteConnection, sql: string, params: ReadonlyArray<unknown> = []) =>
+  Effect.map(Stream.runCollect(connection.executeStream(sql, params, undefined)), Chunk.toReadonlyArray)
+
+for (const [place, opened] of Object.entries(places)) {
+  const test = (
+    name: string,
+    body: (connection: SqliteConnection) => Effect.Effect<void, unknown>
+  ) => it.scopedLive(name, () => Effect.flatMap(opened, body))
+
+  describe(`statements: ${place}`, () => {
+    test("values come back as they went in", (connection) =>
+      Effect.gen(function*() {
+        const params = [
+          "text",
+          "",
+          1.5,
+          -7,
+          2n ** 53n - 1n,
+          null,
+          undefined,
+          Buffer.from("bytes"),
+          new Uint8Array([1, 2])
+        ]
+        const sql = `SELECT ${params.map((_, i) => `? AS c${i}`).join(", ")}`
+        const expected = ["text", "", 1.5, -7, 2 ** 53 - 1, null, null, Buffer.from("bytes"), Buffer.from([1, 2])]
+        const row = Object.fromEntries(expected.map((value, i) => [`c${i}`, value]))
+        assert.deepStrictEqual(yield* run(connection, sql, params), [row])
+        assert.deepStrictEqual(yield* connection.executeValues(sql, params), [expected])
+        assert.deepStrictEqual(yield* connection.executeRaw(sql, params), [row])
+        assert.deepStrictEqual(yield* collected(connection, sql, params), [row])
+      }))
+
+    test("of a slice of a larger memory only the slice is bound", (connection) =>
+      Effect.gen(function*() {
+        const memory = Buffer.from("0123456789")
+        const params = [memory.subarray(2, 5), new DataView(memory.buffer, memory.byteOffset + 5, 2)]
+        assert.deepStrictEqual(yield* connection.executeValues("SELECT CAST(? AS TEXT), CAST(? AS TEXT)", params), [
+          ["234", "56"]
+        ])
+      }))
+
+    test("what cannot be bound is named by its position and type", (connection) =>
+      Effect.gen(function*() {
+        const cases: ReadonlyArray<readonly [unknown, string]> = [
+          [true, "boolean"],
+          [new Date(0), "Date"],
+          [[1], "Array"],
+          [{ a: 1 }, "Object"],
+          [Object.create(null), "object"],
+          [Symbol("s"), "symbol"],
+          [() => 1, "function"],
+          [2n ** 63n, "64 bits"],
+          [-(2n ** 63n) - 1n, "64 bits"]
+        ]
+        for (const [param, type] of cases) {
+          const error = yield* failure(run(connection, "SELECT ?, ?", [1, param]))
+          assert.strictEqual(error._tag, "InvalidData")
+          assert.include(error.message, "parameter 2")
+          assert.include(error.message, type)
+        }
+        assert.strictEqual(yield* tagOf(run(connection, "SELECT ?", [])), "InvalidData")
+        assert.strictEqual(yield* tagOf(run(connection, "SELECT 1", [1])), "InvalidData")
+        assert.deepStrictEqual(yield* run(connection, "SELECT ? AS n", [-(2n ** 63n)]), [{ n: -(2 ** 63) }])
+      }))
+
+    test("safe integers are asked for each time, and do not stick", (connection) =>
+      Effect.gen(function*() {
+        const safely = Effect.provideService(SqlClient.SafeIntegers, true)
+        const big = 2n ** 60n + 1n
+        const sql = "SELECT ? AS n"
+        for (let i = 0; i < 2; i++) {
+          assert.deepStrictEqual(yield* run(connection, sql, [5n]), [{ n: 5 }])
+          assert.deepStrictEqual(yield* safely(run(connection, sql, [big])), [{ n: big }])
+          assert.deepStrictEqual(yield* safely(connection.executeValues(sql, [big])), [[big]])
+          assert.deepStrictEqual(yield* safely(connection.executeUnprepared(sql, [big], undefined)), [{ n: big }])
+          assert.deepStrictEqual(yield* safely(collected(connection, sql, [big])), [{ n: big }])
+          assert.deepStrictEqual(yield* connection.executeValues(sql, [5n]), [[5]])
+          assert.deepStrictEqual(yield* collected(connection, sql, [5n]), [{ n: 5 }])
+        }
+        yield* run(connection, "CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        const insert = connection.executeRaw("INSERT INTO t VALUES (NULL)", [])
+        assert.deepStrictEqual(yield* insert, { changes: 1, lastInsertRowid: 1 })
+        assert.deepStrictEqual(yield* safely(insert), { changes: 1, lastInsertRowid: 2n })
+        assert.deepStrictEqual(yield* insert, { changes: 1, lastInsertRowid: 3 })
+      }))
+
+    test("one statement at a time", (connection) =>
+      Effect.gen(function*() {
+        assert.strictEqual(yield* tagOf(run(connection, "SELECT 1; SELECT 2")), "InvalidStatement")
+        assert.strictEqual(yield* tagOf(run(connection, "-- nothing")), "InvalidStatement")
+        assert.deepStrictEqual(yield* run(connection, "SELECT 1 AS n; -- and no more"), [{ n: 1 }])
+      }))
+
+    test("statements are prepared anew when they were not used for long, or the schema changed", (connection) =>
+      Effect.gen(function*() {
+        yield* run(connection, "CREATE TABLE t (a)")
+        yield* run(connection, "INSERT INTO t VALUES (1)")
+        const all = run(connection, "SELECT * FROM t")
+        assert.deepStrictEqual(yield* all, [{ a: 1 }])
+        yield* run(connection, "ALTER TABLE t ADD COLUMN b DEFAULT 2")
+        assert.deepStrictEqual(yield* all, [{ a: 1, b: 2 }])
+        for (let i = 0; i < 450; i++) {
+          assert.deepStrictEqual(yield* run(connection, `SELECT ${i % 300} AS n`), [{ n: i % 300 }])
+        }
+        assert.deepStrictEqual(yield* all, [{ a: 1, b: 2 }])
+        yield* run(connection, "DROP TABLE t")
+        assert.strictEqual(yield* tagOf(all), "InvalidStatement")
+      }))
+
+    test("a single statement is all or nothing, unless it says otherwise itself", (connection) =>
+      Effect.gen(function*() {
+        yield* run(connection, "CREATE TABLE t (a UNIQUE)")
+        const values = connection.executeValues("SELECT a FROM t ORDER BY a", [])
+        assert.strictEqual(yield* tagOf(run(connection, "INSERT INTO t VALUES (1), (2), (1)")), "UniqueViolation")
+        assert.deepStrictEqual(yield* values, [])
+        assert.strictEqual(
+          yield* tagOf(run(connection, "INSERT OR FAIL INTO t VALUES (1), (2), (1)")),
+          "UniqueViolation"
+        )
+        assert.deepStrictEqual(yield* values, [[1], [2]])
+        assert.strictEqual(
+          yield* tagOf(run(connection, "INSERT OR ROLLBACK INTO t VALUES (3), (1)")),
+          "UniqueViolation"
+        )
+        assert.deepStrictEqual(yield* values, [[1], [2]])
+        yield* run(connection, "CREATE TABLE parent (id INTEGER PRIMARY KEY)")
+        yield* run(connection, "CREATE TABLE child (id REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")
+        assert.strictEqual(yield* tagOf(run(connection, "INSERT INTO child VALUES (1)")), "ForeignKeyViolation")
+        assert.deepStrictEqual(yield* run(connection, "SELECT * FROM child"), [])
+        assert.strictEqual(connection.status(), "idle")
+      }))
+
+    test("what cannot run in a transaction runs without one", (connection) =>
+      Effect.gen(function*() {
+        yield* run(connection, "VACUUM")
+        yield* run(connection, "PRAGMA optimize")
+        yield* connection.executeUnprepared("BEGIN IMMEDIATE", [], undefined)
+        assert.strictEqual(connection.status(), "active")
+        yield* connection.executeUnprepared("COMMIT", [], undefined)
+        assert.strictEqual(connection.status(), "idle")
+      }))
+
+    test("a transaction that SQLite rolled back by itself does not go on as single statements", (connection) =>
+      Effect.gen(function*() {
+        yield* run(connection, "CREATE TABLE t (a UNIQUE)")
+        yield* connection.begin({})
+        yield* run(connection, "INSERT INTO t VALUES (1)")
+        assert.strictEqual(
+          yield* tagOf(run(connection, "INSERT OR ROLLBACK INTO t VALUES (2), (2)")),
+          "UniqueViolation"
+        )
+        assert.strictEqual(connection.status(), "aborted")
+        for (
+          const effect of [
+            run(connection, "INSERT INTO t VALUES (3)"),
+            connection.executeValues("SELECT 1", []),
+            Stream.runDrain(connection.executeStream("SELECT 1", [], undefined))
+          ]
+        ) {
+          assert.strictEqual(yield* tagOf<unknown>(effect), "TransactionAborted")
+        }
+        assert.strictEqual((yield* Effect.flip(connection.savepoint("s")))._tag, "TransactionAborted")
+        assert.strictEqual((yield* Effect.flip(connection.commit))._tag, "TransactionAborted")
+        assert.strictEqual(connection.status(), "idle")
+        assert.deepStrictEqual(yield* run(connection, "SELECT * FROM t"), [])
+        yield* connection.begin({ readOnly: true })
+        yield* connection.executeUnprepared("ROLLBACK", [], undefined)
+        assert.strictEqual(connection.status(), "aborted")
+        yield* connection.rollback
+        assert.strictEqual(connection.status(), "idle")
+        yield* run(connection, "INSERT INTO t VALUES (4)")
+      }))
+
+    test("a transaction without one is refused", (connection) =>
+      Effect.gen(function*() {
+        assert.strictEqual((yield* Effect.flip(connection.commit))._tag, "TransactionAborted")
+        yield* connection.begin({})
+        assert.strictEqual((yield* Effect.flip(connection.begin({})))._tag, "InvalidStatement")
+        assert.strictEqual(connection.status(), "active")
+        yield* connection.rollback
+      }))
+
+    test("a reset clears temporary tables, attached databases and settings", (connection) =>
+      Effect.gen(function*() {
+        yield* run(connection, "CREATE TABLE kept (a)")
+        yield* run(connection, "INSERT INTO kept VALUES (1)")
+        yield* run(connection, "CREATE TEMP TABLE \"odd \"\" name\" (a)")
+        yield* run(connection, "CREATE TEMP VIEW v AS SELECT * FROM kept")
+        yield* run(connection, "CREATE TEMP TRIGGER tr AFTER INSERT ON kept BEGIN DELETE FROM kept; END")
+        yield* run(connection, "ATTACH ':memory:' AS \"other \"\" one\"")
+        yield* run(connection, "PRAGMA foreign_keys = OFF")
+        yield* run(connection, "PRAGMA query_only = ON")
+        yield* run(connection, "PRAGMA busy_timeout = 1000")
+        assert.strictEqual(connection.status(), "dirty")
+        yield* connection.reset
+        assert.strictEqual(connection.status(), "idle")
+        assert.deepStrictEqual(yield* run(connection, "SELECT name FROM sqlite_temp_schema"), [])
+        assert.deepStrictEqual(
+          yield* connection.executeValues("SELECT name FROM pragma_database_list WHERE name <> 'temp'", []),
+          [["main"]]
+        )
+        assert.deepStrictEqual(yield* connection.executeValues("SELECT * FROM pragma_foreign_keys", []), [[1]])
+        assert.deepStrictEqual(yield* connection.executeValues("SELECT * FROM pragma_busy_timeout", []), [[0]])
+        yield* run(connection, "INSERT INTO kept VALUES (2)")
+        assert.deepStrictEqual(yield* connection.executeValues("SELECT a FROM kept", []), [[1], [2]])
+      }))
+
+    test("asking for settings leaves nothing to clear", (connection) =>
+      Effect.gen(function*() {
+        yield* run(connection, "PRAGMA foreign_keys")
+        yield* run(connection, "PRAGMA table_info('t')")
+        assert.strictEqual(connection.status(), "idle")
+      }))
+
+    test("a statement timeout stops a statement that gives rows", (connection) =>
+      Effect.gen(function*() {
+        const slow =
+          "WITH RECURSIVE m(j) AS (SELECT 1 UNION ALL SELECT j + 1 FROM m WHERE j < 20000 + n.i) SELECT count(*) FROM m"
+        const endless = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i, (${slow}) FROM n`
+        yield* connection.begin({ statementTimeout: Duration.millis(100) })
+        assert.strictEqual(yield* tagOf(run(connection, endless)), "StatementTimeout")
+        assert.strictEqual(
+          yield* tagOf(Stream.runDrain(connection.executeStream(endless, [], undefined))),
+          "StatementTimeout"
+        )
+        assert.strictEqual(connection.status(), "active")
+        yield* connection.commit
+      }))
+
+    test("writing while streams are open gives them the rows that they began with", (connection) =>
+      Effect.gen(function*() {
+        yield* run(connection, "CREATE TABLE t (a INTEGER PRIMARY KEY)")
+        yield* run(
+          connection,
+          "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n"
+        )
+        yield* connection.begin({})
+        const rows = connection.executeStream("SELECT a FROM t ORDER BY a", [], undefined)
+        const seen: Array<number> = []
+        yield* Stream.runForEach(rows, ({ a }: { readonly a: number }) => {
+          seen.push(a)
+          return a === 1 ? run(connection, "DELETE FROM t WHERE a > 10") : Effect.void
+        })
+        assert.strictEqual(seen.length, 2000)
+        assert.deepStrictEqual(yield* connection.executeValues("SELECT count(*) FROM t", []), [[10]])
+        yield* connection.rollback
+      }))
+
+    test("what a stream fails with after its rows were set aside is the stream's failure", (connection) =>
+      Effect.gen(function*() {
+        yield* run(connection, "CREATE TABLE t (a)")
+        yield* connection.begin({})
+        const sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) " +
+          "SELECT i, CASE i WHEN 1500 THEN json('{') END FROM n"
+        let seen = 0
+        const streaming = Stream.runForEach(connection.executeStream(sql, [], undefined), () => {
+          seen++
+          return seen === 1 ? run(connection, "INSERT INTO t VALUES (1)") : Effect.void
+        })
+        const error = yield* failure(streaming)
+        assert.strictEqual(error.statement, sql)
+        assert.strictEqual(seen, 1024)
+        yield* connection.commit
+        assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [{ a: 1 }])
+      }))
+
+    test("the end of its transaction ends a stream", (connection) =>
+      Effect.gen(function*() {
+        const sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n"
+        for (const end of [connection.commit, connection.rollback, connection.reset]) {
+          yield* connection.begin({})
+          const streaming = Stream.runForEach(
+            connection.executeStream(sql, [], undefined),
+            ({ i }: { readonly i: number }) => i === 1 ? Effect.orDie(end) : Effect.void
+          )
+          assert.strictEqual(yield* tagOf(streaming), "StatementCanceled")
+          assert.strictEqual(connection.status(), "idle")
+        }
+      }))
+
+    test("an open stream is something to clear", (connection) =>
+      Effect.gen(function*() {
+        const sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n"
+        const statuses = new Set<string>()
+        yield* Stream.runForEach(connection.executeStream(sql, [], undefined), () =>
+          Effect.sync(() => statuses.add(connection.status())))
+        assert.deepStrictEqual([...statuses], ["dirty", "idle"])
+      }))
+  })
+}

@@ -1,0 +1,63 @@
+/**
+ * SQLite files and drivers for tests.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import type * as DatabaseConfig from "../../../src/DatabaseConfig.js"
+import type { Driver } from "../../../src/internal/driver.js"
+import type { SqliteConnection } from "../../../src/internal/sqlite/connection.js"
+import * as SqliteDriver from "../../../src/internal/sqlite/driver.js"
+
+/** A directory that is removed when the scope closes. */
+export const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-"))),
+  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+)
+
+/** The name of a file that is not there yet. */
+export const file: Effect.Effect<string, never, Scope.Scope> = Effect.map(
+  directory,
+  (path) => Path.join(path, "test.db")
+)
+
+/** What a driver is made with, unless a test says otherwise. */
+const settings: Omit<DatabaseConfig.Settings, "target"> = {
+  environment: "test",
+  name: "test",
+  poolSize: 1,
+  poolMaxOverflow: 0,
+  poolTimeout: Duration.seconds(30),
+  poolRecycle: Duration.infinity,
+  connectTimeout: Duration.seconds(10),
+  connectRetry: Duration.zero,
+  statementTimeout: undefined,
+  lockTimeout: undefined,
+  idleInTransactionTimeout: undefined,
+  shutdownTimeout: Duration.seconds(10),
+  healthTimeout: Duration.seconds(2),
+  transformQueryNames: undefined,
+  transformResultNames: undefined,
+  transformJson: false,
+  spanAttributes: {}
+}
+
+/** A driver of a file. */
+export const driver = (
+  filename: string,
+  options: Partial<DatabaseConfig.Settings> & Partial<Omit<DatabaseConfig.SqliteTarget, "_tag" | "filename">> = {}
+): Driver => {
+  const { readOnly = false, thread = "worker", ...rest } = options
+  const target: DatabaseConfig.SqliteTarget = { _tag: "sqlite", filename, readOnly, thread }
+  return SqliteDriver.make({ ...settings, ...rest, target }, target)
+}
+
+/** A connection that is closed when the scope closes. */
+export const connect = (driver: Driver, onLost: Parameters<Driver["connect"]>[0] = () => {}) =>
+  Effect.acquireRelease(
+    driver.connect(onLost) as Effect.Effect<SqliteConnection, Effect.Effect.Error<ReturnType<Driver["connect"]>>>,
+    (connection) => connection.close
+  )

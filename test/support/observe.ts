@@ -1,0 +1,47 @@
+/**
+ * What the server says of its clients.
+ */
+import * as Effect from "effect/Effect"
+import { query } from "./postgres.js"
+
+/** Numbers of connections. */
+export interface Connections {
+  readonly total: number
+  /** Running a statement. */
+  readonly active: number
+  /** In a transaction, whether running a statement or not. */
+  readonly inTransaction: number
+  /** In a transaction, and doing nothing. */
+  readonly idleInTransaction: number
+  /** Waiting for a lock. */
+  readonly waitingForLock: number
+}
+
+/**
+ * Counts the clients of the URL's server that have this application name, or that use this database; without either,
+ * those of the URL's database. The connection that asks is not counted.
+ */
+export const connections = (
+  url: string,
+  of: { readonly applicationName?: string | undefined; readonly database?: string | undefined } = {}
+): Effect.Effect<Connections> => {
+  const database = of.database ??
+    (of.applicationName === undefined ? decodeURIComponent(new URL(url).pathname.slice(1)) : undefined)
+  return Effect.map(
+    query(
+      url,
+      `SELECT count(*)::int AS total,
+              count(*) FILTER (WHERE state = 'active')::int AS active,
+              count(*) FILTER (WHERE xact_start IS NOT NULL)::int AS "inTransaction",
+              count(*) FILTER (WHERE state LIKE 'idle in transaction%')::int AS "idleInTransaction",
+              count(*) FILTER (WHERE wait_event_type = 'Lock')::int AS "waitingForLock"
+         FROM pg_stat_activity
+        WHERE backend_type = 'client backend'
+          AND pid <> pg_backend_pid()
+          AND ($1::text IS NULL OR application_name = $1)
+          AND ($2::text IS NULL OR datname = $2)`,
+      [of.applicationName, database]
+    ),
+    ([row]) => row
+  )
+}

@@ -1,0 +1,345 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import { once } from "node:events"
+import * as Net from "node:net"
+import { setTimeout as sleep } from "node:timers/promises"
+import { eventually } from "./eventually.js"
+import { connections } from "./observe.js"
+import * as Postgres from "./postgres.js"
+import { type Decision, proxy } from "./proxy.js"
+
+/** A server that says everything twice, to see bytes without a protocol, and that hears what it was told. */
+const echo = Effect.acquireRelease(
+  Effect.promise(async () => {
+    const sockets = new Set<Net.Socket>()
+    const heard: Array<string> = []
+    const ends: Array<string> = []
+    const server = Net.createServer({ allowHalfOpen: true }, (socket) => {
+      sockets.add(socket)
+      socket.on("data", (chunk) => {
+        heard.push(chunk.toString())
+        socket.write(chunk)
+      })
+      socket.on("end", () => {
+        ends.push("end")
+        socket.end()
+      })
+      socket.on("error", (error: NodeJS.ErrnoException) => ends.push(String(error.code)))
+    })
+    server.listen(0, "127.0.0.1")
+    await once(server, "listening")
+    const { port } = server.address() as Net.AddressInfo
+    return { host: "127.0.0.1", port, heard, ends, sockets, server }
+  }),
+  ({ server, sockets }) =>
+    Effect.sync(() => {
+      server.close()
+      for (const socket of sockets) {
+        socket.destroy()
+      }
+    })
+)
+
+/** A client that notes what it hears and how it ends. */
+const client = (port: number) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const socket = Net.connect({ port, host: "127.0.0.1", allowHalfOpen: true })
+      const of = { socket, heard: "", end: "" }
+      socket.on("data", (chunk) => {
+        of.heard += chunk.toString()
+      })
+      socket.on("end", () => {
+        of.end = "end"
+      })
+      socket.on("error", (error: NodeJS.ErrnoException) => {
+        of.end = String(error.code)
+      })
+      return of
+    }),
+    ({ socket }) => Effect.sync(() => socket.destroy())
+  )
+
+const until = (condition: () => boolean) => eventually(Effect.sync(condition))
+
+const pause = (millis: number) => Effect.promise(() => sleep(millis))
+
+describe("proxy", () => {
+  it.scoped("passes bytes both ways, and a half-closed connection", () =>
+    Effect.gen(function*() {
+      const server = yield* echo
+      const between = yield* proxy(server)
+      const one = yield* client(between.port)
+      const large = "x".repeat(3_000_000)
+      one.socket.end(large)
+      yield* until(() => one.end === "end")
+      assert.strictEqual(one.heard.length, large.length)
+      assert.deepStrictEqual(server.ends, ["end"])
+      yield* until(() => between.connections().length === 0)
+    }))
+
+  it.scoped("holds a side back that writes faster than the other reads", () =>
+    Effect.gen(function*() {
+      const server = yield* echo
+      const between = yield* proxy(server)
+      const one = yield* client(between.port)
+      yield* until(() => server.sockets.size === 1)
+      for (const socket of server.sockets) {
+        socket.pause()
+      }
+      let taken = 0
+      for (let megabyte = 0; megabyte < 200; megabyte++) {
+        one.socket.write(Buffer.alloc(1 << 20), () => taken++)
+      }
+      yield* pause(1000)
+      assert.isBelow(taken, 100)
+      for (const socket of server.sockets) {
+        socket.resume()
+      }
+      yield* until(() => taken === 200)
+    }))
+
+  it.scoped("closes and resets both sides", () =>
+    Effect.gen(function*() {
+      const server = yield* echo
+      const between = yield* proxy(server)
+      const [one, two] = [yield* client(between.port), yield* client(between.port)]
+      yield* until(() => server.sockets.size === 2)
+      assert.deepStrictEqual(between.connections().map(({ id }) => id), [1, 2])
+      yield* between.cutAll
+      yield* until(() => one.end === "end" && two.end === "end" && server.ends.length === 2)
+      assert.deepStrictEqual(server.ends, ["end", "end"])
+      const three = yield* client(between.port)
+      yield* until(() => server.sockets.size === 3)
+      yield* between.resetAll
+      yield* until(() => three.end === "ECONNRESET" && server.ends.length === 3)
+      assert.strictEqual(server.ends[2], "ECONNRESET")
+      yield* until(() => between.connections().length === 0)
+    }))
+
+  it.scoped("passes on that a side was reset", () =>
+    Effect.gen(function*() {
+      const server = yield* echo
+      const between = yield* proxy(server)
+      const one = yield* client(between.port)
+      one.socket.write("a")
+      yield* until(() => one.heard === "a")
+      for (const socket of server.sockets) {
+        socket.resetAndDestroy()
+      }
+      yield* until(() => one.end === "ECONNRESET")
+      assert.strictEqual(one.heard, "a")
+    }))
+
+  it.scoped("goes silent, and comes back with what was sent meanwhile", () =>
+    Effect.gen(function*() {
+      const server = yield* echo
+      const between = yield* proxy(server)
+      const one = yield* client(between.port)
+      one.socket.write("a")
+      yield* until(() => one.heard === "a")
+      yield* between.silence
+      one.socket.write("b")
+      const two = yield* client(between.port)
+      yield* until(() => !two.socket.connecting)
+      two.socket.end("c")
+      yield* pause(300)
+      assert.deepStrictEqual(server.heard, ["a"])
+      assert.deepStrictEqual([one.heard, one.end, two.heard, two.end], ["a", "", "", ""])
+      assert.strictEqual(between.connections().length, 2)
+      yield* between.unsilence
+      yield* until(() => one.heard === "ab" && two.heard === "c" && two.end === "end")
+      assert.deepStrictEqual(server.ends, ["end"])
+    }))
+
+  it.scoped("does not say that a side has closed while it is silent", () =>
+    Effect.gen(function*() {
+      const server = yield* echo
+      const between = yield* proxy(server)
+      const one = yield* client(between.port)
+      yield* until(() => server.sockets.size === 1)
+      yield* between.silence
+      for (const socket of server.sockets) {
+        socket.resetAndDestroy()
+      }
+      yield* pause(300)
+      assert.strictEqual(one.end, "")
+      yield* between.unsilence
+      yield* until(() => one.end === "ECONNRESET")
+    }))
+
+  it.scoped("refuses new connections, keeps the open ones, and accepts again on the same port", () =>
+    Effect.gen(function*() {
+      const server = yield* echo
+      const between = yield* proxy(server)
+      const one = yield* client(between.port)
+      yield* until(() => server.sockets.size === 1)
+      yield* between.refuse
+      yield* between.refuse
+      const two = yield* client(between.port)
+      yield* until(() => two.end === "ECONNREFUSED")
+      one.socket.write("a")
+      yield* until(() => one.heard === "a")
+      yield* between.accept
+      yield* between.accept
+      const three = yield* client(between.port)
+      three.socket.write("b")
+      yield* until(() => three.heard === "b")
+    }))
+
+  it.scoped("refuses a client whose target refuses", () =>
+    Effect.gen(function*() {
+      const free = yield* proxy("postgres://127.0.0.1:1/")
+      const one = yield* client(free.port)
+      yield* until(() => one.end === "ECONNRESET")
+      yield* until(() => free.connections().length === 0)
+    }))
+
+  it.scoped("delays in each direction, and keeps the order when the delay is lifted", () =>
+    Effect.gen(function*() {
+      const server = yield* echo
+      const between = yield* proxy(server)
+      const one = yield* client(between.port)
+      yield* until(() => server.sockets.size === 1)
+      yield* between.delay(200)
+      const start = performance.now()
+      one.socket.write("a")
+      yield* pause(50)
+      yield* between.delay(0)
+      one.socket.write("b")
+      yield* until(() => server.heard.join("") === "ab")
+      assert.isAtLeast(performance.now() - start, 190)
+      yield* between.delay(100)
+      one.heard = ""
+      const again = performance.now()
+      one.socket.end("c")
+      yield* until(() => one.heard === "c" && one.end === "end")
+      assert.isAtLeast(performance.now() - again, 190)
+    }))
+
+  it.scoped("throttles", () =>
+    Effect.gen(function*() {
+      const server = yield* echo
+      const between = yield* proxy(server)
+      const one = yield* client(between.port)
+      yield* between.throttle(100_000)
+      const start = performance.now()
+      one.socket.write("x".repeat(20_000))
+      yield* until(() => one.heard.length === 20_000)
+      assert.isAtLeast(performance.now() - start, 390)
+    }))
+
+  const both = ["client", "server"] as const
+
+  for (const side of both) {
+    const decide = (between: Effect.Effect.Success<ReturnType<typeof proxy>>, decision: (chunk: Buffer) => Decision) =>
+      side === "client" ? between.onClientData(decision) : between.onServerData(decision)
+
+    it.scoped(`drops and replaces what the ${side} sends`, () =>
+      Effect.gen(function*() {
+        const server = yield* echo
+        const between = yield* proxy(server)
+        const one = yield* client(between.port)
+        yield* decide(
+          between,
+          (chunk) => chunk.toString() === "a" ? "drop" : Buffer.from(chunk.toString().toUpperCase())
+        )
+        one.socket.write("a")
+        yield* pause(100)
+        one.socket.write("b")
+        yield* until(() => one.heard === "B")
+        assert.deepStrictEqual(server.heard, side === "client" ? ["B"] : ["a", "b"])
+        yield* side === "client" ? between.onClientData(undefined) : between.onServerData(undefined)
+        one.socket.write("c")
+        yield* until(() => one.heard === "Bc")
+      }))
+
+    it.scoped(`cuts, resets or goes silent when the ${side} sends something`, () =>
+      Effect.gen(function*() {
+        for (const decision of ["cut", "reset", "silence"] as const) {
+          const server = yield* echo
+          const between = yield* proxy(server)
+          const one = yield* client(between.port)
+          one.socket.write("a")
+          yield* until(() => one.heard === "a")
+          yield* decide(between, () => decision)
+          one.socket.write("b")
+          if (decision === "silence") {
+            yield* pause(200)
+            assert.deepStrictEqual([one.heard, one.end, ...server.ends], ["a", ""])
+          } else {
+            const end = decision === "cut" ? "end" : "ECONNRESET"
+            yield* until(() => one.end === end && server.ends.length === 1)
+            assert.deepStrictEqual([one.heard, ...server.ends], ["a", end])
+          }
+          assert.deepStrictEqual(server.heard, side === "client" ? ["a"] : ["a", "b"])
+        }
+      }))
+
+    it.scoped(`cuts, resets or goes silent in the middle of what the ${side} sends`, () =>
+      Effect.gen(function*() {
+        for (const decision of ["cut", "reset", "silence"] as const) {
+          const server = yield* echo
+          const between = yield* proxy(server)
+          const one = yield* client(between.port)
+          yield* decide(between, (chunk) => ({ forward: chunk.subarray(0, 2), then: decision }))
+          one.socket.write("abcd")
+          if (side === "client") {
+            yield* until(() => server.heard[0] === "ab")
+          } else {
+            yield* until(() => one.heard === "ab")
+          }
+          if (decision === "silence") {
+            one.socket.write("efgh")
+            yield* pause(200)
+            assert.deepStrictEqual([one.end, ...server.ends], [""])
+          } else {
+            yield* until(() => one.end !== "" && server.ends.length === 1)
+          }
+          assert.strictEqual(server.heard.join(""), side === "client" ? "ab" : "abcd")
+        }
+      }))
+  }
+})
+
+describe("proxy in front of PostgreSQL", () => {
+  it.scoped("carries a session, and rewrites its URL", () =>
+    Effect.gen(function*() {
+      const url = yield* Postgres.freshDatabase
+      const between = yield* proxy(url)
+      assert.strictEqual(new URL(between.url).pathname, new URL(url).pathname)
+      assert.strictEqual(new URL(between.url).port, String(between.port))
+      assert.deepStrictEqual(yield* Postgres.query(between.url, "SELECT 1 AS n"), [{ n: 1 }])
+    }))
+
+  for (const passed of [true, false]) {
+    it.scoped(`loses the answer to a COMMIT that has ${passed ? "" : "not "}arrived`, () =>
+      Effect.gen(function*() {
+        const url = yield* Postgres.freshDatabase
+        yield* Postgres.query(url, "CREATE TABLE t (n int)")
+        const between = yield* proxy(url)
+        yield* between.onClientData((chunk) =>
+          !chunk.includes("COMMIT") ? "pass" : passed ? { forward: chunk, then: "cut" } : "cut"
+        )
+        const exit = yield* Effect.exit(Postgres.query(between.url, "BEGIN; INSERT INTO t VALUES (1); COMMIT"))
+        assert.isTrue(Exit.isFailure(exit))
+        yield* eventually(Effect.map(connections(url), ({ total }) => total === 0))
+        assert.strictEqual((yield* Postgres.query(url, "SELECT n FROM t")).length, passed ? 1 : 0)
+      }))
+  }
+
+  it.scoped("hangs a query when it goes silent", () =>
+    Effect.gen(function*() {
+      const url = yield* Postgres.freshDatabase
+      const between = yield* proxy(url)
+      const fiber = yield* Effect.fork(Postgres.query(between.url, "SELECT pg_sleep(0.3), 1 AS n"))
+      yield* eventually(Effect.map(connections(url), ({ active }) => active === 1))
+      yield* between.silence
+      yield* pause(600)
+      assert.isTrue((yield* Fiber.poll(fiber))._tag === "None")
+      yield* between.unsilence
+      assert.strictEqual((yield* Fiber.join(fiber))[0].n, 1)
+    }))
+})

@@ -1,0 +1,59 @@
+# Stands in for nixpkgs where that cannot be fetched: the few attributes that the flake uses, under nixpkgs' names. What
+# it does not name is an error, as it would be there.
+{
+  outputs =
+    { self }:
+    let
+      package =
+        system: name:
+        derivation {
+          inherit name system;
+          builder = "/bin/sh";
+        };
+      packages =
+        system:
+        builtins.listToAttrs (
+          map
+            (name: {
+              inherit name;
+              value = package system name;
+            })
+            [
+              "gnumake"
+              "nixfmt-tree"
+              "nodejs_22"
+              "postgresql_18"
+              "python3"
+              "sqlite"
+            ]
+        )
+        // {
+          stdenv.cc = package system "cc";
+          mkShell =
+            { packages }:
+            derivation {
+              name = "shell";
+              builder = "/bin/sh";
+              inherit system packages;
+            };
+        };
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+        "x86_64-darwin"
+        "aarch64-darwin"
+      ];
+      genAttrs =
+        names: function:
+        builtins.listToAttrs (
+          map (name: {
+            inherit name;
+            value = function name;
+          }) names
+        );
+    in
+    {
+      lib = { inherit genAttrs; };
+      legacyPackages = genAttrs systems packages;
+    };
+}

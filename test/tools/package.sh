@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs the packed package into a project of its own, as an application would, and checks there that its modules can
+# be imported, that they type-check with the libraries they name, that one program runs, that nothing internal can be
+# reached, and that the application has just one of each package.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+root=$PWD
+app=$(mktemp -d)
+trap 'rm -rf "$app"' EXIT
+
+npm pack --silent --pack-destination "$app" >/dev/null
+tarball=$(cd "$app" && ls ./*.tgz)
+
+tar -tzf "$app/$tarball" | sed 's|^package/||' >"$app/files"
+if grep -vE '^(package\.json|README\.md|LICENSE|CHANGELOG\.md|(dist|src)/.+)$' "$app/files"; then
+  echo "the package holds files that do not belong into it" >&2
+  exit 1
+fi
+grep -qx dist/internal/sqlite/worker.js "$app/files" || { echo "the package lacks the worker" >&2; exit 1; }
+
+cp test/tools/consumer.ts "$app/main.ts"
+node - "$root" "$app" "$tarball" <<'JS'
+const fs = require("node:fs")
+const [root, app, tarball] = process.argv.slice(2)
+const { devDependencies, peerDependencies } = JSON.parse(fs.readFileSync(`${root}/package.json`, "utf8"))
+const names = [...Object.keys(peerDependencies), "@types/node", "typescript"]
+fs.writeFileSync(`${app}/package.json`, JSON.stringify({
+  name: "app",
+  private: true,
+  type: "module",
+  dependencies: { sqlayer: `file:${tarball}`, ...Object.fromEntries(names.map((name) => [name, devDependencies[name]])) }
+}))
+fs.writeFileSync(`${app}/tsconfig.json`, JSON.stringify({
+  compilerOptions: {
+    target: "ES2022",
+    lib: ["ES2022", "ESNext.Disposable"],
+    module: "NodeNext",
+    types: ["node"],
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    outDir: "out"
+  },
+  include: ["main.ts"]
+}))
+JS
+cd "$app"
+# The native part of better-sqlite3 is the same as in the repository: it need not be compiled again.
+npm install --ignore-scripts --prefer-offline --no-audit --no-fund --loglevel=error >/dev/null
+cp -r "$root/node_modules/better-sqlite3/build" node_modules/better-sqlite3/
+
+for name in effect @effect/sql @effect/platform pg better-sqlite3; do
+  count=$(find node_modules -type d -path "*node_modules/$name" | wc -l)
+  if [ "$count" -ne 1 ]; then
+    echo "the application has $count of $name" >&2
+    exit 1
+  fi
+done
+
+npx --no-install tsc
+node out/main.js
+
+for module in internal/driver internal/driver.js internal/sqlite/worker dist/index.js src/index.ts; do
+  code=$(node --input-type=module --eval "await import('sqlayer/$module').then(() => '', (error) => error.code).then(console.log)")
+  case "$code" in
+    ERR_PACKAGE_PATH_NOT_EXPORTED | ERR_MODULE_NOT_FOUND) echo "sqlayer/$module is refused" ;;
+    *) echo "sqlayer/$module can be imported" >&2; exit 1 ;;
+  esac
+done
