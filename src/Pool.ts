@@ -3,10 +3,14 @@
  *
  * @since 0.1.0
  */
+import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect, PoolFigures } from "./DatabaseError.js"
+import { Core } from "./internal/pool/core.js"
+import type { Lease as InternalLease } from "./internal/pool/slot.js"
 
 /**
  * Why a connection was closed.
@@ -45,20 +49,33 @@ export interface Lease<A> {
 }
 
 /**
+ * What `Effect.uninterruptibleMask` gives: makes an effect interruptible again, if it was outside.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/**
+ * Connections that many share: first come first served, the one used last goes out first.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Pool<A> {
   readonly name: string
   /**
-   * Checks a connection out. Interruptible while it waits; whoever takes a lease must release it, so take it in an
-   * uninterruptible region (`restore(pool.take(...))`), or use `acquire`. `holding` are the leases of this pool that the
-   * caller holds already: if they are all that the pool can give, waiting would never end and it fails at once.
+   * Checks a connection out. To be run in an uninterruptible region, which gives its `restore` so that the wait can be
+   * interrupted without losing what it waited for; whoever takes a lease must release it. `holding` are the leases of
+   * this pool that the caller holds already: if they are all that the pool can give, it fails at once.
    */
-  readonly take: (holding?: ReadonlyArray<Lease<A>>) => Effect.Effect<Lease<A>, DatabaseError>
+  readonly take: (restore: Restore, holding?: ReadonlyArray<Lease<A>>) => Effect.Effect<Lease<A>, DatabaseError>
   /** The same as a scoped resource. */
   readonly acquire: Effect.Effect<A, DatabaseError, Scope.Scope>
-  /** One attempt to connect, whose error is the connection's own; what it opened waits in the pool. */
+  /**
+   * One attempt to connect, whose error is the connection's own; what it opened waits in the pool. In a full pool it
+   * awaits an attempt that is under way, if there is one.
+   */
   readonly warm: Effect.Effect<void, DatabaseError>
   /** The figures now. */
   readonly stats: () => Stats
@@ -83,7 +100,7 @@ export interface Options<A> {
   readonly maxOverflow: number
   /** The longest wait for a connection. */
   readonly timeout: Duration.DurationInput
-  /** A connection's longest life, shortened by a random share of up to a tenth so that they do not end together. */
+  /** A connection's longest life, which may be infinite; shortened by a random share of up to a tenth so that they do not end together. */
   readonly recycle: Duration.DurationInput
   /** Idle connections are pinged this often (jittered); default 60 seconds. */
   readonly keepAlive?: Duration.DurationInput | undefined
@@ -102,3 +119,59 @@ export interface Options<A> {
   readonly close: (connection: A) => Effect.Effect<void>
   readonly destroy: (connection: A) => void
 }
+
+/**
+ * Makes a pool that opens connections as they are asked for, and closes them all when the scope closes. Taking fails
+ * with PoolTimeout, DatabaseClosed, or what connecting failed with where trying again cannot help.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = <A>(options: Options<A>): Effect.Effect<Pool<A>, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const run = yield* FiberSet.makeRuntime<never, unknown>()
+    // Whether the pool is made in an interruptible region must not decide whether its work is.
+    const core = new Core(options, yield* Effect.clock, (effect) => run(Effect.interruptible(effect)))
+    const shutdown = Effect.suspend(() => {
+      core.shutdown()
+      return Deferred.await(core.drained)
+    })
+    yield* Effect.addFinalizer(() => shutdown)
+
+    const wait = (restore: Restore, holding: ReadonlyArray<Lease<A>>) =>
+      Effect.suspend(() => {
+        const waiter = core.enqueue(holding)
+        if (waiter.exit !== undefined) {
+          return waiter.exit
+        }
+        return Effect.onInterrupt(
+          restore(Effect.async<InternalLease<A>, DatabaseError>((resume) => {
+            if (waiter.exit === undefined) {
+              waiter.resume = resume
+            } else {
+              resume(waiter.exit)
+            }
+          })),
+          () => Effect.sync(() => core.cancel(waiter))
+        )
+      })
+    const take = (restore: Restore, holding: ReadonlyArray<Lease<A>> = []): Effect.Effect<Lease<A>, DatabaseError> =>
+      Effect.suspend(() => {
+        const lease = core.closed ? undefined : core.takeIdle()
+        return lease === undefined ? wait(restore, holding) : Effect.succeed(lease)
+      })
+
+    return {
+      name: options.name,
+      take,
+      acquire: Effect.uninterruptibleMask((restore) =>
+        Effect.tap(take(restore), (lease) => Effect.addFinalizer(() => lease.release)).pipe(
+          Effect.map((lease) => lease.connection)
+        )
+      ),
+      warm: Effect.async<void, DatabaseError>((resume) => core.warm(resume)),
+      stats: () => core.stats(),
+      invalidate: Effect.sync(() => core.invalidate()),
+      shutdown
+    }
+  })

@@ -1,7 +1,7 @@
 /**
  * The pool's state and rules: plain synchronous code, so that every step is atomic and checking out an idle connection
  * suspends nobody. What takes time (connecting, pinging, resetting, closing) runs in fibers of the pool's own, which
- * report back here; what waits for time waits for the one alarm.
+ * report back here, possibly before they have returned; what waits for time waits for the one alarm.
  */
 import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -11,73 +11,36 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
-import type { DatabaseError } from "../../DatabaseError.js"
-import { ConnectionLost, DatabaseClosed, isRetryable, PoolTimeout, UnknownDatabaseError } from "../../DatabaseError.js"
+import * as Tracer from "effect/Tracer"
+import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { CloseReason, Options, Stats } from "../../Pool.js"
-import * as Telemetry from "../../Telemetry.js"
-import { fiberName, type Lease, place, type Slot, type State } from "./slot.js"
+import { Alarm, grain } from "./alarm.js"
+import { connectError, Failures, jittered, poolClosed, poolTimeout } from "./failures.js"
+import { Figures } from "./figures.js"
+import { fiberName, type Lease, makeSlot, place, type Slot } from "./slot.js"
 import { type Waiter, Waiters } from "./waiters.js"
 
-/** How long a ping, a reset or a goodbye may take before the connection is destroyed. */
+/**
+ * How long a ping, a reset or a goodbye may take before the connection is destroyed, and how long somebody who waits
+ * relies on an attempt to connect, in milliseconds.
+ */
 const patience = 2_000
 
-/** A connect that takes longer is not relied on any more: another is started beside it if somebody still waits. */
-const stalledAfter = 500
-
-/** The pause after a failed connect: doubled with each further failure, within these bounds, and jittered. */
-const shortestPause = 50
-const longestPause = 1_000
-
-/** What setTimeout can count to. */
-const longestSleep = 2 ** 31 - 1
-
-/** A tenth to either side, so that what began together does not come round together. */
-const jittered = (millis: number): number => millis * (0.9 + Math.random() * 0.2)
-
 export class Core<A> {
-  readonly maximum: number
   readonly drained = Deferred.unsafeMake<void>(FiberId.none)
   closed = false
 
   private readonly slots = new Set<Slot<A>>()
-  /** The idle slots; the last one was used last and goes out first. */
+  /** The idle slots, by when they were last used; the last one goes out first. */
   private readonly idle: Array<Slot<A>> = []
   private readonly waiters = new Waiters<A>()
-  private readonly count: Record<State, number> = {
-    connecting: 0,
-    stalled: 0,
-    idle: 0,
-    checking: 0,
-    used: 0,
-    resetting: 0,
-    closing: 0,
-    gone: 0
-  }
+  private readonly figures: Figures
+  private readonly failures = new Failures()
+  private readonly alarm: Alarm
+  /** How often the pool was invalidated, and how often a connection was lost. */
   private generation = 0
   private epoch = 0
-
-  private failures = 0
-  private retryAt = 0
-  private connectError: DatabaseError | undefined = undefined
-
-  private alarm: Fiber.RuntimeFiber<unknown> | undefined = undefined
-  private alarmAt = Infinity
   private shutdownAt = Infinity
-
-  private created = 0
-  private connectFailures = 0
-  private timeouts = 0
-  private checkouts = 0
-  private waitMillis = 0
-  private useMillis = 0
-  private readonly closedBy: Record<CloseReason, number> = {
-    overflow: 0,
-    lifetime: 0,
-    lost: 0,
-    unusable: 0,
-    invalidated: 0,
-    shutdown: 0
-  }
 
   private readonly timeout: number
   private readonly recycle: number
@@ -85,149 +48,93 @@ export class Core<A> {
   private readonly checkAfterIdle: number
   private readonly heldThreshold: number
   private readonly shutdownTimeout: number
-  private readonly telemetry: ReturnType<typeof Telemetry.pool>
 
   constructor(
     private readonly options: Options<A>,
     private readonly clock: Clock.Clock,
     private readonly run: (effect: Effect.Effect<unknown>) => Fiber.RuntimeFiber<unknown>
   ) {
-    this.maximum = options.size + options.maxOverflow
+    this.figures = new Figures(options, this.waiters)
+    this.alarm = new Alarm(run, () => this.wake())
     this.timeout = Duration.toMillis(options.timeout)
     this.recycle = Duration.toMillis(options.recycle)
     this.keepAlive = Duration.toMillis(options.keepAlive ?? "60 seconds")
     this.checkAfterIdle = Duration.toMillis(options.checkAfterIdle ?? "1 second")
     this.heldThreshold = Duration.toMillis(options.heldThreshold ?? "60 seconds")
     this.shutdownTimeout = Duration.toMillis(options.shutdownTimeout ?? "10 seconds")
-    this.telemetry = Telemetry.pool(options.name, options.dialect)
-    this.telemetry.limits(this.maximum, 0, options.size)
-    this.report()
   }
 
   /** An idle connection that can be used as it is, unless somebody waits already. */
   takeIdle(): Lease<A> | undefined {
-    if (this.waiters.size > 0 || this.idle.length === 0) {
+    const slot = this.waiters.size > 0 ? undefined : this.idle.at(-1)
+    if (slot === undefined) {
       return undefined
     }
     const now = this.now()
-    const slot = this.top(now)
-    if (slot === undefined || !this.isFresh(slot, now)) {
+    if (!this.isFresh(slot, now)) {
       return undefined
     }
     this.idle.pop()
-    const lease = this.lend(slot, now, now)
-    this.report()
+    const lease = this.lend(slot, now, now, currentFiber())
+    this.figures.report()
     return lease
   }
 
   /** Joins the queue, and sees to it that a connection is on its way. */
-  enqueue(holding: ReadonlyArray<unknown>): { readonly waiter: Waiter<A>; readonly warning: string | undefined } {
+  enqueue(holding: ReadonlyArray<unknown>): Waiter<A> {
     const now = this.now()
-    const waiter = this.waiters.add(now, now + this.timeout)
+    const fiber = currentFiber()
+    const waiter = this.waiters.add(now, now + this.timeout, fiber)
     if (this.closed) {
       this.waiters.settle(waiter, Exit.fail(this.closedError()))
-      return { waiter, warning: undefined }
+      return waiter
     }
-    const fiber = currentFiber()
     const held = this.heldBy(fiber, holding)
-    if (held.length >= this.maximum) {
-      this.refuse(waiter, `${fiberName(fiber)} holds all of them itself and would wait for ever`)
-      return { waiter, warning: undefined }
+    if (held.length >= this.figures.maximum) {
+      const { maximum } = this.figures
+      this.refuse(waiter, `${fiberName(fiberId(fiber))} holds all ${maximum} of them and would wait for ever`)
+      return waiter
     }
     this.supply(now)
     if (waiter.exit === undefined) {
-      this.arm(waiter.deadline, now)
+      this.alarm.set(waiter.deadline, now)
+      this.warnNested(fiber, held)
     }
-    this.report()
-    return { waiter, warning: waiter.exit === undefined ? this.nested(fiber, held) : undefined }
+    this.figures.report()
+    return waiter
   }
 
   /** The fiber was interrupted: what it was given meanwhile, without getting to know, goes on to the next. */
   cancel(waiter: Waiter<A>): void {
     if (waiter.exit === undefined) {
       this.waiters.remove(waiter)
-      this.report()
+      this.figures.report()
     } else if (Exit.isSuccess(waiter.exit)) {
       this.giveBack(waiter.exit.value)
     }
   }
 
-  giveBack(lease: Lease<A>): void {
-    if (lease.returned) {
-      return
-    }
-    lease.returned = true
-    const slot = lease.slot
-    const now = this.now()
-    this.useMillis += now - lease.since
-    this.telemetry.useTime((now - lease.since) / 1_000)
-    if (slot.state !== "used") {
-      return
-    }
-    slot.lease = undefined
-    slot.usedAt = now
-    slot.aliveAt = now
-    const status = slot.lost ? "closed" : this.options.status(slot.connection)
-    if (status === "closed") {
-      if (!slot.lost) {
-        this.epoch++
-      }
-      this.drop(slot, slot.lost ? "lost" : "unusable")
-      this.supply(now)
-    } else if (status === "idle" || this.surplus(slot, now) !== undefined) {
-      this.place(slot, now)
+  /** Opens a connection that nobody has asked for yet. Where the limit forbids that, one that others opened will do. */
+  warm(done: (exit: Exit.Exit<void, DatabaseError>) => void): void {
+    if (this.closed) {
+      done(Exit.fail(this.closedError()))
+    } else if (this.slots.size < this.figures.maximum) {
+      this.connect(this.now(), done)
     } else {
-      this.background(slot, "resetting", this.options.reset(slot.connection), now)
+      const pending = Array.from(this.slots).find(({ state }) => state === "connecting" || state === "stalled")
+      if (pending === undefined) {
+        done(Exit.void)
+      } else {
+        pending.watchers.push(done)
+      }
     }
-    this.report()
-  }
-
-  /** Tries to connect once, whatever the pause between attempts; `done` gets to know how it went. */
-  connect(now: number, done?: (exit: Exit.Exit<void, DatabaseError>) => void): void {
-    const slot: Slot<A> = {
-      state: "connecting",
-      connection: undefined as A,
-      generation: this.generation,
-      epoch: this.epoch,
-      lost: false,
-      createdAt: now,
-      expiresAt: Infinity,
-      usedAt: now,
-      aliveAt: now,
-      due: now + stalledAfter,
-      lease: undefined,
-      fiber: undefined
-    }
-    this.slots.add(slot)
-    this.count.connecting++
-    this.arm(slot.due, now)
-    const connect = Effect.catchAllDefect(
-      Effect.suspend(() => this.options.connect((error) => this.lose(slot, error))),
-      (defect) =>
-        Effect.fail(
-          new UnknownDatabaseError({
-            dialect: this.options.dialect,
-            code: "XX000",
-            reason: `connecting died: ${String(defect)}`,
-            cause: defect
-          })
-        )
-    )
-    slot.fiber = this.run(Effect.uninterruptibleMask((restore) =>
-      Effect.matchCauseEffect(restore(connect), {
-        onSuccess: (connection) => Effect.sync(() => done?.(this.connected(slot, connection))),
-        onFailure: (cause) => Effect.sync(() => done?.(this.connectFailed(slot, Exit.failCause(cause))))
-      })
-    ))
   }
 
   invalidate(): void {
-    const now = this.now()
     this.generation++
-    while (this.idle.length > 0) {
-      this.close(this.idle.pop()!, "invalidated", now)
-    }
-    this.report()
+    this.empty("invalidated")
+    this.supply(this.now())
+    this.figures.report()
   }
 
   shutdown(): void {
@@ -237,47 +144,396 @@ export class Core<A> {
     this.closed = true
     const now = this.now()
     this.failWaiters(this.closedError())
-    while (this.idle.length > 0) {
-      this.close(this.idle.pop()!, "shutdown", now)
-    }
+    this.empty("shutdown")
     for (const slot of this.slots) {
       if (slot.state === "connecting" || slot.state === "stalled") {
         slot.fiber?.unsafeInterruptAsFork(FiberId.none)
       }
     }
     this.shutdownAt = now + this.shutdownTimeout
-    this.arm(this.shutdownAt, now)
+    this.alarm.set(this.shutdownAt, now)
     this.finish()
-    this.report()
+    this.figures.report()
   }
 
   stats(): Stats {
-    return {
-      ...this.figures(),
-      created: this.created,
-      closed: { ...this.closedBy },
-      connectFailures: this.connectFailures,
-      timeouts: this.timeouts,
-      checkouts: this.checkouts,
-      waitMillis: this.waitMillis,
-      useMillis: this.useMillis
-    }
+    return this.figures.stats()
   }
 
-  /** Connections that are open, as far as the pool knows, or about to be, but for those on their way out. */
-  get live(): number {
-    return this.slots.size - this.count.closing
-  }
-
-  now(): number {
+  private now(): number {
     return Number(this.clock.unsafeCurrentTimeNanos()) / 1_000_000
   }
 
-  closedError(): DatabaseClosed {
-    return new DatabaseClosed({
-      dialect: this.options.dialect,
-      code: "08003",
-      reason: `the pool ${this.options.name} is closed`
-    })
+  private closedError(): DatabaseError {
+    return poolClosed(this.options.name, this.options.dialect)
+  }
+
+  /** Known to live, and with life before it. */
+  private isFresh(slot: Slot<A>, now: number): boolean {
+    return now - slot.aliveAt <= this.checkAfterIdle && now < slot.expiresAt
+  }
+
+  /** Why a connection must not be used again or kept, if so. */
+  private surplus(slot: Slot<A>, now: number): CloseReason | undefined {
+    if (this.closed) {
+      return "shutdown"
+    }
+    if (slot.generation !== this.generation) {
+      return "invalidated"
+    }
+    return now >= slot.expiresAt ? "lifetime" : undefined
+  }
+
+  private lend(slot: Slot<A>, now: number, since: number, fiber: CurrentFiber): Lease<A> {
+    this.figures.move(slot, "used")
+    this.figures.lent(now - since)
+    const lease: Lease<A> = {
+      connection: slot.connection,
+      release: Effect.sync(() => this.giveBack(lease)),
+      slot,
+      since: now,
+      fiber: fiberId(fiber),
+      span: fiber?.currentContext.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined,
+      told: false
+    }
+    slot.lease = lease
+    slot.due = now + this.heldThreshold
+    this.alarm.set(slot.due, now)
+    return lease
+  }
+
+  private giveBack(lease: Lease<A>): void {
+    const { slot } = lease
+    if (slot.lease !== lease || slot.state !== "used") {
+      return
+    }
+    const now = this.now()
+    this.figures.returned(now - lease.since)
+    slot.lease = undefined
+    slot.usedAt = now
+    slot.aliveAt = now
+    const status = slot.lost === undefined ? this.options.status(slot.connection) : "closed"
+    if (status === "closed") {
+      this.discard(slot, "unusable", now)
+    } else if (status === "idle" || this.surplus(slot, now) !== undefined) {
+      this.settle(slot, now)
+    } else {
+      this.background(slot, "resetting")
+    }
+    this.figures.report()
+  }
+
+  /** Finds the next use of a connection that is clean: the first in the queue, the idle ones, or none. */
+  private settle(slot: Slot<A>, now: number): void {
+    const reason = this.surplus(slot, now)
+    if (reason !== undefined) {
+      this.close(slot, reason)
+    } else if (this.waiters.size === 0 && this.figures.established > this.options.size) {
+      this.close(slot, "overflow")
+    } else if (slot.epoch !== this.epoch) {
+      this.background(slot, "checking")
+    } else if (this.waiters.first !== undefined) {
+      this.serve(this.waiters.first, slot, now)
+    } else {
+      this.figures.move(slot, "idle")
+      slot.due = Math.min(now + jittered(this.keepAlive), slot.expiresAt)
+      const at = this.idle.findLastIndex((other) => other.usedAt <= slot.usedAt)
+      this.idle.splice(at + 1, 0, slot)
+      this.alarm.set(slot.due, now)
+    }
+  }
+
+  private serve(waiter: Waiter<A>, slot: Slot<A>, now: number): void {
+    this.waiters.settle(waiter, Exit.succeed(this.lend(slot, now, waiter.since, waiter.fiber)))
+  }
+
+  /** Sees to it that there is, or will be, a connection for everyone in the queue, as far as the limit allows. */
+  private supply(now: number): void {
+    if (this.closed) {
+      return
+    }
+    const { count } = this.figures
+    while (this.waiters.first !== undefined && this.waiters.size > count.checking && this.idle.length > 0) {
+      const slot = this.idle.pop()!
+      const reason = this.surplus(slot, now)
+      if (reason !== undefined) {
+        this.close(slot, reason)
+      } else if (this.isFresh(slot, now)) {
+        this.serve(this.waiters.first, slot, now)
+      } else {
+        this.background(slot, "checking")
+      }
+    }
+    while (this.waiters.size > this.figures.coming && this.slots.size < this.figures.maximum) {
+      if (now < this.failures.retryAt) {
+        this.alarm.set(this.failures.retryAt, now)
+        return
+      }
+      this.connect(now)
+    }
+  }
+
+  /** Tries to connect once, whatever the pause between attempts. */
+  private connect(now: number, ...watchers: Slot<A>["watchers"]): void {
+    const slot = makeSlot<A>(now, this.generation)
+    slot.watchers.push(...watchers)
+    slot.due = now + patience
+    this.slots.add(slot)
+    this.figures.add(slot)
+    this.alarm.set(slot.due, now)
+    slot.fiber = this.run(Effect.uninterruptibleMask((restore) =>
+      Effect.suspend(() => this.options.connect((error) => this.lose(slot, error))).pipe(
+        restore,
+        Effect.exit,
+        Effect.map((exit) => {
+          const result = this.connected(slot, exit)
+          slot.watchers.forEach((watcher) => watcher(result))
+        })
+      )
+    ))
+  }
+
+  private connected(slot: Slot<A>, exit: Exit.Exit<A, DatabaseError>): Exit.Exit<void, DatabaseError> {
+    const now = this.now()
+    if (Exit.isFailure(exit)) {
+      return this.connectFailed(slot, connectError(exit.cause, this.options.dialect), now)
+    }
+    if (slot.lost !== undefined || slot.state === "gone") {
+      this.options.destroy(exit.value)
+      return this.connectFailed(slot, slot.lost ?? this.closedError(), now)
+    }
+    slot.connection = exit.value
+    slot.epoch = this.epoch
+    slot.usedAt = now
+    slot.aliveAt = now
+    slot.expiresAt = now + this.recycle * (1 - Math.random() * 0.1)
+    this.failures.clear()
+    this.figures.connected(now - slot.createdAt)
+    this.figures.move(slot, "idle")
+    this.settle(slot, now)
+    this.supply(now)
+    this.figures.report()
+    return Exit.void
+  }
+
+  private connectFailed(slot: Slot<A>, error: DatabaseError, now: number): Exit.Exit<void, DatabaseError> {
+    if (slot.state !== "gone") {
+      this.forget(slot)
+    }
+    if (this.closed) {
+      return Exit.fail(this.closedError())
+    }
+    this.figures.connectFailed()
+    if (isRetryable(error)) {
+      this.failures.add(error, now)
+      this.supply(now)
+    } else {
+      this.failWaiters(error)
+    }
+    this.figures.report()
+    return Exit.fail(error)
+  }
+
+  /** Works on a connection that nobody holds; if that fails or takes too long, the connection is destroyed. */
+  private background(slot: Slot<A>, state: "checking" | "resetting"): void {
+    this.figures.move(slot, state)
+    slot.due = Infinity
+    const effect = Effect.suspend(() => this.options[state === "checking" ? "ping" : "reset"](slot.connection))
+    slot.fiber = this.run(Effect.matchCauseEffect(Effect.timeoutOption(effect, patience), {
+      onSuccess: (done) => Effect.sync(() => this.worked(slot, Option.isSome(done))),
+      onFailure: () => Effect.sync(() => this.worked(slot, false))
+    }))
+  }
+
+  private worked(slot: Slot<A>, well: boolean): void {
+    if (slot.state === "gone") {
+      return
+    }
+    const now = this.now()
+    if (well && slot.lost === undefined && this.options.status(slot.connection) === "idle") {
+      slot.aliveAt = now
+      slot.epoch = this.epoch
+      this.settle(slot, now)
+      this.supply(now)
+    } else {
+      this.discard(slot, slot.state === "checking" ? "lost" : "unusable", now)
+    }
+    this.figures.report()
+  }
+
+  /** The driver noticed that the connection broke. A borrower finds out by itself, and brings it back. */
+  private lose(slot: Slot<A>, error: DatabaseError): void {
+    if (slot.lost !== undefined || slot.state === "gone" || slot.state === "closing") {
+      return
+    }
+    slot.lost = error
+    if (slot.state === "idle") {
+      this.idle.splice(this.idle.indexOf(slot), 1)
+      this.drop(slot, "lost")
+    }
+    this.distrust()
+    this.supply(this.now())
+    this.figures.report()
+  }
+
+  /** What ended one connection may have ended the others too: they are checked before they are used again. */
+  private distrust(): void {
+    this.epoch++
+    for (;;) {
+      const at = this.idle.findIndex(({ epoch }) => epoch !== this.epoch)
+      if (at < 0) {
+        return
+      }
+      this.background(this.idle.splice(at, 1)[0]!, "checking")
+    }
+  }
+
+  /** Ends a connection that does not work any more, and replaces it where somebody waits. */
+  private discard(slot: Slot<A>, reason: CloseReason, now: number): void {
+    if (slot.lost === undefined) {
+      this.drop(slot, reason)
+      this.distrust()
+    } else {
+      this.drop(slot, "lost")
+    }
+    this.supply(now)
+  }
+
+  private close(slot: Slot<A>, reason: CloseReason): void {
+    this.figures.move(slot, "closing")
+    this.figures.closed(reason)
+    slot.due = Infinity
+    this.run(Effect.ensuring(
+      Effect.timeoutOption(Effect.suspend(() => this.options.close(slot.connection)), patience),
+      Effect.sync(() => {
+        if (slot.state === "closing") {
+          this.options.destroy(slot.connection)
+          this.forget(slot)
+          this.supply(this.now())
+        }
+      })
+    ))
+  }
+
+  private drop(slot: Slot<A>, reason: CloseReason): void {
+    this.figures.closed(reason)
+    this.forget(slot)
+    this.options.destroy(slot.connection)
+  }
+
+  private forget(slot: Slot<A>): void {
+    this.figures.move(slot, "gone")
+    this.slots.delete(slot)
+    this.finish()
+  }
+
+  private finish(): void {
+    if (this.closed && this.slots.size === 0) {
+      this.alarm.stop()
+      Deferred.unsafeDone(this.drained, Exit.void)
+    }
+  }
+
+  private empty(reason: CloseReason): void {
+    while (this.idle.length > 0) {
+      this.close(this.idle.pop()!, reason)
+    }
+  }
+
+  private failWaiters(error: DatabaseError): void {
+    while (this.waiters.first !== undefined) {
+      this.waiters.settle(this.waiters.first, Exit.fail(error))
+    }
+  }
+
+  private refuse(waiter: Waiter<A>, reason: string): void {
+    this.figures.timedOut()
+    const error = poolTimeout(reason, this.figures.now(), this.options.dialect, this.failures.error)
+    this.waiters.settle(waiter, Exit.fail(error))
+    this.figures.report()
+  }
+
+  private heldBy(fiber: CurrentFiber, holding: ReadonlyArray<unknown>): ReadonlyArray<Lease<A>> {
+    const held: Array<Lease<A>> = []
+    for (const { lease } of this.slots) {
+      if (lease !== undefined && (lease.fiber === fiberId(fiber) || holding.includes(lease))) {
+        held.push(lease)
+      }
+    }
+    return held
+  }
+
+  private warnNested(fiber: CurrentFiber, held: ReadonlyArray<Lease<A>>): void {
+    const first = held[0]
+    if (first === undefined || first.told || this.figures.count.used < this.figures.maximum) {
+      return
+    }
+    first.told = true
+    this.run(Effect.logWarning(
+      `${fiberName(fiberId(fiber))} holds ${held.length} of the ${this.figures.maximum} connections of the pool ` +
+        `${this.options.name} and waits for another: if others do the same, nobody gets on`
+    ))
+  }
+
+  private wake(): void {
+    const now = this.now() + grain
+    while (this.waiters.first !== undefined && this.waiters.first.deadline <= now) {
+      this.refuse(this.waiters.first, `no connection became free within ${this.timeout} ms`)
+    }
+    for (const slot of Array.from(this.slots)) {
+      if (this.shutdownAt <= now) {
+        this.giveUp(slot)
+      } else if (slot.due <= now) {
+        this.attend(slot, now)
+      }
+    }
+    this.supply(now)
+    this.figures.report()
+    let next = Math.min(this.waiters.first?.deadline ?? Infinity, this.shutdownAt)
+    for (const { due } of this.slots) {
+      next = Math.min(next, due)
+    }
+    if (this.slots.size > 0 || this.waiters.size > 0) {
+      this.alarm.set(next, now)
+    }
+  }
+
+  /** A slot's time has come. */
+  private attend(slot: Slot<A>, now: number): void {
+    slot.due = Infinity
+    if (slot.state === "idle") {
+      this.idle.splice(this.idle.indexOf(slot), 1)
+      const reason = this.surplus(slot, now)
+      if (reason === undefined) {
+        this.background(slot, "checking")
+      } else {
+        this.close(slot, reason)
+      }
+    } else if (slot.state === "connecting") {
+      this.figures.move(slot, "stalled")
+    } else if (slot.lease !== undefined) {
+      this.run(Effect.logWarning(
+        `a connection of the pool ${this.options.name} has been held for ${Math.round(now - slot.lease.since)} ms by ` +
+          place(slot.lease)
+      ))
+    }
+  }
+
+  /** The time for a graceful end is over. */
+  private giveUp(slot: Slot<A>): void {
+    if (slot.state === "connecting" || slot.state === "stalled") {
+      this.forget(slot)
+    } else if (slot.state === "closing") {
+      this.options.destroy(slot.connection)
+      this.forget(slot)
+    } else if (slot.state !== "gone") {
+      this.drop(slot, "shutdown")
+    }
   }
 }
+
+type CurrentFiber = Fiber.RuntimeFiber<unknown, unknown> | undefined
+
+const currentFiber = (): CurrentFiber => Option.getOrUndefined(Fiber.getCurrentFiber())
+
+const fiberId = (fiber: CurrentFiber): FiberId.FiberId => fiber === undefined ? FiberId.none : fiber.id()

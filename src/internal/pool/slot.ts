@@ -2,13 +2,15 @@
  * One place in the pool and the connection in it, and the lease under which a fiber holds it.
  */
 import type * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import type * as Tracer from "effect/Tracer"
+import type { DatabaseError } from "../../DatabaseError.js"
 
 /**
- * What a slot is doing. `connecting` becomes `stalled` when it takes suspiciously long: the fiber behind it is then given
- * another chance. `checking` is a ping, `resetting` cleans up after a borrower, `gone` has left the pool.
+ * What a slot is doing: `stalled` has been connecting for so long that nobody relies on it, `checking` is a ping,
+ * `resetting` cleans up after a borrower, `gone` has left the pool.
  */
 export type State = "connecting" | "stalled" | "idle" | "checking" | "used" | "resetting" | "closing" | "gone"
 
@@ -21,8 +23,8 @@ export interface Slot<A> {
   readonly generation: number
   /** How often a connection had been lost when this one was last known to live: a lower one is pinged before use. */
   epoch: number
-  /** The server said, or the driver noticed, that it is dead. */
-  lost: boolean
+  /** How it broke, if the driver noticed that it did. */
+  lost: DatabaseError | undefined
   readonly createdAt: number
   /** When its life ends. */
   expiresAt: number
@@ -33,9 +35,28 @@ export interface Slot<A> {
   /** When the pool looks after it next; what is to be done then depends on the state. */
   due: number
   lease: Lease<A> | undefined
+  /** Who wants to know how the attempt to connect ends. */
+  readonly watchers: Array<(exit: Exit.Exit<void, DatabaseError>) => void>
   /** What runs on it in the background. */
   fiber: Fiber.RuntimeFiber<unknown> | undefined
 }
+
+/** A slot that begins to connect. */
+export const makeSlot = <A>(now: number, generation: number): Slot<A> => ({
+  state: "connecting",
+  connection: undefined as A,
+  generation,
+  epoch: 0,
+  lost: undefined,
+  createdAt: now,
+  expiresAt: Infinity,
+  usedAt: now,
+  aliveAt: now,
+  due: Infinity,
+  lease: undefined,
+  watchers: [],
+  fiber: undefined
+})
 
 /** A connection in a fiber's hands. Implements the public Lease. */
 export interface Lease<A> {
@@ -46,7 +67,6 @@ export interface Lease<A> {
   /** Who took it, and where: kept as they are, because rendering them on every check-out would cost too much. */
   readonly fiber: FiberId.FiberId
   readonly span: Tracer.AnySpan | undefined
-  returned: boolean
   /** That its fiber waits for yet another one has been said. */
   told: boolean
 }

@@ -2,6 +2,7 @@
  * The fibers that wait for a connection, first come first served.
  */
 import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Lease } from "./slot.js"
 
@@ -10,6 +11,7 @@ export interface Waiter<A> {
   /** When it began to wait, and when it gives up. */
   readonly since: number
   readonly deadline: number
+  readonly fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
   /** What it was given, from the moment that it was. */
   exit: Exit.Exit<Lease<A>, DatabaseError> | undefined
   /** Resumes the fiber, once it is suspended. */
@@ -27,10 +29,11 @@ export class Waiters<A> {
   first: Waiter<A> | undefined = undefined
   private last: Waiter<A> | undefined = undefined
 
-  add(since: number, deadline: number): Waiter<A> {
+  add(since: number, deadline: number, fiber: Waiter<A>["fiber"]): Waiter<A> {
     const waiter: Waiter<A> = {
       since,
       deadline,
+      fiber,
       exit: undefined,
       resume: undefined,
       previous: this.last,

@@ -1,0 +1,38 @@
+/**
+ * A ledger behind an HTTP API: on embedded SQLite, or on whatever DATABASE_URL names.
+ */
+import { HttpApiBuilder, HttpMiddleware, HttpServer } from "@effect/platform"
+import { NodeRuntime } from "@effect/platform-node"
+import { Console, Effect, flow, Layer } from "effect"
+import { Database, DatabaseConfig } from "sqlayer"
+import { createTables } from "./accounts.js"
+import { LedgerLive } from "./http.js"
+import { closing, ServerLive } from "./server.js"
+
+const announce = HttpServer.addressFormattedWith((address) =>
+  Effect.gen(function*() {
+    const { target } = yield* DatabaseConfig.config
+    const json = "-H 'content-type: application/json'"
+    yield* Console.log(`The ledger is kept in ${DatabaseConfig.render(target)} and listens on ${address}. Try:
+
+  curl ${address}/accounts ${json} -d '{"owner":"Ada","balance":10000}'
+  curl ${address}/accounts ${json} -d '{"owner":"Grace"}'
+  curl ${address}/transfers ${json} -d '{"from":1,"to":2,"amount":2500}'
+`)
+  })
+)
+
+const ListeningLive = HttpApiBuilder.serve(flow(closing, HttpMiddleware.logger)).pipe(
+  Layer.provide(LedgerLive),
+  Layer.provide(Layer.effectDiscard(createTables))
+)
+
+// What is provided last is built first and closed last: the server stops listening and answers what runs, and then the
+// database is closed.
+const Main = Layer.effectDiscard(announce).pipe(
+  Layer.provide(ListeningLive),
+  Layer.provide(ServerLive),
+  Layer.provide(Database.layer)
+)
+
+NodeRuntime.runMain(Layer.launch(Main))

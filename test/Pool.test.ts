@@ -1,0 +1,357 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Fiber from "effect/Fiber"
+import * as TestClock from "effect/TestClock"
+import type { DatabaseError, PoolTimeout } from "../src/DatabaseError.js"
+import type * as Pool from "../src/Pool.js"
+import { closed, collect, lost, makePool, type Memory, refused, settle, take, World, wrongPassword } from "./internal/pool/harness.js"
+
+const timeoutOf = (result: Either.Either<unknown, DatabaseError>): PoolTimeout => {
+  assert(Either.isLeft(result) && result.left._tag === "PoolTimeout")
+  return result.left
+}
+
+const tagOf = <A>(result: Either.Either<A, DatabaseError>): string => Either.isLeft(result) ? result.left._tag : "taken"
+
+/** What a fiber is doing now: undefined while it goes on. */
+const poll = <A, E>(fiber: Fiber.RuntimeFiber<A, E>) => Effect.map(Fiber.poll(fiber), (exit) => exit._tag === "Some" ? exit.value : undefined)
+
+const forkTake = (pool: Pool.Pool<Memory>) => Effect.zipLeft(Effect.fork(Effect.either(take(pool))), settle)
+
+describe("waiting", () => {
+  it.scoped("gives up at its deadline, a fraction of a millisecond included, and not before", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 1, timeout: "250.5 millis" })
+      yield* take(pool)
+      yield* TestClock.adjust("0.25 millis")
+      const waiting = yield* forkTake(pool)
+      yield* TestClock.adjust("250.4 millis")
+      assert.strictEqual(yield* poll(waiting), undefined)
+      yield* TestClock.adjust("0.1 millis")
+      const error = timeoutOf(yield* Fiber.join(waiting))
+      assert.deepStrictEqual({ ...error.stats }, {
+        name: "memory",
+        maximum: 1,
+        size: 1,
+        overflow: 0,
+        idle: 0,
+        used: 1,
+        waiting: 1
+      })
+      assert.strictEqual(error.cause, undefined)
+      assert.include(error.message, "250.5 ms")
+      assert.strictEqual(pool.stats().waiting, 0)
+      assert.strictEqual(pool.stats().timeouts, 1)
+    }))
+
+  it.scoped("no racer gives up before its own deadline", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 1, timeout: "1 second" })
+      yield* take(pool)
+      const racers: Array<Fiber.RuntimeFiber<Either.Either<unknown, DatabaseError>>> = []
+      for (let index = 0; index < 20; index++) {
+        racers.push(yield* forkTake(pool))
+        yield* TestClock.adjust("40.3 millis")
+      }
+      for (let index = 0; index < 20; index++) {
+        const deadline = 40.3 * index + 1_000
+        yield* TestClock.setTime(deadline - 0.1)
+        assert.strictEqual(yield* poll(racers[index]!), undefined, `racer ${index} was early`)
+        yield* TestClock.setTime(deadline + 0.1)
+        assert.isDefined(yield* poll(racers[index]!), `racer ${index} was late`)
+      }
+      assert.strictEqual(pool.stats().timeouts, 20)
+    }))
+
+  it.scoped("is first come first served, and nobody barges in", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 1 })
+      const lease = yield* take(pool)
+      const order: Array<number> = []
+      for (let index = 0; index < 10; index++) {
+        yield* Effect.fork(Effect.scoped(Effect.tap(pool.acquire, () => {
+          order.push(index)
+          return Effect.yieldNow()
+        })))
+        yield* settle
+      }
+      yield* lease.release
+      // The connection is promised already: a newcomer joins the end.
+      yield* Effect.scoped(Effect.tap(pool.acquire, () => Effect.sync(() => order.push(10))))
+      assert.deepStrictEqual(order, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+      assert.strictEqual(world.attempts, 1)
+    }))
+
+  it.scoped("the connection used last goes out first", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 3 })
+      const [a, b, c] = yield* Effect.all([take(pool), take(pool), take(pool)])
+      yield* b.release
+      yield* c.release
+      yield* a.release
+      const again = yield* Effect.all([take(pool), take(pool), take(pool)])
+      assert.deepStrictEqual(again.map(({ connection }) => connection.id), [1, 3, 2])
+    }))
+
+  it.scoped("a fiber that holds all of the connections and wants another fails at once", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world)
+      yield* take(pool)
+      yield* take(pool)
+      const error = timeoutOf(yield* Effect.either(take(pool)))
+      assert.include(error.reason, "holds all 2")
+      assert.strictEqual(error.stats?.used, 2)
+    }))
+
+  it.scoped("leases that are held for a caller in other fibers count as its own", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world)
+      const leases = yield* Effect.all([Fiber.join(yield* Effect.fork(take(pool))), Fiber.join(yield* Effect.fork(take(pool)))])
+      const error = timeoutOf(yield* Effect.either(take(pool, leases)))
+      assert.include(error.reason, "holds all 2")
+    }))
+
+  it.scoped("a fiber that holds some and waits for another is told so, once", () => {
+    const messages: Array<string> = []
+    return Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { timeout: "1 second" })
+      yield* Effect.fork(take(pool))
+      yield* settle
+      const nested = yield* Effect.fork(Effect.zipRight(
+        take(pool),
+        Effect.zipRight(Effect.either(take(pool)), Effect.either(take(pool)))
+      ))
+      yield* settle
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(nested))._tag, "Left")
+      assert.lengthOf(messages, 1)
+      assert.match(messages[0]!, /^fiber #\d+ holds 1 of the 2 connections of the pool memory and waits for another/)
+    }).pipe(Effect.provide(collect(messages)))
+  })
+})
+
+describe("connecting", () => {
+  it.scoped("a failed attempt refunds its slot and is repeated within the waiter's deadline", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 1, timeout: "5 seconds" })
+      world.connecting = Effect.fail(refused)
+      const waiting = yield* forkTake(pool)
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(yield* poll(waiting), undefined)
+      const { attempts } = world
+      assert.isAtLeast(attempts, 4)
+      assert.isAtMost(attempts, 8, "the pauses grow")
+      world.connecting = Effect.void
+      yield* TestClock.adjust("1.2 seconds")
+      assert.strictEqual(tagOf(yield* Fiber.join(waiting)), "taken")
+      assert.strictEqual(world.attempts, attempts + 1)
+      assert.strictEqual(pool.stats().connectFailures, attempts)
+      assert.strictEqual(pool.stats().created, 1)
+    }))
+
+  it.scoped("attempts that fail together are one step of the pauses", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 10, timeout: "5 seconds" })
+      world.connecting = Effect.zipRight(Effect.sleep("10 millis"), Effect.fail(refused))
+      const waiting = yield* Effect.forEach(Array.from({ length: 10 }), () => forkTake(pool))
+      yield* TestClock.adjust("10 millis")
+      assert.strictEqual(world.attempts, 10)
+      world.connecting = Effect.void
+      yield* TestClock.adjust("60 millis")
+      assert.deepStrictEqual((yield* Fiber.join(Fiber.all(waiting))).map(tagOf), Array(10).fill("taken"))
+    }))
+
+  it.scoped("a wait that runs out says why connecting failed", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { timeout: "5 seconds" })
+      world.connecting = Effect.fail(refused)
+      const waiting = yield* forkTake(pool)
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual(timeoutOf(yield* Fiber.join(waiting)).cause, refused)
+      // What was so then is not said of later: a success ends it.
+      world.connecting = Effect.void
+      yield* TestClock.adjust("1 second")
+      yield* Effect.all([take(pool), take(pool)])
+      assert.strictEqual(timeoutOf(yield* Effect.either(take(pool))).cause, undefined)
+    }))
+
+  it.scoped("an error that cannot pass fails all who wait at once", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 1 })
+      world.connecting = Effect.zipRight(Effect.sleep("1 second"), Effect.fail(wrongPassword))
+      const waiting = yield* Effect.all([forkTake(pool), forkTake(pool), forkTake(pool)])
+      yield* TestClock.adjust("1 second")
+      for (const fiber of waiting) {
+        assert.deepStrictEqual(yield* Fiber.join(fiber), Either.left(wrongPassword))
+      }
+      world.connecting = Effect.void
+      assert.strictEqual((yield* take(pool)).connection.id, 1)
+    }))
+
+  it.scoped("an attempt that dies is an error, and its slot is refunded", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 1 })
+      world.connecting = Effect.dieMessage("oh")
+      assert.strictEqual(tagOf(yield* Effect.either(take(pool))), "UnknownDatabaseError")
+      world.connecting = Effect.void
+      assert.strictEqual((yield* take(pool)).connection.id, 1)
+    }))
+
+  it.scoped("an attempt that hangs does not block others, nor lose its slot", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 2, timeout: "30 seconds" })
+      const stuck = yield* Deferred.make<void, DatabaseError>()
+      world.connecting = Deferred.await(stuck)
+      const first = yield* forkTake(pool)
+      world.connecting = Effect.void
+      const second = yield* forkTake(pool)
+      assert.strictEqual(tagOf(yield* Fiber.join(first)), "taken", "the first is served by what came first")
+      assert.strictEqual(yield* poll(second), undefined)
+      const lease = yield* Fiber.join(first)
+      assert(Either.isRight(lease))
+      yield* lease.right.release
+      assert.strictEqual(tagOf(yield* Fiber.join(second)), "taken")
+      yield* Deferred.fail(stuck, refused)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* take(pool)).connection.id, 2)
+      assert.strictEqual(world.most, 2)
+    }))
+
+  it.scoped("nobody relies on an attempt that takes long where the limit allows another", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 2, timeout: "30 seconds" })
+      world.connecting = Effect.never
+      const waiting = yield* forkTake(pool)
+      world.connecting = Effect.void
+      yield* TestClock.adjust("1.9 seconds")
+      assert.strictEqual(world.attempts, 1)
+      yield* TestClock.adjust("0.1 seconds")
+      assert.strictEqual(tagOf(yield* Fiber.join(waiting)), "taken")
+      assert.strictEqual(world.attempts, 2)
+    }))
+
+  it.scoped("a connection that breaks while it is being opened is a failed attempt, with a pause", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, {
+        timeout: "2 seconds",
+        connect: (onLost) => Effect.tap(world.connect(onLost), (connection) => Effect.sync(() => world.kill(connection)))
+      })
+      const waiting = yield* forkTake(pool)
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(timeoutOf(yield* Fiber.join(waiting)).cause, lost)
+      assert.isAtMost(world.attempts, 8)
+      assert.lengthOf(world.open, 0)
+      assert.strictEqual(pool.stats().created, 0)
+    }))
+
+  it.scoped("warming tells how connecting went, and never goes over the limit", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 1 })
+      world.connecting = Effect.fail(refused)
+      assert.deepStrictEqual(yield* Effect.either(pool.warm), Either.left(refused))
+      world.connecting = Effect.sleep("1 second")
+      const both = yield* Effect.fork(Effect.all([pool.warm, pool.warm], { concurrency: "unbounded" }))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(both)
+      assert.strictEqual(pool.stats().idle, 1)
+      yield* pool.warm
+      assert.strictEqual(world.connections.length, 1)
+      assert.strictEqual((yield* take(pool)).connection.id, 1)
+      yield* pool.warm
+      assert.strictEqual(world.most, 1)
+    }))
+
+  it.scoped("the limit holds under 64 racing fibers, and all are served", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      world.connecting = Effect.yieldNow()
+      world.closing = Effect.yieldNow()
+      const pool = yield* makePool(world, { size: 3, maxOverflow: 4 })
+      let inUse = 0
+      let most = 0
+      yield* Effect.forEach(
+        Array.from({ length: 64 }, (_, index) => index),
+        (index) =>
+          Effect.repeatN(
+            Effect.scoped(Effect.tap(pool.acquire, () => {
+              most = Math.max(most, ++inUse)
+              return Effect.ensuring(Effect.repeatN(Effect.yieldNow(), index % 5), Effect.sync(() => inUse--))
+            })),
+            30
+          ),
+        { concurrency: "unbounded" }
+      )
+      yield* settle
+      assert.strictEqual(most, 7)
+      assert.strictEqual(world.most, 7)
+      const stats = pool.stats()
+      assert.strictEqual(stats.checkouts, 64 * 31)
+      assert.strictEqual(stats.used, 0)
+      assert.strictEqual(stats.idle, 3)
+      assert.lengthOf(world.open, 3)
+      assert.strictEqual(stats.created - closed(stats), 3)
+    }))
+
+  it.scoped("extra connections are closed when they come back", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 1, maxOverflow: 2 })
+      const leases = yield* Effect.all([take(pool), take(pool), take(pool)])
+      assert.strictEqual(pool.stats().used, 3)
+      yield* leases[1].release
+      assert.lengthOf(world.open, 2)
+      yield* leases[0].release
+      yield* leases[2].release
+      assert.lengthOf(world.open, 1)
+      assert.strictEqual(pool.stats().closed.overflow, 2)
+      assert.strictEqual(pool.stats().idle, 1)
+    }))
+
+  it.scoped("a connection counts until it is really closed", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      world.closing = Effect.sleep("1 second")
+      const pool = yield* makePool(world, { size: 1 })
+      const lease = yield* take(pool)
+      yield* pool.invalidate
+      yield* lease.release
+      const waiting = yield* forkTake(pool)
+      assert.strictEqual(yield* poll(waiting), undefined)
+      assert.lengthOf(world.open, 1)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(tagOf(yield* Fiber.join(waiting)), "taken")
+      assert.strictEqual(world.most, 1)
+    }))
+
+  it.scoped("a goodbye that hangs is cut short", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      world.closing = Effect.never
+      const pool = yield* makePool(world, { size: 1 })
+      yield* pool.warm
+      yield* pool.invalidate
+      assert.lengthOf(world.open, 1)
+      yield* TestClock.adjust("2 seconds")
+      assert.lengthOf(world.open, 0)
+    }))
+})

@@ -1,0 +1,141 @@
+/** Connections of memory, for the pool's tests: they count what is done with them and die when they are told to. */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import type * as Scope from "effect/Scope"
+import { AuthenticationFailed, ConnectionFailed, ConnectionLost, type DatabaseError } from "../../../src/DatabaseError.js"
+import * as Pool from "../../../src/Pool.js"
+
+export interface Memory {
+  readonly id: number
+  /** What it says of itself; a dead one says `closed`. */
+  status: ReturnType<Pool.Options<Memory>["status"]>
+  /** The other end has gone, whether or not anybody noticed. */
+  dead: boolean
+  open: boolean
+  pings: number
+  resets: number
+  readonly onLost: (error: DatabaseError) => void
+}
+
+export const refused = new ConnectionFailed({
+  dialect: "postgres",
+  code: "08006",
+  reason: "connection refused",
+  transient: true
+})
+
+export const wrongPassword = new AuthenticationFailed({ dialect: "postgres", code: "28P01", reason: "wrong password" })
+
+export const lost = new ConnectionLost({ dialect: "postgres", code: "08006", reason: "terminated" })
+
+/** A server of memory. What it does can be changed at any time. */
+export class World {
+  readonly connections: Array<Memory> = []
+  attempts = 0
+  /** The most that were open at once. */
+  most = 0
+  /** What an attempt does before it succeeds. */
+  connecting: Effect.Effect<void, DatabaseError> = Effect.void
+  pinging: Effect.Effect<void, DatabaseError> = Effect.void
+  resetting: Effect.Effect<void, DatabaseError> = Effect.void
+  closing: Effect.Effect<void> = Effect.void
+
+  get open(): ReadonlyArray<Memory> {
+    return this.connections.filter(({ open }) => open)
+  }
+
+  readonly connect: Pool.Options<Memory>["connect"] = (onLost) =>
+    Effect.suspend(() => {
+      this.attempts++
+      return this.connecting
+    }).pipe(
+      Effect.map(() => {
+        const connection: Memory = {
+          id: this.connections.length + 1,
+          status: "idle",
+          dead: false,
+          open: true,
+          pings: 0,
+          resets: 0,
+          onLost
+        }
+        this.connections.push(connection)
+        this.most = Math.max(this.most, this.open.length)
+        return connection
+      })
+    )
+
+  readonly ping = (connection: Memory): Effect.Effect<void, DatabaseError> =>
+    Effect.suspend(() => {
+      connection.pings++
+      return connection.dead ? Effect.fail(lost) : this.pinging
+    })
+
+  readonly reset = (connection: Memory): Effect.Effect<void, DatabaseError> =>
+    Effect.suspend(() => {
+      connection.resets++
+      return connection.dead ? Effect.fail(lost) : this.resetting
+    }).pipe(
+      Effect.tap(Effect.sync(() => {
+        connection.status = "idle"
+      }))
+    )
+
+  readonly close = (connection: Memory): Effect.Effect<void> =>
+    Effect.tap(Effect.suspend(() => this.closing), Effect.sync(() => this.destroy(connection)))
+
+  readonly destroy = (connection: Memory): void => {
+    connection.open = false
+    connection.status = "closed"
+  }
+
+  /** Ends a connection from the other side; `silently` if the driver does not get to know. */
+  kill(connection: Memory, silently = false): void {
+    connection.dead = true
+    if (!silently) {
+      connection.status = "closed"
+      connection.onLost(lost)
+    }
+  }
+}
+
+export const makePool = (
+  world: World,
+  options: Partial<Pool.Options<Memory>> = {}
+): Effect.Effect<Pool.Pool<Memory>, never, Scope.Scope> =>
+  Pool.make<Memory>({
+    name: "memory",
+    dialect: "postgres",
+    size: 2,
+    maxOverflow: 0,
+    timeout: "30 seconds",
+    recycle: "30 minutes",
+    connect: world.connect,
+    status: (connection) => connection.status,
+    ping: world.ping,
+    reset: world.reset,
+    close: world.close,
+    destroy: world.destroy,
+    ...options
+  })
+
+export const take = <A>(
+  pool: Pool.Pool<A>,
+  holding?: ReadonlyArray<Pool.Lease<A>>
+): Effect.Effect<Pool.Lease<A>, DatabaseError> => Effect.uninterruptibleMask((restore) => pool.take(restore, holding))
+
+/** Lets every fiber run until nothing can go on without time passing. */
+export const settle: Effect.Effect<void> = Effect.repeatN(Effect.yieldNow(), 30)
+
+/** Collects what is logged. */
+export const collect = (messages: Array<string>): Layer.Layer<never> =>
+  Logger.replace(
+    Logger.defaultLogger,
+    Logger.make(({ message }) => {
+      messages.push(String(message))
+    })
+  )
+
+/** The connections that a pool closed, for whatever reason. */
+export const closed = (stats: Pool.Stats): number => Object.values(stats.closed).reduce((sum, count) => sum + count, 0)
