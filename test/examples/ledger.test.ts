@@ -11,6 +11,7 @@ import * as path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import Pg from "pg"
+import type { Transfer } from "../../docs/examples/ledger/api.js"
 import { eventually } from "../support/eventually.js"
 import { freshDatabase, query } from "../support/postgres.js"
 
@@ -163,13 +164,13 @@ describe.each([["SQLite", sqlite], ["PostgreSQL", postgres]] as const)("ledger o
       const orders = Array.from({ length: 400 }, () => {
         const from = below(ids.length)
         const to = (from + 1 + below(ids.length - 1)) % ids.length
-        return { from: ids[from]!, to: ids[to]!, amount: 1 + below(700) }
+        return { from: ids[from], to: ids[to], amount: 1 + below(700) }
       })
       const answers = yield* Effect.forEach(orders, (order) => post(ledger, "/transfers", order), { concurrency: 32 })
 
-      const done: Array<unknown> = []
+      const done: Array<Transfer> = []
       for (const [i, { body, status }] of answers.entries()) {
-        const order = orders[i]!
+        const order = orders[i]
         if (status === 201) {
           assert.deepStrictEqual(body, { id: body.id, ...order })
           done.push(body)
@@ -191,10 +192,15 @@ describe.each([["SQLite", sqlite], ["PostgreSQL", postgres]] as const)("ledger o
       assert.strictEqual(accounts.reduce((sum: number, { balance }: any) => sum + balance, 0), total)
       assert(accounts.every(({ balance }: any) => balance >= 0))
 
-      const entries = yield* db.rows("SELECT * FROM transfer")
+      const entries = yield* db.rows("SELECT id, from_account, to_account, amount FROM transfer ORDER BY id")
       assert.deepStrictEqual(
-        entries.map((row) => [row.id, row.from_account, row.to_account, Number(row.amount)]).sort(),
-        done.map((entry: any) => [entry.id, entry.from, entry.to, entry.amount]).sort()
+        entries.map((row): Transfer => ({
+          id: row.id,
+          from: row.from_account,
+          to: row.to_account,
+          amount: Number(row.amount)
+        })),
+        done.sort((a, b) => a.id - b.id)
       )
     }), 90_000)
 
@@ -208,7 +214,7 @@ describe.each([["SQLite", sqlite], ["PostgreSQL", postgres]] as const)("ledger o
         const commands = [...ledger.output().matchAll(/curl (\S+) -H '(\S+): (\S+)' -d '(\S+)'/g)]
         const tried = yield* Effect.forEach(commands, ([, url, header, value, body]) =>
           Effect.promise(async () => {
-            const response = await fetch(url!, { method: "POST", headers: { [header!]: value! }, body: body! })
+            const response = await fetch(url, { method: "POST", headers: { [header]: value }, body })
             return [response.status, await response.json()]
           }))
         assert.deepStrictEqual(tried, [

@@ -46,7 +46,7 @@ export const open = (opening: AccountOpening) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     const rows = yield* sql`INSERT INTO account ${sql.insert(opening)} RETURNING id, owner, balance`
-    return (yield* accounts(rows))[0]!
+    return (yield* accounts(rows))[0]
   }).pipe(
     Database.session({ name: "open account" }),
     Effect.catchTag("UniqueViolation", () => new OwnerTaken({ owner: opening.owner }))
@@ -89,5 +89,5 @@ export const transfer = (order: TransferOrder) =>
     }
     const entry = { from_account: order.from, to_account: order.to, amount: order.amount }
     const rows = yield* sql<{ readonly id: number }>`INSERT INTO transfer ${sql.insert(entry)} RETURNING id`
-    return { ...order, id: rows[0]!.id }
+    return { ...order, id: rows[0].id }
   }).pipe(Database.session({ name: "transfer", retry: true }))

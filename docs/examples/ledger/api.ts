@@ -21,6 +21,7 @@ export const AccountOpening = Schema.Struct({
 export type AccountOpening = typeof AccountOpening.Type
 
 export const Transfer = Schema.Struct({ id: Schema.Int, from: Schema.Int, to: Schema.Int, amount: Schema.Int })
+export type Transfer = typeof Transfer.Type
 
 export const TransferOrder = Schema.Struct({ from: Id, to: Id, amount: Money.pipe(Schema.positive()) }).pipe(
   Schema.filter(({ from, to }) => from !== to || "expected two different accounts")

@@ -1,0 +1,288 @@
+/**
+ * The database of an application: one Layer, chosen by the environment, that gives sessions, statements and health.
+ *
+ * @since 0.1.0
+ */
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as DatabaseConfig from "./DatabaseConfig.js"
+import * as DatabaseError from "./DatabaseError.js"
+import * as Health from "./Health.js"
+import type { Connection, Driver } from "./internal/driver.js"
+import { make as makeError } from "./internal/failure.js"
+import * as Postgres from "./internal/postgres/driver.js"
+import { Sessions } from "./internal/session/sessions.js"
+import * as Client from "./internal/sqlClient.js"
+import * as Sqlite from "./internal/sqlite/driver.js"
+import * as Pool from "./Pool.js"
+import * as Session from "./Session.js"
+import * as Telemetry from "./Telemetry.js"
+
+/**
+ * A database that is open.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Service {
+  readonly dialect: DatabaseError.Dialect
+  /** The SqlClient of @effect/sql; also what the layer provides under its tag. */
+  readonly sql: SqlClient.SqlClient
+  /** SqlClient, and PgClient or SqliteClient, under their tags: what a layer of one's own can provide. */
+  readonly context: Context.Context<SqlClient.SqlClient>
+  readonly session: {
+    <A, E, R>(
+      effect: Effect.Effect<A, E, R>,
+      options?: Session.Options
+    ): Effect.Effect<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session>>
+    (options?: Session.Options): <A, E, R>(
+      effect: Effect.Effect<A, E, R>
+    ) => Effect.Effect<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session>>
+  }
+  readonly acquireSession: (
+    options?: Session.Options
+  ) => Effect.Effect<Session.Handle, DatabaseError.DatabaseError, Scope.Scope>
+  readonly health: Effect.Effect<boolean>
+  readonly report: Effect.Effect<Health.Report>
+  readonly poolStats: Effect.Effect<Pool.Stats>
+}
+
+/**
+ * The application's database.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class Database extends Context.Tag("sqlayer/Database")<Database, Service>() {}
+
+/** The one place where drivers are chosen. */
+const driverOf = (settings: DatabaseConfig.Settings): Driver => {
+  const { target } = settings
+  switch (target._tag) {
+    case "postgres":
+      return Postgres.make(settings, target)
+    case "sqlite":
+      return Sqlite.make(settings, target)
+  }
+}
+
+/** The pause between attempts to connect at start-up: doubled from 100 ms up to 5 seconds, jittered. */
+const pauses = Schedule.jittered(
+  Schedule.union(Schedule.exponential("100 millis"), Schedule.spaced("5 seconds"))
+)
+
+const logAttempt = (description: string, retries: boolean) => (error: DatabaseError.DatabaseError) =>
+  Effect.logWarning(
+    retries && DatabaseError.isRetryable(error)
+      ? `${description} cannot be connected to yet: ${error._tag}: ${error.message}`
+      : `${description} cannot be connected to: ${error._tag}: ${error.message}`
+  )
+
+/** Opens the first connection, so that a database that is not there fails the layer and not the first request. */
+const connected = (
+  pool: Pool.Pool<Connection>,
+  driver: Driver,
+  settings: DatabaseConfig.Settings
+): Effect.Effect<void, DatabaseError.DatabaseError> => {
+  const retries = Duration.greaterThan(settings.connectRetry, Duration.zero)
+  return pool.warm.pipe(
+    Effect.tapError(logAttempt(driver.description, retries)),
+    retries
+      ? Effect.retry({
+        while: DatabaseError.isRetryable,
+        schedule: Schedule.upTo(pauses, settings.connectRetry)
+      })
+      : (warm) => warm
+  )
+}
+
+const open = (settings: DatabaseConfig.Settings): Effect.Effect<Service, DatabaseError.DatabaseError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const driver = driverOf(settings)
+    const { dialect } = driver
+    const pool = yield* Pool.make({
+      name: settings.name,
+      dialect,
+      size: driver.pool.size,
+      maxOverflow: driver.pool.maxOverflow,
+      timeout: settings.poolTimeout,
+      recycle: driver.pool.recycle,
+      shutdownTimeout: settings.shutdownTimeout,
+      connect: driver.connect,
+      status: (connection) => connection.status(),
+      ping: (connection) => connection.ping,
+      reset: (connection) => connection.reset,
+      close: (connection) => connection.close,
+      destroy: (connection) => connection.destroy()
+    })
+    yield* connected(pool, driver, settings)
+
+    const recorder = Telemetry.operations(settings.name, dialect)
+    const { spanAttributes } = driver
+    const sessions = new Sessions({ name: settings.name, dialect, pool, spanAttributes, recorder })
+    const client = yield* Client.make({
+      driver,
+      pool,
+      sessions,
+      recorder,
+      spanAttributes,
+      transformResultNames: settings.transformResultNames,
+      transformJson: settings.transformJson
+    })
+    const context = yield* driver.extendClient(client, pool.acquire)
+    const health = Health.make({ driver, pool, timeout: settings.healthTimeout })
+
+    const session = <A, E, R>(effect: Effect.Effect<A, E, R>, options: Session.Options = {}) =>
+      DatabaseError.typed(sessions.run(effect, options, (error) => error))
+    return {
+      dialect,
+      sql: Context.get(context, SqlClient.SqlClient),
+      context,
+      session: dataFirstOrLast(session) as Service["session"],
+      acquireSession: (options = {}) => sessions.acquire(options),
+      health: health.check,
+      report: health.report,
+      poolStats: Effect.sync(pool.stats)
+    }
+  })
+
+/** `f(effect, options?)` and `f(options?)(effect)`: an effect is never an option. */
+const dataFirstOrLast = <Options>(
+  f: (effect: Effect.Effect<unknown, unknown, unknown>, options?: Options) => unknown
+) =>
+(first?: Effect.Effect<unknown, unknown, unknown> | Options, options?: Options) =>
+  Effect.isEffect(first)
+    ? f(first, options)
+    : (effect: Effect.Effect<unknown, unknown, unknown>) => f(effect, first)
+
+const refused = (options: DatabaseConfig.Options) => (error: ConfigError.ConfigError): DatabaseError.DatabaseError =>
+  makeError("ConnectionFailed", {
+    dialect: "postgres",
+    code: "08001",
+    reason: `the options are not valid: ${error}`,
+    transient: false,
+    ...(options.name === undefined ? {} : { hint: `they are those of the database ${options.name}` })
+  })
+
+/**
+ * Opens a database until the scope closes: for a second one in the same application, under a tag of its own. Fails with
+ * ConnectionFailed, AuthenticationFailed or DatabaseCorrupt where it cannot be connected to within `connectRetry`, and
+ * with a ConnectionFailed that names all of them where options are not valid.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (
+  options: DatabaseConfig.Options
+): Effect.Effect<Service, DatabaseError.DatabaseError, Scope.Scope> =>
+  Effect.flatMap(Either.mapLeft(DatabaseConfig.resolve(options), refused(options)), open)
+
+const layerOf = <E>(
+  service: Effect.Effect<Service, E, Scope.Scope>
+): Layer.Layer<Database | SqlClient.SqlClient, E> =>
+  Layer.scopedContext(Effect.map(service, (database) => Context.add(database.context, Database, database)))
+
+/**
+ * The database that the environment names (APP_ENV, DATABASE_URL and the other DATABASE_… variables). Provides Database,
+ * SqlClient, and PgClient or SqliteClient, whichever it is.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer: Layer.Layer<
+  Database | SqlClient.SqlClient,
+  ConfigError.ConfigError | DatabaseError.DatabaseError
+> = layerOf(Effect.flatMap(DatabaseConfig.config, open))
+
+/**
+ * The database that a configuration describes.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerConfig = (
+  config: Config.Config.Wrap<DatabaseConfig.Options>
+): Layer.Layer<Database | SqlClient.SqlClient, ConfigError.ConfigError | DatabaseError.DatabaseError> =>
+  layerOf(Effect.flatMap(
+    Effect.flatMap(Config.unwrap(config), (options) => DatabaseConfig.resolve(options)),
+    open
+  ))
+
+/**
+ * The database that the options name. Fails as `make` does.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerFrom = (
+  options: DatabaseConfig.Options
+): Layer.Layer<Database | SqlClient.SqlClient, DatabaseError.DatabaseError> => layerOf(make(options))
+
+/**
+ * Runs an effect as one unit of work: committed when it succeeds and the commit is known to have happened, rolled back
+ * when it fails, dies or is interrupted. SqlError becomes DatabaseError.
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const session: {
+  <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options?: Session.Options
+  ): Effect.Effect<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session> | Database>
+  (options?: Session.Options): <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session> | Database>
+} = dataFirstOrLast((effect, options?: Session.Options) =>
+  Effect.flatMap(Database, (database) => database.session(effect, options))
+) as typeof session
+
+/**
+ * A session as a scoped resource, whose commit is explicit: a scope that closes without one rolls back.
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const acquireSession = (
+  options?: Session.Options
+): Effect.Effect<Session.Handle, DatabaseError.DatabaseError, Database | Scope.Scope> =>
+  Effect.flatMap(Database, (database) => database.acquireSession(options))
+
+/**
+ * Whether the database answers. Never fails, and answers within the health timeout (2 seconds by default).
+ *
+ * @since 0.1.0
+ * @category health
+ */
+export const health: Effect.Effect<boolean, never, Database> = Effect.flatMap(Database, (database) => database.health)
+
+/**
+ * The health with latency, server version, role, pool figures and the last error.
+ *
+ * @since 0.1.0
+ * @category health
+ */
+export const report: Effect.Effect<Health.Report, never, Database> = Effect.flatMap(
+  Database,
+  (database) => database.report
+)
+
+/**
+ * The pool's figures now.
+ *
+ * @since 0.1.0
+ * @category health
+ */
+export const poolStats: Effect.Effect<Pool.Stats, never, Database> = Effect.flatMap(
+  Database,
+  (database) => database.poolStats
+)

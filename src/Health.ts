@@ -1,0 +1,115 @@
+/**
+ * Whether the database answers: as a boolean, and as a report for an operator.
+ *
+ * @since 0.1.0
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { DatabaseError, Dialect } from "./DatabaseError.js"
+import type { Connection, Driver, ServerInfo } from "./internal/driver.js"
+import { make as makeError } from "./internal/failure.js"
+import type { Pool, Stats } from "./Pool.js"
+
+/**
+ * How the database is. It holds no secret, and may be shown to whoever may see the pool's figures.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Report {
+  /** Whether the database answered in time. */
+  readonly healthy: boolean
+  readonly dialect: Dialect
+  /** What it took to answer, or to give up. */
+  readonly latency: Duration.Duration
+  /** The server's, or SQLite's; undefined where it did not answer. */
+  readonly version: string | undefined
+  /** `primary` and `standby` are PostgreSQL's, `embedded` is SQLite. */
+  readonly role: ServerInfo["role"] | undefined
+  readonly pool: Stats
+  /** Why it last was not healthy, and undefined if it always was. */
+  readonly lastError: DatabaseError | undefined
+}
+
+/**
+ * The health check of one database.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Health {
+  readonly check: Effect.Effect<boolean>
+  readonly report: Effect.Effect<Report>
+}
+
+/**
+ * What is asked, and how long the answer may take.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  readonly driver: Driver
+  readonly pool: Pool<Connection>
+  readonly timeout: Duration.Duration
+}
+
+/**
+ * Makes the health check. It asks on an idle connection if the pool has one, else on one of its own, so that a pool
+ * which slow sessions have exhausted does not look like a database that is down. It never fails and answers within its
+ * timeout, whatever the server does.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = ({ driver, pool, timeout }: Options): Health => {
+  let lastError: DatabaseError | undefined = undefined
+
+  const asked = <A>(ask: (connection: Connection) => Effect.Effect<A, DatabaseError>): Effect.Effect<A, DatabaseError> => {
+    const onItsOwn = Effect.acquireUseRelease(
+      driver.connect(() => undefined),
+      ask,
+      (connection) => connection.close
+    )
+    const onAnIdleOne = Effect.scoped(Effect.flatMap(pool.acquire, ask))
+    return Effect.suspend(() => {
+      const { idle, waiting } = pool.stats()
+      return idle > 0 && waiting === 0 ? Effect.orElse(onAnIdleOne, () => onItsOwn) : onItsOwn
+    }).pipe(
+      // What still runs then is stopped behind the answer.
+      Effect.disconnect,
+      Effect.timeoutFail({
+        duration: timeout,
+        onTimeout: () =>
+          makeError("ConnectionFailed", {
+            dialect: driver.dialect,
+            code: "08001",
+            reason: `${driver.description} did not answer within ${Duration.format(timeout)}`,
+            transient: true
+          })
+      }),
+      Effect.tapError((error) =>
+        Effect.sync(() => {
+          lastError = error
+        })
+      )
+    )
+  }
+
+  return {
+    check: Effect.match(asked((connection) => connection.ping), { onFailure: () => false, onSuccess: () => true }),
+    report: Effect.map(
+      Effect.timed(Effect.option(asked((connection) => driver.serverInfo(connection)))),
+      ([latency, info]) => ({
+        healthy: Option.isSome(info),
+        dialect: driver.dialect,
+        latency,
+        version: Option.getOrUndefined(info)?.version,
+        role: Option.getOrUndefined(info)?.role,
+        pool: pool.stats(),
+        lastError
+      })
+    )
+  }
+}

@@ -1,0 +1,148 @@
+/**
+ * The unit of work: what a session can be asked for, and what code inside one can say.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Schedule from "effect/Schedule"
+import type { DatabaseError } from "./DatabaseError.js"
+import type { Isolation as DriverIsolation } from "./internal/driver.js"
+
+/**
+ * The isolation levels of the SQL standard. PostgreSQL runs "read uncommitted" as "read committed", and SQLite runs all
+ * of them as "serializable".
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Isolation = DriverIsolation
+
+/**
+ * What a session may be asked for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** Names the session in logs and spans. */
+  readonly name?: string | undefined
+  /** Default: the server's. A nested session cannot ask for a stronger one than the session around it has. */
+  readonly isolation?: Isolation | undefined
+  /** Refuses writes. A nested session has the access mode of the session around it. */
+  readonly readOnly?: boolean | undefined
+  /** PostgreSQL, with "serializable" and `readOnly`: waits for a snapshot that cannot fail. */
+  readonly deferrable?: boolean | undefined
+  /**
+   * The longest time from asking for a connection to the beginning of the commit, with all that `retry` adds; then the
+   * session is rolled back and fails with SessionTimeout.
+   */
+  readonly timeout?: Duration.DurationInput | undefined
+  /** The longest run of one statement. Of the outermost session. */
+  readonly statementTimeout?: Duration.DurationInput | undefined
+  /** The longest wait of one statement for a lock. Of the outermost session. */
+  readonly lockTimeout?: Duration.DurationInput | undefined
+  /**
+   * Runs the whole session again when it failed with a retryable error, never after CommitOutcomeUnknown: by the
+   * schedule, or for `true` up to five times after 20 ms, doubled each time and jittered. Of the outermost session.
+   */
+  readonly retry?: boolean | Schedule.Schedule<unknown, DatabaseError> | undefined
+  /**
+   * Inside another session of the same database: `nested` (the default) is a savepoint in it, `join` is part of it, `new`
+   * takes another connection. Outside, all three begin a session.
+   */
+  readonly propagation?: "nested" | "join" | "new" | undefined
+}
+
+/**
+ * A session from inside.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Service {
+  /** Unique among the sessions of this process. */
+  readonly id: string
+  readonly name: string
+  readonly afterCommit: (effect: Effect.Effect<void>) => void
+  readonly afterRollback: (effect: Effect.Effect<void>) => void
+  readonly rollbackOnly: () => void
+}
+
+/**
+ * The innermost session that the code runs in. `session` provides it.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class Session extends Context.Tag("sqlayer/Session")<Session, Service>() {}
+
+/**
+ * A session as a scoped resource: closing its scope without a commit rolls it back.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Handle {
+  readonly id: string
+  /** Runs an effect inside the session. Its statements fail with SessionClosed once the session has ended. */
+  readonly run: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Session>>
+  /** Ends the session. Fails with what the commit failed with, or with SessionClosed if it has ended already. */
+  readonly commit: Effect.Effect<void, DatabaseError>
+  /** Ends the session. Does nothing if it has ended already. */
+  readonly rollback: Effect.Effect<void>
+}
+
+const hook = (register: (session: Service, effect: Effect.Effect<void>) => void, what: string) =>
+<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | Session> =>
+  Effect.contextWith((context: Context.Context<R | Session>) =>
+    register(
+      Context.get(context, Session) as Service,
+      effect.pipe(
+        Effect.provide(Context.omit(Session)(context) as unknown as Context.Context<R>),
+        Effect.catchAllCause((cause) => Effect.logError(`what was to run ${what} failed`, cause)),
+        Effect.asVoid
+      )
+    )
+  )
+
+/**
+ * Runs an effect once the outermost session is known to be committed and its connection is back: never for a session
+ * that was rolled back, and never while the outcome is unknown. What it fails with is logged.
+ *
+ * @since 0.1.0
+ * @category hooks
+ */
+export const afterCommit: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<void, never, R | Session> = hook(
+  (session, effect) => session.afterCommit(effect),
+  "after the commit"
+)
+
+/**
+ * Runs an effect once this session, or one around it, was rolled back, when the connection of the outermost one is back.
+ * What it fails with is logged.
+ *
+ * @since 0.1.0
+ * @category hooks
+ */
+export const afterRollback: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<void, never, R | Session> = hook(
+  (session, effect) => session.afterRollback(effect),
+  "after the rollback"
+)
+
+/**
+ * Lets this session end with a rollback although its effect succeeds: its result is kept, its work is not.
+ *
+ * @since 0.1.0
+ * @category control
+ */
+export const rollbackOnly: Effect.Effect<void, never, Session> = Effect.map(Session, (session) => session.rollbackOnly())
+
+/**
+ * The session's id, as logs and spans show it.
+ *
+ * @since 0.1.0
+ * @category control
+ */
+export const id: Effect.Effect<string, never, Session> = Effect.map(Session, (session) => session.id)

@@ -1,0 +1,72 @@
+/**
+ * Who may use a session's connection: its own statements, or one nested session at a time, first come first served.
+ * Savepoints are a stack, so whatever else ran inside a nested session would be rolled back with it.
+ */
+import * as Effect from "effect/Effect"
+
+interface Waiter {
+  readonly exclusive: boolean
+  readonly resume: () => void
+}
+
+export class Gate {
+  private held = false
+  private readonly queue: Array<Waiter> = []
+
+  /** Whether a statement may pass without waiting. */
+  get isOpen(): boolean {
+    return !this.held && this.queue.length === 0
+  }
+
+  /** Waits until no nested session runs. Statements need not hold it: the connection keeps their order. */
+  readonly pass: Effect.Effect<void> = this.wait(false)
+
+  /** Waits for the turn of a nested session, which must end with `release`. To be run uninterruptibly. */
+  readonly hold = (
+    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  ): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      if (this.isOpen) {
+        this.held = true
+        return Effect.void
+      }
+      let mine = false
+      return Effect.onInterrupt(
+        restore(this.wait(true, () => {
+          mine = true
+        })),
+        () => Effect.sync(() => mine && this.release())
+      )
+    })
+
+  release(): void {
+    this.held = false
+    while (!this.held && this.queue.length > 0) {
+      const waiter = this.queue.shift()!
+      this.held = waiter.exclusive
+      waiter.resume()
+    }
+  }
+
+  private wait(exclusive: boolean, onTurn?: () => void): Effect.Effect<void> {
+    return Effect.async<void>((resume) => {
+      if (!exclusive && this.isOpen) {
+        return resume(Effect.void)
+      }
+      const waiter: Waiter = {
+        exclusive,
+        resume: () => {
+          onTurn?.()
+          resume(Effect.void)
+        }
+      }
+      this.queue.push(waiter)
+      return Effect.sync(() => {
+        const at = this.queue.indexOf(waiter)
+        if (at >= 0) {
+          this.queue.splice(at, 1)
+        }
+      })
+    })
+  }
+}

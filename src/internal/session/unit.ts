@@ -1,0 +1,144 @@
+/**
+ * One level of a session: the outermost one, which has a lease on a connection, or one nested in it, which has a
+ * savepoint.
+ */
+import type * as SqlConnection from "@effect/sql/SqlConnection"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import { type DatabaseError, SessionClosed, toSqlError } from "../../DatabaseError.js"
+import type { Lease } from "../../Pool.js"
+import type { Options, Service } from "../../Session.js"
+import type { Connection } from "../driver.js"
+import { Gate } from "./gate.js"
+
+type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
+
+/** A connection that can be taken away from whoever holds it. */
+export abstract class Borrowed implements SqlConnection.Connection {
+  constructor(readonly connection: Connection) {}
+
+  /** Why it may no longer be used. */
+  abstract refusal(): DatabaseError | undefined
+
+  /** What a statement must wait for, if anything. */
+  protected abstract turn(): Effect.Effect<void> | undefined
+
+  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.enter((connection) => connection.execute(sql, params, transformRows))
+  }
+
+  executeRaw(sql: string, params: ReadonlyArray<unknown>) {
+    return this.enter((connection) => connection.executeRaw(sql, params))
+  }
+
+  executeValues(sql: string, params: ReadonlyArray<unknown>) {
+    return this.enter((connection) => connection.executeValues(sql, params))
+  }
+
+  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.enter((connection) => connection.executeUnprepared(sql, params, transformRows))
+  }
+
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return Stream.unwrap(
+      this.enter((connection) => Effect.succeed(connection.executeStream(sql, params, transformRows)))
+    )
+  }
+
+  private enter<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    return Effect.suspend(() => {
+      const turn = this.turn()
+      return turn === undefined ? this.use(f) : Effect.zipRight(turn, Effect.suspend(() => this.use(f)))
+    })
+  }
+
+  private use<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    const refusal = this.refusal()
+    return refusal === undefined ? f(this.connection) : Effect.fail(toSqlError(refusal))
+  }
+}
+
+/** What `reserve` gives: free use of a connection until its scope closes. */
+export class Reserved extends Borrowed {
+  closed: DatabaseError | undefined = undefined
+
+  refusal() {
+    return this.closed
+  }
+
+  protected turn() {
+    return undefined
+  }
+}
+
+let count = 0
+
+export class Unit extends Borrowed implements Service {
+  readonly id = `${process.pid.toString(36)}-${(++count).toString(36)}`
+  readonly name: string
+  readonly depth: number
+  readonly root: Unit
+  readonly gate = new Gate()
+  readonly commitHooks: Array<Effect.Effect<void>> = []
+  readonly rollbackHooks: Array<Effect.Effect<void>> = []
+  isRollbackOnly = false
+  private ended: DatabaseError | undefined = undefined
+  private savepoints = 0
+
+  constructor(
+    /** The database that it belongs to. */
+    readonly owner: object,
+    readonly lease: Lease<Connection>,
+    readonly options: Options,
+    /** The session of the same database that it is nested in. */
+    readonly parent: Unit | undefined,
+    /** The session, of whatever database, that its code is written inside of. */
+    readonly outer: Unit | undefined
+  ) {
+    super(lease.connection)
+    this.name = options.name ?? "session"
+    this.depth = parent === undefined ? 0 : parent.depth + 1
+    this.root = parent === undefined ? this : parent.root
+  }
+
+  refusal(): DatabaseError | undefined {
+    return this.ended ?? this.parent?.refusal()
+  }
+
+  protected turn() {
+    return this.gate.isOpen ? undefined : this.gate.pass
+  }
+
+  /** From now on its statements fail: with SessionClosed, or with the error given. */
+  end(dialect: DatabaseError["dialect"], error?: DatabaseError): void {
+    this.ended ??= error ?? new SessionClosed({
+      dialect,
+      code: "25P01",
+      reason: `the session ${this.name} (${this.id}) has ended`
+    })
+  }
+
+  /** Unique in the transaction. */
+  savepoint(): string {
+    return `sqlayer_${++this.root.savepoints}`
+  }
+
+  afterCommit(effect: Effect.Effect<void>): void {
+    this.commitHooks.push(effect)
+  }
+
+  afterRollback(effect: Effect.Effect<void>): void {
+    this.rollbackHooks.push(effect)
+  }
+
+  rollbackOnly(): void {
+    this.isRollbackOnly = true
+  }
+
+  /** A nested session was released: what it asked for waits for the outermost commit. */
+  adopt(child: Unit): void {
+    this.commitHooks.push(...child.commitHooks)
+    this.rollbackHooks.push(...child.rollbackHooks)
+  }
+}
