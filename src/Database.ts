@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as Reactivity from "@effect/experimental/Reactivity"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Config from "effect/Config"
@@ -24,7 +25,7 @@ import { Sessions } from "./internal/session/sessions.js"
 import * as Client from "./internal/sqlClient.js"
 import * as Sqlite from "./internal/sqlite/driver.js"
 import * as Pool from "./Pool.js"
-import * as Session from "./Session.js"
+import type * as Session from "./Session.js"
 import * as Telemetry from "./Telemetry.js"
 
 /**
@@ -139,7 +140,7 @@ const open = (settings: DatabaseConfig.Settings): Effect.Effect<Service, Databas
       transformJson: settings.transformJson
     })
     const context = yield* driver.extendClient(client, pool.acquire)
-    const health = Health.make({ driver, pool, timeout: settings.healthTimeout })
+    const health = yield* Health.make({ driver, pool, timeout: settings.healthTimeout })
 
     const session = <A, E, R>(effect: Effect.Effect<A, E, R>, options: Session.Options = {}) =>
       DatabaseError.typed(sessions.run(effect, options, (error) => error))
@@ -164,11 +165,12 @@ const dataFirstOrLast = <Options>(
     ? f(first, options)
     : (effect: Effect.Effect<unknown, unknown, unknown>) => f(effect, first)
 
-const refused = (options: DatabaseConfig.Options) => (error: ConfigError.ConfigError): DatabaseError.DatabaseError =>
+/** ConfigError renders itself, which its type does not say. */
+const refused = (options: DatabaseConfig.Options) => (error: { readonly toString: () => string }) =>
   makeError("ConnectionFailed", {
     dialect: "postgres",
     code: "08001",
-    reason: `the options are not valid: ${error}`,
+    reason: `the options are not valid: ${error.toString()}`,
     transient: false,
     ...(options.name === undefined ? {} : { hint: `they are those of the database ${options.name}` })
   })
@@ -189,7 +191,10 @@ export const make = (
 const layerOf = <E>(
   service: Effect.Effect<Service, E, Scope.Scope>
 ): Layer.Layer<Database | SqlClient.SqlClient, E> =>
-  Layer.scopedContext(Effect.map(service, (database) => Context.add(database.context, Database, database)))
+  Layer.scopedContext(Effect.map(service, (database) => Context.add(database.context, Database, database))).pipe(
+    // An application has this layer once, so its `Reactivity.mutation` wakes the queries of `sql.reactive`.
+    Layer.provide(Reactivity.layer)
+  )
 
 /**
  * The database that the environment names (APP_ENV, DATABASE_URL and the other DATABASE_… variables). Provides Database,

@@ -6,6 +6,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect } from "./DatabaseError.js"
 import type { Connection, Driver, ServerInfo } from "./internal/driver.js"
 import { make as makeError } from "./internal/failure.js"
@@ -56,39 +57,50 @@ export interface Options {
 }
 
 /**
- * Makes the health check. It asks on an idle connection if the pool has one, else on one of its own, so that a pool
- * which slow sessions have exhausted does not look like a database that is down. It never fails and answers within its
- * timeout, whatever the server does.
+ * Makes the health check. It asks on an idle connection if the pool has one, else (or if that one does not answer in half
+ * of the time) on one of its own, so that neither a pool which slow sessions have exhausted nor a connection that broke
+ * unnoticed looks like a database that is down. It never fails and answers within its timeout, whatever the server does.
+ * From when the scope closes on the answer is no, and nobody is asked.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const make = ({ driver, pool, timeout }: Options): Health => {
+export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Health, never, Scope.Scope> => {
   let lastError: DatabaseError | undefined = undefined
+  let closed = false
+
+  const silence = () =>
+    makeError("ConnectionFailed", {
+      dialect: driver.dialect,
+      code: "08001",
+      reason: `${driver.description} did not answer within ${Duration.format(timeout)}`,
+      transient: true
+    })
+  /** What still runs then is stopped behind the answer. */
+  const within = <A>(limit: Duration.Duration, effect: Effect.Effect<A, DatabaseError>) =>
+    Effect.timeoutFail(Effect.disconnect(effect), { duration: limit, onTimeout: silence })
 
   const asked = <A>(ask: (connection: Connection) => Effect.Effect<A, DatabaseError>): Effect.Effect<A, DatabaseError> => {
-    const onItsOwn = Effect.acquireUseRelease(
-      driver.connect(() => undefined),
-      ask,
-      (connection) => connection.close
+    const onItsOwn = Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        restore(driver.connect(() => undefined)),
+        (connection) => Effect.ensuring(restore(ask(connection)), connection.close)
+      )
     )
-    const onAnIdleOne = Effect.scoped(Effect.flatMap(pool.acquire, ask))
+    const onAnIdleOne = within(Duration.times(timeout, 0.5), Effect.scoped(Effect.flatMap(pool.acquire, ask)))
     return Effect.suspend(() => {
-      const { idle, waiting } = pool.stats()
-      return idle > 0 && waiting === 0 ? Effect.orElse(onAnIdleOne, () => onItsOwn) : onItsOwn
-    }).pipe(
-      // What still runs then is stopped behind the answer.
-      Effect.disconnect,
-      Effect.timeoutFail({
-        duration: timeout,
-        onTimeout: () =>
-          makeError("ConnectionFailed", {
+      if (closed) {
+        return Effect.fail(
+          makeError("DatabaseClosed", {
             dialect: driver.dialect,
-            code: "08001",
-            reason: `${driver.description} did not answer within ${Duration.format(timeout)}`,
-            transient: true
+            code: "08003",
+            reason: `the database ${pool.name} is closed`
           })
-      }),
+        )
+      }
+      const { idle, waiting } = pool.stats()
+      return within(timeout, idle > 0 && waiting === 0 ? Effect.orElse(onAnIdleOne, () => onItsOwn) : onItsOwn)
+    }).pipe(
       Effect.tapError((error) =>
         Effect.sync(() => {
           lastError = error
@@ -97,7 +109,7 @@ export const make = ({ driver, pool, timeout }: Options): Health => {
     )
   }
 
-  return {
+  const health: Health = {
     check: Effect.match(asked((connection) => connection.ping), { onFailure: () => false, onSuccess: () => true }),
     report: Effect.map(
       Effect.timed(Effect.option(asked((connection) => driver.serverInfo(connection)))),
@@ -112,4 +124,12 @@ export const make = ({ driver, pool, timeout }: Options): Health => {
       })
     )
   }
+  return Effect.as(
+    Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        closed = true
+      })
+    ),
+    health
+  )
 }

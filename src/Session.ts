@@ -94,18 +94,19 @@ export interface Handle {
   readonly rollback: Effect.Effect<void>
 }
 
-const hook = (register: (session: Service, effect: Effect.Effect<void>) => void, what: string) =>
-<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | Session> =>
-  Effect.contextWith((context: Context.Context<R | Session>) =>
-    register(
-      Context.get(context, Session) as Service,
-      effect.pipe(
-        Effect.provide(Context.omit(Session)(context) as unknown as Context.Context<R>),
-        Effect.catchAllCause((cause) => Effect.logError(`what was to run ${what} failed`, cause)),
-        Effect.asVoid
+const hook =
+  (register: (session: Service, effect: Effect.Effect<void>) => void, what: string) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | Session> =>
+    Effect.contextWith((context: Context.Context<R | Session>) =>
+      register(
+        Context.get(context as Context.Context<Session>, Session),
+        effect.pipe(
+          Effect.provide(Context.omit(Session)(context) as unknown as Context.Context<R>),
+          Effect.catchAllCause((cause) => Effect.logError(`what was to run ${what} failed`, cause)),
+          Effect.asVoid
+        )
       )
     )
-  )
 
 /**
  * Runs an effect once the outermost session is known to be committed and its connection is back: never for a session
@@ -137,7 +138,10 @@ export const afterRollback: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.
  * @since 0.1.0
  * @category control
  */
-export const rollbackOnly: Effect.Effect<void, never, Session> = Effect.map(Session, (session) => session.rollbackOnly())
+export const rollbackOnly: Effect.Effect<void, never, Session> = Effect.map(
+  Session,
+  (session) => session.rollbackOnly()
+)
 
 /**
  * The session's id, as logs and spans show it.

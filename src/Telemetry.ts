@@ -7,6 +7,7 @@
  */
 import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
+import * as MetricLabel from "effect/MetricLabel"
 import type { DatabaseError, Dialect } from "./DatabaseError.js"
 
 /** The boundaries, in seconds, that the conventions advise for `db.client.operation.duration`. */
@@ -216,11 +217,17 @@ export interface PoolRecorder {
 
 const systemNames = { postgres: "postgresql", sqlite: "sqlite" } as const
 
-const labelled = (name: string, dialect: Dialect) => <Type, In, Out>(metric: Metric.Metric<Type, In, Out>) =>
-  metric.pipe(
-    Metric.tagged("db.client.connection.pool.name", name),
-    Metric.tagged("db.system.name", systemNames[dialect])
-  )
+/** Updates of one metric under always the same array of labels, by which Effect finds the metric's state at once. */
+const labelled = (name: string, dialect: Dialect) => {
+  const common = [
+    MetricLabel.make("db.client.connection.pool.name", name),
+    MetricLabel.make("db.system.name", systemNames[dialect])
+  ]
+  return <Type, In, Out>(metric: Metric.Metric<Type, In, Out>, ...labels: ReadonlyArray<MetricLabel.MetricLabel>) => {
+    const all = [...common, ...labels]
+    return (value: In): void => metric.unsafeUpdate(value, all)
+  }
+}
 
 /**
  * The recorder of one pool: plain functions, so that recording suspends nobody.
@@ -229,33 +236,28 @@ const labelled = (name: string, dialect: Dialect) => <Type, In, Out>(metric: Met
  * @category constructors
  */
 export const pool = (name: string, dialect: Dialect): PoolRecorder => {
-  const tagged = labelled(name, dialect)
-  const count = tagged(connectionCount)
-  const idleCount = Metric.tagged(count, "db.client.connection.state", "idle")
-  const usedCount = Metric.tagged(count, "db.client.connection.state", "used")
-  const pendingRequests = tagged(connectionPendingRequests)
-  const max = tagged(connectionMax)
-  const idleMin = tagged(connectionIdleMin)
-  const idleMax = tagged(connectionIdleMax)
-  const timeouts = tagged(connectionTimeouts)
-  const createTime = tagged(connectionCreateTime)
-  const waitTime = tagged(connectionWaitTime)
-  const useTime = tagged(connectionUseTime)
+  const of = labelled(name, dialect)
+  const idleCount = of(connectionCount, MetricLabel.make("db.client.connection.state", "idle"))
+  const usedCount = of(connectionCount, MetricLabel.make("db.client.connection.state", "used"))
+  const max = of(connectionMax)
+  const idleMin = of(connectionIdleMin)
+  const idleMax = of(connectionIdleMax)
+  const timeouts = of(connectionTimeouts)
   return {
     connections: (idle, used) => {
-      idleCount.unsafeUpdate(idle, [])
-      usedCount.unsafeUpdate(used, [])
+      idleCount(idle)
+      usedCount(used)
     },
-    pending: (requests) => pendingRequests.unsafeUpdate(requests, []),
+    pending: of(connectionPendingRequests),
     limits: (most, fewestIdle, mostIdle) => {
-      max.unsafeUpdate(most, [])
-      idleMin.unsafeUpdate(fewestIdle, [])
-      idleMax.unsafeUpdate(mostIdle, [])
+      max(most)
+      idleMin(fewestIdle)
+      idleMax(mostIdle)
     },
-    timeout: () => timeouts.unsafeUpdate(1, []),
-    createTime: (seconds) => createTime.unsafeUpdate(seconds, []),
-    waitTime: (seconds) => waitTime.unsafeUpdate(seconds, []),
-    useTime: (seconds) => useTime.unsafeUpdate(seconds, [])
+    timeout: () => timeouts(1),
+    createTime: of(connectionCreateTime),
+    waitTime: of(connectionWaitTime),
+    useTime: of(connectionUseTime)
   }
 }
 
@@ -279,35 +281,34 @@ export interface OperationRecorder {
  * @category constructors
  */
 export const operations = (name: string, dialect: Dialect): OperationRecorder => {
-  const tagged = labelled(name, dialect)
+  const of = labelled(name, dialect)
   const byError = <Type, In, Out>(metric: Metric.Metric<Type, In, Out>) => {
-    const known = new Map<string, Metric.Metric<Type, In, Out>>()
-    return (error: string) => {
-      let found = known.get(error)
-      if (found === undefined) {
-        found = Metric.tagged(metric, errorType, error)
-        known.set(error, found)
+    const known = new Map<string, (value: In) => void>()
+    return (error: string, value: In): void => {
+      let update = known.get(error)
+      if (update === undefined) {
+        update = of(metric, MetricLabel.make(errorType, error))
+        known.set(error, update)
       }
-      return found
+      update(value)
     }
   }
-  const operation = tagged(operationDuration)
-  const failedOperation = byError(operation)
-  const committed = tagged(sessionsCommitted)
-  const rolledBack = byError(tagged(sessionsRolledBack))
-  const retried = byError(tagged(sessionsRetried))
-  const duration = tagged(sessionDuration)
+  const operation = of(operationDuration)
+  const failedOperation = byError(operationDuration)
+  const committed = of(sessionsCommitted)
+  const rolledBack = byError(sessionsRolledBack)
+  const retried = byError(sessionsRetried)
+  const duration = of(sessionDuration)
   return {
-    operation: (seconds, error) =>
-      (error === undefined ? operation : failedOperation(error)).unsafeUpdate(seconds, []),
+    operation: (seconds, error) => error === undefined ? operation(seconds) : failedOperation(error, seconds),
     committed: (seconds) => {
-      committed.unsafeUpdate(1, [])
-      duration.unsafeUpdate(seconds, [])
+      committed(1)
+      duration(seconds)
     },
     rolledBack: (seconds, reason) => {
-      rolledBack(reason).unsafeUpdate(1, [])
-      duration.unsafeUpdate(seconds, [])
+      rolledBack(reason, 1)
+      duration(seconds)
     },
-    retried: (error) => retried(error).unsafeUpdate(1, [])
+    retried: (error) => retried(error, 1)
   }
 }

@@ -1,4 +1,6 @@
 /**
+ * The database layer of an Effect application.
+ *
  * @since 0.1.0
  */
 

@@ -6,6 +6,7 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import type * as SqlConnection from "@effect/sql/SqlConnection"
 import * as Statement from "@effect/sql/Statement"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { toSqlError } from "../DatabaseError.js"
 import type { Pool } from "../Pool.js"
@@ -52,9 +53,15 @@ const perStatement = (pool: Pool<Connection>): SqlConnection.Connection => {
   }
 }
 
+/** The application's, if it has one, so that what it says has changed is heard here. */
+const reactivityOf = Effect.flatMap(
+  Effect.serviceOption(Reactivity.Reactivity),
+  Option.match({ onNone: () => Reactivity.make, onSome: Effect.succeed })
+)
+
 /** Makes the client; the driver adds its own methods to it. */
 export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =>
-  Effect.map(Reactivity.make, (reactivity) => {
+  Effect.map(reactivityOf, (reactivity) => {
     const { driver, pool, recorder, sessions, spanAttributes } = options
     const outside = perStatement(pool)
     const environment = {

@@ -1,7 +1,7 @@
 /**
  * Node's HTTP server, made to stop well: it accepts no more connections, answers the requests that run, and ends.
  */
-import { type HttpApp, HttpServerResponse } from "@effect/platform"
+import { HttpApp, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { Config, Effect } from "effect"
 import { createServer } from "node:http"
@@ -17,11 +17,9 @@ server.on("request", (_request, response) => {
 })
 
 /** Tells clients whose request is answered while the server stops not to send another one. */
-export const closing = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> =>
-  Effect.map(
-    app,
-    (response) => server.listening ? response : HttpServerResponse.setHeader(response, "connection", "close")
-  )
+export const closing = HttpApp.withPreResponseHandler((_request, response) =>
+  Effect.succeed(server.listening ? response : HttpServerResponse.setHeader(response, "connection", "close"))
+)
 
 export const ServerLive = NodeHttpServer.layerConfig(() => server, {
   host: Config.string("HOST").pipe(Config.withDefault("127.0.0.1")),

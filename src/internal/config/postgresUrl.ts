@@ -15,9 +15,9 @@ export interface PostgresUrl {
   readonly parameters: { readonly [P in Parameter]: string | undefined }
 }
 
-type Hosts = readonly [Host, ...Array<Host>]
+export type Hosts = readonly [Host, ...Array<Host>]
 
-interface Host {
+export interface Host {
   readonly host: string
   readonly port: number
 }

@@ -1,10 +1,9 @@
 /**
  * The sessions of one database: how a unit of work takes its connection, begins, ends, and gives it back.
  */
-import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -12,18 +11,17 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import * as Tracer from "effect/Tracer"
+import type * as Tracer from "effect/Tracer"
 import { type DatabaseError, type Dialect, fromSqlError, isDatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { Lease, Pool, Restore } from "../../Pool.js"
-import { type Handle, type Options, Session } from "../../Session.js"
+import type { Handle, Options, Session } from "../../Session.js"
 import * as Telemetry from "../../Telemetry.js"
 import type { BeginOptions, Connection, Isolation } from "../driver.js"
 import { make as makeError } from "../failure.js"
+import { currentContext, innermost, provide } from "./context.js"
+import { briefly, committed, rolledBack } from "./ending.js"
 import { endLevel, endMessage } from "./report.js"
 import { Reserved, Unit } from "./unit.js"
-
-/** How long a rollback, or a commit whose session was interrupted, may take before the connection is destroyed. */
-const grace = "500 millis"
 
 const strength: Record<Isolation, number> = {
   "read uncommitted": 0,
@@ -233,15 +231,18 @@ export class Sessions {
   /** Takes a connection and begins a transaction on it. To be run uninterruptibly. */
   private begin(restore: Restore, options: Options, outer: Unit | undefined): Effect.Effect<Unit, DatabaseError> {
     const take = this.settings.pool.take(restore, this.holding(outer))
-    return Effect.flatMap(take, (lease) =>
-      Effect.matchCauseEffect(restore(lease.connection.begin(beginOptions(options))), {
-        onFailure: (cause) =>
-          Effect.zipRight(
-            Effect.zipRight(this.rolledBack(lease.connection), lease.release),
-            Effect.failCause(cause)
-          ),
-        onSuccess: () => Effect.succeed(new Unit(this, lease, options, undefined, outer))
-      }))
+    return Effect.flatMap(
+      take,
+      (lease) =>
+        Effect.matchCauseEffect(restore(lease.connection.begin(beginOptions(options))), {
+          onFailure: (cause) =>
+            Effect.zipRight(
+              Effect.zipRight(rolledBack(lease.connection), lease.release),
+              Effect.failCause(cause)
+            ),
+          onSuccess: () => Effect.succeed(new Unit(this, lease, options, undefined, outer))
+        })
+    )
   }
 
   /** Commits or rolls back, gives the connection back, says what went wrong, and runs what waited for the end. */
@@ -257,7 +258,7 @@ export class Sessions {
     const commits = Exit.isSuccess(exit) && !unit.isRollbackOnly
     unit.end(this.settings.dialect)
     const finish = commits
-      ? Effect.flatMap(this.committed(connection, restore), (result): Effect.Effect<Outcome<A, E>> => {
+      ? Effect.flatMap(committed(connection, restore), (result): Effect.Effect<Outcome<A, E>> => {
         if (Exit.isSuccess(result)) {
           return Effect.succeed({ exit, committed: true, hooks: unit.commitHooks })
         }
@@ -265,13 +266,13 @@ export class Sessions {
           Cause.failureOption(result.cause),
           ({ _tag }) => _tag === "CommitOutcomeUnknown"
         )
-        return Effect.as(this.rolledBack(connection), {
+        return Effect.as(rolledBack(connection), {
           exit: Exit.failCause(Cause.map(result.cause, fail)),
           committed: false,
           hooks: unknown ? [] : unit.rollbackHooks
         })
       })
-      : Effect.as(this.rolledBack(connection), { exit, committed: false, hooks: unit.rollbackHooks })
+      : Effect.as(rolledBack(connection), { exit, committed: false, hooks: unit.rollbackHooks })
     return Effect.flatMap(finish, (outcome) => {
       const seconds = (performance.now() - started) / 1_000
       span?.event(outcome.committed ? "db.transaction.commit" : "db.transaction.rollback", now())
@@ -314,7 +315,7 @@ export class Sessions {
           const unit = new Unit(this, lease, options, parent, outer)
           span.attribute("sqlayer.session.id", unit.id)
           const savepoint = parent.savepoint()
-          const undo = this.briefly(connection, connection.rollbackToSavepoint(savepoint)).pipe(
+          const undo = briefly(connection, connection.rollbackToSavepoint(savepoint)).pipe(
             Effect.tap((exit) =>
               Effect.sync(() => {
                 if (Exit.isFailure(exit)) {
@@ -331,10 +332,13 @@ export class Sessions {
               (exit): Effect.Effect<A, E | E2> => {
                 unit.end(this.settings.dialect)
                 if (Exit.isFailure(exit) || unit.isRollbackOnly) {
-                  return Effect.zipRight(undo, Effect.suspend(() => {
-                    note(exit)
-                    return exit
-                  }))
+                  return Effect.zipRight(
+                    undo,
+                    Effect.suspend(() => {
+                      note(exit)
+                      return exit
+                    })
+                  )
                 }
                 return Effect.matchCauseEffect(restore(connection.releaseSavepoint(savepoint)), {
                   onFailure: (cause) => Effect.zipRight(undo, Effect.failCause(Cause.map(cause, fail))),
@@ -395,48 +399,6 @@ export class Sessions {
       code: "57014",
       reason: `the session ${options.name ?? "session"} took longer than ${Duration.format(options.timeout ?? 0)}`
     })
-  }
-
-  /** Commits. Once interrupted, it waits for the answer only a little longer. */
-  private committed(connection: Connection, restore: Restore): Effect.Effect<Exit.Exit<void, DatabaseError>> {
-    return Effect.flatMap(Effect.fork(connection.commit), (fiber) =>
-      Effect.flatMap(Effect.exit(restore(Fiber.await(fiber))), (exit) =>
-        Exit.isSuccess(exit) ? Effect.succeed(exit.value) : this.awaited(connection, fiber)))
-  }
-
-  private rolledBack(connection: Connection): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const status = connection.status()
-      return status === "active" || status === "aborted"
-        ? Effect.map(this.briefly(connection, connection.rollback), (exit) => {
-          if (Exit.isFailure(exit)) {
-            connection.destroy()
-          }
-        })
-        : Effect.void
-    })
-  }
-
-  private briefly(
-    connection: Connection,
-    effect: Effect.Effect<void, DatabaseError>
-  ): Effect.Effect<Exit.Exit<void, DatabaseError>> {
-    return Effect.flatMap(Effect.fork(effect), (fiber) => this.awaited(connection, fiber))
-  }
-
-  /** Destroying the connection ends whatever runs on it at once. */
-  private awaited(
-    connection: Connection,
-    fiber: Fiber.Fiber<void, DatabaseError>
-  ): Effect.Effect<Exit.Exit<void, DatabaseError>> {
-    return Effect.flatMap(Effect.timeoutOption(Effect.interruptible(Fiber.await(fiber)), grace), (exit) =>
-      Option.match(exit, {
-        onSome: Effect.succeed,
-        onNone: () => {
-          connection.destroy()
-          return Fiber.await(fiber)
-        }
-      }))
   }
 
   private neverBegan<A, E>(
@@ -513,38 +475,3 @@ export class Sessions {
 }
 
 const now = (): bigint => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1_000)) * 1_000n
-
-const currentContext = (): Context.Context<never> =>
-  Option.match(Fiber.getCurrentFiber(), {
-    onNone: () => Context.empty(),
-    onSome: (fiber) => fiber.currentContext
-  })
-
-/**
- * The innermost session, of whatever database. SqlResolver passes on only @effect/sql's own tag, so that is asked too,
- * and believed only if it holds one of ours.
- */
-const innermost = (context: Context.Context<never>): Unit | undefined => {
-  const session = context.unsafeMap.get(Session.key)
-  if (session instanceof Unit) {
-    return session
-  }
-  const transaction = context.unsafeMap.get(SqlClient.TransactionConnection.key) as ReadonlyArray<unknown> | undefined
-  return transaction?.[0] instanceof Unit ? transaction[0] : undefined
-}
-
-/** Runs an effect inside of a session. */
-const provide = <A, E, R>(
-  effect: Effect.Effect<A, E, R>,
-  unit: Unit,
-  span: Tracer.Span | undefined
-): Effect.Effect<A, E, Exclude<R, Session>> =>
-  Effect.mapInputContext(effect, (context: Context.Context<Exclude<R, Session>>) => {
-    const map = new Map(context.unsafeMap)
-    map.set(Session.key, unit)
-    map.set(SqlClient.TransactionConnection.key, [unit, unit.depth])
-    if (span !== undefined) {
-      map.set(Tracer.ParentSpan.key, span)
-    }
-    return Context.unsafeMake(map) as Context.Context<R>
-  })

@@ -106,7 +106,7 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     )
   }
 
-  override toJSON(): unknown {
+  toJSON(): unknown {
     return { _id: "@effect/sql/Statement", sql: this.compile()[0] }
   }
 
@@ -195,8 +195,10 @@ const record = (recorder: Telemetry.OperationRecorder, span: Tracer.Span) => {
 
 /** The `sql` of a client: @effect/sql's own, whose statements are ours. */
 export const makeConstructor = (environment: Omit<Environment, "constructor_">): Statement.Constructor => {
-  // Never runs a statement of its own: it knows how a template becomes segments.
-  const template = Statement.make(Effect.never, environment.compiler, environment.spanAttributes, undefined)
+  // Never runs a statement of its own: it knows how a template becomes segments. It is remembered by its acquirer, which
+  // therefore must be another for every client.
+  const acquirer = Effect.suspend(() => Effect.never)
+  const template = Statement.make(acquirer, environment.compiler, environment.spanAttributes, undefined)
   const mine: Environment = { ...environment, constructor_: () => constructor }
   const constructor: Statement.Constructor = Object.assign(
     (strings: TemplateStringsArray | string, ...args: Array<unknown>) =>

@@ -120,10 +120,14 @@ export const makePool = (
     ...options
   })
 
+/** Takes a connection, and gives it back when the scope closes, if not before. */
 export const take = <A>(
   pool: Pool.Pool<A>,
   holding?: ReadonlyArray<Pool.Lease<A>>
-): Effect.Effect<Pool.Lease<A>, DatabaseError> => Effect.uninterruptibleMask((restore) => pool.take(restore, holding))
+): Effect.Effect<Pool.Lease<A>, DatabaseError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.tap(pool.take(restore, holding), (lease) => Effect.addFinalizer(() => lease.release))
+  )
 
 /** Lets every fiber run until nothing can go on without time passing. */
 export const settle: Effect.Effect<void> = Effect.repeatN(Effect.yieldNow(), 30)

@@ -1,0 +1,59 @@
+/**
+ * How a transaction ends, in bounded time and whatever the server does.
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type { DatabaseError } from "../../DatabaseError.js"
+import type { Restore } from "../../Pool.js"
+import type { Connection } from "../driver.js"
+
+/** How long a rollback, or a commit whose session was interrupted, may take before the connection is destroyed. */
+const grace = "500 millis"
+
+/** Destroying the connection ends whatever runs on it at once. */
+const awaited = (
+  connection: Connection,
+  fiber: Fiber.Fiber<void, DatabaseError>
+): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
+  Effect.flatMap(Effect.timeoutOption(Effect.interruptible(Fiber.await(fiber)), grace), (exit) =>
+    Option.match(exit, {
+      onSome: Effect.succeed,
+      onNone: () => {
+        connection.destroy()
+        return Fiber.await(fiber)
+      }
+    }))
+
+/** Commits. Once interrupted, it waits for the answer only a little longer. */
+export const committed = (
+  connection: Connection,
+  restore: Restore
+): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
+  Effect.flatMap(
+    Effect.fork(connection.commit),
+    (fiber) =>
+      Effect.flatMap(Effect.exit(restore(Fiber.await(fiber))), (exit) =>
+        Exit.isSuccess(exit) ? Effect.succeed(exit.value) : awaited(connection, fiber))
+  )
+
+/** Rolls back what is open. A connection that cannot is destroyed: the server then rolls back by itself. */
+export const rolledBack = (connection: Connection): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const status = connection.status()
+    return status === "active" || status === "aborted"
+      ? Effect.map(briefly(connection, connection.rollback), (exit) => {
+        if (Exit.isFailure(exit)) {
+          connection.destroy()
+        }
+      })
+      : Effect.void
+  })
+
+/** Runs what must not wait long, where nothing interrupts it. */
+export const briefly = (
+  connection: Connection,
+  effect: Effect.Effect<void, DatabaseError>
+): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
+  Effect.flatMap(Effect.fork(effect), (fiber) => awaited(connection, fiber))
