@@ -9,6 +9,7 @@
  * @since 0.1.0
  */
 import { SqlError, SqlErrorTypeId } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
@@ -392,6 +393,14 @@ export const isDatabaseError = (u: unknown): u is DatabaseError =>
 const isSqlError = (u: unknown): u is SqlError =>
   Predicate.hasProperty(u, SqlErrorTypeId) && Predicate.isTagged(u, "SqlError")
 
+// Query builders wrap what a statement failed with in errors of their own.
+const among = (cause: unknown, depth: number): DatabaseError | undefined =>
+  isDatabaseError(cause)
+    ? cause
+    : depth > 0 && Predicate.hasProperty(cause, "cause")
+    ? among(cause.cause, depth - 1)
+    : undefined
+
 /**
  * The DatabaseError in a statement's SqlError.
  *
@@ -402,9 +411,10 @@ const isSqlError = (u: unknown): u is SqlError =>
  * @category conversions
  */
 export const fromSqlError = (error: SqlError): DatabaseError => {
-  const cause = error.cause
-  if (isDatabaseError(cause)) {
-    return cause
+  const { cause } = error
+  const known = among(cause, 8)
+  if (known !== undefined) {
+    return known
   }
   const code = Predicate.hasProperty(cause, "code") && Predicate.isString(cause.code) ? cause.code : "XX000"
   return new UnknownDatabaseError({
@@ -433,7 +443,11 @@ export const toSqlError = (error: DatabaseError): SqlError =>
 export const typed = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, Exclude<E, SqlError> | DatabaseError, R> =>
-  Effect.mapError(effect, (error) => isSqlError(error) ? fromSqlError(error) : error as Exclude<E, SqlError>)
+  // The whole of the cause is kept, which Effect.mapError does not.
+  Effect.mapErrorCause(
+    effect,
+    Cause.map((error) => isSqlError(error) ? fromSqlError(error) : error as Exclude<E, SqlError>)
+  )
 
 const retryable: ReadonlySet<string> = new Set<DatabaseError["_tag"]>([
   "ConnectionLost",

@@ -80,7 +80,9 @@ export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Health, 
   const within = <A>(limit: Duration.Duration, effect: Effect.Effect<A, DatabaseError>) =>
     Effect.timeoutFail(Effect.disconnect(effect), { duration: limit, onTimeout: silence })
 
-  const asked = <A>(ask: (connection: Connection) => Effect.Effect<A, DatabaseError>): Effect.Effect<A, DatabaseError> => {
+  const asked = <A>(
+    ask: (connection: Connection) => Effect.Effect<A, DatabaseError>
+  ): Effect.Effect<A, DatabaseError> => {
     const onItsOwn = Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
         restore(driver.connect(() => undefined)),

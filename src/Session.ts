@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as SqlClient from "@effect/sql/SqlClient"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -101,7 +102,10 @@ const hook =
       register(
         Context.get(context as Context.Context<Session>, Session),
         effect.pipe(
-          Effect.provide(Context.omit(Session)(context) as unknown as Context.Context<R>),
+          // Its statements are not those of the session that has ended.
+          Effect.provide(
+            Context.omit(Session, SqlClient.TransactionConnection)(context) as unknown as Context.Context<R>
+          ),
           Effect.catchAllCause((cause) => Effect.logError(`what was to run ${what} failed`, cause)),
           Effect.asVoid
         )

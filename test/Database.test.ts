@@ -18,6 +18,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import { once } from "node:events"
@@ -163,7 +164,9 @@ describe("the layer", () => {
   it.scopedLive("reads a part of the environment of a larger configuration", () =>
     Effect.gen(function*() {
       const url = yield* freshDatabase
-      const provider = ConfigProvider.fromMap(new Map([["LEDGER.DATABASE_URL", url], ["LEDGER.DATABASE_POOL_SIZE", "2"]]))
+      const provider = ConfigProvider.fromMap(
+        new Map([["LEDGER.DATABASE_URL", url], ["LEDGER.DATABASE_POOL_SIZE", "2"]])
+      )
       const stats = yield* Database.poolStats.pipe(
         Effect.provide(Database.layer),
         Effect.withConfigProvider(ConfigProvider.nested(provider, "LEDGER"))
@@ -361,7 +364,9 @@ describe("a database that cannot be opened", () => {
   it.scopedLive("because whoever waits for it no longer does, leaving no socket", () =>
     Effect.gen(function*() {
       const { open, port } = yield* blackHole
-      const fiber = yield* Effect.fork(refusal({ url: `postgres://app@127.0.0.1:${port}/db`, connectRetry: "1 minute" }))
+      const fiber = yield* Effect.fork(
+        refusal({ url: `postgres://app@127.0.0.1:${port}/db`, connectRetry: "1 minute" })
+      )
       yield* eventually(Effect.sync(() => open.size === 1))
       const [elapsed] = yield* Effect.timed(Fiber.interrupt(fiber))
       assert.isBelow(Duration.toMillis(elapsed), 1_000)
@@ -509,6 +514,9 @@ describe("start-up", () => {
     }))
 })
 
+/** What is logged here is expected. */
+const silent = Logger.withMinimumLogLevel(LogLevel.None)
+
 describe("shutdown", () => {
   const dialects = [
     ["PostgreSQL", freshDatabase],
@@ -541,8 +549,10 @@ describe("shutdown", () => {
         yield* Deferred.await(began)
         const closing = yield* Effect.fork(close)
         yield* eventually(
-          Effect.map(Effect.either(database.session(sql`SELECT 1`)), (result) =>
-            Either.isLeft(result) && result.left._tag === "DatabaseClosed")
+          Effect.map(
+            Effect.either(database.session(sql`SELECT 1`)),
+            (result) => Either.isLeft(result) && result.left._tag === "DatabaseClosed"
+          )
         )
         const statement = yield* Effect.flip(sql`SELECT 1`)
         assert.strictEqual(DatabaseError.fromSqlError(statement)._tag, "DatabaseClosed")
@@ -557,7 +567,7 @@ describe("shutdown", () => {
         }
         const again = yield* Database.make({ url })
         assert.deepStrictEqual(yield* numbersOf(again), [1, 2])
-      }))
+      }).pipe(silent))
 
     it.scopedLive(`waits no longer than shutdownTimeout: ${dialect}`, () =>
       Effect.gen(function*() {
@@ -587,7 +597,7 @@ describe("shutdown", () => {
         assert.isTrue(failure !== undefined && Either.isLeft(failure), String(exit))
         const again = yield* Database.make({ url })
         assert.deepStrictEqual(yield* numbersOf(again), [])
-      }))
+      }).pipe(silent))
   }
 
   it.scopedLive("ends a layer's database with the layer", () =>

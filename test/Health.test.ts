@@ -150,9 +150,11 @@ describe("health", () => {
       assert.isFalse(report.healthy)
       assert.isUndefined(report.version)
       assert.isUndefined(report.role)
-      assert.strictEqual(report.lastError?._tag, "ConnectionFailed")
-      assert.include(report.lastError.message, "did not answer within 2s")
-      assertHoldsNot(report.lastError, new URL(own.url).password)
+      const { lastError } = report
+      assert.isDefined(lastError)
+      assert.strictEqual(lastError._tag, "ConnectionFailed")
+      assert.include(lastError.message, "did not answer within 2s")
+      assertHoldsNot(lastError, new URL(own.url).password)
       yield* own.resume
       yield* eventually(database.health)
       assert.isDefined((yield* database.report).lastError)

@@ -6,7 +6,18 @@ import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/TestClock"
 import type { DatabaseError, PoolTimeout } from "../src/DatabaseError.js"
 import type * as Pool from "../src/Pool.js"
-import { closed, collect, lost, makePool, type Memory, refused, settle, take, World, wrongPassword } from "./internal/pool/harness.js"
+import {
+  closed,
+  collect,
+  lost,
+  makePool,
+  type Memory,
+  refused,
+  settle,
+  take,
+  World,
+  wrongPassword
+} from "./internal/pool/harness.js"
 
 const timeoutOf = (result: Either.Either<unknown, DatabaseError>): PoolTimeout => {
   assert(Either.isLeft(result) && result.left._tag === "PoolTimeout")
@@ -16,7 +27,8 @@ const timeoutOf = (result: Either.Either<unknown, DatabaseError>): PoolTimeout =
 const tagOf = <A>(result: Either.Either<A, DatabaseError>): string => Either.isLeft(result) ? result.left._tag : "taken"
 
 /** What a fiber is doing now: undefined while it goes on. */
-const poll = <A, E>(fiber: Fiber.RuntimeFiber<A, E>) => Effect.map(Fiber.poll(fiber), (exit) => exit._tag === "Some" ? exit.value : undefined)
+const poll = <A, E>(fiber: Fiber.RuntimeFiber<A, E>) =>
+  Effect.map(Fiber.poll(fiber), (exit) => exit._tag === "Some" ? exit.value : undefined)
 
 const forkTake = (pool: Pool.Pool<Memory>) => Effect.zipLeft(Effect.fork(Effect.either(take(pool))), settle)
 
@@ -114,7 +126,10 @@ describe("waiting", () => {
     Effect.gen(function*() {
       const world = new World()
       const pool = yield* makePool(world)
-      const leases = yield* Effect.all([Fiber.join(yield* Effect.fork(take(pool))), Fiber.join(yield* Effect.fork(take(pool)))])
+      const leases = yield* Effect.all([
+        Fiber.join(yield* Effect.fork(take(pool))),
+        Fiber.join(yield* Effect.fork(take(pool)))
+      ])
       const error = timeoutOf(yield* Effect.either(take(pool, leases)))
       assert.include(error.reason, "holds all 2")
     }))
@@ -253,7 +268,8 @@ describe("connecting", () => {
       const world = new World()
       const pool = yield* makePool(world, {
         timeout: "2 seconds",
-        connect: (onLost) => Effect.tap(world.connect(onLost), (connection) => Effect.sync(() => world.kill(connection)))
+        connect: (onLost) =>
+          Effect.tap(world.connect(onLost), (connection) => Effect.sync(() => world.kill(connection)))
       })
       const waiting = yield* forkTake(pool)
       yield* TestClock.adjust("2 seconds")
@@ -319,9 +335,11 @@ describe("connecting", () => {
       const leases = yield* Effect.all([take(pool), take(pool), take(pool)])
       assert.strictEqual(pool.stats().used, 3)
       yield* leases[1].release
+      yield* settle
       assert.lengthOf(world.open, 2)
       yield* leases[0].release
       yield* leases[2].release
+      yield* settle
       assert.lengthOf(world.open, 1)
       assert.strictEqual(pool.stats().closed.overflow, 2)
       assert.strictEqual(pool.stats().idle, 1)
@@ -341,6 +359,7 @@ describe("connecting", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual(tagOf(yield* Fiber.join(waiting)), "taken")
       assert.strictEqual(world.most, 1)
+      world.closing = Effect.void
     }))
 
   it.scoped("a goodbye that hangs is cut short", () =>

@@ -4,6 +4,7 @@
 import type * as SqlClient from "@effect/sql/SqlClient"
 import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
 import type * as Scope from "effect/Scope"
 import * as Database from "../../src/Database.js"
 import type * as DatabaseConfig from "../../src/DatabaseConfig.js"
@@ -23,6 +24,9 @@ export const using = <A, E, R>(database: Database.Service, effect: Effect.Effect
     Effect.provide(database.context)
   )
 
+/** Says nothing of sessions that fail because a test wants them to. */
+export const quiet = Logger.remove(Logger.defaultLogger)
+
 type Body = (
   database: Database.Service
 ) => Effect.Effect<void, unknown, Scope.Scope | Database.Database | SqlClient.SqlClient>
@@ -31,7 +35,7 @@ type Body = (
 export const on = (dialect: Dialect) => (name: string, body: Body, options?: Options): void =>
   it.scopedLive(
     `${name}: ${dialect}`,
-    () => Effect.flatMap(open(dialect, options), (database) => using(database, body(database)))
+    () => Effect.provide(Effect.flatMap(open(dialect, options), (database) => using(database, body(database))), quiet)
   )
 
 /** The same test on each dialect. */

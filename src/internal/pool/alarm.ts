@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import type { Run } from "./work.js"
 
 /** What setTimeout can count to. */
 const longestSleep = 2 ** 31 - 1
@@ -20,7 +21,7 @@ export class Alarm {
   private setting = 0
 
   constructor(
-    private readonly run: (effect: Effect.Effect<unknown>) => Fiber.RuntimeFiber<unknown>,
+    private readonly run: Run,
     private readonly ring: () => void
   ) {}
 

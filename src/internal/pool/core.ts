@@ -5,26 +5,27 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import * as Option from "effect/Option"
-import * as Tracer from "effect/Tracer"
 import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { CloseReason, Options, Stats } from "../../Pool.js"
 import { Alarm, grain } from "./alarm.js"
 import { connectError, Failures, jittered, poolClosed, poolTimeout } from "./failures.js"
 import { Figures } from "./figures.js"
-import { fiberName, type Lease, makeSlot, place, type Slot } from "./slot.js"
+import {
+  type CurrentFiber,
+  currentFiber,
+  currentSpan,
+  fiberId,
+  fiberName,
+  heldBy,
+  warnHeld,
+  warnNested
+} from "./holders.js"
+import { type Lease, makeSlot, type Slot } from "./slot.js"
 import { type Waiter, Waiters } from "./waiters.js"
-
-/**
- * How long a ping, a reset or a goodbye may take before the connection is destroyed, and how long somebody who waits
- * relies on an attempt to connect, in milliseconds.
- */
-const patience = 2_000
+import * as Work from "./work.js"
 
 export class Core<A> {
   readonly drained = Deferred.unsafeMake<void>(FiberId.none)
@@ -42,26 +43,16 @@ export class Core<A> {
   private epoch = 0
   private shutdownAt = Infinity
 
-  private readonly timeout: number
-  private readonly recycle: number
-  private readonly keepAlive: number
-  private readonly checkAfterIdle: number
-  private readonly heldThreshold: number
-  private readonly shutdownTimeout: number
+  private readonly times: ReturnType<typeof Work.times>
 
   constructor(
     private readonly options: Options<A>,
     private readonly clock: Clock.Clock,
-    private readonly run: (effect: Effect.Effect<unknown>) => Fiber.RuntimeFiber<unknown>
+    private readonly run: Work.Run
   ) {
     this.figures = new Figures(options, this.waiters)
     this.alarm = new Alarm(run, () => this.wake())
-    this.timeout = Duration.toMillis(options.timeout)
-    this.recycle = Duration.toMillis(options.recycle)
-    this.keepAlive = Duration.toMillis(options.keepAlive ?? "60 seconds")
-    this.checkAfterIdle = Duration.toMillis(options.checkAfterIdle ?? "1 second")
-    this.heldThreshold = Duration.toMillis(options.heldThreshold ?? "60 seconds")
-    this.shutdownTimeout = Duration.toMillis(options.shutdownTimeout ?? "10 seconds")
+    this.times = Work.times(options)
   }
 
   /** An idle connection that can be used as it is, unless somebody waits already. */
@@ -84,12 +75,12 @@ export class Core<A> {
   enqueue(holding: ReadonlyArray<unknown>): Waiter<A> {
     const now = this.now()
     const fiber = currentFiber()
-    const waiter = this.waiters.add(now, now + this.timeout, fiber)
+    const waiter = this.waiters.add(now, now + this.times.timeout, fiber)
     if (this.closed) {
       this.waiters.settle(waiter, Exit.fail(this.closedError()))
       return waiter
     }
-    const held = this.heldBy(fiber, holding)
+    const held = heldBy(this.slots, fiber, holding)
     if (held.length >= this.figures.maximum) {
       const { maximum } = this.figures
       this.refuse(waiter, `${fiberName(fiberId(fiber))} holds all ${maximum} of them and would wait for ever`)
@@ -98,7 +89,11 @@ export class Core<A> {
     this.supply(now)
     if (waiter.exit === undefined) {
       this.alarm.set(waiter.deadline, now)
-      this.warnNested(fiber, held)
+      const [first] = held
+      if (first?.told === false && this.figures.count.used === this.figures.maximum) {
+        first.told = true
+        this.run(warnNested(this.options.name, fiber, held.length, this.figures.maximum))
+      }
     }
     this.figures.report()
     return waiter
@@ -110,7 +105,7 @@ export class Core<A> {
       this.waiters.remove(waiter)
       this.figures.report()
     } else if (Exit.isSuccess(waiter.exit)) {
-      this.giveBack(waiter.exit.value)
+      void waiter
     }
   }
 
@@ -150,7 +145,7 @@ export class Core<A> {
         slot.fiber?.unsafeInterruptAsFork(FiberId.none)
       }
     }
-    this.shutdownAt = now + this.shutdownTimeout
+    this.shutdownAt = now + this.times.shutdownTimeout
     this.alarm.set(this.shutdownAt, now)
     this.finish()
     this.figures.report()
@@ -170,7 +165,7 @@ export class Core<A> {
 
   /** Known to live, and with life before it. */
   private isFresh(slot: Slot<A>, now: number): boolean {
-    return now - slot.aliveAt <= this.checkAfterIdle && now < slot.expiresAt
+    return now - slot.aliveAt <= this.times.checkAfterIdle && now < slot.expiresAt
   }
 
   /** Why a connection must not be used again or kept, if so. */
@@ -193,11 +188,11 @@ export class Core<A> {
       slot,
       since: now,
       fiber: fiberId(fiber),
-      span: fiber?.currentContext.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined,
+      span: currentSpan(fiber),
       told: false
     }
     slot.lease = lease
-    slot.due = now + this.heldThreshold
+    slot.due = now + this.times.heldThreshold
     this.alarm.set(slot.due, now)
     return lease
   }
@@ -236,7 +231,7 @@ export class Core<A> {
       this.serve(this.waiters.first, slot, now)
     } else {
       this.figures.move(slot, "idle")
-      slot.due = Math.min(now + jittered(this.keepAlive), slot.expiresAt)
+      slot.due = Math.min(now + jittered(this.times.keepAlive), slot.expiresAt)
       const at = this.idle.findLastIndex((other) => other.usedAt <= slot.usedAt)
       this.idle.splice(at + 1, 0, slot)
       this.alarm.set(slot.due, now)
@@ -277,20 +272,14 @@ export class Core<A> {
   private connect(now: number, ...watchers: Slot<A>["watchers"]): void {
     const slot = makeSlot<A>(now, this.generation)
     slot.watchers.push(...watchers)
-    slot.due = now + patience
+    slot.due = now + Work.patience
     this.slots.add(slot)
     this.figures.add(slot)
     this.alarm.set(slot.due, now)
-    slot.fiber = this.run(Effect.uninterruptibleMask((restore) =>
-      Effect.suspend(() => this.options.connect((error) => this.lose(slot, error))).pipe(
-        restore,
-        Effect.exit,
-        Effect.map((exit) => {
-          const result = this.connected(slot, exit)
-          slot.watchers.forEach((watcher) => watcher(result))
-        })
-      )
-    ))
+    slot.fiber = Work.connect(this.run, () => this.options.connect((error) => this.lose(slot, error)), (exit) => {
+      const result = this.connected(slot, exit)
+      slot.watchers.forEach((watcher) => watcher(result))
+    })
   }
 
   private connected(slot: Slot<A>, exit: Exit.Exit<A, DatabaseError>): Exit.Exit<void, DatabaseError> {
@@ -306,7 +295,7 @@ export class Core<A> {
     slot.epoch = this.epoch
     slot.usedAt = now
     slot.aliveAt = now
-    slot.expiresAt = now + this.recycle * (1 - Math.random() * 0.1)
+    slot.expiresAt = now + this.times.recycle * (1 - Math.random() * 0.1)
     this.failures.clear()
     this.figures.connected(now - slot.createdAt)
     this.figures.move(slot, "idle")
@@ -325,7 +314,7 @@ export class Core<A> {
     }
     this.figures.connectFailed()
     if (isRetryable(error)) {
-      this.failures.add(error, now)
+      this.failures.add(error, slot.createdAt, now)
       this.supply(now)
     } else {
       this.failWaiters(error)
@@ -338,11 +327,8 @@ export class Core<A> {
   private background(slot: Slot<A>, state: "checking" | "resetting"): void {
     this.figures.move(slot, state)
     slot.due = Infinity
-    const effect = Effect.suspend(() => this.options[state === "checking" ? "ping" : "reset"](slot.connection))
-    slot.fiber = this.run(Effect.matchCauseEffect(Effect.timeoutOption(effect, patience), {
-      onSuccess: (done) => Effect.sync(() => this.worked(slot, Option.isSome(done))),
-      onFailure: () => Effect.sync(() => this.worked(slot, false))
-    }))
+    const work = this.options[state === "checking" ? "ping" : "reset"]
+    slot.fiber = Work.attempt(this.run, () => work(slot.connection), (well) => this.worked(slot, well))
   }
 
   private worked(slot: Slot<A>, well: boolean): void {
@@ -403,16 +389,13 @@ export class Core<A> {
     this.figures.move(slot, "closing")
     this.figures.closed(reason)
     slot.due = Infinity
-    this.run(Effect.ensuring(
-      Effect.timeoutOption(Effect.suspend(() => this.options.close(slot.connection)), patience),
-      Effect.sync(() => {
-        if (slot.state === "closing") {
-          this.options.destroy(slot.connection)
-          this.forget(slot)
-          this.supply(this.now())
-        }
-      })
-    ))
+    Work.goodbye(this.run, () => this.options.close(slot.connection), () => {
+      if (slot.state === "closing") {
+        this.options.destroy(slot.connection)
+        this.forget(slot)
+        this.supply(this.now())
+      }
+    })
   }
 
   private drop(slot: Slot<A>, reason: CloseReason): void {
@@ -453,32 +436,10 @@ export class Core<A> {
     this.figures.report()
   }
 
-  private heldBy(fiber: CurrentFiber, holding: ReadonlyArray<unknown>): ReadonlyArray<Lease<A>> {
-    const held: Array<Lease<A>> = []
-    for (const { lease } of this.slots) {
-      if (lease !== undefined && (lease.fiber === fiberId(fiber) || holding.includes(lease))) {
-        held.push(lease)
-      }
-    }
-    return held
-  }
-
-  private warnNested(fiber: CurrentFiber, held: ReadonlyArray<Lease<A>>): void {
-    const first = held[0]
-    if (first === undefined || first.told || this.figures.count.used < this.figures.maximum) {
-      return
-    }
-    first.told = true
-    this.run(Effect.logWarning(
-      `${fiberName(fiberId(fiber))} holds ${held.length} of the ${this.figures.maximum} connections of the pool ` +
-        `${this.options.name} and waits for another: if others do the same, nobody gets on`
-    ))
-  }
-
   private wake(): void {
     const now = this.now() + grain
     while (this.waiters.first !== undefined && this.waiters.first.deadline <= now) {
-      this.refuse(this.waiters.first, `no connection became free within ${this.timeout} ms`)
+      this.refuse(this.waiters.first, `no connection became free within ${this.times.timeout} ms`)
     }
     for (const slot of Array.from(this.slots)) {
       if (this.shutdownAt <= now) {
@@ -512,10 +473,7 @@ export class Core<A> {
     } else if (slot.state === "connecting") {
       this.figures.move(slot, "stalled")
     } else if (slot.lease !== undefined) {
-      this.run(Effect.logWarning(
-        `a connection of the pool ${this.options.name} has been held for ${Math.round(now - slot.lease.since)} ms by ` +
-          place(slot.lease)
-      ))
+      this.run(warnHeld(this.options.name, slot.lease, now))
     }
   }
 
@@ -531,9 +489,3 @@ export class Core<A> {
     }
   }
 }
-
-type CurrentFiber = Fiber.RuntimeFiber<unknown, unknown> | undefined
-
-const currentFiber = (): CurrentFiber => Option.getOrUndefined(Fiber.getCurrentFiber())
-
-const fiberId = (fiber: CurrentFiber): FiberId.FiberId => fiber === undefined ? FiberId.none : fiber.id()

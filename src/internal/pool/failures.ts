@@ -21,10 +21,10 @@ export class Failures {
   retryAt = 0
   private inARow = 0
 
-  add(error: DatabaseError, now: number): void {
+  add(error: DatabaseError, startedAt: number, now: number): void {
     this.error = error
-    // Those that were under way together failed together: they count as one.
-    if (now >= this.retryAt) {
+    // Attempts that were under way together count as one.
+    if (startedAt >= this.retryAt) {
       this.retryAt = now + jittered(Math.min(longestPause, shortestPause * 2 ** this.inARow++))
     }
   }

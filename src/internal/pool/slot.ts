@@ -4,7 +4,7 @@
 import type * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
+import type * as FiberId from "effect/FiberId"
 import type * as Tracer from "effect/Tracer"
 import type { DatabaseError } from "../../DatabaseError.js"
 
@@ -69,18 +69,4 @@ export interface Lease<A> {
   readonly span: Tracer.AnySpan | undefined
   /** That its fiber waits for yet another one has been said. */
   told: boolean
-}
-
-/** The name by which logs and errors call a fiber. */
-export const fiberName = (fiber: FiberId.FiberId): string => `fiber ${FiberId.threadName(fiber)}`
-
-/** Who took the lease, and the spans around that, innermost first. */
-export const place = <A>(lease: Lease<A>): string => {
-  const names: Array<string> = []
-  let span = lease.span
-  while (span !== undefined && span._tag === "Span") {
-    names.push(`"${span.name}"`)
-    span = span.parent._tag === "Some" ? span.parent.value : undefined
-  }
-  return names.length === 0 ? fiberName(lease.fiber) : `${fiberName(lease.fiber)} in span ${names.join(" of ")}`
 }

@@ -57,3 +57,12 @@ export const briefly = (
   effect: Effect.Effect<void, DatabaseError>
 ): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
   Effect.flatMap(Effect.fork(effect), (fiber) => awaited(connection, fiber))
+
+/** What was promised for the end is done although the session is interrupted, which does not wait for it. */
+export const runHooks = (hooks: ReadonlyArray<Effect.Effect<void>>, restore: Restore): Effect.Effect<void> =>
+  hooks.length === 0
+    ? Effect.void
+    : Effect.flatMap(
+      Effect.forkDaemon(Effect.interruptible(Effect.forEach(hooks, (run) => run, { discard: true }))),
+      (fiber) => Effect.exit(restore(Fiber.await(fiber)))
+    )

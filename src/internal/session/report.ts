@@ -4,6 +4,7 @@
 import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
 import * as LogLevel from "effect/LogLevel"
+import * as Option from "effect/Option"
 import type { DatabaseError } from "../../DatabaseError.js"
 
 /** What an application expects to happen, and answers, is no more than a remark. */
@@ -33,6 +34,20 @@ export const endLevel = (exit: Exit.Exit<unknown, unknown>, error: DatabaseError
   return Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause) && Cause.isDie(exit.cause)
     ? LogLevel.Error
     : LogLevel.Debug
+}
+
+/** Why a session did not commit, as metrics and spans name it. */
+export const endReason = (exit: Exit.Exit<unknown, unknown>, error: DatabaseError | undefined): string => {
+  if (error !== undefined) {
+    return error._tag
+  }
+  if (Exit.isSuccess(exit)) {
+    return "rollback"
+  }
+  if (Option.isSome(Cause.failureOption(exit.cause))) {
+    return "failure"
+  }
+  return Cause.isInterrupted(exit.cause) ? "interrupted" : "defect"
 }
 
 /** An application's own failure is its business: only that there was one is said. A defect is shown whole. */

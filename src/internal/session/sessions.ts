@@ -7,7 +7,6 @@ import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -19,8 +18,9 @@ import * as Telemetry from "../../Telemetry.js"
 import type { BeginOptions, Connection, Isolation } from "../driver.js"
 import { make as makeError } from "../failure.js"
 import { currentContext, innermost, provide } from "./context.js"
-import { briefly, committed, rolledBack } from "./ending.js"
-import { endLevel, endMessage } from "./report.js"
+import { briefly, committed, rolledBack, runHooks } from "./ending.js"
+import { judged, type Limit, limited } from "./limit.js"
+import { endLevel, endMessage, endReason } from "./report.js"
 import { Reserved, Unit } from "./unit.js"
 
 const strength: Record<Isolation, number> = {
@@ -32,12 +32,6 @@ const strength: Record<Isolation, number> = {
 
 /** Every error that a session itself fails with goes through this, so that `withTransaction` can promise SqlError. */
 type Fail<E> = (error: DatabaseError) => E
-
-/**
- * Gets to know how a unit of work ended, which its own fiber forgets when it is interrupted at that moment: a commit that
- * was answered is not a timeout.
- */
-type Note<A, E> = (exit: Exit.Exit<A, E>) => void
 
 /** How a unit of work went, and what is left to do once its connection is back. */
 interface Outcome<A, E> {
@@ -71,6 +65,11 @@ const beginOptions = (options: Options): BeginOptions => ({
 const databaseError = (error: unknown): DatabaseError | undefined =>
   isDatabaseError(error) ? error : error instanceof SqlError ? fromSqlError(error) : undefined
 
+const failedWith = (exit: Exit.Exit<unknown, unknown>): DatabaseError | undefined => {
+  const failure = Exit.isFailure(exit) ? Cause.failureOption(exit.cause) : Option.none()
+  return Option.isSome(failure) ? databaseError(failure.value) : undefined
+}
+
 export class Sessions {
   constructor(private readonly settings: Settings) {}
 
@@ -94,7 +93,7 @@ export class Sessions {
       const surrounding = this.current(context)
       if (surrounding === undefined || options.propagation === "new") {
         return this.limited<A, E | E2, Exclude<R, Session>, E2>(
-          (note) => this.outermost(effect, options, fail, innermost(context), note),
+          (limit) => this.outermost(effect, options, fail, innermost(context), limit),
           options,
           fail
         )
@@ -111,7 +110,7 @@ export class Sessions {
         )
       }
       return this.limited<A, E | E2, Exclude<R, Session>, E2>(
-        (note) => this.nested(effect, options, fail, surrounding, innermost(context), note),
+        (limit) => this.nested(effect, options, fail, surrounding, innermost(context), limit),
         options,
         fail
       )
@@ -123,7 +122,9 @@ export class Sessions {
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(this, function*() {
         const started = performance.now()
-        const unit = yield* this.begin(restore, options, innermost(currentContext()))
+        const clock = yield* Effect.clock
+        const asked = clock.unsafeCurrentTimeMillis()
+        const unit = yield* this.beginWithin(restore, options, started)
         let over = false
         const end = (exit: Exit.Exit<void, DatabaseError>) =>
           Effect.suspend(() => {
@@ -138,13 +139,15 @@ export class Sessions {
           return end(Exit.void)
         })))
         yield* Effect.addFinalizer(() => rollback)
-        if (options.timeout !== undefined) {
+        const timeout = duration(options.timeout)
+        if (timeout !== undefined) {
           const expire = Effect.suspend(() => {
-            unit.end(this.settings.dialect, this.timeoutError(options))
-            unit.connection.destroy()
-            return rollback
+            const error = this.timeoutError(options)
+            unit.end(this.settings.dialect, error)
+            return Effect.uninterruptible(end(Exit.fail(error)))
           })
-          yield* Effect.forkScoped(Effect.interruptible(Effect.zipRight(Effect.sleep(options.timeout), expire)))
+          const left = Duration.subtract(timeout, Duration.millis(clock.unsafeCurrentTimeMillis() - asked))
+          yield* Effect.forkScoped(Effect.interruptible(Effect.zipRight(Effect.sleep(left), expire)))
         }
         return {
           id: unit.id,
@@ -153,6 +156,36 @@ export class Sessions {
           rollback
         }
       })
+    )
+  }
+
+  /** Begins within the session's timeout. To be run uninterruptibly. */
+  private beginWithin(restore: Restore, options: Options, started: number): Effect.Effect<Unit, DatabaseError> {
+    const outer = innermost(currentContext())
+    let begun: Unit | undefined
+    return restore(this.limited<Unit, DatabaseError, never, DatabaseError>(
+      (limit) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.tap(this.begin(restore, options, outer), (unit) =>
+            Effect.sync(() => {
+              begun = unit
+              limit.ended = Exit.succeed(unit)
+            }))
+        ),
+      options,
+      (error) => error
+    )).pipe(
+      Effect.catchAllCause((cause) =>
+        Effect.zipRight(
+          // It began at the moment of the interruption.
+          Effect.suspend(() =>
+            begun === undefined
+              ? Effect.void
+              : Effect.zipRight(rolledBack(begun.connection), begun.lease.release)
+          ),
+          this.neverBegan<Unit, DatabaseError>(cause, options, started, (error) => error)
+        )
+      )
     )
   }
 
@@ -181,7 +214,7 @@ export class Sessions {
     options: Options,
     fail: Fail<E2>,
     outer: Unit | undefined,
-    note: Note<A, E | E2>
+    limit: Limit<A, E | E2>
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
     const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptibleMask((restore) =>
       this.traced(options, (span) =>
@@ -189,14 +222,21 @@ export class Sessions {
           const started = performance.now()
           return Effect.matchCauseEffect(this.begin(restore, options, outer), {
             onFailure: (cause): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
-              this.neverBegan(cause, options, started, fail),
+              this.neverBegan(
+                limit.expired !== undefined && Cause.isInterrupted(cause)
+                  ? Cause.fail(this.timeoutError(options))
+                  : cause,
+                options,
+                started,
+                fail
+              ),
             onSuccess: (unit) => {
               span.attribute("sqlayer.session.id", unit.id)
               return restore(provide(effect, unit, span)).pipe(
                 Effect.exit,
-                Effect.flatMap((exit) => this.end<A, E | E2>(unit, exit, started, fail, restore, span)),
+                Effect.flatMap((exit) => this.end<A, E | E2>(unit, judged(exit, limit), started, fail, restore, span)),
                 Effect.flatMap(({ exit }) => {
-                  note(exit)
+                  limit.ended = exit
                   return exit
                 })
               )
@@ -204,27 +244,44 @@ export class Sessions {
           })
         }))
     )
-    return this.retried(attempt, options)
+    return this.retried(attempt, options, limit)
   }
 
-  private retried<A, E, R>(attempt: Effect.Effect<A, E, R>, options: Options): Effect.Effect<A, E, R> {
+  private retried<A, E, R>(
+    attempt: Effect.Effect<A, E, R>,
+    options: Options,
+    limit: Limit<A, E>
+  ): Effect.Effect<A, E, R> {
     if (options.retry === undefined || options.retry === false) {
       return attempt
     }
     const schedule: Schedule.Schedule<unknown, DatabaseError> = options.retry === true ? defaultRetry : options.retry
     return Effect.suspend(() => {
-      const attempts = Effect.catchAll(
-        attempt,
-        (error) => Effect.fail({ error, known: databaseError(error) })
+      let previous: DatabaseError | undefined = undefined
+      const attempts = Effect.suspend(() => {
+        if (previous !== undefined) {
+          this.settings.recorder.retried(previous._tag)
+        }
+        return Effect.matchEffect(attempt, {
+          onSuccess: (value) => Effect.succeed<Effect.Effect<A, E>>(Effect.succeed(value)),
+          onFailure: (error) => {
+            const known = databaseError(error)
+            if (known === undefined || !isRetryable(known)) {
+              return Effect.succeed(Effect.fail(error))
+            }
+            previous = known
+            limit.ended = undefined
+            return Effect.fail({ error, known })
+          }
+        })
+      })
+      return Effect.retry(
+        attempts,
+        Schedule.mapInput(schedule, ({ known }: { readonly error: E; readonly known: DatabaseError }) => known)
+      ).pipe(
+        Effect.mapError(({ error }) => error),
+        Effect.flatten
       )
-      return Effect.retry(attempts, {
-        while: ({ known }) => known !== undefined && isRetryable(known),
-        schedule: Schedule.tapInput(
-          Schedule.mapInput(schedule, ({ known }: { readonly known: DatabaseError | undefined }) => known!),
-          ({ known }: { readonly known: DatabaseError | undefined }) =>
-            Effect.sync(() => this.settings.recorder.retried(known!._tag))
-        )
-      }).pipe(Effect.mapError(({ error }) => error))
     })
   }
 
@@ -260,7 +317,7 @@ export class Sessions {
     const finish = commits
       ? Effect.flatMap(committed(connection, restore), (result): Effect.Effect<Outcome<A, E>> => {
         if (Exit.isSuccess(result)) {
-          return Effect.succeed({ exit, committed: true, hooks: unit.commitHooks })
+          return Effect.succeed({ exit, committed: true, hooks: [...unit.undoneHooks, ...unit.commitHooks] })
         }
         const unknown = Option.exists(
           Cause.failureOption(result.cause),
@@ -269,18 +326,22 @@ export class Sessions {
         return Effect.as(rolledBack(connection), {
           exit: Exit.failCause(Cause.map(result.cause, fail)),
           committed: false,
-          hooks: unknown ? [] : unit.rollbackHooks
+          hooks: unknown ? unit.undoneHooks : [...unit.undoneHooks, ...unit.rollbackHooks]
         })
       })
-      : Effect.as(rolledBack(connection), { exit, committed: false, hooks: unit.rollbackHooks })
+      : Effect.map(rolledBack(connection), (): Outcome<A, E> => ({
+        exit,
+        committed: false,
+        hooks: [...unit.undoneHooks, ...unit.rollbackHooks]
+      }))
     return Effect.flatMap(finish, (outcome) => {
       const seconds = (performance.now() - started) / 1_000
       span?.event(outcome.committed ? "db.transaction.commit" : "db.transaction.rollback", now())
       return Effect.zipRight(
         unit.lease.release,
         Effect.zipRight(
-          this.report(unit.name, unit.id, outcome, seconds, span),
-          Effect.as(Effect.forEach(outcome.hooks, (run) => restore(run), { discard: true }), outcome)
+          this.report(unit.name, unit.id, outcome, seconds),
+          Effect.as(runHooks(outcome.hooks, restore), outcome)
         )
       )
     })
@@ -292,7 +353,7 @@ export class Sessions {
     fail: Fail<E2>,
     parent: Unit,
     outer: Unit | undefined,
-    note: Note<A, E | E2>
+    limit: Limit<A, E | E2>
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
     const { connection, lease } = parent
     const around = parent.root.options.isolation ?? "read committed"
@@ -321,7 +382,7 @@ export class Sessions {
                 if (Exit.isFailure(exit)) {
                   connection.destroy()
                 }
-                parent.root.rollbackHooks.push(...unit.rollbackHooks)
+                parent.root.undoneHooks.push(...unit.rollbackHooks)
               })
             )
           )
@@ -329,13 +390,14 @@ export class Sessions {
             Effect.mapError(fail),
             Effect.zipRight(Effect.flatMap(
               Effect.exit(restore(provide(effect, unit, span))),
-              (exit): Effect.Effect<A, E | E2> => {
+              (exited): Effect.Effect<A, E | E2> => {
+                const exit = judged(exited, limit)
                 unit.end(this.settings.dialect)
                 if (Exit.isFailure(exit) || unit.isRollbackOnly) {
                   return Effect.zipRight(
                     undo,
                     Effect.suspend(() => {
-                      note(exit)
+                      limit.ended = exit
                       return exit
                     })
                   )
@@ -344,7 +406,7 @@ export class Sessions {
                   onFailure: (cause) => Effect.zipRight(undo, Effect.failCause(Cause.map(cause, fail))),
                   onSuccess: () => {
                     parent.adopt(unit)
-                    note(exit)
+                    limit.ended = exit
                     return exit
                   }
                 })
@@ -358,39 +420,11 @@ export class Sessions {
 
   /** Ends an effect that takes too long; not once its commit has begun. */
   private limited<A, E, R, E2>(
-    work: (note: Note<A, E>) => Effect.Effect<A, E, R>,
+    work: (limit: Limit<A, E | E2>) => Effect.Effect<A, E | E2, R>,
     options: Options,
     fail: Fail<E2>
   ): Effect.Effect<A, E | E2, R> {
-    const { timeout } = options
-    if (timeout === undefined) {
-      return work(() => undefined)
-    }
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen(this, function*() {
-        let expired = false
-        let ended: Exit.Exit<A, E> | undefined = undefined
-        const fiber = yield* Effect.fork(Effect.interruptible(work((exit) => {
-          ended = exit
-        })))
-        const timer = yield* Effect.fork(Effect.interruptible(Effect.zipRight(
-          Effect.sleep(timeout),
-          Effect.suspend(() => {
-            expired = true
-            return Fiber.interruptFork(fiber)
-          })
-        )))
-        const exit = yield* Effect.onInterrupt(restore(Fiber.await(fiber)), () => Fiber.interrupt(fiber))
-        yield* Fiber.interruptFork(timer)
-        if (!expired || !Exit.isInterrupted(exit)) {
-          return yield* exit
-        }
-        const outcome = ended as Exit.Exit<A, E> | undefined
-        return yield* outcome === undefined || Exit.isInterrupted(outcome)
-          ? Effect.fail(fail(this.timeoutError(options)))
-          : outcome
-      })
-    )
+    return limited(work, options.timeout, () => fail(this.timeoutError(options)))
   }
 
   private timeoutError(options: Options): DatabaseError {
@@ -420,30 +454,17 @@ export class Sessions {
     name: string,
     id: string,
     outcome: Outcome<unknown, unknown>,
-    seconds: number,
-    span?: Tracer.Span
+    seconds: number
   ): Effect.Effect<void> {
     const { recorder } = this.settings
     if (outcome.committed) {
       recorder.committed(seconds)
       return Effect.void
     }
-    const failure = Exit.isFailure(outcome.exit) ? Cause.failureOption(outcome.exit.cause) : Option.none()
-    const error = Option.isSome(failure) ? databaseError(failure.value) : undefined
+    const error = failedWith(outcome.exit)
     const level = endLevel(outcome.exit, error)
-    const reason = error?._tag ??
-      (Exit.isSuccess(outcome.exit)
-        ? "rollback"
-        : Option.isSome(failure)
-        ? "failure"
-        : Exit.isInterrupted(outcome.exit)
-        ? "interrupted"
-        : "defect")
+    const reason = endReason(outcome.exit, error)
     recorder.rolledBack(seconds, reason)
-    span?.attribute(Telemetry.errorType, reason)
-    if (error !== undefined) {
-      span?.attribute(Telemetry.responseStatusCode, error.code)
-    }
     return Effect.annotateLogs(
       Effect.logWithLevel(level, ...endMessage(name, outcome.exit, reason, error)),
       { session: name, sessionId: id, durationMillis: Math.round(seconds * 1_000) }
@@ -458,8 +479,19 @@ export class Sessions {
       if (options.name !== undefined) {
         span.attribute("sqlayer.session.name", options.name)
       }
-      return f(span)
+      return Effect.onExit(f(span), (exit) => Effect.sync(() => this.blame(span, exit)))
     })
+  }
+
+  /** Says on its span why a session failed, of whatever kind it is and also if it never began. */
+  private blame(span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void {
+    if (Exit.isFailure(exit)) {
+      const error = failedWith(exit)
+      span.attribute(Telemetry.errorType, endReason(exit, error))
+      if (error !== undefined) {
+        span.attribute(Telemetry.responseStatusCode, error.code)
+      }
+    }
   }
 
   /** The leases on connections of this database that the surrounding sessions hold. */

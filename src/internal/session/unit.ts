@@ -82,6 +82,8 @@ export class Unit extends Borrowed implements Service {
   readonly gate = new Gate()
   readonly commitHooks: Array<Effect.Effect<void>> = []
   readonly rollbackHooks: Array<Effect.Effect<void>> = []
+  /** Of the outermost session: what nested ones wanted to be done after their rollback, which has happened. */
+  readonly undoneHooks: Array<Effect.Effect<void>> = []
   isRollbackOnly = false
   private ended: DatabaseError | undefined = undefined
   private savepoints = 0

@@ -48,6 +48,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
     description,
     compiler: Statement.makeCompilerSqlite(settings.transformQueryNames),
     spanAttributes: [
+      ...Object.entries(settings.spanAttributes),
       ["db.system.name", "sqlite"],
       ["db.namespace", isMemory ? memory : Path.basename(filename)]
     ],

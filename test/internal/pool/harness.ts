@@ -3,7 +3,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import type * as Scope from "effect/Scope"
-import { AuthenticationFailed, ConnectionFailed, ConnectionLost, type DatabaseError } from "../../../src/DatabaseError.js"
+import {
+  AuthenticationFailed,
+  ConnectionFailed,
+  ConnectionLost,
+  type DatabaseError
+} from "../../../src/DatabaseError.js"
 import * as Pool from "../../../src/Pool.js"
 
 export interface Memory {
