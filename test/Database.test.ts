@@ -25,6 +25,7 @@ import { once } from "node:events"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
+import { inspect } from "node:util"
 import * as Database from "../src/Database.js"
 import * as DatabaseConfig from "../src/DatabaseConfig.js"
 import * as DatabaseError from "../src/DatabaseError.js"
@@ -47,6 +48,14 @@ const withDatabase = (url: string, change: (url: URL) => void): string => {
   const changed = new URL(url)
   change(changed)
   return changed.toString()
+}
+
+/** What a ConfigError says; anything else is not accepted. */
+const configError = (error: unknown): string => {
+  if (!ConfigError.isConfigError(error)) {
+    assert.fail(`not a ConfigError: ${inspect(error)}`)
+  }
+  return inspect(error)
 }
 
 const numbers = Effect.map(
@@ -206,10 +215,10 @@ describe("the layer", () => {
           DATABASE_POOL_SIZE: "many"
         })))
       )))
-      assert.isTrue(ConfigError.isConfigError(error))
-      assert.include(String(error), "DATABASE_URL")
-      assert.include(String(error), "DATABASE_POOL_SIZE")
-      assert.notInclude(String(error), secret)
+      const text = configError(error)
+      assert.include(text, "DATABASE_URL")
+      assert.include(text, "DATABASE_POOL_SIZE")
+      assert.notInclude(text, secret)
     }))
 
   it.live("fails with a ConfigError in production without a URL", () =>
@@ -217,8 +226,8 @@ describe("the layer", () => {
       const error = yield* Effect.flip(Effect.scoped(Layer.build(
         Database.layer.pipe(Layer.provide(environment({ APP_ENV: "production" })))
       )))
-      assert.isTrue(ConfigError.isConfigError(error))
-      assert.include(String(error), "DATABASE_URL")
+      const text = configError(error)
+      assert.include(text, "DATABASE_URL")
     }))
 })
 
@@ -243,13 +252,13 @@ describe("layerConfig", () => {
       const missing = yield* Effect.flip(Effect.scoped(Layer.build(
         Database.layerConfig({ url: Config.string("LEDGER_URL") }).pipe(Layer.provide(environment({})))
       )))
-      assert.isTrue(ConfigError.isConfigError(missing))
-      assert.include(String(missing), "LEDGER_URL")
+      const text = configError(missing)
+      assert.include(text, "LEDGER_URL")
       const wrong = yield* Effect.flip(Effect.scoped(Layer.build(
         Database.layerConfig({ url: Config.succeed(":memory:"), poolSize: Config.succeed(0) })
       )))
-      assert.isTrue(ConfigError.isConfigError(wrong))
-      assert.include(String(wrong), "poolSize")
+      const other = configError(wrong)
+      assert.include(other, "poolSize")
     }))
 })
 

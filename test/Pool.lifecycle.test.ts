@@ -51,15 +51,15 @@ describe("idle connections", () => {
       yield* pool.warm
       const [connection] = world.connections
       yield* TestClock.setTime(53_000)
-      assert.strictEqual(connection!.pings, 0)
+      assert.strictEqual(connection.pings, 0)
       yield* TestClock.setTime(67_000)
-      assert.strictEqual(connection!.pings, 1)
+      assert.strictEqual(connection.pings, 1)
       yield* TestClock.setTime(69_000)
       yield* Effect.scoped(pool.acquire)
-      assert.strictEqual(connection!.pings, 2)
+      assert.strictEqual(connection.pings, 2)
       yield* TestClock.adjust("1 second")
       yield* Effect.scoped(pool.acquire)
-      assert.strictEqual(connection!.pings, 2)
+      assert.strictEqual(connection.pings, 2)
     }))
 
   it.scoped("a dead one is found by the ping and replaced before the borrower gets it", () =>
@@ -195,7 +195,7 @@ describe("coming back", () => {
       const next = yield* Fiber.join(waiting[0])
       assert(Either.isRight(next))
       assert.isAtLeast(next.right.connection.id, 2)
-      assert.isFalse(world.connections[0]!.open)
+      assert.isFalse(world.connections[0].open)
       assert.strictEqual(pool.stats().closed.invalidated, 1)
       yield* next.right.release
       assert.strictEqual((yield* Fiber.join(waiting[1]))._tag, "Right")
@@ -211,7 +211,7 @@ describe("coming back", () => {
       assert.lengthOf(messages, 0)
       yield* TestClock.adjust("60 seconds")
       assert.lengthOf(messages, 1)
-      assert.match(messages[0]!, /pool memory has been held for 5000 ms by fiber #\d+ in span "inner" of "outer"/)
+      assert.match(messages[0], /pool memory has been held for 5000 ms by fiber #\d+ in span "inner" of "outer"/)
       yield* lease.release
     }).pipe(Effect.provide(collect(messages)))
   })

@@ -29,10 +29,14 @@ const makePool = (url: string, options: Partial<Pool.Options<Connection>> = {}) 
 const ask = (pool: Pool.Pool<Connection>, sql: string) =>
   Effect.scoped(Effect.flatMap(pool.acquire, (connection) => connection.execute(sql, [], undefined)))
 
+const ours = "FROM pg_stat_activity WHERE application_name = 'sqlayer-test' AND datname = current_database()"
+
+/** Ends all of the pool's backends. Terminating only signals them: they are gone when the server lists none. */
 const terminateAll = (url: string) =>
-  query(
-    url,
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sqlayer-test' AND datname = current_database()"
+  query(url, `SELECT pg_terminate_backend(pid) ${ours}`).pipe(
+    Effect.zipRight(eventually(Effect.map(query(url, `SELECT 1 ${ours}`), (rows) => rows.length === 0))),
+    // One turn of the event loop, in which the news from the sockets is read.
+    Effect.zipRight(Effect.sleep("10 millis"))
   )
 
 it.live("every idle connection is killed, and the next query succeeds", () =>
@@ -79,10 +83,7 @@ it.live("what a borrower leaves behind is gone, and the limit is the server's co
     })
     assert.isAtMost(pool.stats().created, 33)
     yield* eventually(Effect.map(
-      query(
-        url,
-        "SELECT count(*)::int AS n FROM pg_stat_activity WHERE application_name = 'sqlayer-test' AND datname = current_database()"
-      ),
+      query(url, `SELECT count(*)::int AS n ${ours}`),
       ([row]) => row.n === 1
     ))
     assert.strictEqual(pool.stats().idle, 1)

@@ -72,9 +72,9 @@ describe("waiting", () => {
       for (let index = 0; index < 20; index++) {
         const deadline = 40.3 * index + 1_000
         yield* TestClock.setTime(deadline - 0.1)
-        assert.strictEqual(yield* poll(racers[index]!), undefined, `racer ${index} was early`)
+        assert.strictEqual(yield* poll(racers[index]), undefined, `racer ${index} was early`)
         yield* TestClock.setTime(deadline + 0.1)
-        assert.isDefined(yield* poll(racers[index]!), `racer ${index} was late`)
+        assert.isDefined(yield* poll(racers[index]), `racer ${index} was late`)
       }
       assert.strictEqual(pool.stats().timeouts, 20)
     }))
@@ -151,7 +151,7 @@ describe("waiting", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual((yield* Fiber.join(nested))._tag, "Left")
       assert.lengthOf(messages, 1)
-      assert.match(messages[0]!, /^fiber #\d+ holds 1 of the 2 connections of the pool memory and waits for another/)
+      assert.match(messages[0], /^fiber #\d+ holds 1 of the 2 connections of the pool memory and waits for another/)
     }).pipe(Effect.provide(collect(messages)))
   })
 })

@@ -16,7 +16,7 @@ import { forEachDialect, make } from "./support/dialects.js"
 import { eventually } from "./support/eventually.js"
 
 forEachDialect((name, layer, dialect) =>
-  describe(name, () => {
+  describe(`on ${name}`, () => {
     describe("the end", () => {
       it.live("is a commit on success", () =>
         Effect.gen(function*() {

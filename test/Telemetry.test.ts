@@ -106,7 +106,7 @@ const named = (spans: ReadonlyArray<Tracer.Span>, name: string) => spans.filter(
 const ofStatement = (spans: ReadonlyArray<Tracer.Span>, text: string) => {
   const found = spans.filter((span) => String(span.attributes.get("db.query.text")).includes(text))
   assert.lengthOf(found, 1, text)
-  return found[0]!
+  return found[0]
 }
 
 const createItems = (database: Database.Service) =>
@@ -160,7 +160,7 @@ for (const dialect of dialects) {
             assert.deepStrictEqual(finite, [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10], reading.name)
           }
         }
-      }))
+      }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
 
     it.scopedLive("count connections and what was done with them", () =>
       Effect.gen(function*() {

@@ -210,17 +210,20 @@ describe("sessions behave the same on every dialect", () => {
       assert.deepStrictEqual(yield* sql`SELECT id FROM owners ORDER BY id`.values, [[1], [2], [4]])
     }))
 
-  onEach("afterCommit and afterRollback run after the end that they are named for", ({ sql }) =>
-    Effect.gen(function*() {
-      yield* createTables(sql)
-      const said: Array<string> = []
-      const say = (what: string) => Effect.sync(() => void said.push(what))
-      const hooked = Effect.zipRight(Session.afterCommit(say("committed")), Session.afterRollback(say("rolled back")))
-      yield* Database.session(hooked)
-      yield* Effect.flip(Database.session(Effect.zipRight(hooked, Effect.fail("undo"))))
-      yield* Effect.flip(Database.session(Effect.zipRight(hooked, sql`INSERT INTO late VALUES (1, 7)`)))
-      assert.deepStrictEqual(said, ["committed", "rolled back", "rolled back"])
-    }))
+  onEach(
+    "afterCommit and afterRollback run after the end that they are named for",
+    ({ sql }) =>
+      Effect.gen(function*() {
+        yield* createTables(sql)
+        const said: Array<string> = []
+        const say = (what: string) => Effect.sync(() => void said.push(what))
+        const hooked = Effect.zipRight(Session.afterCommit(say("committed")), Session.afterRollback(say("rolled back")))
+        yield* Database.session(hooked)
+        yield* Effect.flip(Database.session(Effect.zipRight(hooked, Effect.fail("undo"))))
+        yield* Effect.flip(Database.session(Effect.zipRight(hooked, sql`INSERT INTO late VALUES (1, 7)`)))
+        assert.deepStrictEqual(said, ["committed", "rolled back", "rolled back"])
+      })
+  )
 
   onEach("rollbackOnly rolls back what succeeds", ({ sql }) =>
     Effect.gen(function*() {

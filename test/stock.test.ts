@@ -112,8 +112,8 @@ describe("a COMMIT or a ROLLBACK that fails", () => {
     Effect.gen(function*() {
       const url = yield* freshDatabase
       const { session, sql } = yield* postgres(url)
-      assert.deepStrictEqual(yield* Effect.exit(session(cutThenFail(url))), Exit.fail("mine"))
-      assert.deepStrictEqual(yield* Effect.exit(sql.withTransaction(cutThenFail(url))), Exit.fail("mine"))
+      assert.strictEqual(yield* Effect.flip(session(cutThenFail(url))), "mine")
+      assert.strictEqual(yield* Effect.flip(sql.withTransaction(cutThenFail(url))), "mine")
       assert.deepStrictEqual(yield* session(sql`SELECT 1 AS n`), [{ n: 1 }])
     }))
 })
@@ -140,31 +140,43 @@ describe("a COMMIT that is answered ROLLBACK", () => {
       yield* createNumbers(url)
       const { session, sql } = yield* postgres(url)
       assert.strictEqual((yield* Effect.flip(session(swallowed(sql))))._tag, "TransactionAborted")
-      assert.strictEqual(fromSqlError(yield* Effect.flip(sql.withTransaction(swallowed(sql))))._tag, "TransactionAborted")
+      assert.strictEqual(
+        fromSqlError(yield* Effect.flip(sql.withTransaction(swallowed(sql))))._tag,
+        "TransactionAborted"
+      )
     }))
 })
 
 describe("waiting for a connection", () => {
-  scoped("stock: cannot be interrupted, and a reserve that was interrupted keeps its connection", () =>
-    Effect.gen(function*() {
-      const sql = yield* stockPostgres(yield* freshDatabase, 1)
-      const release = yield* hold(sql)
-      const waiting = yield* Effect.fork(sql.withTransaction(sql`SELECT 1`))
-      yield* Effect.sleep("50 millis")
-      assert.isFalse(yield* promptly(Fiber.interrupt(waiting)))
-      const reserving = yield* Effect.fork(Effect.scoped(sql.reserve))
-      yield* Effect.sleep("50 millis")
-      yield* Fiber.interrupt(reserving)
-      yield* release
-      yield* Fiber.await(waiting)
-      assert.isFalse(yield* promptly(sql`SELECT 1`))
-    }))
+  scoped(
+    "stock: cannot be interrupted, and a reserve that was interrupted keeps its connection",
+    () =>
+      Effect.gen(function*() {
+        const sql = yield* stockPostgres(yield* freshDatabase, 1)
+        const release = yield* hold(sql)
+        const waiting = yield* Effect.fork(sql.withTransaction(sql`SELECT 1`))
+        yield* Effect.sleep("50 millis")
+        assert.isFalse(yield* promptly(Fiber.interrupt(waiting)))
+        const reserving = yield* Effect.fork(Effect.scoped(sql.reserve))
+        yield* Effect.sleep("50 millis")
+        yield* Fiber.interrupt(reserving)
+        yield* release
+        yield* Fiber.await(waiting)
+        assert.isFalse(yield* promptly(sql`SELECT 1`))
+      })
+  )
 
   scoped("is interrupted at once, and nothing leaks", () =>
     Effect.gen(function*() {
       const { poolStats, session, sql } = yield* postgres(yield* freshDatabase, 1)
       const release = yield* hold(sql)
-      for (const wait of [sql.withTransaction(sql`SELECT 1`), session(sql`SELECT 1`), Effect.scoped(sql.reserve)]) {
+      const waits: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+        sql.withTransaction(sql`SELECT 1`),
+        session(sql`SELECT 1`),
+        sql`SELECT 1`,
+        Effect.scoped(sql.reserve)
+      ]
+      for (const wait of waits) {
         const fiber = yield* Effect.fork(wait)
         yield* eventually(Effect.map(poolStats, ({ waiting }) => waiting === 1))
         assert.isTrue(yield* promptly(Fiber.interrupt(fiber)))
@@ -256,7 +268,7 @@ describe("nested sessions that run concurrently", () => {
         session(sql`SELECT 1`),
         sql`ROLLBACK TO SAVEPOINT sqlayer_1`
       )))
-      assert.strictEqual(error._tag === "DatabaseClosed" ? "" : error.code, "3B001")
+      assert.strictEqual(error.code, "3B001")
     }))
 
   scoped("sqlite: each undoes its own work", () =>
@@ -313,13 +325,16 @@ describe("two databases in one application", () => {
       execute: (all) => sql`INSERT INTO numbers ${sql.insert(all.map((n) => ({ n })))}`
     })
 
-  scoped("stock: a statement of one runs on the other's connection, inside its transaction", () =>
-    Effect.gen(function*() {
-      const { left, right } = yield* databases
-      const [a, b] = [yield* stockPostgres(left), yield* stockPostgres(right)]
-      yield* a.withTransaction(b`INSERT INTO numbers VALUES (1)`)
-      assert.deepStrictEqual([yield* numbers(left), yield* numbers(right)], [[1], []])
-    }))
+  scoped(
+    "stock: a statement of one runs on the other's connection, inside its transaction",
+    () =>
+      Effect.gen(function*() {
+        const { left, right } = yield* databases
+        const [a, b] = [yield* stockPostgres(left), yield* stockPostgres(right)]
+        yield* a.withTransaction(b`INSERT INTO numbers VALUES (1)`)
+        assert.deepStrictEqual([yield* numbers(left), yield* numbers(right)], [[1], []])
+      })
+  )
 
   scoped("each statement runs on its own database, and each session ends for itself", () =>
     Effect.gen(function*() {
@@ -356,10 +371,12 @@ describe("two databases in one application", () => {
       yield* createNumbers(url)
       const [a, b] = [yield* postgres(url), yield* sqlite(yield* file)]
       yield* b.sql`CREATE TABLE numbers (n int PRIMARY KEY)`
-      yield* Effect.flip(a.session(b.session(Effect.zipRight(
-        a.sql`INSERT INTO numbers VALUES (1)`,
-        b.sql`INSERT INTO numbers VALUES (2)`
-      )).pipe(Effect.zipRight(Effect.fail("undo")))))
+      yield* Effect.flip(a.session(
+        b.session(Effect.zipRight(
+          a.sql`INSERT INTO numbers VALUES (1)`,
+          b.sql`INSERT INTO numbers VALUES (2)`
+        )).pipe(Effect.zipRight(Effect.fail("undo")))
+      ))
       assert.deepStrictEqual([yield* numbers(url), yield* b.sql`SELECT n FROM numbers`.values], [[], [[2]]])
     }))
 })
@@ -385,27 +402,33 @@ describe("SQLite", () => {
       const end = performance.now() + 1_000
       return yield* Effect.forEach(Array.from({ length: 10 }, (_, i) => i), (i) => {
         let made = 0
-        return Effect.suspend(() =>
-          Effect.as(sql.withTransaction(sql`INSERT INTO turns VALUES (${i})`), ++made)
-        ).pipe(Effect.repeat({ while: () => performance.now() < end }))
+        return Effect.suspend(() => Effect.as(sql.withTransaction(sql`INSERT INTO turns VALUES (${i})`), ++made)).pipe(
+          Effect.repeat({ while: () => performance.now() < end })
+        )
       }, { concurrency: "unbounded" })
     })
 
-  scoped("stock: a database that cannot be opened, unprepared with a syntax error, and stream are defects", () =>
-    Effect.gen(function*() {
-      assert.isTrue(isDie(yield* Effect.exit(stockSqlite(missing))))
-      const sql = yield* stockSqlite(yield* file)
-      assert.isTrue(isDie(yield* Effect.exit(sql`SELEC 1`.unprepared)))
-      assert.isTrue(isDie(yield* Effect.exit(Stream.runDrain(sql`SELECT 1`.stream))))
-    }))
+  scoped(
+    "stock: a database that cannot be opened, unprepared with a syntax error, and stream are defects",
+    () =>
+      Effect.gen(function*() {
+        assert.isTrue(isDie(yield* Effect.exit(stockSqlite(missing))))
+        const sql = yield* stockSqlite(yield* file)
+        assert.isTrue(isDie(yield* Effect.exit(sql`SELEC 1`.unprepared)))
+        assert.isTrue(isDie(yield* Effect.exit(Stream.runDrain(sql`SELECT 1`.stream))))
+      })
+  )
 
-  scoped("a database that cannot be opened, and unprepared with a syntax error, are failures; stream streams", () =>
-    Effect.gen(function*() {
-      assert.strictEqual((yield* Effect.flip(sqlite(missing)))._tag, "ConnectionFailed")
-      const { sql } = yield* sqlite(yield* file)
-      assert.strictEqual(fromSqlError(yield* Effect.flip(sql`SELEC 1`.unprepared))._tag, "InvalidStatement")
-      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Stream.runCollect(sql`SELECT 1 AS n`.stream)), [{ n: 1 }])
-    }))
+  scoped(
+    "a database that cannot be opened, and unprepared with a syntax error, are failures; stream streams",
+    () =>
+      Effect.gen(function*() {
+        assert.strictEqual((yield* Effect.flip(sqlite(missing)))._tag, "ConnectionFailed")
+        const { sql } = yield* sqlite(yield* file)
+        assert.strictEqual(fromSqlError(yield* Effect.flip(sql`SELEC 1`.unprepared))._tag, "InvalidStatement")
+        assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Stream.runCollect(sql`SELECT 1 AS n`.stream)), [{ n: 1 }])
+      })
+  )
 
   const safely = (sql: SqlClient.SqlClient) => {
     const statement = sql`SELECT 1 AS n`
@@ -471,8 +494,8 @@ describe("errors", () => {
       yield* createNumbers(url)
       const { sql } = yield* postgres(url)
       const errors = [yield* Effect.flip(duplicate(sql)), yield* Effect.flip(sql`SELEC 1`)]
-      assert.match(errors[0]!.message, /^UniqueViolation: duplicate key value .*numbers_pkey/)
-      assert.match(errors[1]!.message, /^InvalidStatement: syntax error at or near "SELEC"/)
+      assert.match(errors[0].message, /^UniqueViolation: duplicate key value .*numbers_pkey/)
+      assert.match(errors[1].message, /^InvalidStatement: syntax error at or near "SELEC"/)
       assert.deepStrictEqual(errors.map((error) => fromSqlError(error).code), ["23505", "42601"])
     }))
 

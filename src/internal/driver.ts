@@ -1,8 +1,8 @@
 /**
  * The contract between a dialect and the rest: a dialect is a folder beside this file that makes a `Driver`.
  */
-import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type * as SqlClient from "@effect/sql/SqlClient"
+import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type * as Statement from "@effect/sql/Statement"
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"

@@ -11,10 +11,13 @@ import type * as DatabaseConfig from "../../src/DatabaseConfig.js"
 import type { DatabaseError, Dialect } from "../../src/DatabaseError.js"
 import * as Dialects from "../support/dialects.js"
 
-export type Options = Omit<DatabaseConfig.Options, "url">
+type Options = Omit<DatabaseConfig.Options, "url">
 
 /** An empty database, opened. */
-export const open = (dialect: Dialect, options?: Options): Effect.Effect<Database.Service, DatabaseError, Scope.Scope> =>
+export const open = (
+  dialect: Dialect,
+  options?: Options
+): Effect.Effect<Database.Service, DatabaseError, Scope.Scope> =>
   Dialects.make(dialect === "postgres" ? Dialects.postgres : Dialects.sqliteFile, options)
 
 /** Runs an effect with a database under the tags that the layer provides. */

@@ -28,8 +28,7 @@ import { on, onEach } from "./clients.js"
 
 class Person extends Schema.Class<Person>("Person")({ id: Schema.Number, name: Schema.String }) {}
 
-const createPeople = (sql: SqlClient.SqlClient) =>
-  sql`CREATE TABLE people (id integer PRIMARY KEY, name text NOT NULL)`
+const createPeople = (sql: SqlClient.SqlClient) => sql`CREATE TABLE people (id integer PRIMARY KEY, name text NOT NULL)`
 
 const addPeople = (sql: SqlClient.SqlClient, ...people: ReadonlyArray<typeof Person.Encoded>) =>
   sql`INSERT INTO people ${sql.insert(people)}`
@@ -76,35 +75,38 @@ const cy = new Person({ id: 3, name: "Cy" })
 const anotherAnn = new Person({ id: 4, name: "Ann" })
 
 describe("SqlResolver", () => {
-  onEach("what a session asks for goes together, on its connection, and is undone with it", ({ session, sql }) =>
-    Effect.gen(function*() {
-      yield* createPeople(sql)
-      const { batches, byId, byName, insert, insertVoid } = yield* resolvers(sql)
-      const work = Effect.gen(function*() {
-        assert.deepStrictEqual(
-          yield* Effect.forEach([ann, bob], insert.execute, { batching: true, concurrency: "unbounded" }),
-          [ann, bob]
-        )
-        yield* Effect.forEach([cy, anotherAnn], insertVoid.execute, {
-          batching: true,
-          concurrency: "unbounded",
-          discard: true
+  onEach(
+    "what a session asks for goes together, on its connection, and is undone with it",
+    ({ session, sql }) =>
+      Effect.gen(function*() {
+        yield* createPeople(sql)
+        const { batches, byId, byName, insert, insertVoid } = yield* resolvers(sql)
+        const work = Effect.gen(function*() {
+          assert.deepStrictEqual(
+            yield* Effect.forEach([ann, bob], insert.execute, { batching: true, concurrency: "unbounded" }),
+            [ann, bob]
+          )
+          yield* Effect.forEach([cy, anotherAnn], insertVoid.execute, {
+            batching: true,
+            concurrency: "unbounded",
+            discard: true
+          })
+          assert.deepStrictEqual(
+            yield* Effect.forEach([2, 5, 1], byId.execute, { batching: true, concurrency: "unbounded" }),
+            [Option.some(bob), Option.none(), Option.some(ann)]
+          )
+          assert.deepStrictEqual(
+            yield* Effect.forEach(["Ann", "Di"], byName.execute, { batching: true, concurrency: "unbounded" }),
+            [[ann, anotherAnn], []]
+          )
+          assert.deepStrictEqual(batches.splice(0), [2, 2, 3, 2])
         })
-        assert.deepStrictEqual(
-          yield* Effect.forEach([2, 5, 1], byId.execute, { batching: true, concurrency: "unbounded" }),
-          [Option.some(bob), Option.none(), Option.some(ann)]
-        )
-        assert.deepStrictEqual(
-          yield* Effect.forEach(["Ann", "Di"], byName.execute, { batching: true, concurrency: "unbounded" }),
-          [[ann, anotherAnn], []]
-        )
-        assert.deepStrictEqual(batches.splice(0), [2, 2, 3, 2])
+        yield* Effect.flip(session(Effect.zipRight(work, Effect.fail("undo"))))
+        assert.deepStrictEqual(yield* names(sql), [])
+        yield* session(work)
+        assert.deepStrictEqual(yield* names(sql), ["Ann", "Bob", "Cy", "Ann"])
       })
-      yield* Effect.flip(session(Effect.zipRight(work, Effect.fail("undo"))))
-      assert.deepStrictEqual(yield* names(sql), [])
-      yield* session(work)
-      assert.deepStrictEqual(yield* names(sql), ["Ann", "Bob", "Cy", "Ann"])
-    }))
+  )
 
   onEach("outside of sessions each batch takes a connection", ({ poolStats, sql }) =>
     Effect.gen(function*() {
@@ -253,16 +255,19 @@ describe("migrators", () => {
       assert.deepStrictEqual(yield* names(sql), ["Ann"])
     }))
 
-  onEach("the standard migrator needs no more than SqlClient, and undoes what fails", ({ sql }) =>
-    Effect.gen(function*() {
-      const migrate = Migrator.make({})
-      const exit = yield* Effect.exit(migrate({ loader: broken }))
-      assert.strictEqual(exit._tag, "Failure")
-      const error = yield* Effect.flip(names(sql))
-      assert.match(error.message, /^InvalidStatement/)
-      assert.deepStrictEqual(yield* migrate({ loader: migrations }), applied)
-      assert.deepStrictEqual(yield* names(sql), ["Ann"])
-    }))
+  onEach(
+    "the standard migrator needs no more than SqlClient, and undoes what fails",
+    ({ sql }) =>
+      Effect.gen(function*() {
+        const migrate = Migrator.make({})
+        const exit = yield* Effect.exit(migrate({ loader: broken }))
+        assert.strictEqual(exit._tag, "Failure")
+        const error = yield* Effect.flip(names(sql))
+        assert.match(error.message, /^InvalidStatement/)
+        assert.deepStrictEqual(yield* migrate({ loader: migrations }), applied)
+        assert.deepStrictEqual(yield* names(sql), ["Ann"])
+      })
+  )
 })
 
 interface Tables {
@@ -270,21 +275,24 @@ interface Tables {
 }
 
 describe("Kysely", () => {
-  onEach("its queries run in the session, and are undone with it", ({ dialect, session, sql }) =>
-    Effect.gen(function*() {
-      yield* createPeople(sql)
-      const db = yield* dialect === "postgres" ? PgKysely.make<Tables>() : SqliteKysely.make<Tables>()
-      yield* session(db.insertInto("people").values({ id: 1, name: "Ann" }))
-      const seen = yield* Effect.flip(session(Effect.gen(function*() {
-        yield* db.insertInto("people").values([{ id: 2, name: "Bob" }, { id: 3, name: "Cy" }])
-        yield* db.deleteFrom("people").where("id", "=", 3)
-        return yield* Effect.flatMap(db.selectFrom("people").selectAll().orderBy("id"), Effect.fail)
-      })))
-      assert.deepStrictEqual(seen, [{ id: 1, name: "Ann" }, { id: 2, name: "Bob" }])
-      assert.deepStrictEqual(yield* db.selectFrom("people").select("name"), [{ name: "Ann" }])
-      const error = yield* Effect.flip(session(db.insertInto("people").values({ id: 1, name: "Ann" })))
-      assert.strictEqual(error._tag, "UniqueViolation")
-    }))
+  onEach(
+    "its queries run in the session, and are undone with it",
+    ({ dialect, session, sql }) =>
+      Effect.gen(function*() {
+        yield* createPeople(sql)
+        const db = yield* dialect === "postgres" ? PgKysely.make<Tables>() : SqliteKysely.make<Tables>()
+        yield* session(db.insertInto("people").values({ id: 1, name: "Ann" }))
+        const seen = yield* Effect.flip(session(Effect.gen(function*() {
+          yield* db.insertInto("people").values([{ id: 2, name: "Bob" }, { id: 3, name: "Cy" }])
+          yield* db.deleteFrom("people").where("id", "=", 3)
+          return yield* Effect.flatMap(db.selectFrom("people").selectAll().orderBy("id"), Effect.fail)
+        })))
+        assert.deepStrictEqual(seen, [{ id: 1, name: "Ann" }, { id: 2, name: "Bob" }])
+        assert.deepStrictEqual(yield* db.selectFrom("people").select("name"), [{ name: "Ann" }])
+        const error = yield* Effect.flip(session(db.insertInto("people").values({ id: 1, name: "Ann" })))
+        assert.strictEqual(error._tag, "UniqueViolation")
+      })
+  )
 })
 
 const columns = {
@@ -306,20 +314,23 @@ interface DrizzleQueries {
 }
 
 describe("Drizzle", () => {
-  onEach("its queries run in the session, and are undone with it", ({ dialect, session, sql }) =>
-    Effect.gen(function*() {
-      yield* createPeople(sql)
-      const table = columns[dialect]
-      const made: unknown = yield* dialect === "postgres" ? PgDrizzle.make() : SqliteDrizzle.make()
-      const db = made as DrizzleQueries
-      yield* session(db.insert(table).values({ id: 1, name: "Ann" }))
-      const seen = yield* Effect.flip(session(Effect.gen(function*() {
-        yield* db.insert(table).values({ id: 2, name: "Bob" })
-        return yield* Effect.flatMap(db.select().from(table).orderBy(table.id), Effect.fail)
-      })))
-      assert.deepStrictEqual(seen, [{ id: 1, name: "Ann" }, { id: 2, name: "Bob" }])
-      assert.deepStrictEqual(yield* db.select().from(table), [{ id: 1, name: "Ann" }])
-      const error = yield* Effect.flip(session(db.insert(table).values({ id: 1, name: "Ann" })))
-      assert.strictEqual(error._tag, "UniqueViolation")
-    }))
+  onEach(
+    "its queries run in the session, and are undone with it",
+    ({ dialect, session, sql }) =>
+      Effect.gen(function*() {
+        yield* createPeople(sql)
+        const table = columns[dialect]
+        const made: unknown = yield* dialect === "postgres" ? PgDrizzle.make() : SqliteDrizzle.make()
+        const db = made as DrizzleQueries
+        yield* session(db.insert(table).values({ id: 1, name: "Ann" }))
+        const seen = yield* Effect.flip(session(Effect.gen(function*() {
+          yield* db.insert(table).values({ id: 2, name: "Bob" })
+          return yield* Effect.flatMap(db.select().from(table).orderBy(table.id), Effect.fail)
+        })))
+        assert.deepStrictEqual(seen, [{ id: 1, name: "Ann" }, { id: 2, name: "Bob" }])
+        assert.deepStrictEqual(yield* db.select().from(table), [{ id: 1, name: "Ann" }])
+        const error = yield* Effect.flip(session(db.insert(table).values({ id: 1, name: "Ann" })))
+        assert.strictEqual(error._tag, "UniqueViolation")
+      })
+  )
 })

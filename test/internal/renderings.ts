@@ -7,7 +7,7 @@ import { inspect } from "node:util"
 import { assert } from "vitest"
 import { DatabaseError, toSqlError } from "../../src/DatabaseError.js"
 
-export const renderings = (error: DatabaseError): ReadonlyArray<readonly [how: string, text: string]> => [
+const renderings = (error: DatabaseError): ReadonlyArray<readonly [how: string, text: string]> => [
   ["message", error.message],
   ["stack", error.stack ?? ""],
   ["String", String(error)],

@@ -44,14 +44,14 @@ export const postgres: Dialect = {
   single: false
 }
 
-export const sqliteFile: Dialect = {
+const sqliteFile: Dialect = {
   name: "sqlite file",
   dialect: "sqlite",
   url: Effect.map(temporaryDirectory, (directory) => `sqlite:///${Path.join(directory, "test.db")}`),
   single: true
 }
 
-export const sqliteMemory: Dialect = {
+const sqliteMemory: Dialect = {
   name: "sqlite :memory:",
   dialect: "sqlite",
   url: Effect.succeed(":memory:"),

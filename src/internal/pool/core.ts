@@ -55,9 +55,9 @@ export class Core<A> {
     this.times = Work.times(options)
   }
 
-  /** An idle connection that can be used as it is, unless somebody waits already. */
+  /** An idle connection that can be used as it is. There is none while somebody waits: he would have it. */
   takeIdle(): Lease<A> | undefined {
-    const slot = this.waiters.size > 0 ? undefined : this.idle.at(-1)
+    const slot = this.idle.at(-1)
     if (slot === undefined) {
       return undefined
     }
@@ -90,7 +90,7 @@ export class Core<A> {
     if (waiter.exit === undefined) {
       this.alarm.set(waiter.deadline, now)
       const [first] = held
-      if (first?.told === false && this.figures.count.used === this.figures.maximum) {
+      if (first !== undefined && !first.told && this.figures.count.used === this.figures.maximum) {
         first.told = true
         this.run(warnNested(this.options.name, fiber, held.length, this.figures.maximum))
       }
@@ -105,7 +105,7 @@ export class Core<A> {
       this.waiters.remove(waiter)
       this.figures.report()
     } else if (Exit.isSuccess(waiter.exit)) {
-      void waiter
+      this.giveBack(waiter.exit.value)
     }
   }
 
@@ -370,7 +370,7 @@ export class Core<A> {
       if (at < 0) {
         return
       }
-      this.background(this.idle.splice(at, 1)[0]!, "checking")
+      this.background(this.idle.splice(at, 1)[0], "checking")
     }
   }
 

@@ -4,7 +4,6 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
 import type { Connection } from "../driver.js"
@@ -12,19 +11,21 @@ import type { Connection } from "../driver.js"
 /** How long a rollback, or a commit whose session was interrupted, may take before the connection is destroyed. */
 const grace = "500 millis"
 
-/** Destroying the connection ends whatever runs on it at once. */
+/** Its failure is a value: an unobserved one would be logged. */
+type Ending = Fiber.Fiber<Exit.Exit<void, DatabaseError>>
+
+/**
+ * Destroying the connection ends whatever runs on it at once. The timer is a daemon because an interruption reaches the
+ * children of a fiber that cannot be interrupted itself.
+ */
 const awaited = (
   connection: Connection,
-  fiber: Fiber.Fiber<void, DatabaseError>
+  fiber: Ending
 ): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
-  Effect.flatMap(Effect.timeoutOption(Effect.interruptible(Fiber.await(fiber)), grace), (exit) =>
-    Option.match(exit, {
-      onSome: Effect.succeed,
-      onNone: () => {
-        connection.destroy()
-        return Fiber.await(fiber)
-      }
-    }))
+  Effect.flatMap(
+    Effect.forkDaemon(Effect.interruptible(Effect.delay(Effect.sync(() => connection.destroy()), grace))),
+    (timer) => Effect.zipLeft(Fiber.join(fiber), Fiber.interruptFork(timer))
+  )
 
 /** Commits. Once interrupted, it waits for the answer only a little longer. */
 export const committed = (
@@ -32,9 +33,9 @@ export const committed = (
   restore: Restore
 ): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
   Effect.flatMap(
-    Effect.fork(connection.commit),
+    Effect.fork(Effect.exit(connection.commit)),
     (fiber) =>
-      Effect.flatMap(Effect.exit(restore(Fiber.await(fiber))), (exit) =>
+      Effect.flatMap(Effect.exit(restore(Fiber.join(fiber))), (exit) =>
         Exit.isSuccess(exit) ? Effect.succeed(exit.value) : awaited(connection, fiber))
   )
 
@@ -56,7 +57,7 @@ export const briefly = (
   connection: Connection,
   effect: Effect.Effect<void, DatabaseError>
 ): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
-  Effect.flatMap(Effect.fork(effect), (fiber) => awaited(connection, fiber))
+  Effect.flatMap(Effect.fork(Effect.exit(effect)), (fiber) => awaited(connection, fiber))
 
 /** What was promised for the end is done although the session is interrupted, which does not wait for it. */
 export const runHooks = (hooks: ReadonlyArray<Effect.Effect<void>>, restore: Restore): Effect.Effect<void> =>

@@ -33,7 +33,8 @@ export const limited = <A, E, R>(
   return Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       const limit: Limit<A, E> = {}
-      const fiber = yield* Effect.fork(Effect.interruptible(work(limit)))
+      // A failure that nobody has observed would be logged.
+      const fiber = yield* Effect.fork(Effect.exit(Effect.interruptible(work(limit))))
       const timer = yield* Effect.fork(Effect.interruptible(Effect.zipRight(
         Effect.sleep(timeout),
         Effect.suspend(() => {
@@ -41,7 +42,9 @@ export const limited = <A, E, R>(
           return Fiber.interruptFork(fiber)
         })
       )))
-      const exit = yield* Effect.onInterrupt(restore(Fiber.await(fiber)), () => Fiber.interrupt(fiber))
+      const exit = Exit.flatten(
+        yield* Effect.onInterrupt(restore(Fiber.await(fiber)), () => Fiber.interrupt(fiber))
+      )
       yield* Fiber.interruptFork(timer)
       yield* Fiber.inheritAll(fiber)
       const { ended, expired } = limit

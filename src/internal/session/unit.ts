@@ -15,7 +15,7 @@ import { Gate } from "./gate.js"
 type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
 
 /** A connection that can be taken away from whoever holds it. */
-export abstract class Borrowed implements SqlConnection.Connection {
+abstract class Borrowed implements SqlConnection.Connection {
   constructor(readonly connection: Connection) {}
 
   /** Why it may no longer be used. */

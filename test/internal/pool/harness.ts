@@ -1,6 +1,6 @@
 /** Connections of memory, for the pool's tests: they count what is done with them and die when they are told to. */
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import type * as Scope from "effect/Scope"
 import {

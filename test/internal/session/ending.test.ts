@@ -18,7 +18,7 @@ const small = { poolSize: 1, poolMaxOverflow: 0 }
 const killed = (database: Database.Service, url: string) =>
   Effect.flatMap(
     database.sql<{ readonly pid: number }>`SELECT pg_backend_pid() AS pid`,
-    ([row]) => query(url, "SELECT pg_terminate_backend($1)", [row!.pid])
+    ([row]) => query(url, "SELECT pg_terminate_backend($1)", [row.pid])
   )
 
 const openAt = (url: string, options: Parameters<typeof open>[1] = {}) =>
@@ -179,7 +179,7 @@ describe("a rollback on a lost connection", () => {
 })
 
 forEachDialect((name, _, dialect) =>
-  describe(name, () => {
+  describe(`on ${name}`, () => {
     live("hooks that fail are logged and do no harm", () =>
       Effect.gen(function*() {
         const db = yield* open(dialect)
@@ -251,7 +251,7 @@ forEachDialect((name, _, dialect) =>
               Effect.exit(db.session(Effect.zipRight(own, effect), { name: "ours", ...options }))
             )
             assert.strictEqual(logs.length, 1, JSON.stringify(logs))
-            const { annotations, level, text } = logs[0]!
+            const { annotations, level, text } = logs[0]
             assert.deepInclude(annotations, { session: "ours", sessionId: id })
             assert.isAtLeast(Number(annotations.durationMillis), 0)
             assert.include(text, "the session ours was rolled back")

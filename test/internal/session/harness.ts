@@ -44,7 +44,7 @@ export const numbers = (database: Database.Service) =>
 /** The database's error of an effect that must fail with one, or with a SqlError of one. */
 export const failure = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<DatabaseError, never, R> =>
   Effect.map(Effect.exit(effect), (exit) => {
-    assert(Exit.isFailure(exit) && exit.cause._tag === "Fail", `not a failure: ${exit}`)
+    assert(Exit.isFailure(exit) && exit.cause._tag === "Fail", `not a failure: ${String(exit)}`)
     const { error } = exit.cause as unknown as { readonly error: any }
     return isDatabaseError(error) ? error : fromSqlError(error)
   })

@@ -1,9 +1,11 @@
+import type { SqlError } from "@effect/sql/SqlError"
 import { assert, describe } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Database from "../../../src/Database.js"
+import type { DatabaseError } from "../../../src/DatabaseError.js"
 import { forEachDialect, postgres } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
 import { connections } from "../../support/observe.js"
@@ -15,7 +17,7 @@ const promptly = 1_000
 const small = { poolSize: 1, poolMaxOverflow: 0 }
 
 /** A session that does what it is busy with for minutes, and knows when it is. */
-type Busy = (database: Database.Service) => Effect.Effect<unknown, unknown>
+type Busy = (database: Database.Service) => Effect.Effect<unknown, DatabaseError | SqlError>
 
 const openAt = (url: string, options: Parameters<typeof open>[1] = {}) =>
   Effect.tap(Database.make({ environment: "test", ...options, url }), createTables)
@@ -82,11 +84,11 @@ describe("postgres", () => {
               yield* insert(db, n)
               yield* Effect.exit(db.session(Effect.zipRight(
                 insert(db, -n),
-                random() < 0.5 ? Effect.fail("undone") : db.sql`SELECT pg_sleep(0.002)`
+                Effect.zipRight(db.sql`SELECT pg_sleep(0.002)`, random() < 0.5 ? Effect.fail("undone") : Effect.void)
               )))
               yield* insert(db, 10_000 + n)
             }),
-            random() < 0.3 ? { timeout: Math.max(1, random() * 15) } : {}
+            { timeout: random() < 0.3 ? 1 + random() * 15 : undefined }
           ))
           yield* Effect.sleep(random() * 15)
           const exit = yield* Fiber.interrupt(fiber)
@@ -129,7 +131,7 @@ describe("postgres", () => {
 })
 
 forEachDialect((name, _, dialect) =>
-  describe(name, () => {
+  describe(`on ${name}`, () => {
     live("an exhausted pool does not hold up a timeout or an interruption", () =>
       Effect.gen(function*() {
         const db = yield* open(dialect, small)
