@@ -32,7 +32,7 @@ export interface Dialect {
 }
 
 /** A directory that is removed when the scope closes. */
-export const temporaryDirectory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+const temporaryDirectory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
   Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-"))),
   (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
 )
@@ -44,7 +44,7 @@ export const postgres: Dialect = {
   single: false
 }
 
-const sqliteFile: Dialect = {
+export const sqliteFile: Dialect = {
   name: "sqlite file",
   dialect: "sqlite",
   url: Effect.map(temporaryDirectory, (directory) => `sqlite:///${Path.join(directory, "test.db")}`),
