@@ -18,8 +18,8 @@ const generator = (seed: number) => () => {
   return seed / 2_147_483_648
 }
 
-forEachDialect((name, _, dialect) =>
-  describe(name, () => {
+forEachDialect((_, __, dialect) =>
+  describe(`on ${dialect.name}`, () => {
     live("concurrent siblings undo only their own work, and nothing that runs beside them", () =>
       Effect.gen(function*() {
         const db = yield* open(dialect)
