@@ -1,17 +1,15 @@
 /**
  * The sessions of one database: how a unit of work takes its connection, begins, ends, and gives it back.
  */
-import { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Tracer from "effect/Tracer"
-import { type DatabaseError, type Dialect, fromSqlError, isDatabaseError, isRetryable } from "../../DatabaseError.js"
+import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Lease, Pool, Restore } from "../../Pool.js"
 import type { Handle, Options, Session } from "../../Session.js"
 import * as Telemetry from "../../Telemetry.js"
@@ -21,6 +19,7 @@ import { currentContext, innermost, provide } from "./context.js"
 import { briefly, committed, rolledBack, runHooks } from "./ending.js"
 import { judged, type Limit, limited } from "./limit.js"
 import { endLevel, endMessage, endReason } from "./report.js"
+import { failedWith, retried } from "./retry.js"
 import { Reserved, Unit } from "./unit.js"
 
 const strength: Record<Isolation, number> = {
@@ -48,8 +47,6 @@ export interface Settings {
   readonly recorder: Telemetry.OperationRecorder
 }
 
-const defaultRetry = Schedule.intersect(Schedule.jittered(Schedule.exponential("20 millis")), Schedule.recurs(5))
-
 const duration = (input: Duration.DurationInput | undefined): Duration.Duration | undefined =>
   input === undefined ? undefined : Duration.decode(input)
 
@@ -60,15 +57,6 @@ const beginOptions = (options: Options): BeginOptions => ({
   statementTimeout: duration(options.statementTimeout),
   lockTimeout: duration(options.lockTimeout)
 })
-
-/** What an effect inside of a session failed with, if a database failed. */
-const databaseError = (error: unknown): DatabaseError | undefined =>
-  isDatabaseError(error) ? error : error instanceof SqlError ? fromSqlError(error) : undefined
-
-const failedWith = (exit: Exit.Exit<unknown, unknown>): DatabaseError | undefined => {
-  const failure = Exit.isFailure(exit) ? Cause.failureOption(exit.cause) : Option.none()
-  return Option.isSome(failure) ? databaseError(failure.value) : undefined
-}
 
 export class Sessions {
   constructor(private readonly settings: Settings) {}
@@ -244,45 +232,7 @@ export class Sessions {
           })
         }))
     )
-    return this.retried(attempt, options, limit)
-  }
-
-  private retried<A, E, R>(
-    attempt: Effect.Effect<A, E, R>,
-    options: Options,
-    limit: Limit<A, E>
-  ): Effect.Effect<A, E, R> {
-    if (options.retry === undefined || options.retry === false) {
-      return attempt
-    }
-    const schedule: Schedule.Schedule<unknown, DatabaseError> = options.retry === true ? defaultRetry : options.retry
-    return Effect.suspend(() => {
-      let previous: DatabaseError | undefined = undefined
-      const attempts = Effect.suspend(() => {
-        if (previous !== undefined) {
-          this.settings.recorder.retried(previous._tag)
-        }
-        return Effect.matchEffect(attempt, {
-          onSuccess: (value) => Effect.succeed<Effect.Effect<A, E>>(Effect.succeed(value)),
-          onFailure: (error) => {
-            const known = databaseError(error)
-            if (known === undefined || !isRetryable(known)) {
-              return Effect.succeed(Effect.fail(error))
-            }
-            previous = known
-            limit.ended = undefined
-            return Effect.fail({ error, known })
-          }
-        })
-      })
-      return Effect.retry(
-        attempts,
-        Schedule.mapInput(schedule, ({ known }: { readonly error: E; readonly known: DatabaseError }) => known)
-      ).pipe(
-        Effect.mapError(({ error }) => error),
-        Effect.flatten
-      )
-    })
+    return retried(attempt, options, limit, this.settings.recorder)
   }
 
   /** Takes a connection and begins a transaction on it. To be run uninterruptibly. */
