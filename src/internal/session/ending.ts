@@ -1,12 +1,14 @@
 /**
  * How a transaction ends, in bounded time and whatever the server does.
  */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
 import type { Connection } from "../driver.js"
+import type { Unit } from "./unit.js"
 
 /** How long a rollback, or a commit whose session was interrupted, may take before the connection is destroyed. */
 const grace = "500 millis"
@@ -67,3 +69,33 @@ export const runHooks = (hooks: ReadonlyArray<Effect.Effect<void>>, restore: Res
       Effect.forkDaemon(Effect.interruptible(Effect.forEach(hooks, (run) => run, { discard: true }))),
       (fiber) => Effect.exit(restore(Fiber.await(fiber)))
     )
+
+/**
+ * Whether no nested session is left running by some other fiber. One that is has done half of its work, so nothing may be
+ * committed; and it must not use the connection once others have it, so one that does not end in time takes the
+ * connection with it.
+ */
+export const settled = ({ connection, gate }: Unit): Effect.Effect<boolean> =>
+  Effect.suspend(() => {
+    if (gate.isOpen) {
+      return Effect.succeed(true)
+    }
+    return Effect.gen(function*() {
+      const over = yield* Deferred.make<void>()
+      const tell = Deferred.succeed(over, undefined)
+      const turn = yield* Effect.forkDaemon(
+        Effect.uninterruptible(Effect.zipRight(
+          gate.hold(Effect.interruptible),
+          Effect.zipRight(Effect.sync(() => gate.release()), tell)
+        ))
+      )
+      const timer = yield* Effect.forkDaemon(Effect.interruptible(Effect.delay(
+        Effect.zipRight(Effect.sync(() => connection.destroy()), tell),
+        grace
+      )))
+      yield* Deferred.await(over)
+      yield* Fiber.interruptFork(turn)
+      yield* Fiber.interruptFork(timer)
+      return false
+    })
+  })

@@ -16,7 +16,7 @@ import * as Telemetry from "../../Telemetry.js"
 import type { BeginOptions, Connection, Isolation } from "../driver.js"
 import { make as makeError } from "../failure.js"
 import { currentContext, innermost, provide } from "./context.js"
-import { briefly, committed, rolledBack, runHooks } from "./ending.js"
+import { briefly, committed, rolledBack, runHooks, settled } from "./ending.js"
 import { judged, type Limit, limited } from "./limit.js"
 import { endLevel, endMessage, endReason } from "./report.js"
 import { failedWith, retried } from "./retry.js"
@@ -264,26 +264,29 @@ export class Sessions {
     const { connection } = unit
     const commits = Exit.isSuccess(exit) && !unit.isRollbackOnly
     unit.end(this.settings.dialect)
-    const finish = commits
-      ? Effect.flatMap(committed(connection, restore), (result): Effect.Effect<Outcome<A, E>> => {
-        if (Exit.isSuccess(result)) {
-          return Effect.succeed({ exit, committed: true, hooks: [...unit.undoneHooks, ...unit.commitHooks] })
-        }
-        const unknown = Option.exists(
-          Cause.failureOption(result.cause),
-          ({ _tag }) => _tag === "CommitOutcomeUnknown"
-        )
-        return Effect.as(rolledBack(connection), {
-          exit: Exit.failCause(Cause.map(result.cause, fail)),
-          committed: false,
-          hooks: unknown ? unit.undoneHooks : [...unit.undoneHooks, ...unit.rollbackHooks]
-        })
-      })
-      : Effect.map(rolledBack(connection), (): Outcome<A, E> => ({
+    const undone = (exit: Exit.Exit<A, E>) =>
+      Effect.map(rolledBack(connection), (): Outcome<A, E> => ({
         exit,
         committed: false,
         hooks: [...unit.undoneHooks, ...unit.rollbackHooks]
       }))
+    const commit = Effect.flatMap(committed(connection, restore), (result): Effect.Effect<Outcome<A, E>> => {
+      if (Exit.isSuccess(result)) {
+        return Effect.succeed({ exit, committed: true, hooks: [...unit.undoneHooks, ...unit.commitHooks] })
+      }
+      const failed: Exit.Exit<A, E> = Exit.failCause(Cause.map(result.cause, fail))
+      const unknown = Option.exists(
+        Cause.failureOption(result.cause),
+        ({ _tag }) => _tag === "CommitOutcomeUnknown"
+      )
+      return unknown
+        ? Effect.as(rolledBack(connection), { exit: failed, committed: false, hooks: unit.undoneHooks })
+        : undone(failed)
+    })
+    const finish = Effect.flatMap(
+      settled(unit),
+      (alone) => !commits ? undone(exit) : alone ? commit : undone(Exit.fail(fail(this.unfinished(unit))))
+    )
     return Effect.flatMap(finish, (outcome) => {
       const seconds = (performance.now() - started) / 1_000
       span?.event(outcome.committed ? "db.transaction.commit" : "db.transaction.rollback", now())
@@ -343,22 +346,32 @@ export class Sessions {
               (exited): Effect.Effect<A, E | E2> => {
                 const exit = judged(exited, limit)
                 unit.end(this.settings.dialect)
-                if (Exit.isFailure(exit) || unit.isRollbackOnly) {
-                  return Effect.zipRight(
-                    undo,
-                    Effect.suspend(() => {
+                return Effect.flatMap(settled(unit), (alone): Effect.Effect<A, E | E2> => {
+                  const refusal = parent.refusal()
+                  if (refusal !== undefined) {
+                    // The session around it has ended, so the connection is no longer for it to use.
+                    return Exit.isFailure(exit) ? exit : Effect.fail(fail(refusal))
+                  }
+                  if (Exit.isSuccess(exit) && !alone) {
+                    return Effect.zipRight(undo, Effect.fail(fail(this.unfinished(unit))))
+                  }
+                  if (Exit.isFailure(exit) || unit.isRollbackOnly) {
+                    return Effect.zipRight(
+                      undo,
+                      Effect.suspend(() => {
+                        limit.ended = exit
+                        return exit
+                      })
+                    )
+                  }
+                  return Effect.matchCauseEffect(restore(connection.releaseSavepoint(savepoint)), {
+                    onFailure: (cause) => Effect.zipRight(undo, Effect.failCause(Cause.map(cause, fail))),
+                    onSuccess: () => {
+                      parent.adopt(unit)
                       limit.ended = exit
                       return exit
-                    })
-                  )
-                }
-                return Effect.matchCauseEffect(restore(connection.releaseSavepoint(savepoint)), {
-                  onFailure: (cause) => Effect.zipRight(undo, Effect.failCause(Cause.map(cause, fail))),
-                  onSuccess: () => {
-                    parent.adopt(unit)
-                    limit.ended = exit
-                    return exit
-                  }
+                    }
+                  })
                 })
               }
             ))
@@ -375,6 +388,14 @@ export class Sessions {
     fail: Fail<E2>
   ): Effect.Effect<A, E | E2, R> {
     return limited(work, options.timeout, () => fail(this.timeoutError(options)))
+  }
+
+  private unfinished(unit: Unit): DatabaseError {
+    return makeError("TransactionAborted", {
+      dialect: this.settings.dialect,
+      code: "25P02",
+      reason: `a session nested in ${unit.name} (${unit.id}) was still running when that ended, so it was rolled back`
+    })
   }
 
   private timeoutError(options: Options): DatabaseError {

@@ -96,6 +96,37 @@ forEachDialect((_, __, dialect) =>
         assert.strictEqual(runs, 3)
       }))
 
+    live(
+      "a nested session that outlives the session around it is not half committed, and touches no other's work",
+      () =>
+        Effect.gen(function*() {
+          const db = yield* open(dialect)
+          const [inside, goOn] = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])
+          const outliving = db.session(
+            insert(db, 2).pipe(
+              Effect.zipRight(Deferred.succeed(inside, undefined)),
+              Effect.zipRight(Effect.raceFirst(Deferred.await(goOn), Effect.sleep("100 millis"))),
+              Effect.zipRight(insert(db, 3))
+            )
+          )
+          let fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+          const error = yield* failure(db.session(Effect.gen(function*() {
+            yield* insert(db, 1)
+            fiber = yield* Effect.forkDaemon(outliving)
+            yield* Deferred.await(inside)
+          })))
+          assert.strictEqual(error._tag, "TransactionAborted")
+          // The savepoint has the name that the first one had.
+          yield* db.session(Effect.zipRight(
+            db.session(insert(db, 4)),
+            Effect.zipRight(Deferred.succeed(goOn, undefined), Effect.sleep("20 millis"))
+          ))
+          assert.strictEqual((yield* failure(Fiber.join(fiber!)))._tag, "SessionClosed")
+          assert.deepStrictEqual(yield* numbers(db), [4])
+          yield* assertIdle(db)
+        })
+    )
+
     live("a session that is read only refuses writes, and leaves the next one alone", () =>
       Effect.gen(function*() {
         const db = yield* open(dialect)
