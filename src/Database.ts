@@ -13,17 +13,20 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as DatabaseConfig from "./DatabaseConfig.js"
 import * as DatabaseError from "./DatabaseError.js"
 import * as Health from "./Health.js"
-import type { Connection, Driver } from "./internal/driver.js"
+import { opened } from "./internal/database/opened.js"
+import { type Connection, type Driver, Interceptor } from "./internal/driver.js"
 import { make as makeError } from "./internal/failure.js"
 import * as Postgres from "./internal/postgres/driver.js"
 import { Sessions } from "./internal/session/sessions.js"
 import * as Client from "./internal/sqlClient.js"
 import * as Sqlite from "./internal/sqlite/driver.js"
+import { Tracker } from "./internal/telemetry/activity.js"
 import * as Pool from "./Pool.js"
 import type * as Session from "./Session.js"
 import * as Telemetry from "./Telemetry.js"
@@ -55,6 +58,7 @@ export interface Service {
   readonly health: Effect.Effect<boolean>
   readonly report: Effect.Effect<Health.Report>
   readonly poolStats: Effect.Effect<Pool.Stats>
+  readonly activity: Effect.Effect<Telemetry.Activity>
 }
 
 /**
@@ -75,6 +79,12 @@ const driverOf = (settings: DatabaseConfig.Settings): Driver => {
       return Sqlite.make(settings, target)
   }
 }
+
+const intercepted = (driver: Driver): Effect.Effect<Driver, DatabaseError.DatabaseError, Scope.Scope> =>
+  Effect.flatMap(
+    Effect.serviceOption(Interceptor),
+    Option.match({ onNone: () => Effect.succeed(driver), onSome: (intercept) => intercept(driver) })
+  )
 
 /** The pause between attempts to connect at start-up: doubled from 100 ms up to 5 seconds, jittered. */
 const pauses = Schedule.jittered(
@@ -106,9 +116,12 @@ const connected = (
   )
 }
 
-const open = (settings: DatabaseConfig.Settings): Effect.Effect<Service, DatabaseError.DatabaseError, Scope.Scope> =>
+const open = (
+  settings: DatabaseConfig.Settings,
+  own = driverOf(settings)
+): Effect.Effect<Service, DatabaseError.DatabaseError, Scope.Scope> =>
   Effect.gen(function*() {
-    const driver = driverOf(settings)
+    const driver = yield* intercepted(own)
     const { dialect } = driver
     const pool = yield* Pool.make({
       name: settings.name,
@@ -127,15 +140,17 @@ const open = (settings: DatabaseConfig.Settings): Effect.Effect<Service, Databas
     })
     yield* connected(pool, driver, settings)
 
-    const recorder = Telemetry.operations(settings.name, dialect)
+    const tracker = new Tracker(Telemetry.operations(settings.name, dialect, driver.spanAttributes))
     const { spanAttributes } = driver
-    const sessions = new Sessions({ name: settings.name, dialect, pool, spanAttributes, recorder })
+    const sessions = new Sessions({ name: settings.name, dialect, pool, spanAttributes, tracker })
     const client = yield* Client.make({
       driver,
       pool,
       sessions,
-      recorder,
+      tracker,
       spanAttributes,
+      spanParameters: settings.spanParameters,
+      slowStatement: settings.slowStatement,
       transformResultNames: settings.transformResultNames,
       transformJson: settings.transformJson
     })
@@ -144,7 +159,7 @@ const open = (settings: DatabaseConfig.Settings): Effect.Effect<Service, Databas
 
     const session = <A, E, R>(effect: Effect.Effect<A, E, R>, options: Session.Options = {}) =>
       DatabaseError.typed(sessions.run(effect, options, (error) => error))
-    return {
+    const service: Service = {
       dialect,
       sql: Context.get(context, SqlClient.SqlClient),
       context,
@@ -152,8 +167,11 @@ const open = (settings: DatabaseConfig.Settings): Effect.Effect<Service, Databas
       acquireSession: (options = {}) => sessions.acquire(options),
       health: health.check,
       report: health.report,
-      poolStats: Effect.sync(pool.stats)
+      poolStats: Effect.sync(pool.stats),
+      activity: Effect.sync(() => tracker.now())
     }
+    opened.set(service, { driver, acquire: pool.acquire, over: (other) => open(settings, other) })
+    return service
   })
 
 /** `f(effect, options?)` and `f(options?)(effect)`: an effect is never an option. */
@@ -186,7 +204,7 @@ const refused = (options: DatabaseConfig.Options) => (error: { readonly toString
 export const make = (
   options: DatabaseConfig.Options
 ): Effect.Effect<Service, DatabaseError.DatabaseError, Scope.Scope> =>
-  Effect.flatMap(Either.mapLeft(DatabaseConfig.resolve(options), refused(options)), open)
+  Effect.flatMap(Either.mapLeft(DatabaseConfig.resolve(options), refused(options)), (settings) => open(settings))
 
 const layerOf = <E>(
   service: Effect.Effect<Service, E, Scope.Scope>
@@ -206,7 +224,7 @@ const layerOf = <E>(
 export const layer: Layer.Layer<
   Database | SqlClient.SqlClient,
   ConfigError.ConfigError | DatabaseError.DatabaseError
-> = layerOf(Effect.flatMap(DatabaseConfig.config, open))
+> = layerOf(Effect.flatMap(DatabaseConfig.config, (settings) => open(settings)))
 
 /**
  * The database that a configuration describes.
@@ -219,7 +237,7 @@ export const layerConfig = (
 ): Layer.Layer<Database | SqlClient.SqlClient, ConfigError.ConfigError | DatabaseError.DatabaseError> =>
   layerOf(Effect.flatMap(
     Effect.flatMap(Config.unwrap(config), (options) => DatabaseConfig.resolve(options)),
-    open
+    (settings) => open(settings)
   ))
 
 /**
@@ -290,4 +308,15 @@ export const report: Effect.Effect<Health.Report, never, Database> = Effect.flat
 export const poolStats: Effect.Effect<Pool.Stats, never, Database> = Effect.flatMap(
   Database,
   (database) => database.poolStats
+)
+
+/**
+ * The sessions that are open, the statements that took longest, and what was committed, rolled back and run again.
+ *
+ * @since 0.1.0
+ * @category health
+ */
+export const activity: Effect.Effect<Telemetry.Activity, never, Database> = Effect.flatMap(
+  Database,
+  (database) => database.activity
 )

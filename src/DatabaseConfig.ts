@@ -68,6 +68,8 @@ export interface Options {
   readonly shutdownTimeout?: Duration.DurationInput | undefined
   /** The health check's limit; default 2 seconds. */
   readonly healthTimeout?: Duration.DurationInput | undefined
+  /** A statement that takes longer is logged; default 1 second, 0 is never. */
+  readonly slowStatement?: Duration.DurationInput | undefined
   readonly applicationName?: string | undefined
   readonly sslMode?: SslMode | undefined
   /** Files, as libpq's sslrootcert, sslcert and sslkey name them. */
@@ -80,6 +82,8 @@ export interface Options {
   readonly transformResultNames?: ((name: string) => string) | undefined
   readonly transformJson?: boolean | undefined
   readonly spanAttributes?: Record<string, unknown> | undefined
+  /** Whether statements' spans hold their parameters, which may be secret; default false. */
+  readonly spanParameters?: boolean | undefined
 }
 
 /**
@@ -154,10 +158,13 @@ export interface Settings {
   readonly idleInTransactionTimeout: Duration.Duration | undefined
   readonly shutdownTimeout: Duration.Duration
   readonly healthTimeout: Duration.Duration
+  /** Infinite where no statement is too slow. */
+  readonly slowStatement: Duration.Duration
   readonly transformQueryNames: ((name: string) => string) | undefined
   readonly transformResultNames: ((name: string) => string) | undefined
   readonly transformJson: boolean
   readonly spanAttributes: Record<string, unknown>
+  readonly spanParameters: boolean
 }
 
 const environments: ReadonlyArray<Environment> = ["production", "development", "test"]
@@ -191,6 +198,7 @@ const textVariables = {
   idleInTransactionTimeout: "DATABASE_IDLE_IN_TRANSACTION_TIMEOUT",
   shutdownTimeout: "DATABASE_SHUTDOWN_TIMEOUT",
   healthTimeout: "DATABASE_HEALTH_TIMEOUT",
+  slowStatement: "DATABASE_SLOW_STATEMENT",
   applicationName: "DATABASE_APPLICATION_NAME",
   sslMode: "DATABASE_SSLMODE",
   sslRootCert: "DATABASE_SSLROOTCERT",
@@ -206,7 +214,10 @@ type Field = keyof typeof variables | "name" | "thread"
 type Values = { readonly [F in Field]?: unknown }
 
 /** What is passed on as it is. */
-type Extras = Pick<Options, "transformQueryNames" | "transformResultNames" | "transformJson" | "spanAttributes">
+type Extras = Pick<
+  Options,
+  "transformQueryNames" | "transformResultNames" | "transformJson" | "spanAttributes" | "spanParameters"
+>
 
 const settle = (
   values: Values,
@@ -225,6 +236,7 @@ const settle = (
     poolRecycle: Duration.isZero(recycle) ? Duration.infinity : recycle,
     connectTimeout: ask("connectTimeout", Rule.duration()) ?? Duration.seconds(5)
   }
+  const slow = ask("slowStatement", Rule.duration("never")) ?? Duration.seconds(1)
   const times = {
     poolTimeout: ask("poolTimeout", Rule.duration()) ?? Duration.seconds(30),
     connectRetry: ask("connectRetry", Rule.duration("one attempt")) ?? own.connectRetry,
@@ -232,7 +244,8 @@ const settle = (
     lockTimeout: ask("lockTimeout", Rule.duration("no limit")),
     idleInTransactionTimeout: ask("idleInTransactionTimeout", Rule.duration("no limit")),
     shutdownTimeout: ask("shutdownTimeout", Rule.duration("no waiting")) ?? Duration.seconds(10),
-    healthTimeout: ask("healthTimeout", Rule.duration()) ?? Duration.seconds(2)
+    healthTimeout: ask("healthTimeout", Rule.duration()) ?? Duration.seconds(2),
+    slowStatement: Duration.isZero(slow) ? Duration.infinity : slow
   }
   const server = {
     applicationName: ask("applicationName", Rule.text),
@@ -261,7 +274,8 @@ const settle = (
     transformQueryNames: extras.transformQueryNames,
     transformResultNames: extras.transformResultNames,
     transformJson: extras.transformJson ?? false,
-    spanAttributes: extras.spanAttributes ?? {}
+    spanAttributes: extras.spanAttributes ?? {},
+    spanParameters: extras.spanParameters ?? false
   })
 }
 

@@ -11,6 +11,7 @@ import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect, PoolFigures } from "./DatabaseError.js"
 import { Core } from "./internal/pool/core.js"
 import type { Lease as InternalLease } from "./internal/pool/slot.js"
+import type { Quantiles } from "./Telemetry.js"
 
 /**
  * Why a connection was closed.
@@ -21,7 +22,7 @@ import type { Lease as InternalLease } from "./internal/pool/slot.js"
 export type CloseReason = "overflow" | "lifetime" | "lost" | "unusable" | "invalidated" | "shutdown"
 
 /**
- * A pool's figures at one moment, and what it has counted since it was made. Times are in milliseconds.
+ * A pool's figures at one moment, and what it has counted since it was made.
  *
  * @since 0.1.0
  * @category models
@@ -32,8 +33,13 @@ export interface Stats extends PoolFigures {
   readonly connectFailures: number
   readonly timeouts: number
   readonly checkouts: number
+  /** What all waits for a connection took together, and all uses, from taking one to giving it back. */
   readonly waitMillis: number
   readonly useMillis: number
+  /** How long the waits of the last minute took. */
+  readonly waitTime: Quantiles
+  /** How long the uses took that ended in the last minute. */
+  readonly useTime: Quantiles
 }
 
 /**

@@ -50,6 +50,13 @@ export interface Options {
    */
   readonly retry?: boolean | Schedule.Schedule<unknown, DatabaseError> | undefined
   /**
+   * `verified`: when the connection is lost while COMMIT is in flight, the server is asked on another connection, for at
+   * most 5 seconds, whether it has committed. Then the session has succeeded, or fails with a ConnectionLost that can be
+   * retried; CommitOutcomeUnknown is left for what cannot be found out. Costs a transaction id, but no round trip. Not for
+   * standbys. Of the outermost session.
+   */
+  readonly commit?: "verified" | undefined
+  /**
    * Inside another session of the same database: `nested` (the default) is a savepoint in it, `join` is part of it, `new`
    * takes another connection. Outside, all three begin a session.
    */

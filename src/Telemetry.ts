@@ -5,13 +5,31 @@
  *
  * @since 0.1.0
  */
+import type * as Duration from "effect/Duration"
 import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
+import * as MetricKey from "effect/MetricKey"
+import type * as MetricKeyType from "effect/MetricKeyType"
 import * as MetricLabel from "effect/MetricLabel"
 import type { DatabaseError, Dialect } from "./DatabaseError.js"
 
 /** The boundaries, in seconds, that the conventions advise for `db.client.operation.duration`. */
 const boundaries = MetricBoundaries.fromIterable([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10])
+
+/** The unit is a tag of its own: Effect has no other place for it, and its OpenTelemetry exporter looks for it there. */
+const inUnit = <Type extends MetricKeyType.MetricKeyType.Untyped>(unit: string, key: MetricKey.MetricKey<Type>) =>
+  Metric.fromMetricKey(MetricKey.tagged(key, "unit", unit))
+
+const time = (name: string, description: string): Metric.Metric.Histogram<number> =>
+  inUnit("s", MetricKey.histogram(name, boundaries, description))
+
+/** What only grows. */
+const total = (name: string, unit: string, description: string): Metric.Metric.Counter<number> =>
+  inUnit(unit, MetricKey.counter(name, { description, incremental: true }))
+
+/** What goes up and down, so that those of several pools of one name add up. */
+const level = (name: string, unit: string, description: string): Metric.Metric.Counter<number> =>
+  inUnit(unit, MetricKey.counter(name, { description, incremental: false }))
 
 /**
  * Connections by `db.client.connection.state`: `idle` or `used`.
@@ -19,9 +37,11 @@ const boundaries = MetricBoundaries.fromIterable([0.001, 0.005, 0.01, 0.05, 0.1,
  * @since 0.1.0
  * @category metrics
  */
-export const connectionCount = Metric.gauge("db.client.connection.count", {
-  description: "The connections that are in the state that the attribute names"
-})
+export const connectionCount = level(
+  "db.client.connection.count",
+  "{connection}",
+  "The connections that are in the state that the attribute names"
+)
 
 /**
  * The most connections that the pool opens.
@@ -29,9 +49,11 @@ export const connectionCount = Metric.gauge("db.client.connection.count", {
  * @since 0.1.0
  * @category metrics
  */
-export const connectionMax = Metric.gauge("db.client.connection.max", {
-  description: "The most connections that are open"
-})
+export const connectionMax = level(
+  "db.client.connection.max",
+  "{connection}",
+  "The most connections that are open"
+)
 
 /**
  * The fewest idle connections that the pool keeps.
@@ -39,9 +61,11 @@ export const connectionMax = Metric.gauge("db.client.connection.max", {
  * @since 0.1.0
  * @category metrics
  */
-export const connectionIdleMin = Metric.gauge("db.client.connection.idle.min", {
-  description: "The fewest idle connections that are kept"
-})
+export const connectionIdleMin = level(
+  "db.client.connection.idle.min",
+  "{connection}",
+  "The fewest idle connections that are kept"
+)
 
 /**
  * The most idle connections that the pool keeps.
@@ -49,9 +73,11 @@ export const connectionIdleMin = Metric.gauge("db.client.connection.idle.min", {
  * @since 0.1.0
  * @category metrics
  */
-export const connectionIdleMax = Metric.gauge("db.client.connection.idle.max", {
-  description: "The most idle connections that are kept"
-})
+export const connectionIdleMax = level(
+  "db.client.connection.idle.max",
+  "{connection}",
+  "The most idle connections that are kept"
+)
 
 /**
  * Fibers that wait for a connection.
@@ -59,9 +85,11 @@ export const connectionIdleMax = Metric.gauge("db.client.connection.idle.max", {
  * @since 0.1.0
  * @category metrics
  */
-export const connectionPendingRequests = Metric.gauge("db.client.connection.pending_requests", {
-  description: "The requests that wait for a connection"
-})
+export const connectionPendingRequests = level(
+  "db.client.connection.pending_requests",
+  "{request}",
+  "The requests that wait for a connection"
+)
 
 /**
  * Waits for a connection that ran out.
@@ -69,10 +97,11 @@ export const connectionPendingRequests = Metric.gauge("db.client.connection.pend
  * @since 0.1.0
  * @category metrics
  */
-export const connectionTimeouts = Metric.counter("db.client.connection.timeouts", {
-  description: "The waits for a connection that ran out",
-  incremental: true
-})
+export const connectionTimeouts = total(
+  "db.client.connection.timeouts",
+  "{timeout}",
+  "The waits for a connection that ran out"
+)
 
 /**
  * What it took to open a connection, in seconds.
@@ -80,9 +109,8 @@ export const connectionTimeouts = Metric.counter("db.client.connection.timeouts"
  * @since 0.1.0
  * @category metrics
  */
-export const connectionCreateTime = Metric.histogram(
+export const connectionCreateTime = time(
   "db.client.connection.create_time",
-  boundaries,
   "The seconds that it took to open a connection"
 )
 
@@ -92,9 +120,8 @@ export const connectionCreateTime = Metric.histogram(
  * @since 0.1.0
  * @category metrics
  */
-export const connectionWaitTime = Metric.histogram(
+export const connectionWaitTime = time(
   "db.client.connection.wait_time",
-  boundaries,
   "The seconds that it took to get a connection from the pool"
 )
 
@@ -104,9 +131,8 @@ export const connectionWaitTime = Metric.histogram(
  * @since 0.1.0
  * @category metrics
  */
-export const connectionUseTime = Metric.histogram(
+export const connectionUseTime = time(
   "db.client.connection.use_time",
-  boundaries,
   "The seconds between taking a connection and giving it back"
 )
 
@@ -116,9 +142,8 @@ export const connectionUseTime = Metric.histogram(
  * @since 0.1.0
  * @category metrics
  */
-export const operationDuration = Metric.histogram(
+export const operationDuration = time(
   "db.client.operation.duration",
-  boundaries,
   "The seconds that a statement took"
 )
 
@@ -128,10 +153,7 @@ export const operationDuration = Metric.histogram(
  * @since 0.1.0
  * @category metrics
  */
-export const sessionsCommitted = Metric.counter("sqlayer.session.committed", {
-  description: "The sessions that committed",
-  incremental: true
-})
+export const sessionsCommitted = total("sqlayer.session.committed", "{session}", "The sessions that committed")
 
 /**
  * Sessions that did not commit; `error.type` is the tag of the error, `interrupted`, `defect` or `rollback`.
@@ -139,10 +161,7 @@ export const sessionsCommitted = Metric.counter("sqlayer.session.committed", {
  * @since 0.1.0
  * @category metrics
  */
-export const sessionsRolledBack = Metric.counter("sqlayer.session.rolled_back", {
-  description: "The sessions that did not commit",
-  incremental: true
-})
+export const sessionsRolledBack = total("sqlayer.session.rolled_back", "{session}", "The sessions that did not commit")
 
 /**
  * Sessions that were run again after a retryable error, whose tag is `error.type`.
@@ -150,10 +169,7 @@ export const sessionsRolledBack = Metric.counter("sqlayer.session.rolled_back", 
  * @since 0.1.0
  * @category metrics
  */
-export const sessionsRetried = Metric.counter("sqlayer.session.retried", {
-  description: "The sessions that were run again",
-  incremental: true
-})
+export const sessionsRetried = total("sqlayer.session.retried", "{session}", "The sessions that were run again")
 
 /**
  * How long a session took from asking for a connection to giving it back, in seconds.
@@ -161,9 +177,8 @@ export const sessionsRetried = Metric.counter("sqlayer.session.retried", {
  * @since 0.1.0
  * @category metrics
  */
-export const sessionDuration = Metric.histogram(
+export const sessionDuration = time(
   "sqlayer.session.duration",
-  boundaries,
   "The seconds that a session took"
 )
 
@@ -182,6 +197,15 @@ export const errorType = "error.type"
  * @category attributes
  */
 export const responseStatusCode = "db.response.status_code"
+
+/**
+ * What the span attributes begin with that hold the parameters of a statement, where that was asked for; then comes a
+ * dot and the parameter's place, from 0.
+ *
+ * @since 0.1.0
+ * @category attributes
+ */
+export const queryParameter = "db.query.parameter"
 
 /**
  * The name of the span around a statement.
@@ -217,6 +241,72 @@ export interface PoolRecorder {
 
 const systemNames = { postgres: "postgresql", sqlite: "sqlite" } as const
 
+/**
+ * A session that is open.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface OpenSession {
+  /** None before it has its connection. */
+  readonly id: string | undefined
+  readonly name: string
+  /** Since it asked for a connection. */
+  readonly age: Duration.Duration
+  /** Waits for a connection, does something else than using the database, runs a statement, or commits or rolls back. */
+  readonly state: "waiting" | "idle" | "statement" | "ending"
+  /** The text of the statement that runs, with its placeholders. */
+  readonly statement: string | undefined
+}
+
+/**
+ * How the runs of one statement went. Times are in seconds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface StatementFigures {
+  /** With its placeholders. */
+  readonly text: string
+  readonly count: number
+  readonly longest: number
+  readonly total: number
+}
+
+/**
+ * Times of the last minute, in seconds: half of them, 95 and 99 of a hundred were not longer, give or take 5 %. Zero
+ * where there are none.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Quantiles {
+  readonly count: number
+  readonly p50: number
+  readonly p95: number
+  readonly p99: number
+}
+
+/**
+ * What a database is doing, and has done since it was opened; what its pool does is `Pool.Stats`. It holds texts of statements, but no parameters.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Activity {
+  /** The oldest first. */
+  readonly sessions: ReadonlyArray<OpenSession>
+  /** Those that took longest at least once, the slowest first, at most 20. */
+  readonly statements: ReadonlyArray<StatementFigures>
+  /** Statements that failed, by the tag of their error. */
+  readonly errors: Readonly<Record<string, number>>
+  readonly committed: number
+  /** Sessions that did not commit: by the tag of the error, or `failure`, `interrupted`, `defect` or `rollback`. */
+  readonly rolledBack: Readonly<Record<string, number>>
+  /** Sessions that were run again, by the tag of the error. */
+  readonly retried: Readonly<Record<string, number>>
+}
+
 /** Updates of one metric under always the same array of labels, by which Effect finds the metric's state at once. */
 const labelled = (name: string, dialect: Dialect) => {
   const common = [
@@ -229,6 +319,19 @@ const labelled = (name: string, dialect: Dialect) => {
   }
 }
 
+/** Sets a metric that is told by how much it changes. */
+const settable = (add: (difference: number) => void) => {
+  let last = 0
+  // It is there from the beginning.
+  add(0)
+  return (value: number): void => {
+    if (value !== last) {
+      add(value - last)
+      last = value
+    }
+  }
+}
+
 /**
  * The recorder of one pool: plain functions, so that recording suspends nobody.
  *
@@ -237,18 +340,18 @@ const labelled = (name: string, dialect: Dialect) => {
  */
 export const pool = (name: string, dialect: Dialect): PoolRecorder => {
   const of = labelled(name, dialect)
-  const idleCount = of(connectionCount, MetricLabel.make("db.client.connection.state", "idle"))
-  const usedCount = of(connectionCount, MetricLabel.make("db.client.connection.state", "used"))
-  const max = of(connectionMax)
-  const idleMin = of(connectionIdleMin)
-  const idleMax = of(connectionIdleMax)
+  const idleCount = settable(of(connectionCount, MetricLabel.make("db.client.connection.state", "idle")))
+  const usedCount = settable(of(connectionCount, MetricLabel.make("db.client.connection.state", "used")))
+  const max = settable(of(connectionMax))
+  const idleMin = settable(of(connectionIdleMin))
+  const idleMax = settable(of(connectionIdleMax))
   const timeouts = of(connectionTimeouts)
   return {
     connections: (idle, used) => {
       idleCount(idle)
       usedCount(used)
     },
-    pending: of(connectionPendingRequests),
+    pending: settable(of(connectionPendingRequests)),
     limits: (most, fewestIdle, mostIdle) => {
       max(most)
       idleMin(fewestIdle)
@@ -268,39 +371,56 @@ export const pool = (name: string, dialect: Dialect): PoolRecorder => {
  * @category models
  */
 export interface OperationRecorder {
-  readonly operation: (seconds: number, error: DatabaseError["_tag"] | undefined) => void
+  /** `error` is the tag of what the statement failed with, `interrupted` or `defect`; `code` is the error's, if any. */
+  readonly operation: (seconds: number, error?: string, code?: string) => void
   readonly committed: (seconds: number) => void
   readonly rolledBack: (seconds: number, reason: string) => void
   readonly retried: (error: DatabaseError["_tag"]) => void
 }
 
+/** What the conventions ask of `db.client.operation.duration` besides the system's name, if the database has it. */
+const operationAttributes = new Set(["db.namespace", "server.address", "server.port"])
+
 /**
- * The recorder of one database's statements and sessions.
+ * The recorder of one database's statements and sessions. Of the attributes, which are those of its spans, it takes what
+ * the conventions want to see on a statement's duration.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const operations = (name: string, dialect: Dialect): OperationRecorder => {
+export const operations = (
+  name: string,
+  dialect: Dialect,
+  attributes: ReadonlyArray<readonly [string, unknown]> = []
+): OperationRecorder => {
   const of = labelled(name, dialect)
-  const byError = <Type, In, Out>(metric: Metric.Metric<Type, In, Out>) => {
+  const place = attributes.filter(([key]) => operationAttributes.has(key))
+    .map(([key, value]) => MetricLabel.make(key, String(value)))
+  const byReason = <Type, In, Out>(
+    metric: Metric.Metric<Type, In, Out>,
+    labels: ReadonlyArray<MetricLabel.MetricLabel> = []
+  ) => {
     const known = new Map<string, (value: In) => void>()
-    return (error: string, value: In): void => {
-      let update = known.get(error)
+    return (reason: string, value: In, code?: string): void => {
+      const key = code === undefined ? reason : `${reason} ${code}`
+      let update = known.get(key)
       if (update === undefined) {
-        update = of(metric, MetricLabel.make(errorType, error))
-        known.set(error, update)
+        const codes = code === undefined ? [] : [MetricLabel.make(responseStatusCode, code)]
+        update = of(metric, ...labels, MetricLabel.make(errorType, reason), ...codes)
+        known.set(key, update)
       }
       update(value)
     }
   }
-  const operation = of(operationDuration)
-  const failedOperation = byError(operationDuration)
+  const operation = of(operationDuration, ...place)
+  const failedOperation = byReason(operationDuration, place)
   const committed = of(sessionsCommitted)
-  const rolledBack = byError(sessionsRolledBack)
-  const retried = byError(sessionsRetried)
+  const rolledBack = byReason(sessionsRolledBack)
+  const retried = byReason(sessionsRetried)
   const duration = of(sessionDuration)
   return {
-    operation: (seconds, error) => error === undefined ? operation(seconds) : failedOperation(error, seconds),
+    operation: (seconds, error, code) =>
+      error === undefined ? operation(seconds) : failedOperation(error, seconds, code),
     committed: (seconds) => {
       committed(1)
       duration(seconds)

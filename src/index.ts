@@ -26,11 +26,28 @@ export * as DatabaseConfig from "./DatabaseConfig.js"
 export * as DatabaseError from "./DatabaseError.js"
 
 /**
+ * The database behind an HTTP server of @effect/platform: one session a request, what probes and Prometheus ask for, and
+ * errors of the database as answers.
+ *
+ * @since 0.1.0
+ */
+export * as DatabaseHttp from "./DatabaseHttp.js"
+
+/**
  * Whether the database answers: as a boolean, and as a report for an operator.
  *
  * @since 0.1.0
  */
 export * as Health from "./Health.js"
+
+/**
+ * Migrations for either dialect: each applied once and whole, whoever starts how many runners.
+ *
+ * It uses the table of @effect/sql's Migrator and takes its loaders, so that either can go on where the other stopped.
+ *
+ * @since 0.1.0
+ */
+export * as Migrations from "./Migrations.js"
 
 /**
  * A generic, Effect-native connection pool.
@@ -52,3 +69,12 @@ export * as Session from "./Session.js"
  * @since 0.1.0
  */
 export * as Telemetry from "./Telemetry.js"
+
+/**
+ * Databases for tests: fresh ones, one transaction that is rolled back, and failures on demand.
+ *
+ * It depends on no test runner.
+ *
+ * @since 0.1.0
+ */
+export * as TestDatabase from "./TestDatabase.js"

@@ -71,6 +71,7 @@ describe("DatabaseConfig", () => {
         assert.strictEqual(millis(actual.connectTimeout), 5_000)
         assert.strictEqual(millis(actual.shutdownTimeout), 10_000)
         assert.strictEqual(millis(actual.healthTimeout), 2_000)
+        assert.strictEqual(millis(actual.slowStatement), 1_000)
         assert.isUndefined(actual.statementTimeout)
         assert.isUndefined(actual.lockTimeout)
         assert.isUndefined(actual.idleInTransactionTimeout)
@@ -152,8 +153,8 @@ describe("DatabaseConfig", () => {
     })
 
     it("what code alone can give has a default too", () => {
-      const { spanAttributes, transformJson, transformQueryNames, transformResultNames } = settings({})
-      assert.deepStrictEqual([spanAttributes, transformJson], [{}, false])
+      const { spanAttributes, spanParameters, transformJson, transformQueryNames, transformResultNames } = settings({})
+      assert.deepStrictEqual([spanAttributes, spanParameters, transformJson], [{}, false, false])
       assert.deepStrictEqual([transformQueryNames, transformResultNames], [undefined, undefined])
     })
   })
@@ -220,6 +221,7 @@ describe("DatabaseConfig", () => {
         DATABASE_IDLE_IN_TRANSACTION_TIMEOUT: "7 hours",
         DATABASE_SHUTDOWN_TIMEOUT: "0",
         DATABASE_HEALTH_TIMEOUT: "9 seconds",
+        DATABASE_SLOW_STATEMENT: "250 millis",
         DATABASE_APPLICATION_NAME: "ledger api",
         DATABASE_SSLMODE: "verify-full",
         DATABASE_SSLROOTCERT: "/etc/ca.pem",
@@ -239,7 +241,8 @@ describe("DatabaseConfig", () => {
         lockTimeout: Duration.millis(600),
         idleInTransactionTimeout: Duration.millis(7 * 3_600_000),
         shutdownTimeout: Duration.millis(0),
-        healthTimeout: Duration.millis(9_000)
+        healthTimeout: Duration.millis(9_000),
+        slowStatement: Duration.millis(250)
       })
       assert.deepInclude(actual.target, {
         _tag: "postgres",
@@ -267,6 +270,7 @@ describe("DatabaseConfig", () => {
         DATABASE_IDLE_IN_TRANSACTION_TIMEOUT: "25 days",
         DATABASE_SHUTDOWN_TIMEOUT: "never",
         DATABASE_HEALTH_TIMEOUT: "0",
+        DATABASE_SLOW_STATEMENT: "slow",
         DATABASE_APPLICATION_NAME: "a\nb",
         DATABASE_SSLMODE: "verify_full",
         DATABASE_SSLROOTCERT: "a\nb",
@@ -492,13 +496,15 @@ describe("DatabaseConfig", () => {
         transformQueryNames: upper,
         transformResultNames: lower,
         transformJson: true,
-        spanAttributes: { service: "ledger" }
+        spanAttributes: { service: "ledger" },
+        spanParameters: true
       })
       assert.deepInclude(actual, {
         transformQueryNames: upper,
         transformResultNames: lower,
         transformJson: true,
-        spanAttributes: { service: "ledger" }
+        spanAttributes: { service: "ledger" },
+        spanParameters: true
       })
     })
 

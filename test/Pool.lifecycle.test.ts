@@ -311,7 +311,11 @@ describe("figures", () => {
       yield* Fiber.join(waiting)
       yield* lease.right.release
       yield* settle
-      const { closed: by, ...stats } = pool.stats()
+      const { closed: by, useTime, waitTime, ...stats } = pool.stats()
+      assert.strictEqual(waitTime.count, 3)
+      assert.approximately(waitTime.p50, 0.1, 0.005)
+      assert.strictEqual(useTime.count, 1)
+      assert.approximately(useTime.p99, 1.1, 0.055)
       assert.deepStrictEqual(stats, {
         name: "measured",
         maximum: 3,
@@ -336,12 +340,12 @@ describe("figures", () => {
       const read = <Type, In, Out>(metric: Metric.Metric<Type, In, Out>) => Metric.value(ofPool(metric))
       const state = (name: string) =>
         Metric.value(Metric.tagged(ofPool(Telemetry.connectionCount), "db.client.connection.state", name))
-      assert.strictEqual((yield* state("idle")).value, 0)
-      assert.strictEqual((yield* state("used")).value, 2)
-      assert.strictEqual((yield* read(Telemetry.connectionMax)).value, 3)
-      assert.strictEqual((yield* read(Telemetry.connectionIdleMax)).value, 2)
-      assert.strictEqual((yield* read(Telemetry.connectionIdleMin)).value, 0)
-      assert.strictEqual((yield* read(Telemetry.connectionPendingRequests)).value, 0)
+      assert.strictEqual((yield* state("idle")).count, 0)
+      assert.strictEqual((yield* state("used")).count, 2)
+      assert.strictEqual((yield* read(Telemetry.connectionMax)).count, 3)
+      assert.strictEqual((yield* read(Telemetry.connectionIdleMax)).count, 2)
+      assert.strictEqual((yield* read(Telemetry.connectionIdleMin)).count, 0)
+      assert.strictEqual((yield* read(Telemetry.connectionPendingRequests)).count, 0)
       assert.strictEqual((yield* read(Telemetry.connectionTimeouts)).count, 1)
       const created = yield* read(Telemetry.connectionCreateTime)
       assert.strictEqual(created.count, 3)

@@ -50,11 +50,21 @@ const readings = (pool: string): Effect.Effect<ReadonlyArray<Reading>> =>
       boundaries: MetricKeyType.isHistogramKey(metricKey.keyType) ? metricKey.keyType.boundaries.values : undefined
     })).filter(({ labels }) => labels["db.client.connection.pool.name"] === pool))
 
+/** What all metrics have, or all of one name: where the database is. */
+const common = new Set([
+  "db.client.connection.pool.name",
+  "db.system.name",
+  "unit",
+  "db.namespace",
+  "server.address",
+  "server.port"
+])
+
 /** The metrics of a name and a pool that have these labels besides those that all have, and no others. */
 const find = (pool: string, name: string, labels: Labels) =>
   Effect.map(readings(pool), (all) =>
     all.filter((reading) => {
-      const { "db.client.connection.pool.name": _, "db.system.name": __, ...rest } = reading.labels
+      const rest = Object.fromEntries(Object.entries(reading.labels).filter(([key]) => !common.has(key)))
       return reading.name === name && inspect(rest, { sorted: true }) === inspect(labels, { sorted: true })
     }))
 
@@ -64,8 +74,6 @@ const numberOf = (pool: string, name: string, labels: Labels = {}): Effect.Effec
       ? 0
       : MetricState.isCounterState(reading.state)
       ? Number(reading.state.count)
-      : MetricState.isGaugeState(reading.state)
-      ? Number(reading.state.value)
       : Number.NaN)
 
 const histogram = (pool: string, name: string, labels: Labels = {}) =>
@@ -231,6 +239,11 @@ for (const dialect of dialects) {
         const { sql } = database
         const operations = (labels: Labels = {}) =>
           Effect.map(histogram(name, "db.client.operation.duration", labels), ({ count }) => count)
+        const codes = dialect.dialect === "postgres"
+          ? ["23505", "23505", "42703"]
+          : ["SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_ERROR"]
+        const failed = (error: string, code: string) =>
+          operations({ "error.type": error, "db.response.status_code": code })
         yield* createItems(database)
         yield* sql`INSERT INTO items VALUES (1, 'one')`
         yield* Effect.flip(sql`INSERT INTO items VALUES (2, 'one')`)
@@ -242,8 +255,13 @@ for (const dialect of dialects) {
         yield* Effect.flip(Stream.runDrain(sql`SELECT nonsense`.stream))
         yield* Stream.runDrain(sql`SELECT 1`.stream)
         assert.strictEqual(yield* operations(), 3)
-        assert.strictEqual(yield* operations({ "error.type": "UniqueViolation" }), 2)
-        assert.strictEqual(yield* operations({ "error.type": "InvalidStatement" }), 5)
+        for (const code of new Set(codes.slice(0, 2))) {
+          assert.strictEqual(
+            yield* failed("UniqueViolation", code),
+            codes.slice(0, 2).filter((each) => each === code).length
+          )
+        }
+        assert.strictEqual(yield* failed("InvalidStatement", codes[2]), 5)
         const { sum } = yield* histogram(name, "db.client.operation.duration")
         assert.isAbove(sum, 0)
         assert.isBelow(sum, 10)

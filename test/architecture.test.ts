@@ -16,13 +16,14 @@ const order: ReadonlyArray<{ readonly parts: ReadonlyArray<ReadonlyArray<string>
   { parts: [["internal/sqlClient", "internal/sqlClient/"]] },
   { parts: [["Health", "internal/health/"]] },
   { parts: [["Database", "internal/database/"]] },
+  { parts: [["Migrations", "internal/migrations/"]] },
   {
     parts: [
       ["DatabaseHttp", "internal/databaseHttp/"],
-      ["Migrations", "internal/migrations/"],
       ["TestDatabase", "internal/testDatabase/"]
     ]
   },
+  { parts: [["internal/cli/"]] },
   { parts: [["index"]] }
 ]
 

@@ -4,7 +4,7 @@
 import type * as SqlClient from "@effect/sql/SqlClient"
 import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type * as Statement from "@effect/sql/Statement"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -22,7 +22,12 @@ export interface BeginOptions {
   readonly statementTimeout?: Duration.Duration | undefined
   /** Longest wait of one statement of this transaction for a lock. */
   readonly lockTimeout?: Duration.Duration | undefined
+  /** Whether `fate` can be asked for later. */
+  readonly verified?: boolean | undefined
 }
+
+/** What became of a transaction; `unknown` where it cannot be told yet, or never can. */
+export type Fate = "committed" | "aborted" | "unknown"
 
 /**
  * Where a connection stands: `idle` is in no transaction and has nothing of a borrower's left on it, `active` is in a
@@ -52,12 +57,32 @@ export interface Connection extends SqlConnection.Connection {
    * (SQLite: a busy or a deferred constraint), and the caller rolls back.
    */
   readonly commit: Effect.Effect<void, DatabaseError>
+  /**
+   * Asks on another connection what became of the last transaction, whose commit failed with CommitOutcomeUnknown.
+   * Undefined where that did not begin as `verified`, or where it cannot be found out.
+   */
+  readonly fate: Effect.Effect<Fate, DatabaseError> | undefined
   /** Rolls back whatever transaction is open. Succeeds at once when none is. */
   readonly rollback: Effect.Effect<void, DatabaseError>
   readonly savepoint: (name: string) => Effect.Effect<void, DatabaseError>
   readonly releaseSavepoint: (name: string) => Effect.Effect<void, DatabaseError>
   /** Rolls back to the savepoint and releases it. */
   readonly rollbackToSavepoint: (name: string) => Effect.Effect<void, DatabaseError>
+  /**
+   * A savepoint that stands for a transaction of its own, inside of the one that is open. It is read-only and has the
+   * limits that are asked for; its isolation is that of the transaction it is in.
+   */
+  readonly beginWithin: (name: string, options: BeginOptions) => Effect.Effect<void, DatabaseError>
+  /**
+   * Ends what `beginWithin` began as a commit would: checks every deferred constraint, puts back what holds for one
+   * transaction (constraint modes, settings), and releases the savepoint. `around` are the options of the transaction
+   * that stands around this one, if that is not the outermost. What fails leaves the savepoint, to be rolled back.
+   */
+  readonly commitWithin: (name: string, around: BeginOptions | undefined) => Effect.Effect<void, DatabaseError>
+  /** Rolls back what `beginWithin` began. */
+  readonly rollbackWithin: (name: string, around: BeginOptions | undefined) => Effect.Effect<void, DatabaseError>
+  /** Leaves an open transaction as a statement that fails leaves it: aborted on PostgreSQL, as it is on SQLite. */
+  readonly failStatement: Effect.Effect<void, DatabaseError>
   /** One round trip that does nothing. */
   readonly ping: Effect.Effect<void, DatabaseError>
   /** From any status but `closed` back to `idle`: rolls back, and clears what a borrower left. */
@@ -106,3 +131,12 @@ export interface PoolShape {
   /** A connection's longest life; infinite where closing it would lose the data (in-memory databases). */
   readonly recycle: Duration.Duration
 }
+
+/**
+ * Puts itself between a database and its driver. A database that opens where this is provided speaks to its server
+ * through it; that is how tests add faults or a sandbox.
+ */
+export class Interceptor extends Context.Tag("sqlayer/Interceptor")<
+  Interceptor,
+  (driver: Driver) => Effect.Effect<Driver, DatabaseError, Scope.Scope>
+>() {}

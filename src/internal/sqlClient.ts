@@ -3,55 +3,32 @@
  */
 import * as Reactivity from "@effect/experimental/Reactivity"
 import * as SqlClient from "@effect/sql/SqlClient"
-import type * as SqlConnection from "@effect/sql/SqlConnection"
 import * as Statement from "@effect/sql/Statement"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
 import { toSqlError } from "../DatabaseError.js"
 import type { Pool } from "../Pool.js"
 import type { Options } from "../Session.js"
-import type { OperationRecorder } from "../Telemetry.js"
 import type { Connection, Driver } from "./driver.js"
 import type { Sessions } from "./session/sessions.js"
+import { Outside } from "./sqlClient/outside.js"
 import { makeConstructor } from "./sqlClient/statement.js"
+import type { Tracker } from "./telemetry/activity.js"
 
 interface MakeOptions {
   readonly driver: Driver
   readonly pool: Pool<Connection>
   readonly sessions: Sessions
-  readonly recorder: OperationRecorder
+  readonly tracker: Tracker
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+  readonly spanParameters: boolean
+  readonly slowStatement: Duration.Duration
   readonly transformResultNames: ((name: string) => string) | undefined
   readonly transformJson: boolean
 }
 
 const noOptions: Options = {}
-
-/** Takes a connection for each statement: what runs outside of every session. */
-const perStatement = (pool: Pool<Connection>): SqlConnection.Connection => {
-  const use = <A, E>(f: (connection: Connection) => Effect.Effect<A, E>) =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        Effect.mapError(pool.take(restore), toSqlError),
-        (lease) => Effect.ensuring(restore(f(lease.connection)), lease.release)
-      )
-    )
-  return {
-    execute: (sql, params, transformRows) => use((connection) => connection.execute(sql, params, transformRows)),
-    executeRaw: (sql, params) => use((connection) => connection.executeRaw(sql, params)),
-    executeValues: (sql, params) => use((connection) => connection.executeValues(sql, params)),
-    executeUnprepared: (sql, params, transformRows) =>
-      use((connection) => connection.executeUnprepared(sql, params, transformRows)),
-    executeStream: (sql, params, transformRows) =>
-      Stream.unwrapScoped(
-        Effect.map(
-          Effect.mapError(pool.acquire, toSqlError),
-          (connection) => connection.executeStream(sql, params, transformRows)
-        )
-      )
-  }
-}
 
 /** The application's, if it has one, so that what it says has changed is heard here. */
 const reactivityOf = Effect.flatMap(
@@ -62,12 +39,13 @@ const reactivityOf = Effect.flatMap(
 /** Makes the client; the driver adds its own methods to it. */
 export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =>
   Effect.map(reactivityOf, (reactivity) => {
-    const { driver, pool, recorder, sessions, spanAttributes } = options
-    const outside = perStatement(pool)
+    const { driver, pool, sessions, spanAttributes, spanParameters, tracker } = options
     const environment = {
-      connection: (context: Parameters<Sessions["current"]>[0]) => sessions.current(context) ?? outside,
+      connection: (context: Parameters<Sessions["current"]>[0]) => sessions.current(context) ?? new Outside(pool),
       spanAttributes,
-      recorder
+      spanParameters,
+      slowMillis: Duration.toMillis(options.slowStatement),
+      tracker
     }
     const transformRows = options.transformResultNames === undefined
       ? undefined

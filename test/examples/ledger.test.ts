@@ -75,13 +75,13 @@ interface Ledger {
   readonly ended: Effect.Effect<number | NodeJS.Signals>
 }
 
-const start = (url: string): Effect.Effect<Ledger, never, Scope.Scope> =>
+const start = (url: string, more: NodeJS.ProcessEnv = {}): Effect.Effect<Ledger, never, Scope.Scope> =>
   Effect.gen(function*() {
     const child = yield* Effect.acquireRelease(
       Effect.sync(() =>
         spawn(process.execPath, ["--import", "tsx", "docs/examples/ledger/main.ts"], {
           cwd: root,
-          env: { ...process.env, APP_ENV: "development", DATABASE_URL: url, HOST: "127.0.0.1", PORT: "0" },
+          env: { ...process.env, APP_ENV: "development", DATABASE_URL: url, HOST: "127.0.0.1", PORT: "0", ...more },
           stdio: ["ignore", "pipe", "pipe"]
         })
       ),
@@ -280,7 +280,24 @@ describe.each([["SQLite", sqlite], ["PostgreSQL", postgres]] as const)("ledger o
       const live = yield* request(second, "/health/live")
       assert.deepStrictEqual([live.status, live.body], [200, { status: "live" }])
       const ready = yield* request(second, "/health/ready")
-      assert.deepStrictEqual([ready.status, ready.body], [200, { status: "ready" }])
+      assert.deepStrictEqual([ready.status, ready.body.status], [200, "ready"])
+      assert.deepStrictEqual(ready.body.migrations, { applied: 2, pending: [], problems: [] })
+    }), 60_000)
+
+  it.scopedLive("shows operators its metrics, and who knows the password its dashboard", () =>
+    Effect.gen(function*() {
+      const db = yield* place
+      const ledger = yield* start(db.url, { OPERATOR_PASSWORD: "open sesame" })
+      yield* open(ledger, "Ada", 12)
+      const metrics = yield* request(ledger, "/metrics")
+      assert.strictEqual(metrics.status, 200)
+      assert.match(metrics.body, /^sqlayer_session_committed_total\{[^}]*\} [1-9]/m)
+      const knowing = (password: string) =>
+        request(ledger, "/admin/database", { headers: { authorization: `Basic ${btoa(`operator:${password}`)}` } })
+      const page = yield* knowing("open sesame")
+      assert.deepStrictEqual([page.status, page.headers.get("content-type")], [200, "text/html; charset=utf-8"])
+      const refused = [yield* request(ledger, "/admin/database"), yield* knowing("open barley")]
+      assert.deepStrictEqual(refused.map(({ body, status }) => [status, body]), [[401, ""], [401, ""]])
     }), 60_000)
 
   it.scopedLive("finishes the requests that run when SIGTERM comes, and ends with 0", () =>
@@ -325,7 +342,7 @@ describe("ledger", () => {
         database
       ])
       const ready = yield* request(ledger, "/health/ready")
-      assert.deepStrictEqual([ready.status, ready.body], [503, { _tag: "Unavailable" }])
+      assert.deepStrictEqual([ready.status, ready.body.status], [503, "unavailable"])
       assert.strictEqual((yield* request(ledger, "/health/live")).status, 200)
 
       yield* query(maintenance.href, `ALTER DATABASE ${database} ALLOW_CONNECTIONS true`)

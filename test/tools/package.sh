@@ -17,7 +17,9 @@ if grep -vE '^(package\.json|README\.md|LICENSE|CHANGELOG\.md|(dist|src)/.+)$' "
   echo "the package holds files that do not belong into it" >&2
   exit 1
 fi
-grep -qx dist/internal/sqlite/worker.js "$app/files" || { echo "the package lacks the worker" >&2; exit 1; }
+for file in sqlite/worker.js databaseHttp/dashboard/browser/client.js cli/main.js; do
+  grep -qx "dist/internal/$file" "$app/files" || { echo "the package lacks $file" >&2; exit 1; }
+done
 
 cp test/tools/consumer.ts "$app/main.ts"
 node - "$root" "$app" "$tarball" <<'JS'
@@ -59,6 +61,7 @@ done
 
 npx --no-install tsc
 node out/main.js
+DATABASE_URL=:memory: npx --no-install sqlayer check --json
 
 for module in internal/driver internal/driver.js internal/sqlite/worker dist/index.js src/index.ts; do
   code=$(node --input-type=module --eval "await import('sqlayer/$module').then(() => '', (error) => error.code).then(console.log)")

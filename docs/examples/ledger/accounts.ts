@@ -22,37 +22,17 @@ const accounts = (rows: ReadonlyArray<unknown>) => Effect.orDie(Schema.decodeUnk
 const one = (id: number) => (found: ReadonlyArray<Account>) =>
   Effect.mapError(Array.head(found), () => new AccountNotFound({ account: id }))
 
-/** What the ledger needs before its first request. */
-export const createTables = Effect.gen(function*() {
-  const sql = yield* SqlClient.SqlClient
-  const id = sql.onDialectOrElse({
-    pg: () => sql`id INTEGER GENERATED ALWAYS AS IDENTITY PRIMARY KEY`,
-    orElse: () => sql`id INTEGER PRIMARY KEY`
-  })
-  yield* sql`CREATE TABLE IF NOT EXISTS account (
-    ${id},
-    owner TEXT NOT NULL UNIQUE,
-    balance BIGINT NOT NULL
-  )`
-  yield* sql`CREATE TABLE IF NOT EXISTS transfer (
-    ${id},
-    from_account INTEGER NOT NULL REFERENCES account (id),
-    to_account INTEGER NOT NULL REFERENCES account (id),
-    amount BIGINT NOT NULL CHECK (amount > 0)
-  )`
-}).pipe(Database.session({ name: "create tables" }))
-
+/** Here and below, `typed` makes a statement's error a DatabaseError, in whose session ever the statement runs. */
 export const open = (opening: AccountOpening) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     const rows = yield* sql`INSERT INTO account ${sql.insert(opening)} RETURNING id, owner, balance`
     return (yield* accounts(rows))[0]
   }).pipe(
-    Database.session({ name: "open account" }),
+    DatabaseError.typed,
     Effect.catchTag("UniqueViolation", () => new OwnerTaken({ owner: opening.owner }))
   )
 
-/** One statement needs no session: `typed` alone makes its error a DatabaseError. */
 export const get = (id: number) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient

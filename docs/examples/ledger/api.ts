@@ -3,6 +3,7 @@
  */
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema } from "@effect/platform"
 import { Schema } from "effect"
+import { DatabaseHttp } from "sqlayer"
 
 const Id = Schema.Int.pipe(Schema.between(1, 2 ** 31 - 1))
 
@@ -46,13 +47,6 @@ export class InsufficientFunds extends Schema.TaggedError<InsufficientFunds>()(
   HttpApiSchema.annotations({ status: 409 })
 ) {}
 
-/** The database cannot be used now; the same request may succeed later. */
-export class Unavailable extends Schema.TaggedError<Unavailable>()(
-  "Unavailable",
-  {},
-  HttpApiSchema.annotations({ status: 503 })
-) {}
-
 const accounts = HttpApiGroup.make("accounts")
   .add(
     HttpApiEndpoint.post("open", "/accounts")
@@ -74,14 +68,6 @@ const accounts = HttpApiGroup.make("accounts")
       .addError(AccountNotFound)
       .addError(InsufficientFunds)
   )
-  .addError(Unavailable)
+  .addError(DatabaseHttp.errors)
 
-const health = HttpApiGroup.make("health")
-  .add(HttpApiEndpoint.get("live", "/health/live").addSuccess(Schema.Struct({ status: Schema.Literal("live") })))
-  .add(
-    HttpApiEndpoint.get("ready", "/health/ready")
-      .addSuccess(Schema.Struct({ status: Schema.Literal("ready") }))
-      .addError(Unavailable)
-  )
-
-export const LedgerApi = HttpApi.make("ledger").add(accounts).add(health)
+export const LedgerApi = HttpApi.make("ledger").add(accounts).add(DatabaseHttp.HealthApi)

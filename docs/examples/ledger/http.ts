@@ -2,33 +2,21 @@
  * The ledger's answers.
  */
 import { HttpApiBuilder } from "@effect/platform"
-import { Effect, Layer } from "effect"
-import { Database, DatabaseError } from "sqlayer"
+import { Layer } from "effect"
+import { DatabaseHttp } from "sqlayer"
 import * as Accounts from "./accounts.js"
-import { LedgerApi, Unavailable } from "./api.js"
+import { LedgerApi } from "./api.js"
 
-/** What may pass is the client's to try again (503). Any other error of the database is a bug here, answered with 500. */
-const answerable = <A, E, R>(effect: Effect.Effect<A, E | DatabaseError.DatabaseError, R>) =>
-  Effect.catchIf(
-    effect,
-    DatabaseError.isDatabaseError,
-    (error) => DatabaseError.isRetryable(error) ? new Unavailable() : Effect.die(error)
-  )
-
+/** Each request is one session; a transfer has its own, since it may have to be run again. */
 const AccountsLive = HttpApiBuilder.group(LedgerApi, "accounts", (handlers) =>
   handlers
-    .handle("open", ({ payload }) => answerable(Accounts.open(payload)))
-    .handle("list", () => answerable(Accounts.list))
-    .handle("get", ({ path }) => answerable(Accounts.get(path.id)))
-    .handle("transfer", ({ payload }) => answerable(Accounts.transfer(payload))))
+    .handle("open", ({ payload }) => Accounts.open(payload))
+    .handle("list", () => Accounts.list)
+    .handle("get", ({ path }) => Accounts.get(path.id))
+    .pipe(DatabaseHttp.sessions())
+    .handle("transfer", ({ payload }) => Accounts.transfer(payload)))
 
-const HealthLive = HttpApiBuilder.group(LedgerApi, "health", (handlers) =>
-  handlers
-    .handle("live", () => Effect.succeed({ status: "live" as const }))
-    .handle("ready", () =>
-      Effect.flatMap(
-        Database.health,
-        (healthy) => healthy ? Effect.succeed({ status: "ready" as const }) : new Unavailable()
-      )))
-
-export const LedgerLive = HttpApiBuilder.api(LedgerApi).pipe(Layer.provide([AccountsLive, HealthLive]))
+export const LedgerLive = HttpApiBuilder.api(LedgerApi).pipe(
+  Layer.provide([AccountsLive, DatabaseHttp.healthLayer(LedgerApi)]),
+  Layer.provideMerge(HttpApiBuilder.middleware(DatabaseHttp.problems))
+)

@@ -4,9 +4,10 @@
 import { HttpApiBuilder, HttpMiddleware, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, flow, Layer } from "effect"
-import { Database, DatabaseConfig } from "sqlayer"
-import { createTables } from "./accounts.js"
+import { Database, DatabaseConfig, Migrations } from "sqlayer"
 import { LedgerLive } from "./http.js"
+import { loader } from "./migrations.js"
+import { OperatorsLive } from "./operators.js"
 import { closing, ServerLive } from "./server.js"
 
 const announce = HttpServer.addressFormattedWith((address) =>
@@ -23,8 +24,7 @@ const announce = HttpServer.addressFormattedWith((address) =>
 )
 
 const ListeningLive = HttpApiBuilder.serve(flow(closing, HttpMiddleware.logger)).pipe(
-  Layer.provide(LedgerLive),
-  Layer.provide(Layer.effectDiscard(createTables))
+  Layer.provide([LedgerLive, OperatorsLive])
 )
 
 // What is provided last is built first and closed last: the server stops listening and answers what runs, and then the
@@ -32,6 +32,7 @@ const ListeningLive = HttpApiBuilder.serve(flow(closing, HttpMiddleware.logger))
 const Main = Layer.effectDiscard(announce).pipe(
   Layer.provide(ListeningLive),
   Layer.provide(ServerLive),
+  Layer.provide(Migrations.layer({ loader })),
   Layer.provide(Database.layer)
 )
 

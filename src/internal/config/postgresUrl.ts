@@ -105,9 +105,6 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   const urlPassword = decode(password, "the password", unmet)
   const database = decode(path.slice(1), "the database", unmet)
   const { shown: shownSearch, values } = query(search, accepted, unmet)
-  if (values.ssl !== undefined && values.ssl !== "true") {
-    unmet.push("parameter ssl to be true, or sslmode in its place")
-  }
   const before = unmet.length
   const places = authority.slice(at + 1).split(",").map((text) => place(text, unmet))
   const ports = places.some(({ port }) => port !== "") ? places.map(({ port }) => port) : [""]
@@ -132,7 +129,8 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
       password: secret === undefined ? undefined : Redacted.make(secret),
       database: values.dbname ?? present(database),
       parameters: {
-        sslmode: values.sslmode ?? (values.ssl === undefined ? undefined : "require"),
+        // asyncpg takes there what sslmode can be, JDBC takes true.
+        sslmode: values.sslmode ?? (values.ssl === "true" ? "require" : values.ssl),
         sslrootcert: values.sslrootcert,
         sslcert: values.sslcert,
         sslkey: values.sslkey,

@@ -34,7 +34,7 @@ export class Core<A> {
   private readonly slots = new Set<Slot<A>>()
   /** The idle slots, by when they were last used; the last one goes out first. */
   private readonly idle: Array<Slot<A>> = []
-  private readonly waiters = new Waiters<A>()
+  private readonly waiters: Waiters<A>
   private readonly figures: Figures
   private readonly failures = new Failures()
   private readonly alarm: Alarm
@@ -50,9 +50,10 @@ export class Core<A> {
     private readonly clock: Clock.Clock,
     private readonly run: Work.Run
   ) {
+    this.times = Work.times(options)
+    this.waiters = new Waiters(this.times.timeout)
     this.figures = new Figures(options, this.waiters)
     this.alarm = new Alarm(run, () => this.wake())
-    this.times = Work.times(options)
   }
 
   /** An idle connection that can be used as it is. There is none while somebody waits: he would have it. */
@@ -75,7 +76,7 @@ export class Core<A> {
   enqueue(holding: ReadonlyArray<unknown>): Waiter<A> {
     const now = this.now()
     const fiber = currentFiber()
-    const waiter = this.waiters.add(now, now + this.times.timeout, fiber)
+    const waiter = this.waiters.add(now, fiber)
     if (this.closed) {
       this.waiters.settle(waiter, Exit.fail(this.closedError()))
       return waiter
@@ -88,7 +89,7 @@ export class Core<A> {
     }
     this.supply(now)
     if (waiter.exit === undefined) {
-      this.alarm.set(waiter.deadline, now)
+      this.alarm.set(this.waiters.due(now), now)
       const [first] = held
       if (first !== undefined && !first.told && this.figures.count.used === this.figures.maximum) {
         first.told = true
@@ -152,7 +153,7 @@ export class Core<A> {
   }
 
   stats(): Stats {
-    return this.figures.stats()
+    return this.figures.stats(this.now())
   }
 
   private now(): number {
@@ -181,7 +182,7 @@ export class Core<A> {
 
   private lend(slot: Slot<A>, now: number, since: number, fiber: CurrentFiber): Lease<A> {
     this.figures.move(slot, "used")
-    this.figures.lent(now - since)
+    this.figures.lent(now - since, now)
     const lease: Lease<A> = {
       connection: slot.connection,
       release: Effect.sync(() => this.giveBack(lease)),
@@ -203,7 +204,7 @@ export class Core<A> {
       return
     }
     const now = this.now()
-    this.figures.returned(now - lease.since)
+    this.figures.returned(now - lease.since, now)
     slot.lease = undefined
     slot.usedAt = now
     slot.aliveAt = now
@@ -413,6 +414,7 @@ export class Core<A> {
   private finish(): void {
     if (this.closed && this.slots.size === 0) {
       this.alarm.stop()
+      this.figures.end()
       Deferred.unsafeDone(this.drained, Exit.void)
     }
   }
@@ -436,11 +438,21 @@ export class Core<A> {
     this.figures.report()
   }
 
+  /** Refuses those who have waited for too long. */
+  private shed(now: number): void {
+    const limit = this.waiters.limit(now)
+    const overload = this.waiters.overload(now)
+    const why = overload === undefined
+      ? ""
+      : `: the pool is overloaded, for ${Math.round(overload)} ms there has always been somebody who waits`
+    while (this.waiters.first !== undefined && this.waiters.first.since + limit <= now) {
+      this.refuse(this.waiters.first, `no connection became free within ${limit} ms${why}`)
+    }
+  }
+
   private wake(): void {
     const now = this.now() + grain
-    while (this.waiters.first !== undefined && this.waiters.first.deadline <= now) {
-      this.refuse(this.waiters.first, `no connection became free within ${this.times.timeout} ms`)
-    }
+    this.shed(now)
     for (const slot of Array.from(this.slots)) {
       if (this.shutdownAt <= now) {
         this.giveUp(slot)
@@ -450,7 +462,7 @@ export class Core<A> {
     }
     this.supply(now)
     this.figures.report()
-    let next = Math.min(this.waiters.first?.deadline ?? Infinity, this.shutdownAt)
+    let next = Math.min(this.waiters.due(now), this.shutdownAt)
     for (const { due } of this.slots) {
       next = Math.min(next, due)
     }

@@ -4,6 +4,7 @@
 import type { PoolFigures } from "../../DatabaseError.js"
 import type { CloseReason, Options, Stats } from "../../Pool.js"
 import * as Telemetry from "../../Telemetry.js"
+import { RecentTimes } from "../telemetry/recentTimes.js"
 import type { Slot, State } from "./slot.js"
 
 /** The figures of one pool. Times are in milliseconds. */
@@ -34,6 +35,8 @@ export class Figures {
     invalidated: 0,
     shutdown: 0
   }
+  private readonly waitTimes = new RecentTimes()
+  private readonly useTimes = new RecentTimes()
   private readonly telemetry: Telemetry.PoolRecorder
 
   constructor(
@@ -75,14 +78,16 @@ export class Figures {
     this.connectFailures++
   }
 
-  lent(millisWaited: number): void {
+  lent(millisWaited: number, now: number): void {
     this.checkouts++
     this.waitMillis += millisWaited
+    this.waitTimes.record(millisWaited / 1_000, now)
     this.telemetry.waitTime(millisWaited / 1_000)
   }
 
-  returned(millisUsed: number): void {
+  returned(millisUsed: number, now: number): void {
     this.useMillis += millisUsed
+    this.useTimes.record(millisUsed / 1_000, now)
     this.telemetry.useTime(millisUsed / 1_000)
   }
 
@@ -93,6 +98,12 @@ export class Figures {
 
   closed(reason: CloseReason): void {
     this.closedBy[reason]++
+  }
+
+  /** The pool has ended: its limits no longer add to those of others. */
+  end(): void {
+    this.report()
+    this.telemetry.limits(0, 0, 0)
   }
 
   report(): void {
@@ -112,7 +123,7 @@ export class Figures {
     }
   }
 
-  stats(): Stats {
+  stats(now: number): Stats {
     return {
       ...this.now(),
       created: this.created,
@@ -121,7 +132,9 @@ export class Figures {
       timeouts: this.timeouts,
       checkouts: this.checkouts,
       waitMillis: this.waitMillis,
-      useMillis: this.useMillis
+      useMillis: this.useMillis,
+      waitTime: this.waitTimes.quantiles(now),
+      useTime: this.useTimes.quantiles(now)
     }
   }
 

@@ -21,15 +21,15 @@ export const currentSpan = (fiber: CurrentFiber): Tracer.AnySpan | undefined =>
 /** The name by which logs and errors call a fiber. */
 export const fiberName = (fiber: FiberId.FiberId): string => `fiber ${FiberId.threadName(fiber)}`
 
-/** Who took the lease, and the spans around that, innermost first. */
-const place = <A>(lease: Lease<A>): string => {
+/** Who does something, and the spans around that, innermost first. */
+export const place = (fiber: FiberId.FiberId, innermost: Tracer.AnySpan | undefined): string => {
   const names: Array<string> = []
-  let span = lease.span
+  let span = innermost
   while (span !== undefined && span._tag === "Span") {
     names.push(`"${span.name}"`)
     span = span.parent._tag === "Some" ? span.parent.value : undefined
   }
-  return names.length === 0 ? fiberName(lease.fiber) : `${fiberName(lease.fiber)} in span ${names.join(" of ")}`
+  return names.length === 0 ? fiberName(fiber) : `${fiberName(fiber)} in span ${names.join(" of ")}`
 }
 
 /** The leases that a fiber took, or that others took for it. */
@@ -49,7 +49,8 @@ export const heldBy = <A>(
 
 export const warnHeld = <A>(pool: string, lease: Lease<A>, now: number): Effect.Effect<void> =>
   Effect.logWarning(
-    `a connection of the pool ${pool} has been held for ${Math.round(now - lease.since)} ms by ${place(lease)}`
+    `a connection of the pool ${pool} has been held for ${Math.round(now - lease.since)} ms by ` +
+      place(lease.fiber, lease.span)
   )
 
 export const warnNested = (pool: string, fiber: CurrentFiber, held: number, maximum: number): Effect.Effect<void> =>

@@ -8,9 +8,8 @@ import type { Lease } from "./slot.js"
 
 /** One fiber that waits. */
 export interface Waiter<A> {
-  /** When it began to wait, and when it gives up. */
+  /** When it began to wait. */
   readonly since: number
-  readonly deadline: number
   readonly fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
   /** What it was given, from the moment that it was. */
   exit: Exit.Exit<Lease<A>, DatabaseError> | undefined
@@ -28,11 +27,40 @@ export class Waiters<A> {
   size = 0
   first: Waiter<A> | undefined = undefined
   private last: Waiter<A> | undefined = undefined
+  /** Since when there has always been somebody who waits. */
+  private busySince = 0
 
-  add(since: number, deadline: number, fiber: Waiter<A>["fiber"]): Waiter<A> {
+  constructor(private readonly timeout: number) {}
+
+  /**
+   * How long one may wait. That is the timeout, until the queue has never been empty for twice as long: then more is asked
+   * for than can be served, and those who wait in vain are told ten times sooner, so that the others are served soon.
+   */
+  limit(now: number): number {
+    return this.overload(now) === undefined ? this.timeout : this.timeout / 10
+  }
+
+  /** For how long more has been asked for than can be served, if it has. */
+  overload(now: number): number | undefined {
+    const busy = now - this.busySince
+    return this.size > 0 && busy >= 2 * this.timeout ? busy : undefined
+  }
+
+  /** When to look again at who has waited for too long. */
+  due(now: number): number {
+    if (this.first === undefined) {
+      return Infinity
+    }
+    const due = this.first.since + this.limit(now)
+    return this.overload(now) === undefined ? Math.min(due, this.busySince + 2 * this.timeout) : due
+  }
+
+  add(since: number, fiber: Waiter<A>["fiber"]): Waiter<A> {
+    if (this.size === 0) {
+      this.busySince = since
+    }
     const waiter: Waiter<A> = {
       since,
-      deadline,
       fiber,
       exit: undefined,
       resume: undefined,

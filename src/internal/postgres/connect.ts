@@ -132,7 +132,10 @@ const attempt = (
             parameters
           })
           connections += 1
-          resume(Effect.succeed(new Connection(channel, processID ?? connections, describeHost(target, host))))
+          const elsewhere = Effect.suspend(() => connect(settings, target))
+          resume(
+            Effect.succeed(new Connection(channel, processID ?? connections, describeHost(target, host), elsewhere))
+          )
         }
       })
     }

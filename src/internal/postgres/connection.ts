@@ -11,6 +11,7 @@ import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type * as Driver from "../driver.js"
 import { make as makeError } from "../failure.js"
 import type { Channel } from "./channel.js"
+import * as Fate from "./fate.js"
 import * as Flight from "./flight.js"
 import { prepareValue, type RowMode, serverError } from "./pg.js"
 import * as Portal from "./portal.js"
@@ -30,9 +31,9 @@ const isolationLevels = {
   "serializable": "SERIALIZABLE"
 } as const
 
-/** The server takes zero for no limit, so that a limit is never rounded down to it. */
+/** Zero is no limit for the server as for us; what is less than a millisecond is not rounded down to it. */
 export const milliseconds = (duration: Duration.Duration): number =>
-  Duration.isFinite(duration) ? Math.min(Math.max(1, Math.ceil(Duration.toMillis(duration))), 2_147_483_647) : 0
+  Duration.isFinite(duration) ? Math.min(Math.ceil(Duration.toMillis(duration)), 2_147_483_647) : 0
 
 const beginText = (options: Driver.BeginOptions): string => {
   const isolation = options.isolation === undefined ? "" : ` ISOLATION LEVEL ${isolationLevels[options.isolation]}`
@@ -47,15 +48,38 @@ const beginText = (options: Driver.BeginOptions): string => {
   return `BEGIN${isolation}${access}${deferrable}${statementTimeout}${lockTimeout}`
 }
 
+const limitText = (name: string, limit: Duration.Duration | undefined): string =>
+  `SET LOCAL ${name} ${limit === undefined ? "TO DEFAULT" : `= ${milliseconds(limit)}`}`
+
+const limitsText = (options: Driver.BeginOptions): string =>
+  `${limitText("statement_timeout", options.statementTimeout)}; ${limitText("lock_timeout", options.lockTimeout)}`
+
+/** What would end with its transaction, or be cleared from the connection before others get it. */
+const resetText = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
+
+/** Those that a transaction begins with as deferred; all others begin as immediate. */
+const initiallyDeferred =
+  "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I', n.nspname, c.conname), ', ') AS names " +
+  "FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE c.condeferred"
+
 /** Over a channel whose connection is established. */
 export class Connection implements Driver.Connection {
   readonly id: number
   readonly #channel: Channel
   readonly #description: string
+  readonly #elsewhere: Effect.Effect<Driver.Connection, DatabaseError>
   #portals = 0
+  #transaction: Fate.Transaction | undefined = undefined
 
-  constructor(channel: Channel, id: number, description: string) {
+  /** `elsewhere` connects to the same server. */
+  constructor(
+    channel: Channel,
+    id: number,
+    description: string,
+    elsewhere: Effect.Effect<Driver.Connection, DatabaseError>
+  ) {
     this.#channel = channel
+    this.#elsewhere = elsewhere
     this.#description = description
     this.id = id
   }
@@ -137,7 +161,22 @@ export class Connection implements Driver.Connection {
   }
 
   begin(options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
-    return this.#command(beginText(options))
+    const text = beginText(options)
+    this.#transaction = undefined
+    return options.verified !== true
+      ? this.#command(text)
+      : this.#fly(
+        () => Flight.simple(`${text}; ${Fate.identify}`, internal),
+        ({ result }) => {
+          this.#transaction = result.rows[0] as Fate.Transaction
+          return Effect.void
+        },
+        identity
+      )
+  }
+
+  get fate(): Effect.Effect<Driver.Fate, DatabaseError> | undefined {
+    return this.#transaction === undefined ? undefined : Fate.ask(this.#elsewhere, this.#transaction)
   }
 
   get commit(): Effect.Effect<void, DatabaseError> {
@@ -178,6 +217,38 @@ export class Connection implements Driver.Connection {
   rollbackToSavepoint(name: string): Effect.Effect<void, DatabaseError> {
     const quoted = Pg.escapeIdentifier(name)
     return this.#command(`ROLLBACK TO SAVEPOINT ${quoted}; RELEASE SAVEPOINT ${quoted}`)
+  }
+
+  beginWithin(name: string, options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
+    const access = options.readOnly === true ? "; SET LOCAL transaction_read_only = on" : ""
+    return this.#command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${limitsText(options)}`)
+  }
+
+  commitWithin(name: string, around: Driver.BeginOptions | undefined): Effect.Effect<void, DatabaseError> {
+    const checked = this.#fly(
+      () => Flight.simple(`SET CONSTRAINTS ALL IMMEDIATE; ${initiallyDeferred}`, internal),
+      rowsOf<ReadonlyArray<{ readonly names: string | null }>>,
+      identity
+    )
+    return Effect.flatMap(checked, (results) => {
+      const names = results.at(-1)?.[0]?.names
+      const deferred = names === null || names === undefined ? "" : `; SET CONSTRAINTS ${names} DEFERRED`
+      const settings = around === undefined ? resetText : limitsText(around)
+      return this.#command(`${settings}; RELEASE SAVEPOINT ${Pg.escapeIdentifier(name)}${deferred}`)
+    })
+  }
+
+  /** The server itself puts back what was set since the savepoint. */
+  rollbackWithin(name: string): Effect.Effect<void, DatabaseError> {
+    return this.rollbackToSavepoint(name)
+  }
+
+  get failStatement(): Effect.Effect<void, DatabaseError> {
+    return Effect.suspend(() =>
+      this.status() === "active"
+        ? Effect.catchTag(this.#command("SELECT 1/0"), "InvalidData", () => Effect.void)
+        : Effect.void
+    )
   }
 
   get ping(): Effect.Effect<void, DatabaseError> {

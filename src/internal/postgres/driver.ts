@@ -38,11 +38,20 @@ const clientConfig = (settings: Settings, target: PostgresTarget): PgClient.PgCl
   }
 }
 
+/** Where the server is. Which of several hosts a statement reaches is not known before it has a connection. */
+const serverAttributes = ({ hosts: [{ host, port }, ...others] }: PostgresTarget): Driver["spanAttributes"] => {
+  if (others.length > 0) {
+    return []
+  }
+  return host.startsWith("/")
+    ? [["server.address", `${host}/.s.PGSQL.${port}`]]
+    : [["server.address", host], ["server.port", port]]
+}
+
 /** Makes the driver for one target; nothing is opened yet. */
 export const make = (settings: Settings, target: PostgresTarget): Driver => {
   const compiler = PgClient.makeCompiler(settings.transformQueryNames, settings.transformJson)
   const establish = connect(settings, target)
-  const { host, port } = target.hosts[0]
   return {
     dialect: "postgres",
     description: target.hosts.map((each) => describeHost(target, each)).join(", "),
@@ -51,8 +60,7 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
       ...Object.entries(settings.spanAttributes),
       ["db.system.name", "postgresql"],
       ["db.namespace", target.database],
-      ["server.address", host],
-      ["server.port", port]
+      ...serverAttributes(target)
     ],
     connect: (onLost) => Effect.tap(establish, (connection) => Effect.sync(() => connection.onLost(onLost))),
     serverInfo: (connection) =>

@@ -50,6 +50,12 @@ export const endReason = (exit: Exit.Exit<unknown, unknown>, error: DatabaseErro
   return Cause.isInterrupted(exit.cause) ? "interrupted" : "defect"
 }
 
+/** What every session is called that was given no name. */
+export const unnamed = "session"
+
+/** A session, as messages speak of it. */
+export const called = (name: string): string => name === unnamed ? "the session" : `the session ${name}`
+
 /** An application's own failure is its business: only that there was one is said. A defect is shown whole. */
 export const endMessage = (
   name: string,
@@ -59,9 +65,9 @@ export const endMessage = (
 ): ReadonlyArray<unknown> => {
   if (error !== undefined) {
     return error._tag === "CommitOutcomeUnknown"
-      ? [`the session ${name} ended, committed or not: ${error._tag}: ${error.message}`]
-      : [`the session ${name} was rolled back: ${error._tag}: ${error.message}`]
+      ? [`${called(name)} ended, committed or not: ${error._tag}: ${error.message}`]
+      : [`${called(name)} was rolled back: ${error._tag}: ${error.message}`]
   }
-  const text = `the session ${name} was rolled back: ${reason}`
+  const text = `${called(name)} was rolled back: ${reason}`
   return Exit.isFailure(exit) && reason === "defect" ? [text, exit.cause] : [text]
 }

@@ -15,10 +15,12 @@ import type { Handle, Options, Session } from "../../Session.js"
 import * as Telemetry from "../../Telemetry.js"
 import type { BeginOptions, Connection, Isolation } from "../driver.js"
 import { make as makeError } from "../failure.js"
+import type { Tracker, Watched } from "../telemetry/activity.js"
 import { currentContext, innermost, provide } from "./context.js"
 import { briefly, committed, rolledBack, runHooks, settled } from "./ending.js"
+import { fateOf } from "./fate.js"
 import { judged, type Limit, limited } from "./limit.js"
-import { endLevel, endMessage, endReason } from "./report.js"
+import { called, endLevel, endMessage, endReason, unnamed } from "./report.js"
 import { failedWith, retried } from "./retry.js"
 import { Reserved, Unit } from "./unit.js"
 
@@ -44,7 +46,7 @@ export interface Settings {
   readonly dialect: Dialect
   readonly pool: Pool<Connection>
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
-  readonly recorder: Telemetry.OperationRecorder
+  readonly tracker: Tracker
 }
 
 const duration = (input: Duration.DurationInput | undefined): Duration.Duration | undefined =>
@@ -55,7 +57,8 @@ const beginOptions = (options: Options): BeginOptions => ({
   readOnly: options.readOnly,
   deferrable: options.deferrable,
   statementTimeout: duration(options.statementTimeout),
-  lockTimeout: duration(options.lockTimeout)
+  lockTimeout: duration(options.lockTimeout),
+  verified: options.commit === "verified"
 })
 
 export class Sessions {
@@ -109,10 +112,10 @@ export class Sessions {
   acquire(options: Options): Effect.Effect<Handle, DatabaseError, Scope.Scope> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(this, function*() {
-        const started = performance.now()
+        const watched = this.watch(options)
         const clock = yield* Effect.clock
         const asked = clock.unsafeCurrentTimeMillis()
-        const unit = yield* this.beginWithin(restore, options, started)
+        const unit = yield* this.beginWithin(restore, options, watched)
         let over = false
         const end = (exit: Exit.Exit<void, DatabaseError>) =>
           Effect.suspend(() => {
@@ -120,7 +123,7 @@ export class Sessions {
               return Effect.succeed({ exit: Exit.fail(unit.refusal()!), committed: false, hooks: [] })
             }
             over = true
-            return this.end(unit, exit, started, (error) => error, restore)
+            return this.end(unit, exit, (error) => error, restore)
           })
         const rollback = Effect.uninterruptible(Effect.asVoid(Effect.suspend(() => {
           unit.isRollbackOnly = true
@@ -148,13 +151,13 @@ export class Sessions {
   }
 
   /** Begins within the session's timeout. To be run uninterruptibly. */
-  private beginWithin(restore: Restore, options: Options, started: number): Effect.Effect<Unit, DatabaseError> {
+  private beginWithin(restore: Restore, options: Options, watched: Watched): Effect.Effect<Unit, DatabaseError> {
     const outer = innermost(currentContext())
     let begun: Unit | undefined
     return restore(this.limited<Unit, DatabaseError, never, DatabaseError>(
       (limit) =>
         Effect.uninterruptibleMask((restore) =>
-          Effect.tap(this.begin(restore, options, outer), (unit) =>
+          Effect.tap(this.begin(restore, options, outer, watched), (unit) =>
             Effect.sync(() => {
               begun = unit
               limit.ended = Exit.succeed(unit)
@@ -171,7 +174,7 @@ export class Sessions {
               ? Effect.void
               : Effect.zipRight(rolledBack(begun.connection), begun.lease.release)
           ),
-          this.neverBegan<Unit, DatabaseError>(cause, options, started, (error) => error)
+          this.neverBegan<Unit, DatabaseError>(cause, watched, (error) => error)
         )
       )
     )
@@ -207,22 +210,21 @@ export class Sessions {
     const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptibleMask((restore) =>
       this.traced(options, (span) =>
         Effect.suspend(() => {
-          const started = performance.now()
-          return Effect.matchCauseEffect(this.begin(restore, options, outer), {
+          const watched = this.watch(options)
+          return Effect.matchCauseEffect(this.begin(restore, options, outer, watched), {
             onFailure: (cause): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
               this.neverBegan(
                 limit.expired !== undefined && Cause.isInterrupted(cause)
                   ? Cause.fail(this.timeoutError(options))
                   : cause,
-                options,
-                started,
+                watched,
                 fail
               ),
             onSuccess: (unit) => {
               span.attribute("sqlayer.session.id", unit.id)
               return restore(provide(effect, unit, span)).pipe(
                 Effect.exit,
-                Effect.flatMap((exit) => this.end<A, E | E2>(unit, judged(exit, limit), started, fail, restore, span)),
+                Effect.flatMap((exit) => this.end<A, E | E2>(unit, judged(exit, limit), fail, restore, span)),
                 Effect.flatMap(({ exit }) => {
                   limit.ended = exit
                   return exit
@@ -232,11 +234,16 @@ export class Sessions {
           })
         }))
     )
-    return retried(attempt, options, limit, this.settings.recorder)
+    return retried(attempt, options, limit, this.settings.tracker)
   }
 
   /** Takes a connection and begins a transaction on it. To be run uninterruptibly. */
-  private begin(restore: Restore, options: Options, outer: Unit | undefined): Effect.Effect<Unit, DatabaseError> {
+  private begin(
+    restore: Restore,
+    options: Options,
+    outer: Unit | undefined,
+    watched: Watched
+  ): Effect.Effect<Unit, DatabaseError> {
     const take = this.settings.pool.take(restore, this.holding(outer))
     return Effect.flatMap(
       take,
@@ -247,7 +254,11 @@ export class Sessions {
               Effect.zipRight(rolledBack(lease.connection), lease.release),
               Effect.failCause(cause)
             ),
-          onSuccess: () => Effect.succeed(new Unit(this, lease, options, undefined, outer))
+          onSuccess: () => {
+            const unit = new Unit(this, lease, watched, options, undefined, outer)
+            watched.id = unit.id
+            return Effect.succeed(unit)
+          }
         })
     )
   }
@@ -256,12 +267,12 @@ export class Sessions {
   private end<A, E>(
     unit: Unit,
     exit: Exit.Exit<A, E>,
-    started: number,
     fail: Fail<E>,
     restore: Restore,
     span?: Tracer.Span
   ): Effect.Effect<Outcome<A, E>> {
-    const { connection } = unit
+    const { connection, watched } = unit
+    watched.ends()
     const commits = Exit.isSuccess(exit) && !unit.isRollbackOnly
     unit.end(this.settings.dialect)
     const undone = (exit: Exit.Exit<A, E>) =>
@@ -271,8 +282,9 @@ export class Sessions {
         hooks: [...unit.undoneHooks, ...unit.rollbackHooks]
       }))
     const commit = Effect.flatMap(committed(connection, restore), (result): Effect.Effect<Outcome<A, E>> => {
+      const done: Outcome<A, E> = { exit, committed: true, hooks: [...unit.undoneHooks, ...unit.commitHooks] }
       if (Exit.isSuccess(result)) {
-        return Effect.succeed({ exit, committed: true, hooks: [...unit.undoneHooks, ...unit.commitHooks] })
+        return Effect.succeed(done)
       }
       const failed: Exit.Exit<A, E> = Exit.failCause(Cause.map(result.cause, fail))
       const unknown = Option.exists(
@@ -280,7 +292,16 @@ export class Sessions {
         ({ _tag }) => _tag === "CommitOutcomeUnknown"
       )
       return unknown
-        ? Effect.as(rolledBack(connection), { exit: failed, committed: false, hooks: unit.undoneHooks })
+        ? Effect.flatMap(fateOf(connection, restore), (fate) => {
+          switch (fate) {
+            case "committed":
+              return Effect.succeed(done)
+            case "aborted":
+              return undone(Exit.fail(fail(this.lostBeforeCommit(unit))))
+            case "unknown":
+              return Effect.as(rolledBack(connection), { exit: failed, committed: false, hooks: unit.undoneHooks })
+          }
+        })
         : undone(failed)
     })
     const finish = Effect.flatMap(
@@ -288,12 +309,11 @@ export class Sessions {
       (alone) => !commits ? undone(exit) : alone ? commit : undone(Exit.fail(fail(this.unfinished(unit))))
     )
     return Effect.flatMap(finish, (outcome) => {
-      const seconds = (performance.now() - started) / 1_000
       span?.event(outcome.committed ? "db.transaction.commit" : "db.transaction.rollback", now())
       return Effect.zipRight(
         unit.lease.release,
         Effect.zipRight(
-          this.report(unit.name, unit.id, outcome, seconds),
+          this.report(watched, outcome),
           Effect.as(runHooks(outcome.hooks, restore), outcome)
         )
       )
@@ -326,7 +346,7 @@ export class Sessions {
           if (refusal !== undefined) {
             return Effect.fail(fail(refusal))
           }
-          const unit = new Unit(this, lease, options, parent, outer)
+          const unit = new Unit(this, lease, parent.watched, options, parent, outer)
           span.attribute("sqlayer.session.id", unit.id)
           const savepoint = parent.savepoint()
           const undo = briefly(connection, connection.rollbackToSavepoint(savepoint)).pipe(
@@ -390,11 +410,21 @@ export class Sessions {
     return limited(work, options.timeout, () => fail(this.timeoutError(options)))
   }
 
+  private lostBeforeCommit(unit: Unit): DatabaseError {
+    return makeError("ConnectionLost", {
+      dialect: this.settings.dialect,
+      code: "08006",
+      reason: `the connection of the session ${unit.name} (${unit.id}) was lost before it had committed: ` +
+        "the server says that it was rolled back"
+    })
+  }
+
   private unfinished(unit: Unit): DatabaseError {
+    const around = `${called(unit.name)} (${unit.id})`
     return makeError("TransactionAborted", {
       dialect: this.settings.dialect,
       code: "25P02",
-      reason: `a session nested in ${unit.name} (${unit.id}) was still running when that ended, so it was rolled back`
+      reason: `a session nested in ${around} was still running when that ended, so it was rolled back`
     })
   }
 
@@ -402,43 +432,42 @@ export class Sessions {
     return makeError("SessionTimeout", {
       dialect: this.settings.dialect,
       code: "57014",
-      reason: `the session ${options.name ?? "session"} took longer than ${Duration.format(options.timeout ?? 0)}`
+      reason: `${called(options.name ?? unnamed)} took longer than ${Duration.format(options.timeout ?? 0)}`
     })
   }
 
   private neverBegan<A, E>(
     cause: Cause.Cause<DatabaseError>,
-    options: Options,
-    started: number,
+    watched: Watched,
     fail: Fail<E>
   ): Effect.Effect<A, E> {
     const exit: Exit.Exit<A, DatabaseError> = Exit.failCause(cause)
-    const seconds = (performance.now() - started) / 1_000
     return Effect.zipRight(
-      this.report(options.name ?? "session", "none", { exit, committed: false, hooks: [] }, seconds),
+      this.report(watched, { exit, committed: false, hooks: [] }),
       Exit.mapError(exit, fail)
     )
   }
 
-  /** Counts the session, and logs once what went wrong. */
-  private report(
-    name: string,
-    id: string,
-    outcome: Outcome<unknown, unknown>,
-    seconds: number
-  ): Effect.Effect<void> {
-    const { recorder } = this.settings
+  private watch({ name = unnamed }: Options): Watched {
+    return this.settings.tracker.opened(name)
+  }
+
+  /** Counts the session, which is over, and logs once what went wrong. */
+  private report(watched: Watched, outcome: Outcome<unknown, unknown>): Effect.Effect<void> {
+    const { tracker } = this.settings
+    const { age, id = "none", name } = watched
+    tracker.closed(watched)
     if (outcome.committed) {
-      recorder.committed(seconds)
+      tracker.committed(age)
       return Effect.void
     }
     const error = failedWith(outcome.exit)
     const level = endLevel(outcome.exit, error)
     const reason = endReason(outcome.exit, error)
-    recorder.rolledBack(seconds, reason)
+    tracker.rolledBack(age, reason)
     return Effect.annotateLogs(
       Effect.logWithLevel(level, ...endMessage(name, outcome.exit, reason, error)),
-      { session: name, sessionId: id, durationMillis: Math.round(seconds * 1_000) }
+      { session: name, sessionId: id, durationMillis: Math.round(age * 1_000) }
     )
   }
 

@@ -10,7 +10,9 @@ import { type DatabaseError, SessionClosed, toSqlError } from "../../DatabaseErr
 import type { Lease } from "../../Pool.js"
 import type { Options, Service } from "../../Session.js"
 import type { Connection } from "../driver.js"
+import type { Watched } from "../telemetry/activity.js"
 import { Gate } from "./gate.js"
+import { called, unnamed } from "./report.js"
 
 type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
 
@@ -92,6 +94,8 @@ export class Unit extends Borrowed implements Service {
     /** The database that it belongs to. */
     readonly owner: object,
     readonly lease: Lease<Connection>,
+    /** The outermost session, as operators see it. */
+    readonly watched: Watched,
     readonly options: Options,
     /** The session of the same database that it is nested in. */
     readonly parent: Unit | undefined,
@@ -99,7 +103,7 @@ export class Unit extends Borrowed implements Service {
     readonly outer: Unit | undefined
   ) {
     super(lease.connection)
-    this.name = options.name ?? "session"
+    this.name = options.name ?? unnamed
     this.depth = parent === undefined ? 0 : parent.depth + 1
     this.root = parent === undefined ? this : parent.root
   }
@@ -117,7 +121,7 @@ export class Unit extends Borrowed implements Service {
     this.ended ??= error ?? new SessionClosed({
       dialect,
       code: "25P01",
-      reason: `the session ${this.name} (${this.id}) has ended`
+      reason: `${called(this.name)} (${this.id}) has ended`
     })
   }
 

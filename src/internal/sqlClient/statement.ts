@@ -8,23 +8,38 @@ import * as Statement from "@effect/sql/Statement"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
+import * as Exit from "effect/Exit"
 import { identity } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
-import { fromSqlError } from "../../DatabaseError.js"
 import * as Telemetry from "../../Telemetry.js"
+import { currentFiber, currentSpan, fiberId, place } from "../pool/holders.js"
+import { endReason } from "../session/report.js"
+import { failedWith } from "../session/retry.js"
+import { abridged, type Tracker, type Watched } from "../telemetry/activity.js"
 
 type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
 
+/** Where a statement runs: in a session, which operators watch, or on a connection that is taken for it. */
+export interface Target extends SqlConnection.Connection {
+  readonly watched: Watched | undefined
+  /** From when on it has its connection, if not from the beginning; infinite before. By `performance.now`. */
+  readonly since?: number
+}
+
 /** What the statements of one client share. */
 export interface Environment {
-  /** The connection of the session that the context belongs to, or one that takes another for each statement. */
-  readonly connection: (context: Context.Context<never>) => SqlConnection.Connection
+  /** The session that the context belongs to, or what takes another connection for each statement. */
+  readonly connection: (context: Context.Context<never>) => Target
   readonly compiler: Statement.Compiler
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+  /** Whether spans hold the parameters of statements. */
+  readonly spanParameters: boolean
+  /** A statement that takes longer is logged. */
+  readonly slowMillis: number
   readonly transformRows: TransformRows
-  readonly recorder: Telemetry.OperationRecorder
+  readonly tracker: Tracker
   /** For those who transform statements. */
   readonly constructor_: () => Statement.Constructor
 }
@@ -79,7 +94,7 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
       Effect.makeSpanScoped(Telemetry.statementSpan, { kind: "client", captureStackTrace: false }),
       (span) =>
         this.#start<Stream.Stream<A, SqlError>, never>(span, "executeStream", false, (connection, sql, params) => {
-          const recorded = record(this.#environment.recorder, span)
+          const recorded = record(this.#environment.tracker, span, connection.watched, sql)
           const stream: Stream.Stream<A, SqlError> = connection.executeStream(
             sql,
             params,
@@ -87,8 +102,7 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
           )
           return Effect.succeed(
             stream.pipe(
-              Stream.tapError((error) => Effect.sync(() => recorded(error))),
-              Stream.ensuring(Effect.sync(() => recorded(undefined)))
+              Stream.ensuringWith((exit) => Effect.sync(() => recorded(exit)))
             )
           )
         })
@@ -132,16 +146,13 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
       { kind: "client", captureStackTrace: false },
       (span) =>
         this.#start(span, operation, withoutTransform, (connection, sql, params) => {
-          const recorded = record(this.#environment.recorder, span)
-          return Effect.matchEffect(f(connection, sql, params), {
-            onFailure: (error) => {
-              recorded(error)
-              return Effect.fail(error)
-            },
-            onSuccess: (result) => {
-              recorded(undefined)
-              return Effect.succeed(result)
-            }
+          const { slowMillis, tracker } = this.#environment
+          const started = performance.now()
+          const recorded = record(tracker, span, connection.watched, sql)
+          return Effect.onExit(f(connection, sql, params), (exit) => {
+            recorded(exit)
+            const millis = performance.now() - (connection.since ?? started)
+            return millis < slowMillis ? Effect.void : warnSlow(sql, millis, connection.watched)
           })
         })
     )
@@ -151,9 +162,9 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     span: Tracer.Span,
     operation: string,
     withoutTransform: boolean,
-    f: (connection: SqlConnection.Connection, sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<B, E>
+    f: (connection: Target, sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<B, E>
   ): Effect.Effect<B, E> {
-    const { connection, constructor_, spanAttributes } = this.#environment
+    const { connection, constructor_, spanAttributes, spanParameters } = this.#environment
     return Effect.withFiberRuntime<B, E>((fiber) => {
       const start = (statement: Statement.Statement<unknown>) => {
         const [sql, params] = statement.compile(withoutTransform)
@@ -162,6 +173,9 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
         }
         span.attribute("db.operation.name", operation)
         span.attribute("db.query.text", sql)
+        if (spanParameters && span.sampled) {
+          params.forEach((value, i) => span.attribute(`${Telemetry.queryParameter}.${i}`, shown(value)))
+        }
         return f(connection(fiber.currentContext), sql, params)
       }
       const transformer = fiber.getFiberRef(Statement.currentTransformer)
@@ -172,26 +186,45 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
   }
 }
 
-/** Says once how a statement went. */
-const record = (recorder: Telemetry.OperationRecorder, span: Tracer.Span) => {
+/** Tells operators of a statement that begins, and how it went. */
+const record = (tracker: Tracker, span: Tracer.Span, session: Watched | undefined, sql: string) => {
   const started = performance.now()
-  let done = false
-  return (error: SqlError | undefined): void => {
-    if (done) {
+  session?.runs(sql)
+  return (exit: Exit.Exit<unknown, SqlError>): void => {
+    const seconds = (performance.now() - started) / 1_000
+    session?.ran()
+    tracker.statement(sql, seconds)
+    if (Exit.isSuccess(exit)) {
+      tracker.operation(seconds)
       return
     }
-    done = true
-    const seconds = (performance.now() - started) / 1_000
-    if (error === undefined) {
-      recorder.operation(seconds, undefined)
-    } else {
-      const known = fromSqlError(error)
-      recorder.operation(seconds, known._tag)
-      span.attribute(Telemetry.errorType, known._tag)
-      span.attribute(Telemetry.responseStatusCode, known.code)
+    const error = failedWith(exit)
+    const reason = endReason(exit, error)
+    tracker.operation(seconds, reason, error?.code)
+    span.attribute(Telemetry.errorType, reason)
+    if (error !== undefined) {
+      span.attribute(Telemetry.responseStatusCode, error.code)
     }
   }
 }
+
+/** A parameter as text, for those who asked to see it. */
+const shown = (value: unknown): string =>
+  value instanceof Uint8Array
+    ? `${value.byteLength} bytes`
+    : Inspectable.toStringUnknown(value instanceof Date ? value.toJSON() : value, 0)
+
+/** Says that a statement took long, and where it was run. */
+const warnSlow = (sql: string, millis: number, session: Watched | undefined): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const fiber = currentFiber()
+    return Effect.annotateLogs(
+      Effect.logWarning(
+        `a statement took ${Math.round(millis)} ms in ${place(fiberId(fiber), currentSpan(fiber))}: ${abridged(sql)}`
+      ),
+      session === undefined ? {} : { session: session.name, sessionId: session.id }
+    )
+  })
 
 /** The `sql` of a client: @effect/sql's own, whose statements are ours. */
 export const makeConstructor = (environment: Omit<Environment, "constructor_">): Statement.Constructor => {

@@ -235,6 +235,41 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
       statement: sql
     }))
 
+  /** What breaks a foreign key now, and how often. */
+  const violations: Effect.Effect<ReadonlyMap<string, number>, DatabaseError> = Effect.map(
+    ask({
+      _tag: "Run",
+      sql: "PRAGMA foreign_key_check",
+      params: [],
+      form: "values",
+      cached: false,
+      safeIntegers: true
+    }) as Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>, DatabaseError>,
+    (rows) => {
+      const counts = new Map<string, number>()
+      for (const row of rows) {
+        const key = row.map(String).join("\0")
+        counts.set(key, (counts.get(key) ?? 0) + 1)
+      }
+      return counts
+    }
+  )
+
+  /** By `beginWithin`: what broke a foreign key then. */
+  const before = new Map<string, ReadonlyMap<string, number>>()
+
+  /** Puts back what holds for one transaction. */
+  const restored = (name: string, around: BeginOptions | undefined): Effect.Effect<void, DatabaseError> =>
+    Effect.suspend(() => {
+      const readOnly = begun?.readOnly === true && around?.readOnly !== true
+      before.delete(name)
+      begun = around ?? {}
+      return Effect.zipRight(
+        readOnly ? command("PRAGMA query_only = OFF") : Effect.void,
+        around === undefined ? command("PRAGMA defer_foreign_keys = OFF") : Effect.void
+      )
+    })
+
   const statement = <Row extends object>(
     sql: string,
     params: ReadonlyArray<unknown>,
@@ -314,6 +349,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     executeStream,
     begin: (options) => Effect.asVoid(ask({ _tag: "Begin", readOnly: options.readOnly === true }, {}, options)),
     commit: Effect.asVoid(ask({ _tag: "Commit" })),
+    fate: undefined,
     rollback: turn(
       Effect.suspend(() =>
         closed || (begun === undefined && !inTransaction) ? Effect.void : Effect.asVoid(exchange({ _tag: "Rollback" }))
@@ -323,6 +359,37 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     releaseSavepoint: (name) => command(`RELEASE ${identifier(name)}`),
     rollbackToSavepoint: (name) =>
       Effect.zipRight(command(`ROLLBACK TO ${identifier(name)}`), command(`RELEASE ${identifier(name)}`)),
+    beginWithin: (name, options) =>
+      Effect.gen(function*() {
+        yield* command(`SAVEPOINT ${identifier(name)}`)
+        before.set(name, yield* violations)
+        if (options.readOnly === true) {
+          yield* command("PRAGMA query_only = ON")
+        }
+        begun = options
+      }),
+    // SQLite checks what is deferred at the end of the whole transaction only, and does not count for others what is left.
+    commitWithin: (name, around) =>
+      Effect.gen(function*() {
+        const known = before.get(name)
+        for (const [key, count] of yield* violations) {
+          if (count > (known?.get(key) ?? 0)) {
+            return yield* Effect.fail(fromSqlite(
+              { message: "FOREIGN KEY constraint failed", code: "SQLITE_CONSTRAINT_FOREIGNKEY" },
+              { phase: "commit", description }
+            ))
+          }
+        }
+        yield* command(`RELEASE ${identifier(name)}`)
+        yield* restored(name, around)
+      }),
+    rollbackWithin: (name, around) =>
+      Effect.gen(function*() {
+        yield* command(`ROLLBACK TO ${identifier(name)}`)
+        yield* command(`RELEASE ${identifier(name)}`)
+        yield* restored(name, around)
+      }),
+    failStatement: Effect.void,
     ping: command("SELECT 1"),
     reset: Effect.asVoid(ask({ _tag: "Reset" })),
     close: Effect.suspend(() => {

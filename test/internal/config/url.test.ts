@@ -170,6 +170,8 @@ describe("PostgreSQL URLs", () => {
     }],
     ["postgres://app@h/db?sslcert=c.pem&sslkey=k.pem", { sslCert: "c.pem", sslKey: "k.pem" }],
     ["postgres://app@h/db?ssl=true", { sslMode: "require" }],
+    ["postgres://app@h/db?ssl=verify-full", { sslMode: "verify-full" }],
+    ["postgres://app@h/db?ssl=disable", { sslMode: "disable" }],
     ["postgres://app@h/db?ssl=true&sslmode=verify-full", { sslMode: "verify-full" }],
     ["postgres://app@h/db?application_name=my+app%20x", { applicationName: "my+app x" }],
     ["postgres://app@h/db?application_name=", {}],
@@ -229,7 +231,10 @@ describe("PostgreSQL URLs", () => {
       "postgres://h/db?sslmode=on",
       "parameter sslmode to be one of disable, allow, prefer, require, verify-ca, verify-full"
     ],
-    ["postgres://h/db?ssl=1", "parameter ssl to be true"],
+    [
+      "postgres://h/db?ssl=1",
+      "parameter sslmode to be one of disable, allow, prefer, require, verify-ca, verify-full"
+    ],
     ["postgres://h/db?target_session_attrs=master", "parameter target_session_attrs to be one of any, read-write"],
     ["postgres://h/db?connect_timeout=0", "parameter connect_timeout to be a duration"],
     ["mysql://app:pw@h/db", "postgres:, postgresql:, sqlite: or file:, or :memory:"],
@@ -242,7 +247,7 @@ describe("PostgreSQL URLs", () => {
   })
 
   it("everything wrong with a URL is reported at once", () => {
-    assert.strictEqual(refusal("postgres://a%:p%@h:x/d%?foo=1&sslmode=on&ssl=2").length, 7)
+    assert.strictEqual(refusal("postgres://a%:p%@h:x/d%?foo=1&sslmode=on").length, 6)
   })
 
   it.each<readonly [url: string, shown: string]>([

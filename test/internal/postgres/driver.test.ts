@@ -22,12 +22,23 @@ describe("postgres driver", () => {
     assert.deepStrictEqual(made.spanAttributes, [
       ["service.name", "x"],
       ["db.system.name", "postgresql"],
-      ["db.namespace", "app"],
-      ["server.address", "db.example"],
-      ["server.port", 5433]
+      ["db.namespace", "app"]
     ])
     assert.deepStrictEqual({ size: made.pool.size, maxOverflow: made.pool.maxOverflow }, { size: 5, maxOverflow: 10 })
     assert.notInclude(Util.inspect(made, { depth: null, showHidden: true }), "hunter2secret")
+  })
+
+  it("says where the one server is that it leads to, and nothing where there are several", () => {
+    const serverOf = (...hosts: ReadonlyArray<{ readonly host: string; readonly port: number }>) =>
+      driver("postgres://someone@db.example/app", { target: { hosts: hosts as never } }).spanAttributes.filter((
+        [key]
+      ) => key.startsWith("server."))
+    const tcp = { host: "db.example", port: 5433 }
+    assert.deepStrictEqual(serverOf(tcp), [["server.address", "db.example"], ["server.port", 5433]])
+    assert.deepStrictEqual(serverOf({ host: "/run/postgresql", port: 5432 }), [
+      ["server.address", "/run/postgresql/.s.PGSQL.5432"]
+    ])
+    assert.deepStrictEqual(serverOf(tcp, { host: "db2.example", port: 5433 }), [])
   })
 
   it.scoped("knows the server", () =>

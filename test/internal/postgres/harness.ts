@@ -27,10 +27,12 @@ export const settings: Settings = {
   idleInTransactionTimeout: undefined,
   shutdownTimeout: Duration.seconds(10),
   healthTimeout: Duration.seconds(2),
+  slowStatement: Duration.seconds(1),
   transformQueryNames: undefined,
   transformResultNames: undefined,
   transformJson: true,
-  spanAttributes: {}
+  spanAttributes: {},
+  spanParameters: false
 }
 
 export const target = (url: string, overrides: Partial<PostgresTarget> = {}): PostgresTarget => {

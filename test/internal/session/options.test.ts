@@ -7,7 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as Database from "../../../src/Database.js"
 import { type DatabaseError, DeadlockDetected, SerializationFailure } from "../../../src/DatabaseError.js"
-import { forEachDialect, postgres, sqliteFile } from "../../support/dialects.js"
+import { forEachDialect, make, postgres, sqliteFile } from "../../support/dialects.js"
 import { assertIdle, createTables, failure, insert, live, logged, numbers, open, timed } from "./harness.js"
 
 const serializationFailure = new SerializationFailure({ dialect: "postgres", code: "40001", reason: "made up" })
@@ -46,6 +46,19 @@ forEachDialect((_, __, dialect) =>
         }
         assert.deepStrictEqual(yield* numbers(db), kept.sort((left, right) => left - right), `seed ${seed}`)
         yield* assertIdle(db)
+      }))
+
+    live("a timeout of zero is no limit, of the database as of a session", () =>
+      Effect.gen(function*() {
+        const none = { statementTimeout: 0, lockTimeout: 0 }
+        const slow = (db: Database.Service) =>
+          db.sql`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000)
+            SELECT count(*) AS count FROM n`
+        const unlimited = yield* make(dialect, none)
+        assert.strictEqual(Number((yield* slow(unlimited))[0].count), 300_000)
+        const limited = yield* make(dialect, { statementTimeout: 1, lockTimeout: 1 })
+        assert.strictEqual((yield* failure(slow(limited)))._tag, "StatementTimeout")
+        assert.strictEqual(Number((yield* limited.session(slow(limited), none))[0].count), 300_000)
       }))
 
     live("retry runs the whole session again after a retryable error, five times at most", () =>

@@ -39,10 +39,12 @@ const settings: Omit<DatabaseConfig.Settings, "target"> = {
   idleInTransactionTimeout: undefined,
   shutdownTimeout: Duration.seconds(10),
   healthTimeout: Duration.seconds(2),
+  slowStatement: Duration.seconds(1),
   transformQueryNames: undefined,
   transformResultNames: undefined,
   transformJson: false,
-  spanAttributes: {}
+  spanAttributes: {},
+  spanParameters: false
 }
 
 /** A driver of a file. */

@@ -1,0 +1,316 @@
+/**
+ * The script of the page: asks for the figures once a second while somebody looks, and shows them. Names and statements
+ * are not to be trusted: they reach the page as text alone, which the page's policy on trusted types enforces.
+ *
+ * @import { Data, Sample, Session } from "../data.js"
+ * @import { StatementFigures } from "../../../../Telemetry.js"
+ */
+import { byId, clock, duration, element, rate, say, whole } from "./dom.js"
+import { Plot } from "./plot.js"
+import { clipped, rowsOf, tally } from "./rows.js"
+
+/** How long the application may take to answer, and how long to leave it alone when it did not, in milliseconds. */
+const patience = 8_000
+const pause = 3_000
+
+/**
+ * How much a count grew, a second.
+ *
+ * @type {(count: "committed" | "rolledBack" | "retried", sample: Sample, before: Sample | undefined) => number | undefined}
+ */
+const growth = (count, sample, before) =>
+  before === undefined || sample.time <= before.time
+    ? undefined
+    : (sample[count] - before[count]) / (sample.time - before.time) * 1_000
+
+const quantiles = ["p50", "p95", "p99"]
+
+const plots = [
+  new Plot({
+    id: "connections",
+    series: ["In use", "Idle", "Waiting"],
+    format: whole,
+    steps: true,
+    values: ({ idle, used, waiting }) => [used, idle, waiting],
+    limit: ({ pool }) => pool.maximum,
+    none: "No figures yet."
+  }),
+  new Plot({
+    id: "sessions-rate",
+    series: ["Committed", "Rolled back", "Retried"],
+    format: rate,
+    steps: false,
+    values: (sample, before) => [
+      growth("committed", sample, before),
+      growth("rolledBack", sample, before),
+      growth("retried", sample, before)
+    ],
+    none: "No figures yet."
+  }),
+  new Plot({
+    id: "wait",
+    series: quantiles,
+    format: duration,
+    steps: false,
+    values: ({ wait }) => wait ?? [],
+    none: "Nobody has asked for a connection."
+  }),
+  new Plot({
+    id: "use",
+    series: quantiles,
+    format: duration,
+    steps: false,
+    values: ({ use }) => use ?? [],
+    none: "No connection was used."
+  })
+]
+
+const awaited = {
+  waiting: "a connection",
+  idle: "the application; no statement runs",
+  statement: "a statement",
+  ending: "its commit or rollback"
+}
+
+const showSessions = rowsOf("sessions", "No session is open.", () => {
+  const name = element("span")
+  const id = element("small")
+  const age = element("td", { class: "number" })
+  const what = element("span")
+  const statement = clipped()
+  const row = element("tr", {}, [
+    element("th", { scope: "row" }, [name, id]),
+    age,
+    element("td", {}, [what, statement.node])
+  ])
+  return {
+    row,
+    /** @type {(session: Session) => void} */
+    update: (session) => {
+      say(name, session.name)
+      say(id, session.id ?? "")
+      say(age, duration(session.age))
+      say(what, awaited[session.state])
+      statement.update(session.statement ?? "")
+    }
+  }
+})
+
+/** @type {Readonly<Record<string, (figures: StatementFigures) => number>>} */
+const orders = {
+  longest: ({ longest }) => longest,
+  mean: ({ count, total }) => total / count,
+  total: ({ total }) => total,
+  count: ({ count }) => count
+}
+let order = "longest"
+let descending = true
+
+const showStatements = rowsOf("statements", "No statement has run.", () => {
+  const text = clipped()
+  const cells = Object.keys(orders).map(() => element("td", { class: "number" }))
+  const row = element("tr", {}, [element("th", { scope: "row" }, [text.node]), ...cells])
+  return {
+    row,
+    /** @type {(figures: StatementFigures) => void} */
+    update: (figures) => {
+      text.update(figures.text)
+      Object.entries(orders).forEach(([key, of], index) =>
+        say(cells[index], key === "count" ? whole(of(figures)) : duration(of(figures)))
+      )
+    }
+  }
+})
+
+/** @type {(counts: Readonly<Record<string, number>>) => ReadonlyArray<readonly [string, string]>} */
+const mostFirst = (counts) =>
+  Object.entries(counts).sort(([, one], [, other]) => other - one).map(([name, count]) => [name, whole(count)])
+
+const showErrors = tally("errors", "No statement has failed.")
+const showRolledBack = tally("rolled-back", "Every session has committed.")
+const showRetried = tally("retried", "No session was run again.")
+const showPool = tally("pool", "No figures.")
+
+/** The figures of which everything on the page is made. */
+const latest = {
+  /** @type {Data | undefined} */
+  data: undefined,
+  /** @type {ReadonlyArray<Sample>} */
+  samples: []
+}
+
+/** @type {(id: string, figure: string, unit?: string) => void} */
+const showFigure = (id, figure, unit) => {
+  const node = byId(id)
+  if (unit === undefined) {
+    say(node, figure)
+  } else if (node.textContent !== `${figure} ${unit}`) {
+    node.replaceChildren(`${figure} `, element("small", {}, [unit]))
+  }
+}
+
+/** @type {(data: Data, samples: ReadonlyArray<Sample>) => void} */
+const showNow = ({ pool }, samples) => {
+  const sample = samples[samples.length - 1]
+  const before = samples[samples.length - 2]
+  showFigure("now-used", whole(pool.used), `of ${whole(pool.maximum)}`)
+  showFigure("now-idle", whole(pool.idle))
+  showFigure("now-waiting", whole(pool.waiting))
+  byId("now-waiting").dataset.state = pool.waiting > 0 ? "bad" : ""
+  showFigure("now-wait", sample?.wait === undefined ? "–" : duration(sample.wait[1]))
+  showFigure("now-use", sample?.use === undefined ? "–" : duration(sample.use[1]))
+  for (const [id, count] of /** @type {const} */ ([
+    ["now-committed", "committed"],
+    ["now-rolled-back", "rolledBack"],
+    ["now-retried", "retried"]
+  ])) {
+    const value = sample === undefined ? undefined : growth(count, sample, before)
+    showFigure(id, value === undefined ? "–" : rate(value), value === undefined ? undefined : "/s")
+  }
+}
+
+/** @type {(data: Data) => void} */
+const showHealth = ({ dialect, health }) => {
+  byId("health").dataset.state = health === undefined ? "unknown" : health.healthy ? "good" : "bad"
+  say(byId("health-state"), health === undefined ? "Not checked yet" : health.healthy ? "Answers" : "Does not answer")
+  say(
+    byId("health-detail"),
+    health === undefined
+      ? ""
+      : `${health.healthy ? `in ${duration(health.latency)}` : health.error ?? ""} (${clock(health.checked)})`
+  )
+  const known = health?.version === undefined ? [] : [health.version, health.role ?? ""]
+  say(byId("about"), [dialect, ...known].join(" · "))
+  document.title = health?.healthy === false ? "✕ Database does not answer" : "Database"
+}
+
+/** @type {(data: Data) => void} */
+const showTables = ({ errors, pool, retried, rolledBack, sessionCount, sessions, statements }) => {
+  const more = sessionCount > sessions.length ? `, the oldest ${whole(sessions.length)} are shown` : ""
+  say(byId("sessions-count"), `${whole(sessionCount)}${more}`)
+  // One that waits has no id; the oldest comes first, so it is known by its place.
+  showSessions(sessions.map((session, index) => [session.id ?? `waiting ${index}`, session]))
+  const value = orders[order]
+  const sign = descending ? -1 : 1
+  showStatements(
+    statements.toSorted((one, other) => sign * (value(one) - value(other))).map((figures) => [figures.text, figures])
+  )
+  showErrors(mostFirst(errors))
+  showRolledBack(mostFirst(rolledBack))
+  showRetried(mostFirst(retried))
+  showPool([
+    ["Connections opened", whole(pool.created)],
+    ["Attempts that failed", whole(pool.connectFailures)],
+    ...Object.entries(pool.closed).filter(([, count]) => count > 0).map(([reason, count]) =>
+      /** @type {const} */ ([`Closed: ${reason}`, whole(count)])
+    ),
+    ["Connections handed out", whole(pool.checkouts)],
+    ["Waits that ran out", whole(pool.timeouts)]
+  ])
+}
+
+const show = () => {
+  const { data, samples } = latest
+  if (data !== undefined) {
+    showNow(data, samples)
+    showHealth(data)
+    plots.forEach((plot) => plot.show(data, samples))
+    showTables(data)
+  }
+}
+
+/** @type {(state: "loading" | "live" | "paused" | "lost", text: string) => void} */
+const showStatus = (state, text) => {
+  byId("status").dataset.state = state
+  say(byId("status"), text)
+}
+
+/**
+ * Asks for the figures; gives the reason when there are none.
+ *
+ * @returns {Promise<string | undefined>}
+ */
+const ask = async () => {
+  const cursor = encodeURIComponent(latest.data?.history.cursor ?? "")
+  const response = await fetch(`?data=${cursor}`, {
+    cache: "no-store",
+    redirect: "manual",
+    signal: AbortSignal.timeout(patience)
+  })
+  if (response.type === "opaqueredirect" || response.status === 401 || response.status === 403) {
+    return "The application no longer lets you in: load the page again."
+  }
+  if (!response.ok) {
+    return `The application answers with ${response.status}.`
+  }
+  /** @type {Data} */
+  const data = await response.json()
+  const { complete, samples } = data.history
+  latest.samples = (complete ? samples : [...latest.samples, ...samples]).slice(-data.kept)
+  latest.data = data
+  return undefined
+}
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer
+let isAsking = false
+let isPaused = false
+
+/** @type {(refusal: string | undefined) => void} */
+const showAnswer = (refusal) => {
+  if (isPaused) {
+    return
+  }
+  if (refusal === undefined) {
+    show()
+    showStatus("live", "Live")
+  } else {
+    byId("health").dataset.state = "unknown"
+    say(byId("health-state"), "Not known")
+    showStatus("lost", latest.data === undefined ? refusal : `${refusal} Figures of ${clock(latest.data.time)}.`)
+  }
+}
+
+/** Asks and shows, again and again, while the page is seen and not paused. */
+const poll = async () => {
+  clearTimeout(timer)
+  if (isAsking || isPaused || document.hidden) {
+    return
+  }
+  isAsking = true
+  let wait = pause
+  try {
+    const refusal = await ask()
+    if (refusal === undefined) {
+      wait = (latest.data?.interval ?? 1) * 1_000
+    }
+    showAnswer(refusal)
+  } catch {
+    showAnswer("The application does not answer.")
+  }
+  isAsking = false
+  timer = setTimeout(poll, wait)
+}
+
+byId("pause").addEventListener("click", () => {
+  isPaused = !isPaused
+  byId("pause").setAttribute("aria-pressed", String(isPaused))
+  if (isPaused) {
+    showStatus("paused", latest.data === undefined ? "Paused" : `Paused at ${clock(latest.data.time)}`)
+  }
+  void poll()
+})
+
+document.querySelectorAll("[data-sort]").forEach((button) =>
+  button.addEventListener("click", () => {
+    const key = button.getAttribute("data-sort") ?? order
+    descending = key === order ? !descending : true
+    order = key
+    document.querySelectorAll("[aria-sort]").forEach((header) => header.setAttribute("aria-sort", "none"))
+    button.closest("th")?.setAttribute("aria-sort", descending ? "descending" : "ascending")
+    show()
+  })
+)
+
+document.addEventListener("visibilitychange", poll)
+void poll()

@@ -1,0 +1,119 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { vi } from "vitest"
+import * as Database from "../src/Database.js"
+import * as Migrations from "../src/Migrations.js"
+import { directory, type Ended, run, start } from "./internal/cli/process.js"
+import { dialects } from "./support/dialects.js"
+import { eventually } from "./support/eventually.js"
+
+// Processes take their time to start where others compete for it.
+vi.setConfig({ testTimeout: 60_000 })
+
+const answerOf = ({ stderr, stdout }: Ended) => {
+  assert.notStrictEqual(stdout, "", stderr)
+  return JSON.parse(stdout) as {
+    readonly ok: boolean
+    readonly applied: ReadonlyArray<{ readonly id: number; readonly name: string; readonly millis: number }>
+    readonly error: { readonly tag: string; readonly message: string } | null
+  }
+}
+
+const counting = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000000)"
+
+const slow = { postgres: "SELECT pg_sleep(60)", sqlite: `${counting} SELECT i FROM n` }
+
+/** The same without a place where it could be told to stop. */
+const unstoppable = { postgres: slow.postgres, sqlite: `${counting} SELECT count(*) FROM n` }
+
+// A database in memory has no second process.
+for (const { dialect, name, url: freshUrl } of dialects.filter(({ name }) => name !== "sqlite :memory:")) {
+  describe(`Processes that migrate one database of ${name}`, () => {
+    it.live("apply each migration once, however many start at the same time", () =>
+      Effect.gen(function*() {
+        const url = yield* freshUrl
+        const migrations = yield* directory(Object.fromEntries([
+          ["0001_count.sql", "CREATE TABLE times (migration integer)"],
+          ...[2, 3, 4, 5, 6, 7, 8].map((n) => [`000${n}_step.sql`, `INSERT INTO times VALUES (${n})`])
+        ]))
+        const ended = yield* Effect.forEach(
+          [1, 2, 3, 4],
+          () => run(["migrate", "--json", "--migrations", migrations], { DATABASE_URL: url }),
+          { concurrency: "unbounded" }
+        )
+        assert.deepStrictEqual(ended.map(({ code }) => code), [0, 0, 0, 0], ended.map(({ stderr }) => stderr).join())
+        const ids = ended.flatMap((each) => answerOf(each).applied.map(({ id }) => id))
+        assert.deepStrictEqual(ids.sort((a, b) => a - b), [1, 2, 3, 4, 5, 6, 7, 8])
+        const database = yield* Database.make({ environment: "test", url })
+        assert.deepStrictEqual(
+          yield* database.sql`SELECT migration FROM times ORDER BY 1`.values,
+          [[2], [3], [4], [5], [6], [7], [8]]
+        )
+      }).pipe(Effect.scoped))
+
+    it.live("leave no lock and nothing half done when they are killed", () =>
+      Effect.gen(function*() {
+        const url = yield* freshUrl
+        const migrations = yield* directory({
+          "0001_first.sql": "CREATE TABLE first (id integer)",
+          "0002_half.sql": `CREATE TABLE half (id integer); ${unstoppable[dialect]}`
+        })
+        const environment = { DATABASE_URL: url, DATABASE_MIGRATIONS: migrations }
+        const database = yield* Database.make({ environment: "test", url, lockTimeout: "100 millis" })
+        const status = Effect.provideService(
+          Migrations.status({ loader: Migrations.fromDirectory(migrations) }),
+          Database.Database,
+          database
+        )
+        const first = yield* start(["migrate"], environment)
+        yield* eventually(Effect.map(status, ({ applied }) => applied.length === 1), { timeout: "25 seconds" })
+        yield* Effect.sleep("300 millis")
+        yield* first.signal("SIGKILL")
+        yield* first.ended
+        assert.deepStrictEqual((yield* status).pending, [{ id: 2, name: "half" }])
+        const again = yield* Effect.flip(
+          Effect.provideService(
+            Migrations.run({
+              loader: Migrations.fromRecord({
+                "1_first": Effect.void,
+                "2_half": "CREATE TABLE half (id integer); SELECT nothing"
+              }),
+              lockTimeout: "20 seconds"
+            }),
+            Database.Database,
+            database
+          )
+        )
+        // It got as far as the statement that is wrong, so the table was not there and nobody held the lock.
+        assert.match(again.message, /^migration 2_half failed on line 1: InvalidStatement: /)
+      }).pipe(Effect.scoped))
+
+    it.live("roll back and say so when they are interrupted", () =>
+      Effect.gen(function*() {
+        const url = yield* freshUrl
+        const migrations = yield* directory({
+          "0001_first.sql": "CREATE TABLE first (id integer)",
+          "0002_half.sql": `CREATE TABLE half (id integer); ${slow[dialect]}`
+        })
+        const database = yield* Database.make({ environment: "test", url })
+        const status = Effect.provideService(
+          Migrations.status({ loader: Migrations.fromDirectory(migrations) }),
+          Database.Database,
+          database
+        )
+        const first = yield* start(["migrate", "--json", "--migrations", migrations], { DATABASE_URL: url })
+        yield* eventually(Effect.map(status, ({ applied }) => applied.length === 1), { timeout: "25 seconds" })
+        yield* Effect.sleep("300 millis")
+        yield* first.signal("SIGINT")
+        const ended = yield* first.ended
+        assert.strictEqual(ended.code, 130)
+        const answer = answerOf(ended)
+        assert.deepStrictEqual(answer.applied.map(({ id }) => id), [1])
+        assert.deepInclude(answer, {
+          ok: false,
+          error: { tag: "Interrupted", message: "interrupted: what was under way is rolled back" }
+        })
+        assert.deepStrictEqual((yield* status).pending, [{ id: 2, name: "half" }])
+      }).pipe(Effect.scoped))
+  })
+}
