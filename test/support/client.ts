@@ -1,6 +1,7 @@
 /**
  * A plain `pg` client that never lingers.
  */
+import * as Effect from "effect/Effect"
 import * as Pg from "pg"
 
 /** Closes the socket without a word. */
@@ -35,3 +36,20 @@ export const withClient = async <A>(
     signal?.removeEventListener("abort", abort)
   }
 }
+
+/**
+ * One query on a connection of its own through a plain `pg` client, to look at things from outside. What goes wrong is
+ * a defect. Interrupting it drops the connection.
+ */
+export const query = (
+  url: string,
+  sql: string,
+  params?: ReadonlyArray<unknown>
+): Effect.Effect<ReadonlyArray<any>> =>
+  Effect.promise((signal) =>
+    withClient({ connectionString: url }, async (client) => {
+      // Without parameters it may be several statements; the rows are those of the last one.
+      const result: Pg.QueryResult | Array<Pg.QueryResult> = await client.query(sql, params && [...params])
+      return Array.isArray(result) ? result[result.length - 1]?.rows ?? [] : result.rows
+    }, signal)
+  )

@@ -77,7 +77,12 @@ export const driverContract = (name: string, dialect: Dialect): void => {
   }
 
   const connect = (driver: Driver, lost: Array<DatabaseError>) =>
-    Effect.acquireRelease(driver.connect((error) => lost.push(error)), (connection) => connection.close)
+    Effect.uninterruptibleMask((restore) =>
+      Effect.tap(
+        driver.connect((error) => lost.push(error), restore),
+        (connection) => Effect.addFinalizer(() => connection.close)
+      )
+    )
 
   const setup: Effect.Effect<Setup, DatabaseError | SqlError, Scope.Scope> = Effect.gen(function*() {
     const driver = yield* dialect.driver

@@ -2,7 +2,7 @@
  * What the server says of its clients.
  */
 import * as Effect from "effect/Effect"
-import { query } from "./postgres.js"
+import { query } from "./client.js"
 
 /** Numbers of connections. */
 export interface Connections {

@@ -299,7 +299,7 @@ const classifyClient = (error: unknown): ClientFailure | undefined => {
     const known = bySystemCode[code]
     if (known !== undefined) {
       // A socket's file may come yet; a certificate's does not.
-      const isFile = Predicate.hasProperty(error, "syscall") && (error.syscall === "open" || error.syscall === "read")
+      const isFile = Predicate.hasProperty(error, "syscall") && error.syscall === "open"
       return connection(`${known[0]} (${text})`, known[1] && !isFile)
     }
     if (isTlsCode(code)) {

@@ -74,9 +74,11 @@ export const connected = (
 ): Effect.Effect<Connected, DatabaseError, Scope.Scope> => {
   const losses: Array<DatabaseError> = []
   return Effect.map(
-    Effect.acquireRelease(
-      Effect.interruptible(driver(url, overrides).connect((error) => losses.push(error))),
-      (connection) => Effect.sync(() => connection.destroy())
+    Effect.uninterruptibleMask((restore) =>
+      Effect.tap(
+        driver(url, overrides).connect((error) => losses.push(error), restore),
+        (connection) => Effect.addFinalizer(() => Effect.sync(() => connection.destroy()))
+      )
     ),
     (connection) => ({ connection, losses })
   )
@@ -98,9 +100,8 @@ export const client = (
   overrides: Overrides = {}
 ): Effect.Effect<Context.Context<SqlClient.SqlClient>, never, Scope.Scope> => {
   const made = driver(url, overrides)
-  const acquire = Effect.acquireRelease(
-    made.connect(() => undefined),
-    (each) => each.close
+  const acquire = Effect.uninterruptibleMask((restore) =>
+    Effect.tap(made.connect(() => undefined, restore), (each) => Effect.addFinalizer(() => each.close))
   )
   return SqlClient.make({
     acquirer: Effect.mapError(acquire, toSqlError),

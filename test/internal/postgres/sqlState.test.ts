@@ -511,6 +511,8 @@ describe("the client's own errors", () => {
     }
     // The file of a certificate that is not there, other than that of a socket, does not come by itself.
     assert.isFalse(transience(system("ENOENT", { syscall: "open" })))
+    // Reset after it was accepted, as by a balancer whose server is away.
+    assert.isTrue(transience(system("ECONNRESET", { syscall: "read" })))
   })
 
   it("of several addresses pass if one of them does, and say all", () => {

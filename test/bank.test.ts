@@ -1,0 +1,34 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Bank from "./support/bank.js"
+import * as BankFile from "./support/bankFile.js"
+import { server } from "./support/postgres.js"
+
+describe("the bank", () => {
+  it.scopedLive("on PostgreSQL keeps its books while everything goes wrong", () =>
+    Effect.gen(function*() {
+      const own = yield* server(Bank.serverOptions)
+      const { longest, problems, recoveries, seed, struck, told } = yield* Bank.run(own, { millis: 18_000 })
+      const message = `TEST_SEED=${seed} repeats it`
+      assert.deepStrictEqual(problems, [], message)
+      assert.isAbove(told.acknowledged, 10, message)
+      assert.isAbove(told.interrupted, 10, message)
+      assert.isAbove(Object.keys(struck).length, 8, message)
+      // Two seconds for the health, and well under one for the others, where the machine has time for it.
+      assert.isBelow(Math.max(0, ...recoveries), 4_000, message)
+      assert.isBelow(longest.interruption, 3_000, message)
+      assert.isBelow(longest.excess, 3_000, message)
+      assert.isBelow(longest.health, 4_000, message)
+    }), 90_000)
+
+  it.live("on SQLite keeps its books while its processes are killed", () =>
+    Effect.gen(function*() {
+      const { killed, problems, seed, told } = yield* Effect.promise(() =>
+        BankFile.run({ millis: 10_000, processes: 3 })
+      )
+      const message = `TEST_SEED=${seed} repeats it`
+      assert.deepStrictEqual(problems, [], message)
+      assert.isAbove(told.acknowledged, 10, message)
+      assert.isAbove(killed, 0, message)
+    }), 90_000)
+})

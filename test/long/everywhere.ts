@@ -1,0 +1,86 @@
+/**
+ * Programs interrupted at all of their points: `everywhere.ts [--dialect "sqlite file"] [--program nested]
+ * [--points 100] [--seed 1]`. Without `--points` all of them. Ends with 1 when something was wrong.
+ */
+import * as Effect from "effect/Effect"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { parseArgs } from "node:util"
+import { query } from "../support/client.js"
+import type { Dialect } from "../support/dialects.js"
+import { applicable, everywhere } from "../support/everywhere.js"
+import { prepare } from "../support/installation.js"
+import { makeKeeper } from "../support/keeper.js"
+import { programs } from "../support/programs.js"
+import { newSeed } from "../support/random.js"
+import { serverFrom } from "../support/server.js"
+
+const { values } = parseArgs({
+  options: {
+    dialect: { type: "string", default: "" },
+    program: { type: "string", default: "" },
+    points: { type: "string", default: "Infinity" },
+    seed: { type: "string" }
+  }
+})
+
+const seed = newSeed(values.seed)
+const points = Number(values.points)
+let wrong = 0
+
+const temporary = Effect.acquireRelease(
+  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-"))),
+  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+)
+
+const postgres = Effect.gen(function*() {
+  const installation = prepare()
+  yield* Effect.acquireRelease(
+    Effect.sync(() => makeKeeper(installation.root)),
+    (keeper) => Effect.promise(keeper.end)
+  )
+  const server = yield* serverFrom(() => installation, { config: { fsync: "off" } })
+  let databases = 0
+  const url = Effect.suspend(() => {
+    const name = `everywhere_${++databases}`
+    return Effect.map(query(server.url, `CREATE DATABASE ${name}`), () => {
+      const parsed = new URL(server.url)
+      parsed.pathname = `/${name}`
+      return parsed.toString()
+    })
+  })
+  return { name: "postgres", dialect: "postgres", url, single: false } satisfies Dialect
+})
+
+const file: Dialect = {
+  name: "sqlite file",
+  dialect: "sqlite",
+  url: Effect.map(temporary, (path) => `sqlite:///${Path.join(path, "test.db")}`),
+  single: true
+}
+const memory: Dialect = { name: "sqlite :memory:", dialect: "sqlite", url: Effect.succeed(":memory:"), single: true }
+
+await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
+  const wanted = (name: string) => name.includes(values.dialect)
+  const dialects = [
+    ...(wanted("postgres") ? [yield* postgres] : []),
+    ...[file, memory].filter(({ name }) => wanted(name))
+  ]
+  for (const dialect of dialects) {
+    for (const program of programs) {
+      if (applicable(program, dialect) && program.name.includes(values.program)) {
+        const started = performance.now()
+        const { problems, ...figures } = yield* Effect.scoped(everywhere(dialect, program, { seed, points }))
+        const seconds = ((performance.now() - started) / 1_000).toFixed(1)
+        process.stdout.write(`${dialect.name}: ${program.name}: ${seconds} s, ${JSON.stringify(figures)}\n`)
+        for (const problem of problems) {
+          wrong++
+          process.stdout.write(`${problem}\n`)
+        }
+      }
+    }
+  }
+})))
+process.stdout.write(`seed ${seed}: ${wrong === 0 ? "nothing was left behind" : `${wrong} problems`}\n`)
+process.exitCode = wrong === 0 ? 0 : 1

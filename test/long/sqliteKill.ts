@@ -1,0 +1,17 @@
+/**
+ * Kills processes in the middle of their commits to a SQLite file, for as many rounds as it is told:
+ *
+ *     node --import tsx test/long/sqliteKill.ts [rounds] [seed]
+ */
+import * as Effect from "effect/Effect"
+import { killed } from "../internal/sqlite/killed.js"
+
+const [, , rounds = "200", seed = String(Date.now() % 1_000_000)] = process.argv
+
+console.log(`${rounds} rounds, seed ${seed}`)
+const result = await Effect.runPromise(Effect.scoped(killed({
+  rounds: Number(rounds),
+  seed: Number(seed),
+  onRound: (round, acknowledged) => console.log(`round ${round}: ${acknowledged} sessions are there, and all whole`)
+})))
+console.log(result)
