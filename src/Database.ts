@@ -20,16 +20,17 @@ import * as DatabaseConfig from "./DatabaseConfig.js"
 import * as DatabaseError from "./DatabaseError.js"
 import * as Health from "./Health.js"
 import { opened } from "./internal/database/opened.js"
-import { type Connection, type Driver, Interceptor } from "./internal/driver.js"
+import { type Connection, type Driver, Interceptor, type Readers } from "./internal/driver.js"
 import { make as makeError } from "./internal/failure.js"
 import * as Postgres from "./internal/postgres/driver.js"
 import { Sessions } from "./internal/session/sessions.js"
 import * as Client from "./internal/sqlClient.js"
 import * as Sqlite from "./internal/sqlite/driver.js"
 import { Tracker } from "./internal/telemetry/activity.js"
+import * as Recorders from "./internal/telemetry/recorders.js"
 import * as Pool from "./Pool.js"
 import type * as Session from "./Session.js"
-import * as Telemetry from "./Telemetry.js"
+import type * as Telemetry from "./Telemetry.js"
 
 /**
  * A database that is open.
@@ -116,6 +117,28 @@ const connected = (
   )
 }
 
+const poolOf = (
+  settings: DatabaseConfig.Settings,
+  name: string,
+  { dialect }: Driver,
+  { connect, pool }: Readers
+): Effect.Effect<Pool.Pool<Connection>, never, Scope.Scope> =>
+  Pool.make({
+    name,
+    dialect,
+    size: pool.size,
+    maxOverflow: pool.maxOverflow,
+    timeout: settings.poolTimeout,
+    recycle: pool.recycle,
+    shutdownTimeout: settings.shutdownTimeout,
+    connect,
+    status: (connection) => connection.status(),
+    ping: (connection) => connection.ping,
+    reset: (connection) => connection.reset,
+    close: (connection) => connection.close,
+    destroy: (connection) => connection.destroy()
+  })
+
 const open = (
   settings: DatabaseConfig.Settings,
   own = driverOf(settings)
@@ -123,26 +146,20 @@ const open = (
   Effect.gen(function*() {
     const driver = yield* intercepted(own)
     const { dialect } = driver
-    const pool = yield* Pool.make({
-      name: settings.name,
-      dialect,
-      size: driver.pool.size,
-      maxOverflow: driver.pool.maxOverflow,
-      timeout: settings.poolTimeout,
-      recycle: driver.pool.recycle,
-      shutdownTimeout: settings.shutdownTimeout,
-      connect: driver.connect,
-      status: (connection) => connection.status(),
-      ping: (connection) => connection.ping,
-      reset: (connection) => connection.reset,
-      close: (connection) => connection.close,
-      destroy: (connection) => connection.destroy()
-    })
+    const pool = yield* poolOf(settings, settings.name, driver, driver)
     yield* connected(pool, driver, settings)
+    const reading = driver.readers?.()
+    const readers = reading === undefined
+      ? undefined
+      : yield* poolOf(settings, `${settings.name} (readers)`, driver, reading)
+    if (readers !== undefined) {
+      // At once, so that from now on neither takes new work while the other comes to its end.
+      yield* Effect.addFinalizer(() => Effect.zip(pool.shutdown, readers.shutdown, { concurrent: true }))
+    }
 
-    const tracker = new Tracker(Telemetry.operations(settings.name, dialect, driver.spanAttributes))
+    const tracker = new Tracker(Recorders.operations(settings.name, dialect, driver.spanAttributes))
     const { spanAttributes } = driver
-    const sessions = new Sessions({ name: settings.name, dialect, pool, spanAttributes, tracker })
+    const sessions = new Sessions({ name: settings.name, dialect, pool, readers, spanAttributes, tracker })
     const client = yield* Client.make({
       driver,
       pool,

@@ -93,6 +93,9 @@ export interface Connection extends SqlConnection.Connection {
   readonly destroy: () => void
 }
 
+/** What `Effect.uninterruptibleMask` gives. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
 /** What the server said of itself. */
 export interface ServerInfo {
   readonly version: string
@@ -108,10 +111,14 @@ export interface Driver {
   /** OpenTelemetry's database attributes, for every span. */
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   /**
-   * One attempt to open one connection, within the connect timeout. `onLost` is called at most once, when a connection
-   * that was established breaks without being closed from here.
+   * One attempt to open one connection, within the connect timeout. To be run in an uninterruptible region, which gives
+   * its `restore`: an interruption ends the wait at once, and never takes away what was opened. `onLost` is called at
+   * most once, when a connection that was established breaks without being closed from here.
    */
-  readonly connect: (onLost: (error: DatabaseError) => void) => Effect.Effect<Connection, DatabaseError>
+  readonly connect: (
+    onLost: (error: DatabaseError) => void,
+    restore: Restore
+  ) => Effect.Effect<Connection, DatabaseError>
   readonly serverInfo: (connection: Connection) => Effect.Effect<ServerInfo, DatabaseError>
   /**
    * Makes the dialect's own client (PgClient, SqliteClient) of the standard one: its extra methods and its tag.
@@ -121,6 +128,17 @@ export interface Driver {
     acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>
   ) => Effect.Effect<Context.Context<SqlClient.SqlClient>, never, Scope.Scope>
   /** What the pool holds when the configuration says nothing: a file is used through one connection. */
+  readonly pool: PoolShape
+  /**
+   * Connections for sessions that say that they only read, beside those of `connect`. Asked once the first of those is
+   * open; undefined where there are none, and such sessions take a connection like all others.
+   */
+  readonly readers?: (() => Readers | undefined) | undefined
+}
+
+/** Connections that can only read, and never make what they connect to. */
+export interface Readers {
+  readonly connect: Driver["connect"]
   readonly pool: PoolShape
 }
 

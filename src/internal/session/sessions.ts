@@ -13,23 +13,17 @@ import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Lease, Pool, Restore } from "../../Pool.js"
 import type { Handle, Options, Session } from "../../Session.js"
 import * as Telemetry from "../../Telemetry.js"
-import type { BeginOptions, Connection, Isolation } from "../driver.js"
+import type { BeginOptions, Connection } from "../driver.js"
 import { make as makeError } from "../failure.js"
 import type { Tracker, Watched } from "../telemetry/activity.js"
 import { currentContext, innermost, provide } from "./context.js"
-import { briefly, committed, rolledBack, runHooks, settled } from "./ending.js"
+import { answered, briefly, rolledBack, runHooks, settled } from "./ending.js"
 import { fateOf } from "./fate.js"
 import { judged, type Limit, limited } from "./limit.js"
+import { isolations, unacceptable } from "./options.js"
 import { called, endLevel, endMessage, endReason, unnamed } from "./report.js"
 import { failedWith, retried } from "./retry.js"
 import { Reserved, Unit } from "./unit.js"
-
-const strength: Record<Isolation, number> = {
-  "read uncommitted": 0,
-  "read committed": 1,
-  "repeatable read": 2,
-  "serializable": 3
-}
 
 /** Every error that a session itself fails with goes through this, so that `withTransaction` can promise SqlError. */
 type Fail<E> = (error: DatabaseError) => E
@@ -45,6 +39,8 @@ export interface Settings {
   readonly name: string
   readonly dialect: Dialect
   readonly pool: Pool<Connection>
+  /** Connections for sessions that only read, where they have some of their own. */
+  readonly readers: Pool<Connection> | undefined
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   readonly tracker: Tracker
 }
@@ -80,6 +76,10 @@ export class Sessions {
     fail: Fail<E2>
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
     return Effect.suspend(() => {
+      const unaccepted = unacceptable(options, this.settings.dialect)
+      if (unaccepted !== undefined) {
+        return Effect.fail(fail(unaccepted))
+      }
       const context = currentContext()
       const surrounding = this.current(context)
       if (surrounding === undefined || options.propagation === "new") {
@@ -112,6 +112,10 @@ export class Sessions {
   acquire(options: Options): Effect.Effect<Handle, DatabaseError, Scope.Scope> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(this, function*() {
+        const unaccepted = unacceptable(options, this.settings.dialect)
+        if (unaccepted !== undefined) {
+          return yield* Effect.fail(unaccepted)
+        }
         const watched = this.watch(options)
         const clock = yield* Effect.clock
         const asked = clock.unsafeCurrentTimeMillis()
@@ -244,9 +248,9 @@ export class Sessions {
     outer: Unit | undefined,
     watched: Watched
   ): Effect.Effect<Unit, DatabaseError> {
-    const take = this.settings.pool.take(restore, this.holding(outer))
+    const { pool, readers } = this.settings
     return Effect.flatMap(
-      take,
+      (options.readOnly === true && readers !== undefined ? readers : pool).take(restore, this.holding(outer)),
       (lease) =>
         Effect.matchCauseEffect(restore(lease.connection.begin(beginOptions(options))), {
           onFailure: (cause) =>
@@ -281,29 +285,32 @@ export class Sessions {
         committed: false,
         hooks: [...unit.undoneHooks, ...unit.rollbackHooks]
       }))
-    const commit = Effect.flatMap(committed(connection, restore), (result): Effect.Effect<Outcome<A, E>> => {
-      const done: Outcome<A, E> = { exit, committed: true, hooks: [...unit.undoneHooks, ...unit.commitHooks] }
-      if (Exit.isSuccess(result)) {
-        return Effect.succeed(done)
+    const commit = Effect.flatMap(
+      answered(connection, connection.commit, restore),
+      (result): Effect.Effect<Outcome<A, E>> => {
+        const done: Outcome<A, E> = { exit, committed: true, hooks: [...unit.undoneHooks, ...unit.commitHooks] }
+        if (Exit.isSuccess(result)) {
+          return Effect.succeed(done)
+        }
+        const failed: Exit.Exit<A, E> = Exit.failCause(Cause.map(result.cause, fail))
+        const unknown = Option.exists(
+          Cause.failureOption(result.cause),
+          ({ _tag }) => _tag === "CommitOutcomeUnknown"
+        )
+        return unknown
+          ? Effect.flatMap(fateOf(connection, restore), (fate) => {
+            switch (fate) {
+              case "committed":
+                return Effect.succeed(done)
+              case "aborted":
+                return undone(Exit.fail(fail(this.lostBeforeCommit(unit))))
+              case "unknown":
+                return Effect.as(rolledBack(connection), { exit: failed, committed: false, hooks: unit.undoneHooks })
+            }
+          })
+          : undone(failed)
       }
-      const failed: Exit.Exit<A, E> = Exit.failCause(Cause.map(result.cause, fail))
-      const unknown = Option.exists(
-        Cause.failureOption(result.cause),
-        ({ _tag }) => _tag === "CommitOutcomeUnknown"
-      )
-      return unknown
-        ? Effect.flatMap(fateOf(connection, restore), (fate) => {
-          switch (fate) {
-            case "committed":
-              return Effect.succeed(done)
-            case "aborted":
-              return undone(Exit.fail(fail(this.lostBeforeCommit(unit))))
-            case "unknown":
-              return Effect.as(rolledBack(connection), { exit: failed, committed: false, hooks: unit.undoneHooks })
-          }
-        })
-        : undone(failed)
-    })
+    )
     const finish = Effect.flatMap(
       settled(unit),
       (alone) => !commits ? undone(exit) : alone ? commit : undone(Exit.fail(fail(this.unfinished(unit))))
@@ -330,7 +337,7 @@ export class Sessions {
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
     const { connection, lease } = parent
     const around = parent.root.options.isolation ?? "read committed"
-    if (options.isolation !== undefined && strength[options.isolation] > strength[around]) {
+    if (options.isolation !== undefined && isolations.indexOf(options.isolation) > isolations.indexOf(around)) {
       return Effect.fail(fail(makeError("InvalidStatement", {
         dialect: this.settings.dialect,
         code: "25001",
@@ -384,13 +391,14 @@ export class Sessions {
                       })
                     )
                   }
-                  return Effect.matchCauseEffect(restore(connection.releaseSavepoint(savepoint)), {
-                    onFailure: (cause) => Effect.zipRight(undo, Effect.failCause(Cause.map(cause, fail))),
-                    onSuccess: () => {
-                      parent.adopt(unit)
-                      limit.ended = exit
-                      return exit
+                  const released = answered(connection, connection.releaseSavepoint(savepoint), restore)
+                  return Effect.flatMap(released, (result): Effect.Effect<A, E | E2> => {
+                    if (Exit.isFailure(result)) {
+                      return Effect.zipRight(undo, Effect.failCause(Cause.map(result.cause, fail)))
                     }
+                    parent.adopt(unit)
+                    limit.ended = exit
+                    return exit
                   })
                 })
               }

@@ -46,6 +46,10 @@ export interface Options {
   readonly limits: Limits
   /** How long opening may wait for another's lock. */
   readonly openTimeout: Duration.Duration
+  /** What every connection has loaded when a transaction begins. */
+  readonly extensions: ReadonlyArray<string>
+  /** Called with the journal mode that the file is in. */
+  readonly onOpen: (journalMode: unknown) => void
   readonly onLost: (error: DatabaseError) => void
 }
 
@@ -347,7 +351,10 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
       return transformRows === undefined ? effect : Effect.map(effect, transformRows)
     },
     executeStream,
-    begin: (options) => Effect.asVoid(ask({ _tag: "Begin", readOnly: options.readOnly === true }, {}, options)),
+    begin: (begin) =>
+      Effect.asVoid(
+        ask({ _tag: "Begin", readOnly: begin.readOnly === true, extensions: [...options.extensions] }, {}, begin)
+      ),
     commit: Effect.asVoid(ask({ _tag: "Commit" })),
     fate: undefined,
     rollback: turn(
@@ -390,7 +397,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
         yield* restored(name, around)
       }),
     failStatement: Effect.void,
-    ping: command("SELECT 1"),
+    ping: Effect.asVoid(ask({ _tag: "Ping" })),
     reset: Effect.asVoid(ask({ _tag: "Reset" })),
     close: Effect.suspend(() => {
       if (closed) {
@@ -416,8 +423,9 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     loadExtension: (path) => Effect.mapError(Effect.asVoid(ask({ _tag: "LoadExtension", path })), toSqlError)
   }
 
-  return Effect.map(ask({ _tag: "Open" }), () => {
+  return Effect.map(ask({ _tag: "Open" }), (journalMode) => {
     opened = true
+    options.onOpen(journalMode)
     return connection
   })
 }

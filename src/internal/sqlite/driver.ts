@@ -6,6 +6,11 @@
  * tables, attached databases and settings (`PRAGMA … = …`); any of these makes it `dirty`, and a reset clears them: a
  * file is opened anew, in memory they are removed one by one and sqlayer's own settings restored.
  *
+ * One connection does everything but what sessions do that say that they only read: where the file is in WAL mode, these
+ * have connections of their own, which read beside the one that writes and beside each other. A file that was deleted or
+ * replaced is noticed when a session begins, before a commit, and by a ping: the connection is then lost, and no other
+ * file is made in its place.
+ *
  * A file's statements run in a thread of their own, unless the configuration says otherwise, so a long one never holds
  * up the application. It is stopped between two rows. One that gives no rows cannot be stopped from outside: if it does
  * not end within a fifth of a second its connection is given up, its thread ends when the statement does, and nothing
@@ -25,9 +30,13 @@ import { make as makeError } from "../failure.js"
 import { extend } from "./client.js"
 import * as Connection from "./connection.js"
 import * as Link from "./link.js"
-import { fromSqlite } from "./resultCode.js"
+import type { OpenOptions } from "./protocol.js"
+import { fromSqlite, moved } from "./resultCode.js"
 
 const memory = ":memory:"
+
+/** How many connections may read at once, each of which has a thread; they are opened when they are needed. */
+const readers = 4
 
 /** The driver of a file or of a database in memory. */
 export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.SqliteTarget): Driver => {
@@ -43,6 +52,54 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       reason: `could not open ${description}: it took longer than ${Duration.format(settings.connectTimeout)}`,
       transient: true
     })
+  /** Of the connection that was opened last. */
+  let journalMode: unknown
+  /** Those of the connections that are open. */
+  const links = new Set<Link.Link>()
+  const linked = (options: OpenOptions): Link.Link => {
+    const way = open(options)
+    const link: Link.Link = {
+      ...way,
+      destroy: () => {
+        links.delete(link)
+        way.destroy()
+      }
+    }
+    links.add(link)
+    return link
+  }
+  const connect = (reader: boolean): Driver["connect"] => (onLost, restore) =>
+    Effect.suspend(() => {
+      let link: Link.Link
+      try {
+        // A file that was there is not made again: who deleted it would get an empty database in its place.
+        const mustExist = reader || (!isMemory && journalMode !== undefined)
+        link = linked({ filename, readOnly: target.readOnly, reader, mustExist, extensions })
+      } catch (error) {
+        return Effect.fail(fromSqlite(error, { phase: "connect", description }))
+      }
+      const opening = Connection.make({
+        link,
+        description,
+        limits: settings,
+        openTimeout: settings.connectTimeout,
+        extensions,
+        onOpen: (mode) => {
+          journalMode = mode
+        },
+        onLost: (error) => {
+          if (error.code === moved) {
+            // For all of them. While one is open SQLite does not let go of what was there, and cannot open what is there.
+            links.forEach(({ destroy }) => destroy())
+          }
+          onLost(error)
+        }
+      }).pipe(
+        Effect.timeoutFail({ duration: settings.connectTimeout, onTimeout: timeoutError }),
+        Effect.withClock(Connection.clock)
+      )
+      return Effect.onError(restore(opening), () => Effect.sync(link.destroy))
+    })
   return {
     dialect: "sqlite",
     description,
@@ -52,28 +109,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       ["db.system.name", "sqlite"],
       ["db.namespace", isMemory ? memory : Path.basename(filename)]
     ],
-    connect: (onLost) =>
-      Effect.uninterruptibleMask((restore) =>
-        Effect.suspend(() => {
-          let link: Link.Link
-          try {
-            link = open({ filename, readOnly: target.readOnly, extensions })
-          } catch (error) {
-            return Effect.fail(fromSqlite(error, { phase: "connect", description }))
-          }
-          const opening = Connection.make({
-            link,
-            description,
-            limits: settings,
-            openTimeout: settings.connectTimeout,
-            onLost
-          }).pipe(
-            Effect.timeoutFail({ duration: settings.connectTimeout, onTimeout: timeoutError }),
-            Effect.withClock(Connection.clock)
-          )
-          return Effect.onError(restore(opening), () => Effect.sync(link.destroy))
-        })
-      ),
+    connect: connect(false),
     serverInfo: (connection) =>
       connection.executeValues("SELECT sqlite_version()", []).pipe(
         typed,
@@ -97,6 +133,11 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
         })
       ),
     // One connection, handed over in order: SQLite has one writer at a time, and a database in memory is its connection.
-    pool: { size: 1, maxOverflow: 0, recycle: Duration.infinity }
+    pool: { size: 1, maxOverflow: 0, recycle: Duration.infinity },
+    // Where there is no WAL, who reads keeps who writes from committing. Two on the main thread would take turns anyway.
+    readers: () =>
+      open === Link.thread && journalMode === "wal"
+        ? { connect: connect(true), pool: { size: readers, maxOverflow: 0, recycle: Duration.infinity } }
+        : undefined
   }
 }

@@ -3,6 +3,7 @@
  */
 import Sqlite from "better-sqlite3"
 import { Cursors, interrupted } from "./cursors.js"
+import { Place } from "./place.js"
 import type { Batch, Failure, Fetch, OpenOptions, Reply, Request, Run } from "./protocol.js"
 import { isContained, leavesTraces } from "./statementText.js"
 
@@ -47,6 +48,7 @@ export class Engine {
   #database: Sqlite.Database | undefined
   #dirty = false
   #queryOnly = false
+  #place: Place | undefined
 
   constructor(options: OpenOptions, control: Control) {
     this.#options = options
@@ -87,13 +89,15 @@ export class Engine {
       case "FetchEnd":
         return this.#cursors.end(request.cursor)
       case "Begin":
-        return this.#begin(request.readOnly)
+        return this.#begin(request.readOnly, request.extensions)
       case "Commit":
         return this.#commit()
       case "Rollback":
         return this.#rollback()
       case "Open":
-        return this.#open()
+        return this.#open(this.#options.mustExist)
+      case "Ping":
+        return this.#ping()
       case "Reset":
         return this.#reset()
       case "Export":
@@ -114,12 +118,17 @@ export class Engine {
     return this.#database
   }
 
-  #open(): void {
-    const { filename, readOnly } = this.#options
+  /** Opens, and gives the journal mode. */
+  #open(mustExist: boolean): unknown {
+    const { filename, reader, readOnly } = this.#options
     // Waiting for another's lock is done outside, where it blocks no thread.
-    const db = new Sqlite(filename, { readonly: readOnly, timeout: 0 })
+    const db = new Sqlite(filename, { readonly: readOnly, fileMustExist: mustExist, timeout: 0 })
+    let mode: unknown
     try {
-      if (filename !== memory && !readOnly) {
+      if (reader) {
+        // Not opened as read-only: what closes last could then not bring the WAL into the file.
+        db.pragma("query_only = ON")
+      } else if (filename !== memory && !readOnly) {
         db.pragma("journal_mode = WAL")
       }
       // A commit that was reported is on disk: WAL's usual NORMAL loses the last ones when the power fails.
@@ -127,6 +136,7 @@ export class Engine {
       db.pragma("foreign_keys = ON")
       // Opening reads nothing yet; this finds a file that is no database, or damaged, now.
       db.prepare("SELECT 1 FROM sqlite_schema LIMIT 1").get()
+      mode = db.pragma("journal_mode", { simple: true })
       for (const path of this.#extensions) {
         db.loadExtension(path)
       }
@@ -135,6 +145,21 @@ export class Engine {
       throw error
     }
     this.#database = db
+    this.#queryOnly = reader
+    this.#place = filename === memory ? undefined : new Place(filename, mode === "wal")
+    return mode
+  }
+
+  #checkPlace(): void {
+    const moved = this.#place?.moved(() => this.#db.pragma("journal_mode", { simple: true }) === "wal")
+    if (moved !== undefined) {
+      throw new Sqlite.SqliteError(moved, "SQLITE_READONLY_DBMOVED")
+    }
+  }
+
+  #ping(): void {
+    this.#checkPlace()
+    this.#prepare("SELECT 1", true).statement.get()
   }
 
   #close(): void {
@@ -203,6 +228,7 @@ export class Engine {
         refused = error
       }
       if (db.inTransaction) {
+        this.#checkPlace()
         if (!this.#control.commits()) {
           throw interrupted()
         }
@@ -254,8 +280,15 @@ export class Engine {
     return this.#cursors.open(cursor, rows)
   }
 
-  #begin(readOnly: boolean): void {
+  #begin(readOnly: boolean, extensions: ReadonlyArray<string>): void {
     this.#cursors.buffer()
+    this.#checkPlace()
+    for (const path of extensions) {
+      // It was loaded on another connection since this one was opened.
+      if (!this.#extensions.includes(path)) {
+        this.#loadExtension(path)
+      }
+    }
     if (readOnly || this.#options.readOnly) {
       this.#execute("BEGIN")
       this.#setQueryOnly(readOnly)
@@ -267,6 +300,9 @@ export class Engine {
 
   #commit(): void {
     this.#cursors.endAll()
+    if (!this.#queryOnly) {
+      this.#checkPlace()
+    }
     if (!this.#control.commits()) {
       throw interrupted()
     }
@@ -282,7 +318,9 @@ export class Engine {
     this.#setQueryOnly(false)
   }
 
-  #setQueryOnly(on: boolean): void {
+  /** For a reader it is on from the beginning to the end. */
+  #setQueryOnly(asked: boolean): void {
+    const on = asked || this.#options.reader
     if (this.#queryOnly !== on) {
       this.#db.pragma(`query_only = ${on ? "ON" : "OFF"}`)
       this.#queryOnly = on
@@ -298,7 +336,7 @@ export class Engine {
       this.#sweep()
     } else {
       this.#close()
-      this.#open()
+      this.#open(true)
     }
     this.#dirty = false
   }

@@ -2,6 +2,7 @@
  * The way to an engine: in this thread, or in one of its own.
  */
 import * as Effect from "effect/Effect"
+import { stoppable } from "../stoppable.js"
 import { withBuffers } from "./bytes.js"
 import { Engine } from "./engine.js"
 import { type OpenOptions, Phase, type Reply, type Request, type ThreadReply } from "./protocol.js"
@@ -51,7 +52,7 @@ export const local = (options: OpenOptions): Link => {
   })
   return {
     call: (request, limit, settle) =>
-      Effect.async((resume) => {
+      stoppable((resume) => {
         stopped = false
         deadline = limit === undefined ? Number.POSITIVE_INFINITY : performance.now() + limit
         const answered = (reply: Reply) => {
@@ -121,7 +122,7 @@ export const thread = (options: OpenOptions): Link => {
 
   return {
     call: (request, limit, settle) =>
-      Effect.async((resume) => {
+      stoppable((resume) => {
         if (ended !== undefined) {
           return resume(settle({ _tag: "Lost", reason: ended, timedOut: false, committing: false }))
         }

@@ -7,6 +7,10 @@ export interface OpenOptions {
   /** An absolute path, or `:memory:`. */
   readonly filename: string
   readonly readOnly: boolean
+  /** Whether it is for reading beside a connection that writes. */
+  readonly reader: boolean
+  /** Whether a file that is not there is an error, or made. */
+  readonly mustExist: boolean
   /** Extensions that every connection loads. */
   readonly extensions: ReadonlyArray<string>
 }
@@ -37,9 +41,10 @@ export type Request =
   | { readonly _tag: "Open" }
   | { readonly _tag: "FetchNext"; readonly cursor: number }
   | { readonly _tag: "FetchEnd"; readonly cursor: number }
-  | { readonly _tag: "Begin"; readonly readOnly: boolean }
+  | { readonly _tag: "Begin"; readonly readOnly: boolean; readonly extensions: ReadonlyArray<string> }
   | { readonly _tag: "Commit" }
   | { readonly _tag: "Rollback" }
+  | { readonly _tag: "Ping" }
   | { readonly _tag: "Reset" }
   | { readonly _tag: "Export" }
   | { readonly _tag: "Backup"; readonly destination: string }

@@ -45,6 +45,12 @@ const primaries: { readonly [name: string]: readonly [number: number, tag: Tag] 
   SQLITE_DONE: [101, "UnknownDatabaseError"]
 }
 
+/**
+ * The file is no longer where it was. There is no way back to it but a new connection, and it is found before anything is
+ * committed.
+ */
+export const moved = "SQLITE_READONLY_DBMOVED"
+
 /** The extended result codes that do not share the tag of their primary code. */
 const extended: { readonly [name: string]: Tag } = {
   SQLITE_BUSY_SNAPSHOT: "SerializationFailure",
@@ -55,7 +61,8 @@ const extended: { readonly [name: string]: Tag } = {
   SQLITE_CONSTRAINT_PRIMARYKEY: "UniqueViolation",
   SQLITE_CONSTRAINT_ROWID: "UniqueViolation",
   SQLITE_CONSTRAINT_TRIGGER: "CheckViolation",
-  SQLITE_CONSTRAINT_UNIQUE: "UniqueViolation"
+  SQLITE_CONSTRAINT_UNIQUE: "UniqueViolation",
+  [moved]: "ConnectionLost"
 }
 
 const byNumber: ReadonlyMap<number, string> = new Map(
@@ -176,7 +183,10 @@ const fromResult = (message: string, code: string, context: Context): DatabaseEr
   const reason = maskMessage(message, code, sourcesOf(context))
   let tag = tagOf(code)
   if (tag === "ConnectionLost") {
-    tag = lostTag(context.phase)
+    tag = lostTag(code === moved && context.phase === "commit" ? "statement" : context.phase)
+  } else if (context.phase === "connect" && tag === "ReadOnlyViolation") {
+    // What must be written to open it: the file, or beside it in its directory.
+    tag = "ConnectionFailed"
   } else if (context.phase === "commit" && message.endsWith("no transaction is active")) {
     // An earlier failure made SQLite roll back by itself.
     tag = "TransactionAborted"

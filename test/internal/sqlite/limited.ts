@@ -10,7 +10,9 @@ const [, , file, thread] = process.argv
 
 await Effect.runPromise(Effect.gen(function*() {
   const lost: Array<DatabaseError> = []
-  const connection = yield* driver(file, { thread: thread as "main" | "worker" }).connect((error) => lost.push(error))
+  const connection = yield* Effect.uninterruptibleMask((restore) =>
+    driver(file, { thread: thread as "main" | "worker" }).connect((error) => lost.push(error), restore)
+  )
   yield* connection.execute("CREATE TABLE t (a)", [], undefined)
   yield* connection.begin({})
   const error = yield* Effect.flip(

@@ -59,7 +59,12 @@ export const driver = (
 
 /** A connection that is closed when the scope closes. */
 export const connect = (driver: Driver, onLost: Parameters<Driver["connect"]>[0] = () => {}) =>
-  Effect.acquireRelease(
-    driver.connect(onLost) as Effect.Effect<SqliteConnection, Effect.Effect.Error<ReturnType<Driver["connect"]>>>,
-    (connection) => connection.close
+  Effect.uninterruptibleMask((restore) =>
+    Effect.tap(
+      driver.connect(onLost, restore) as Effect.Effect<
+        SqliteConnection,
+        Effect.Effect.Error<ReturnType<Driver["connect"]>>
+      >,
+      (connection) => Effect.addFinalizer(() => connection.close)
+    )
   )

@@ -268,12 +268,9 @@ describe("thread", () => {
       yield* Effect.scoped(Effect.gen(function*() {
         const filename = yield* file
         for (let i = 0; i < 10; i++) {
-          const opening = yield* Effect.fork(driver(filename).connect(() => {}))
+          const opening = yield* Effect.fork(Effect.scoped(connect(driver(filename))))
           yield* Effect.sleep(i * 15)
-          const exit = yield* Fiber.interrupt(opening)
-          if (Exit.isSuccess(exit)) {
-            yield* exit.value.close
-          }
+          yield* Fiber.interrupt(opening)
         }
       }))
       yield* Effect.sleep(1000).pipe(Effect.when(() => threads.size > 0), Effect.repeatN(5))

@@ -1,0 +1,22 @@
+/**
+ * A program that commits sessions until it is killed, and says the number of each that was committed.
+ */
+import * as Effect from "effect/Effect"
+import * as Fs from "node:fs"
+import * as Database from "../../../src/Database.js"
+
+const [, , file, first] = process.argv
+
+Effect.runFork(Effect.scoped(Effect.gen(function*() {
+  const database = yield* Database.make({ environment: "test", url: `sqlite:///${file}`, lockTimeout: "60 seconds" })
+  const { sql } = database
+  for (let n = Number(first);; n++) {
+    yield* database.session(Effect.gen(function*() {
+      yield* sql`INSERT INTO entries (n, ballast) VALUES (${n}, randomblob(100000))`
+      yield* sql`INSERT INTO halves (entry) VALUES (${n})`
+      yield* sql`INSERT INTO halves (entry) VALUES (${n})`
+    }))
+    // At once, and not when the event loop comes to it: what is said was committed before.
+    Fs.writeSync(1, `${n}\n`)
+  }
+})))
