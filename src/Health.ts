@@ -3,8 +3,10 @@
  *
  * @since 0.1.0
  */
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect } from "./DatabaseError.js"
@@ -56,10 +58,31 @@ export interface Options {
   readonly timeout: Duration.Duration
 }
 
+/** Gives all who ask at the same time one answer: who asks for it is often not known, and may be many. */
+const shared = <A>(effect: Effect.Effect<A>): Effect.Effect<A> => {
+  let underWay: Deferred.Deferred<A> | undefined
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.suspend(() => {
+      if (underWay !== undefined) {
+        return restore(Deferred.await(underWay))
+      }
+      const answer = Deferred.unsafeMake<A>(FiberId.none)
+      underWay = answer
+      const find = Effect.onExit(Effect.interruptible(effect), (exit) => {
+        underWay = undefined
+        return Deferred.done(answer, exit)
+      })
+      // Whoever asked first need not stay until the others know.
+      return Effect.zipRight(Effect.forkDaemon(find), restore(Deferred.await(answer)))
+    })
+  )
+}
+
 /**
  * Makes the health check. It asks on an idle connection if the pool has one, else (or if that one does not answer in half
  * of the time) on one of its own, so that neither a pool which slow sessions have exhausted nor a connection that broke
  * unnoticed looks like a database that is down. It never fails and answers within its timeout, whatever the server does.
+ * All who ask at the same time share one answer, and so one connection.
  * From when the scope closes on the answer is no, and nobody is asked.
  *
  * @since 0.1.0
@@ -85,7 +108,7 @@ export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Health, 
   ): Effect.Effect<A, DatabaseError> => {
     const onItsOwn = Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
-        restore(driver.connect(() => undefined)),
+        driver.connect(() => undefined, restore),
         (connection) => Effect.ensuring(restore(ask(connection)), connection.close)
       )
     )
@@ -112,8 +135,10 @@ export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Health, 
   }
 
   const health: Health = {
-    check: Effect.match(asked((connection) => connection.ping), { onFailure: () => false, onSuccess: () => true }),
-    report: Effect.map(
+    check: shared(
+      Effect.match(asked((connection) => connection.ping), { onFailure: () => false, onSuccess: () => true })
+    ),
+    report: shared(Effect.map(
       Effect.timed(Effect.option(asked((connection) => driver.serverInfo(connection)))),
       ([latency, info]) => ({
         healthy: Option.isSome(info),
@@ -124,7 +149,7 @@ export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Health, 
         pool: pool.stats(),
         lastError
       })
-    )
+    ))
   }
   return Effect.as(
     Effect.addFinalizer(() =>

@@ -22,7 +22,8 @@ import type { Session } from "./Session.js"
 /**
  * Why migrations were not run, or not to the end. `kind` tells what went wrong, the message what exactly:
  *
- * - `failed`: the migration itself. It left nothing behind; `cause` is what it failed with.
+ * - `failed`: the migration itself. `cause` is what it failed with. It left nothing behind, unless that is
+ *   CommitOutcomeUnknown, when the next run finds out.
  * - `load`: the migrations, or one of them, could not be read or imported, or is no Effect.
  * - `invalid`: a name, number, option or SQL text that is not acceptable.
  * - `duplicate`: two migrations have one number.

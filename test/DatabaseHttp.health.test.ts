@@ -134,29 +134,37 @@ describe("the probes", () => {
       yield* eventually(Effect.map(probe(port, "ready"), ({ status }) => status === 200))
     }))
 
-  it.scopedLive("are ready while slow sessions hold every connection, but never were without knowing the migrations", () =>
-    Effect.gen(function*() {
-      const database = yield* Database.make({
-        url: yield* freshDatabase,
-        environment: "test",
-        poolSize: 1,
-        poolMaxOverflow: 0
-      })
-      const provided = Effect.provideService(Database.Database, database)
-      const options = { loader: Migrations.fromRecord(record) }
-      yield* provided(Migrations.run(options))
-      const portOf = Effect.flatMap(
-        Layer.build(Migrations.layerStatus(options)),
-        (migrations) => Effect.provide(serve(DatabaseHttp.healthRoutes), migrations)
-      )
-      const knows = yield* provided(portOf)
-      const knowsNot = yield* provided(portOf)
-      assert.strictEqual((yield* probe(knows, "ready")).status, 200)
-      yield* database.acquireSession()
-      const [known, unknown] = yield* Effect.all([probe(knows, "ready"), probe(knowsNot, "ready")], { concurrency: 2 })
-      assert.strictEqual(known.status, 200)
-      assert.strictEqual(unknown.status, 503)
-      assert.match(unknown.said.migrations.error, /not known after/)
-      assert.isTrue(unknown.said.database.healthy)
-    }))
+  for (const poolTimeout of ["30 seconds", "100 millis"] as const) {
+    it.scopedLive(
+      `are ready while slow sessions hold every connection, if the migrations were known before (${poolTimeout})`,
+      () =>
+        Effect.gen(function*() {
+          const database = yield* Database.make({
+            url: yield* freshDatabase,
+            environment: "test",
+            poolSize: 1,
+            poolMaxOverflow: 0,
+            poolTimeout
+          })
+          const provided = Effect.provideService(Database.Database, database)
+          const options = { loader: Migrations.fromRecord(record) }
+          yield* provided(Migrations.run(options))
+          const portOf = Effect.flatMap(
+            Layer.build(Migrations.layerStatus(options)),
+            (migrations) => Effect.provide(serve(DatabaseHttp.healthRoutes), migrations)
+          )
+          const knows = yield* provided(portOf)
+          const knowsNot = yield* provided(portOf)
+          assert.strictEqual((yield* probe(knows, "ready")).status, 200)
+          yield* database.acquireSession()
+          const [known, unknown] = yield* Effect.all([probe(knows, "ready"), probe(knowsNot, "ready")], {
+            concurrency: 2
+          })
+          assert.strictEqual(known.status, 200)
+          assert.strictEqual(unknown.status, 503)
+          assert.match(unknown.said.migrations.error, /not known( after|: PoolTimeout: )/)
+          assert.isTrue(unknown.said.database.healthy)
+        })
+    )
+  }
 })

@@ -139,6 +139,31 @@ describe("health", () => {
       assert.strictEqual((yield* database.poolStats).created, created)
     }))
 
+  it.scopedLive("costs one connection, however many ask at the same time and whoever of them goes away", () =>
+    Effect.gen(function*() {
+      const network = yield* proxy(yield* freshDatabase)
+      const database = yield* Database.make({
+        url: network.url,
+        poolSize: 1,
+        poolMaxOverflow: 0,
+        healthTimeout: "1 second"
+      })
+      yield* occupy(database, 1)
+      yield* network.silence
+      const first = yield* Effect.fork(database.health)
+      yield* Effect.yieldNow()
+      const others = yield* Effect.fork(Effect.all(Array.from({ length: 50 }, () => database.health), {
+        concurrency: "unbounded"
+      }))
+      yield* eventually(Effect.sync(() => network.connections().length > 1))
+      yield* Fiber.interrupt(first)
+      yield* Effect.sleep("100 millis")
+      assert.lengthOf(network.connections(), 2)
+      assert.deepStrictEqual(new Set(yield* Fiber.join(others)), new Set([false]))
+      yield* network.unsilence
+      yield* eventually(database.health)
+    }))
+
   it.scopedLive("is false for a server that is stopped, and true when it goes on", () =>
     Effect.gen(function*() {
       const own = yield* server()

@@ -12,6 +12,7 @@ import { vi } from "vitest"
 import * as Database from "../src/Database.js"
 import * as Migrations from "../src/Migrations.js"
 import * as Session from "../src/Session.js"
+import * as TestDatabase from "../src/TestDatabase.js"
 import { dialects, forEachDialect, make, postgres } from "./support/dialects.js"
 import { eventually } from "./support/eventually.js"
 import { query } from "./support/postgres.js"
@@ -59,7 +60,7 @@ const migrationError = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return error
   })
 
-forEachDialect((name, layer) => {
+forEachDialect((name, layer, dialect) => {
   describe(`Migrations on ${name}`, () => {
     it.live("applies what is pending, in order and once", () =>
       Effect.gen(function*() {
@@ -139,6 +140,41 @@ INSERT INTO child VALUES (1)`
         assert.propertyVal(error.cause, "_tag", "ForeignKeyViolation")
         assert.notInclude(yield* tables, "child")
       }).pipe(Effect.provide(layer)))
+
+    // In memory everything is gone with the connection.
+    for (const committed of name === "sqlite :memory:" ? [] : [true, false]) {
+      it.live(`finds out what became of one whose commit got no answer: ${committed ? "done" : "undone"}`, () =>
+        Effect.gen(function*() {
+          const url = yield* dialect.url
+          const faults = TestDatabase.faults([
+            // The first is that of the history's tables.
+            { on: "commit", nth: 3, committed, error: TestDatabase.error("CommitOutcomeUnknown") }
+          ])
+          const database = Database.layerFrom({ url, environment: "test" })
+          const told: Array<string> = []
+          const progress = (event: Migrations.Progress) => Effect.sync(() => told.push(event._tag))
+          const applied = yield* run(two, { progress }).pipe(Effect.provide(Layer.provide(database, faults)))
+          assert.deepStrictEqual(ids(applied), [1, 2])
+          const again = committed ? [] : ["Started"]
+          assert.deepStrictEqual(told, ["Started", "Applied", "Started", ...again, "Applied"])
+          assert.strictEqual(yield* Effect.provide(count("account"), database), 1)
+        }).pipe(Effect.scoped))
+    }
+
+    if (name !== "sqlite :memory:") {
+      it.live("says that it is not known what became of one where that cannot be found out, and the next run knows", () =>
+        Effect.gen(function*() {
+          const database = Database.layerFrom({ url: yield* dialect.url, environment: "test" })
+          const faults = TestDatabase.faults([
+            { on: "commit", nth: 3, committed: true, error: TestDatabase.error("CommitOutcomeUnknown") },
+            { on: "begin", nth: 4, error: TestDatabase.error("ConnectionFailed") }
+          ])
+          const error = yield* migrationError(run(two).pipe(Effect.provide(Layer.provide(database, faults))))
+          assert.deepInclude(fieldsOf(error), { kind: "failed", migration: "2_fill" })
+          assert.propertyVal(error.cause, "_tag", "CommitOutcomeUnknown")
+          assert.deepStrictEqual(yield* Effect.provide(run(two), database), [])
+        }).pipe(Effect.scoped))
+    }
 
     it.live("runs each in a session of its own", () =>
       Effect.gen(function*() {
@@ -329,7 +365,21 @@ INSERT INTO child VALUES (1)`
         assert.notInclude(yield* tables, "a")
       }).pipe(Effect.provide(layer)))
 
-    it.live("refuses SQL whose quotes or comments have no end", () =>
+    it.live("takes large texts, in a time that grows no faster than they do", () =>
+      Effect.gen(function*() {
+        const value = "''".repeat(100_000) + "x".repeat(10_000_000)
+        const large = { "1_large": `CREATE TABLE large (a text);\nINSERT INTO large VALUES ('${value}')` }
+        yield* run(large)
+        const sql = yield* SqlClient.SqlClient
+        assert.deepStrictEqual(yield* sql`SELECT length(a) AS n FROM large`, [{ n: 10_100_000 }])
+
+        const many = "INSERT INTO large\n  VALUES ('a line''s end');\n".repeat(50_000)
+        const [duration, error] = yield* Effect.timed(migrationError(run({ ...large, "2_many": `${many}COMMIT` })))
+        assert.match(error.message, /^migration 2_many: line 100001: COMMIT is not accepted/)
+        assert.isBelow(Duration.toSeconds(duration), 5)
+      }).pipe(Effect.provide(layer)))
+
+    it.live("refuses SQL whose quotes, comments or bodies have no end", () =>
       Effect.gen(function*() {
         const message = (sql: string) => Effect.map(migrationError(run({ "1_a": sql })), ({ message }) => message)
         assert.strictEqual(
@@ -339,6 +389,10 @@ INSERT INTO child VALUES (1)`
         assert.strictEqual(
           yield* message("\n\nSELECT 1 /* ; "),
           "migration 1_a: the comment that begins on line 3 has no end"
+        )
+        assert.strictEqual(
+          yield* message("SELECT 1;\nCREATE TRIGGER a AFTER INSERT ON b BEGIN SELECT 1; COMMIT; SELECT 2"),
+          "migration 1_a: the statement that begins on line 2 has a BEGIN without an END"
         )
       }).pipe(Effect.provide(layer)))
 

@@ -10,6 +10,8 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Match from "effect/Match"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
 import * as Fs from "node:fs"
 import * as Database from "../../Database.js"
 import * as DatabaseConfig from "../../DatabaseConfig.js"
@@ -131,32 +133,60 @@ WHERE d.datname = pg_catalog.current_database()`,
       }))
   })))
 
-/** A file that is not there would be made by whoever opens it, and a check changes nothing. */
-const present = ({ target }: DatabaseConfig.Settings): Effect.Effect<void, DatabaseError> =>
+/** Whether a file is in WAL mode: the version of the format that it asks of whoever writes it says so. */
+const isWal = (filename: string): boolean => {
+  const header = Buffer.alloc(1)
+  const file = Fs.openSync(filename, "r")
+  try {
+    Fs.readSync(file, header, 0, 1, 18)
+  } finally {
+    Fs.closeSync(file)
+  }
+  return header[0] === 2
+}
+
+const cannotOpen = (reason: string): DatabaseError =>
+  new ConnectionFailed({ dialect: "sqlite", code: "SQLITE_CANTOPEN", reason, transient: false })
+
+/** Variables that differ from the environment's. */
+type Instead = ReadonlyArray<readonly [variable: string, value: string]>
+
+/**
+ * Who opens a file makes it if it is not there, and brings it into WAL mode if it is not yet, and a check changes nothing.
+ * A file in that mode is opened as usual, since who may only read leaves its WAL behind.
+ */
+const untouched = ({ target }: DatabaseConfig.Settings): Effect.Effect<Instead, DatabaseError> =>
   Match.valueTags(target, {
-    postgres: () => Effect.void,
-    sqlite: ({ filename }) =>
-      filename === ":memory:" || Fs.existsSync(filename) ? Effect.void : Effect.fail(
-        new ConnectionFailed({
-          dialect: "sqlite",
-          code: "SQLITE_CANTOPEN",
-          reason: `there is no ${filename} yet: the application, or sqlayer migrate, makes it`,
-          transient: false
-        })
-      )
+    postgres: () => Effect.succeed<Instead>([]),
+    sqlite: (target) =>
+      target.filename === ":memory:" || target.readOnly ? Effect.succeed<Instead>([]) : Effect.try({
+        try: (): Instead => {
+          Fs.accessSync(target.filename, Fs.constants.R_OK | Fs.constants.W_OK)
+          return isWal(target.filename)
+            ? []
+            : [["DATABASE_URL", Redacted.value(DatabaseConfig.toUrl({ ...target, readOnly: true }))]]
+        },
+        catch: (error) =>
+          cannotOpen(
+            Predicate.hasProperty(error, "code") && error.code === "ENOENT"
+              ? `there is no ${target.filename} yet: the application, or sqlayer migrate, makes it`
+              : `could not open ${target.filename}: ${error instanceof Error ? error.message : String(error)}`
+          )
+      })
   })
 
 /** Says what it finds now: it does not go on trying as an application does when it starts. */
-const once = ConfigProvider.orElse(
-  ConfigProvider.fromMap(new Map([["DATABASE_CONNECT_RETRY", "0"]])),
-  () => ConfigProvider.fromEnv()
-)
+const once = (instead: Instead) =>
+  ConfigProvider.orElse(
+    ConfigProvider.fromMap(new Map([["DATABASE_CONNECT_RETRY", "0"], ...instead])),
+    () => ConfigProvider.fromEnv()
+  )
 
 const asked = (settings: DatabaseConfig.Settings, { migrations }: Question) =>
   Effect.gen(function*() {
-    yield* present(settings)
+    const provider = once(yield* untouched(settings))
     const [duration, context] = yield* Effect.timed(Effect.gen(function*() {
-      const context = yield* Layer.build(Layer.provide(Database.layer, Layer.setConfigProvider(once)))
+      const context = yield* Layer.build(Layer.provide(Database.layer, Layer.setConfigProvider(provider)))
       return [context, yield* Effect.provide(server, context)] as const
     }))
     const status = migrations === undefined
@@ -194,14 +224,15 @@ export const check = (settings: DatabaseConfig.Settings, question: Question): Ef
     const { poolMaxOverflow: maxOverflow, poolSize: size } = settings
     const needed = (size + maxOverflow) * instances
     if (Either.isLeft(answer)) {
-      problems.push(answer.left.message)
+      const error = failure(answer.left)
+      problems.push(error.message)
       return {
         ok: false,
         database: DatabaseConfig.render(settings.target),
         environment: settings.environment,
         reachable: false,
         millis: inMillis(waited),
-        error: failure(answer.left),
+        error,
         server: null,
         pool: { size, maxOverflow, instances, needed, fits: null },
         migrations: null,

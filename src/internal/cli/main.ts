@@ -1,32 +1,19 @@
 #!/usr/bin/env node
 /**
- * The program behind `npx sqlayer`.
+ * The program behind `npx sqlayer`. What it needs beyond sqlayer's own dependencies need not be installed.
  */
-import * as CliConfig from "@effect/cli/CliConfig"
-import * as Command from "@effect/cli/Command"
-import * as NodeContext from "@effect/platform-node/NodeContext"
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import * as Cause from "effect/Cause"
-import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Layer from "effect/Layer"
-import { createRequire } from "node:module"
-import { command } from "./commands.js"
-import * as Output from "./output.js"
-
-const { version } = createRequire(import.meta.url)("../../../package.json") as { readonly version: string }
-
-const interrupted = 130
-
-const main = Command.run(command, { name: "sqlayer", version })(process.argv).pipe(
-  Output.withPlainConsole,
-  // Only what nobody thought of: what can go wrong is answered by the commands.
-  Effect.tapDefect((cause) => Effect.sync(() => process.stderr.write(`${Cause.pretty(cause)}\n`))),
-  Effect.provide(Layer.mergeAll(NodeContext.layer, CliConfig.layer({ showBuiltIns: false }), Output.logger))
-)
-
-NodeRuntime.runMain(main, {
-  disableErrorReporting: true,
-  disablePrettyLogger: true,
-  teardown: (exit, onExit) => onExit(Exit.isSuccess(exit) ? 0 : Cause.isInterruptedOnly(exit.cause) ? interrupted : 1)
-})
+try {
+  const { run } = await import("./program.js")
+  run()
+} catch (error) {
+  const { code, message } = error as NodeJS.ErrnoException
+  if (code !== "ERR_MODULE_NOT_FOUND" && code !== "MODULE_NOT_FOUND") {
+    throw error
+  }
+  const [what] = message.split(/ imported from |\n/, 1)
+  process.stderr.write(
+    "sqlayer: the command line needs packages that are not installed: " +
+      `npm install @effect/cli @effect/platform-node (${what})\n`
+  )
+  process.exitCode = 1
+}

@@ -6,6 +6,7 @@ import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Database from "../../Database.js"
@@ -71,7 +72,12 @@ type MigrationsPart = NonNullable<Readiness["migrations"]>
 /** The status is asked for in the pool: while slow sessions hold all of it, the last answer is the best there is. */
 const lastKnown = new WeakMap<Migrations.Service, MigrationsPart>()
 
-const unknown = (error: string): MigrationsPart => ({ applied: 0, pending: [], problems: [], error })
+const unknown = (why: string): MigrationsPart => ({
+  applied: 0,
+  pending: [],
+  problems: [],
+  error: `the status of the migrations is not known${why}`
+})
 
 const migrationsPart = (migrations: Migrations.Service): Effect.Effect<MigrationsPart> =>
   migrations.status.pipe(
@@ -85,21 +91,22 @@ const migrationsPart = (migrations: Migrations.Service): Effect.Effect<Migration
     Effect.timeoutTo({
       duration: patience,
       onSuccess: (known) => known,
-      onTimeout: () =>
-        lastKnown.get(migrations) ?? unknown(`the status of the migrations is not known after ${patience}`)
+      onTimeout: () => lastKnown.get(migrations) ?? unknown(` after ${patience}`)
     }),
     Effect.catchAll((error) =>
-      Effect.succeed(unknown(`the status of the migrations is not known: ${error._tag}: ${error.message}`))
+      Effect.sync(() =>
+        (error._tag === "PoolTimeout" ? lastKnown.get(migrations) : undefined) ??
+          unknown(`: ${error._tag}: ${error.message}`)
+      )
     )
   )
 
 /** See DatabaseHttp.readiness. */
 export const readiness: Effect.Effect<Readiness, never, Database.Database> = Effect.gen(function*() {
   const migrations = Option.getOrUndefined(yield* Effect.serviceOption(Migrations.Migrations))
-  const [report, known] = yield* Effect.all([
-    Database.report,
-    migrations === undefined ? Effect.succeed(undefined) : migrationsPart(migrations)
-  ], { concurrency: "unbounded" })
+  const reporting = yield* Effect.fork(Database.report)
+  const known = migrations === undefined ? undefined : yield* migrationsPart(migrations)
+  const report = yield* Fiber.join(reporting)
   const migrated = known === undefined ||
     (known.error === undefined && known.pending.length === 0 && known.problems.length === 0)
   return {

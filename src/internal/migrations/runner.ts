@@ -164,6 +164,9 @@ const failed = (migration: Migration) => (cause: unknown): MigrationError =>
     cause
   })
 
+const hasUnknownOutcome = (error: DatabaseError | MigrationError): error is MigrationError =>
+  error._tag === "MigrationError" && isDatabaseError(error.cause) && error.cause._tag === "CommitOutcomeUnknown"
+
 const notLoaded = (migration: Migration, what: string, cause?: unknown): MigrationError =>
   new MigrationError({
     kind: "load",
@@ -244,11 +247,12 @@ export const run = (
     for (const [i, [resolved, effect]] of effects.entries()) {
       const migration = migrationOf(resolved)
       let started = 0
+      let isUncertain = false
       const duration = () => Duration.millis(clock.unsafeCurrentTimeMillis() - started)
       const apply = Effect.gen(function*() {
         const { status } = yield* look
         if (!status.pending.some(({ id }) => id === migration.id)) {
-          return false
+          return isUncertain
         }
         started = clock.unsafeCurrentTimeMillis()
         yield* progress({ _tag: "Started", migration, position: i + 1, total: effects.length })
@@ -256,7 +260,13 @@ export const run = (
         yield* effect
         return true
       })
-      const done = yield* turn(`migrate ${label(migration)}`, Effect.provide(apply, services), failed(migration)).pipe(
+      const once = turn(`migrate ${label(migration)}`, Effect.provide(apply, services), failed(migration))
+      const done = yield* once.pipe(
+        // Whoever has the turn again knows: by then that transaction is over, and the history tells what became of it.
+        Effect.catchIf(hasUnknownOutcome, (error) => {
+          isUncertain = true
+          return Effect.catchIf(once, isDatabaseError, () => Effect.fail(error))
+        }),
         Effect.tapErrorTag(
           "MigrationError",
           (error) =>

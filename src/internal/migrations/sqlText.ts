@@ -16,12 +16,13 @@ interface Lexicon {
   readonly nests: boolean
 }
 
-const doubled = [/'(?:[^']|'')*'/y, /"(?:[^"]|"")*"/y]
+// One step for each part that holds no quote: what repeats once a character overflows the stack for a long text.
+const doubled = [/'[^']*'(?:'[^']*')*/y, /"[^"]*"(?:"[^"]*")*/y]
 
 const postgres: Lexicon = {
   // The first is the text with backslashes, and the last one the text between dollars.
   quoted: [
-    /[eE]'(?:[^'\\]|\\[^]|'')*'/y,
+    /[eE]'[^'\\]*(?:(?:\\[^]|'')[^'\\]*)*'/y,
     ...doubled,
     /\$((?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?)\$[^]*?\$\1\$/y
   ],
@@ -30,7 +31,7 @@ const postgres: Lexicon = {
 }
 
 const sqlite: Lexicon = {
-  quoted: [...doubled, /`(?:[^`]|``)*`/y, /\[[^\]]*\]/y],
+  quoted: [...doubled, /`[^`]*`(?:`[^`]*`)*/y, /\[[^\]]*\]/y],
   opening: /['"`[]/y,
   nests: false
 }
@@ -69,16 +70,22 @@ const hasBody = /^CREATE (?:OR REPLACE )?(?:TEMP |TEMPORARY )?(?:FUNCTION|PROCED
 const controls =
   /^(?:BEGIN|START TRANSACTION|COMMIT|END|ABORT|PREPARE TRANSACTION|ROLLBACK(?!(?: TRANSACTION| WORK)? TO\b))\b/
 
-const lineAt = (text: string, index: number): number => {
+/** Counts lines up to places that are asked for in their order, each line once. */
+const lineCounter = (text: string) => {
   let line = 1
-  for (let at = text.indexOf("\n"); at !== -1 && at < index; at = text.indexOf("\n", at + 1)) {
-    line++
+  let end = text.indexOf("\n")
+  return (index: number): number => {
+    while (end !== -1 && end < index) {
+      line++
+      end = text.indexOf("\n", end + 1)
+    }
+    return line
   }
-  return line
 }
 
 const split = (text: string, lexicon: Lexicon, refuse: (reason: string) => MigrationError): Array<Statement> => {
   const statements: Array<Statement> = []
+  const lineAt = lineCounter(text)
   // The first words of the statement under way.
   let words = ""
   let count = 0
@@ -87,7 +94,7 @@ const split = (text: string, lexicon: Lexicon, refuse: (reason: string) => Migra
   let blocks = 0
   const finish = (end: number) => {
     if (start !== undefined) {
-      const line = lineAt(text, start)
+      const line = lineAt(start)
       if (controls.test(words)) {
         throw refuse(
           `line ${line}: ${words.split(" ")[0]} is not accepted, since each migration is a transaction of its own`
@@ -110,7 +117,7 @@ const split = (text: string, lexicon: Lexicon, refuse: (reason: string) => Migra
     if (text.startsWith("/*", i)) {
       const end = commentEnd(text, i, lexicon.nests)
       if (end === undefined) {
-        throw refuse(`the comment that begins on line ${lineAt(text, i)} has no end`)
+        throw refuse(`the comment that begins on line ${lineAt(i)} has no end`)
       }
       i = end
       continue
@@ -128,7 +135,7 @@ const split = (text: string, lexicon: Lexicon, refuse: (reason: string) => Migra
       continue
     }
     if (matchAt(lexicon.opening, text, i) !== undefined) {
-      throw refuse(`the quoted text that begins on line ${lineAt(text, i)} has no end`)
+      throw refuse(`the quoted text that begins on line ${lineAt(i)} has no end`)
     }
     const found = matchAt(word, text, i)
     if (found === undefined) {
@@ -144,6 +151,9 @@ const split = (text: string, lexicon: Lexicon, refuse: (reason: string) => Migra
     if (hasBody.test(words)) {
       blocks += upper === "BEGIN" || (upper === "CASE" && blocks > 0) ? 1 : upper === "END" && blocks > 0 ? -1 : 0
     }
+  }
+  if (start !== undefined && blocks > 0) {
+    throw refuse(`the statement that begins on line ${lineAt(start)} has a BEGIN without an END`)
   }
   finish(text.length)
   return statements

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import Sqlite from "better-sqlite3"
 import * as Effect from "effect/Effect"
 import * as Fs from "node:fs"
 import { vi } from "vitest"
@@ -107,6 +108,27 @@ describe("sqlayer check", () => {
         assert.notInclude(stdout + stderr, "    at ")
       }
       assert.include(reportOf(authentication).database, "check_secret@")
+    }).pipe(Effect.scoped))
+
+  it.live("changes nothing in a file, whatever mode it is in", () =>
+    Effect.gen(function*() {
+      const path = yield* directory({ "empty.db": "" })
+      for (const mode of ["delete", "wal"]) {
+        const database = new Sqlite(`${path}/${mode}.db`)
+        database.pragma(`journal_mode = ${mode}`)
+        database.exec("CREATE TABLE a (id INTEGER)")
+        database.close()
+      }
+      const content = () =>
+        Object.fromEntries(Fs.readdirSync(path).map((name) => [name, Fs.readFileSync(`${path}/${name}`, "hex")]))
+      const before = content()
+      assert.hasAllKeys(before, ["empty.db", "delete.db", "wal.db"])
+      for (const name of Object.keys(before)) {
+        const ended = yield* run(["check"], { DATABASE_URL: `sqlite:///${path}/${name}`, DATABASE_MIGRATIONS: path })
+        assert.match(ended.stdout, /^reachable +yes/m)
+        assert.strictEqual(ended.code, 0, ended.stdout + ended.stderr)
+        assert.deepStrictEqual(content(), before, name)
+      }
     }).pipe(Effect.scoped))
 
   it.live("tells how the connection is encrypted", () =>
