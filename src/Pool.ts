@@ -116,8 +116,15 @@ export interface Options<A> {
   readonly heldThreshold?: Duration.DurationInput | undefined
   /** How long shutdown waits for connections in use; default 10 seconds. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
-  /** One attempt to open one connection. `onLost` tells the pool that an established one broke. */
-  readonly connect: (onLost: (error: DatabaseError) => void) => Effect.Effect<A, DatabaseError>
+  /**
+   * One attempt to open one connection. It is run in an uninterruptible region, so that no interruption takes away what it
+   * has opened: what may be interrupted, the waiting, goes through `restore`. `onLost` tells the pool that an established
+   * connection broke.
+   */
+  readonly connect: (
+    onLost: (error: DatabaseError) => void,
+    restore: Restore
+  ) => Effect.Effect<A, DatabaseError>
   /** `idle`: clean; `closed`: unusable; anything else is reset before others get it. Asked without I/O. */
   readonly status: (connection: A) => "idle" | "active" | "aborted" | "dirty" | "closed"
   readonly ping: (connection: A) => Effect.Effect<void, DatabaseError>

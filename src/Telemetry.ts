@@ -10,8 +10,6 @@ import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricKey from "effect/MetricKey"
 import type * as MetricKeyType from "effect/MetricKeyType"
-import * as MetricLabel from "effect/MetricLabel"
-import type { DatabaseError, Dialect } from "./DatabaseError.js"
 
 /** The boundaries, in seconds, that the conventions advise for `db.client.operation.duration`. */
 const boundaries = MetricBoundaries.fromIterable([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10])
@@ -224,24 +222,6 @@ export const statementSpan = "sql.execute"
 export const sessionSpan = "sql.transaction"
 
 /**
- * What a pool reports of itself. Times are in seconds.
- *
- * @since 0.1.0
- * @category models
- */
-export interface PoolRecorder {
-  readonly connections: (idle: number, used: number) => void
-  readonly pending: (requests: number) => void
-  readonly limits: (max: number, idleMin: number, idleMax: number) => void
-  readonly timeout: () => void
-  readonly createTime: (seconds: number) => void
-  readonly waitTime: (seconds: number) => void
-  readonly useTime: (seconds: number) => void
-}
-
-const systemNames = { postgres: "postgresql", sqlite: "sqlite" } as const
-
-/**
  * A session that is open.
  *
  * @since 0.1.0
@@ -288,7 +268,8 @@ export interface Quantiles {
 }
 
 /**
- * What a database is doing, and has done since it was opened; what its pool does is `Pool.Stats`. It holds texts of statements, but no parameters.
+ * What a database is doing, and has done since it was opened; what its pool does is `Pool.Stats`. It holds texts of
+ * statements, but no parameters.
  *
  * @since 0.1.0
  * @category models
@@ -305,130 +286,4 @@ export interface Activity {
   readonly rolledBack: Readonly<Record<string, number>>
   /** Sessions that were run again, by the tag of the error. */
   readonly retried: Readonly<Record<string, number>>
-}
-
-/** Updates of one metric under always the same array of labels, by which Effect finds the metric's state at once. */
-const labelled = (name: string, dialect: Dialect) => {
-  const common = [
-    MetricLabel.make("db.client.connection.pool.name", name),
-    MetricLabel.make("db.system.name", systemNames[dialect])
-  ]
-  return <Type, In, Out>(metric: Metric.Metric<Type, In, Out>, ...labels: ReadonlyArray<MetricLabel.MetricLabel>) => {
-    const all = [...common, ...labels]
-    return (value: In): void => metric.unsafeUpdate(value, all)
-  }
-}
-
-/** Sets a metric that is told by how much it changes. */
-const settable = (add: (difference: number) => void) => {
-  let last = 0
-  // It is there from the beginning.
-  add(0)
-  return (value: number): void => {
-    if (value !== last) {
-      add(value - last)
-      last = value
-    }
-  }
-}
-
-/**
- * The recorder of one pool: plain functions, so that recording suspends nobody.
- *
- * @since 0.1.0
- * @category constructors
- */
-export const pool = (name: string, dialect: Dialect): PoolRecorder => {
-  const of = labelled(name, dialect)
-  const idleCount = settable(of(connectionCount, MetricLabel.make("db.client.connection.state", "idle")))
-  const usedCount = settable(of(connectionCount, MetricLabel.make("db.client.connection.state", "used")))
-  const max = settable(of(connectionMax))
-  const idleMin = settable(of(connectionIdleMin))
-  const idleMax = settable(of(connectionIdleMax))
-  const timeouts = of(connectionTimeouts)
-  return {
-    connections: (idle, used) => {
-      idleCount(idle)
-      usedCount(used)
-    },
-    pending: settable(of(connectionPendingRequests)),
-    limits: (most, fewestIdle, mostIdle) => {
-      max(most)
-      idleMin(fewestIdle)
-      idleMax(mostIdle)
-    },
-    timeout: () => timeouts(1),
-    createTime: of(connectionCreateTime),
-    waitTime: of(connectionWaitTime),
-    useTime: of(connectionUseTime)
-  }
-}
-
-/**
- * What statements and sessions report of themselves. Times are in seconds; an error is named by its tag.
- *
- * @since 0.1.0
- * @category models
- */
-export interface OperationRecorder {
-  /** `error` is the tag of what the statement failed with, `interrupted` or `defect`; `code` is the error's, if any. */
-  readonly operation: (seconds: number, error?: string, code?: string) => void
-  readonly committed: (seconds: number) => void
-  readonly rolledBack: (seconds: number, reason: string) => void
-  readonly retried: (error: DatabaseError["_tag"]) => void
-}
-
-/** What the conventions ask of `db.client.operation.duration` besides the system's name, if the database has it. */
-const operationAttributes = new Set(["db.namespace", "server.address", "server.port"])
-
-/**
- * The recorder of one database's statements and sessions. Of the attributes, which are those of its spans, it takes what
- * the conventions want to see on a statement's duration.
- *
- * @since 0.1.0
- * @category constructors
- */
-export const operations = (
-  name: string,
-  dialect: Dialect,
-  attributes: ReadonlyArray<readonly [string, unknown]> = []
-): OperationRecorder => {
-  const of = labelled(name, dialect)
-  const place = attributes.filter(([key]) => operationAttributes.has(key))
-    .map(([key, value]) => MetricLabel.make(key, String(value)))
-  const byReason = <Type, In, Out>(
-    metric: Metric.Metric<Type, In, Out>,
-    labels: ReadonlyArray<MetricLabel.MetricLabel> = []
-  ) => {
-    const known = new Map<string, (value: In) => void>()
-    return (reason: string, value: In, code?: string): void => {
-      const key = code === undefined ? reason : `${reason} ${code}`
-      let update = known.get(key)
-      if (update === undefined) {
-        const codes = code === undefined ? [] : [MetricLabel.make(responseStatusCode, code)]
-        update = of(metric, ...labels, MetricLabel.make(errorType, reason), ...codes)
-        known.set(key, update)
-      }
-      update(value)
-    }
-  }
-  const operation = of(operationDuration, ...place)
-  const failedOperation = byReason(operationDuration, place)
-  const committed = of(sessionsCommitted)
-  const rolledBack = byReason(sessionsRolledBack)
-  const retried = byReason(sessionsRetried)
-  const duration = of(sessionDuration)
-  return {
-    operation: (seconds, error, code) =>
-      error === undefined ? operation(seconds) : failedOperation(error, seconds, code),
-    committed: (seconds) => {
-      committed(1)
-      duration(seconds)
-    },
-    rolledBack: (seconds, reason) => {
-      rolledBack(reason, 1)
-      duration(seconds)
-    },
-    retried: (error) => retried(error, 1)
-  }
 }

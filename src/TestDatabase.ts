@@ -135,7 +135,7 @@ const administrationOf = (options: DatabaseConfig.Options) =>
     Effect.flatMap((driver) =>
       Effect.uninterruptibleMask((restore) =>
         Effect.tap(
-          restore(driver.connect(() => undefined)),
+          driver.connect(() => undefined, restore),
           (connection) => Effect.addFinalizer(() => connection.close)
         )
       )

@@ -268,8 +268,8 @@ describe("connecting", () => {
       const world = new World()
       const pool = yield* makePool(world, {
         timeout: "2 seconds",
-        connect: (onLost) =>
-          Effect.tap(world.connect(onLost), (connection) => Effect.sync(() => world.kill(connection)))
+        connect: (onLost, restore) =>
+          Effect.tap(world.connect(onLost, restore), (connection) => Effect.sync(() => world.kill(connection)))
       })
       const waiting = yield* forkTake(pool)
       yield* TestClock.adjust("2 seconds")

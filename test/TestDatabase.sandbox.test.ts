@@ -203,7 +203,7 @@ for (const dialect of dialects) {
       Effect.gen(function*() {
         yield* inSandbox(Effect.gen(function*() {
           yield* insert(1)
-          for (const text of ["COMMIT", " rollback", "end transaction", "BEGIN"]) {
+          for (const text of ["COMMIT", " rollback", "end transaction", "BEGIN", "-- so\n/* it is */;COMMIT"]) {
             assert.strictEqual(yield* tagOf(execute(text)), "InvalidStatement")
             assert.strictEqual(yield* tagOf(Database.session(execute(text))), "InvalidStatement")
           }

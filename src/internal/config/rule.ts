@@ -27,7 +27,8 @@ export const wholeNumber = (minimum: number): Rule<number> =>
 /** The longest time that PostgreSQL's settings and the timers of a JavaScript engine can hold. */
 const longest = 2_147_483_647
 
-const isNegative = (given: unknown): boolean =>
+/** Whether it is less than zero, or no number. */
+export const isNegative = (given: unknown): boolean =>
   Array.isArray(given)
     ? given.some(isNegative)
     : typeof given === "number" || typeof given === "bigint"

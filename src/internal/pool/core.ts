@@ -277,10 +277,14 @@ export class Core<A> {
     this.slots.add(slot)
     this.figures.add(slot)
     this.alarm.set(slot.due, now)
-    slot.fiber = Work.connect(this.run, () => this.options.connect((error) => this.lose(slot, error)), (exit) => {
-      const result = this.connected(slot, exit)
-      slot.watchers.forEach((watcher) => watcher(result))
-    })
+    slot.fiber = Work.connect(
+      this.run,
+      (restore) => this.options.connect((error) => this.lose(slot, error), restore),
+      (exit) => {
+        const result = this.connected(slot, exit)
+        slot.watchers.forEach((watcher) => watcher(result))
+      }
+    )
   }
 
   private connected(slot: Slot<A>, exit: Exit.Exit<A, DatabaseError>): Exit.Exit<void, DatabaseError> {

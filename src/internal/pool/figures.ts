@@ -3,8 +3,8 @@
  */
 import type { PoolFigures } from "../../DatabaseError.js"
 import type { CloseReason, Options, Stats } from "../../Pool.js"
-import * as Telemetry from "../../Telemetry.js"
 import { RecentTimes } from "../telemetry/recentTimes.js"
+import * as Recorders from "../telemetry/recorders.js"
 import type { Slot, State } from "./slot.js"
 
 /** The figures of one pool. Times are in milliseconds. */
@@ -37,14 +37,14 @@ export class Figures {
   }
   private readonly waitTimes = new RecentTimes()
   private readonly useTimes = new RecentTimes()
-  private readonly telemetry: Telemetry.PoolRecorder
+  private readonly telemetry: Recorders.PoolRecorder
 
   constructor(
     private readonly options: Pick<Options<never>, "name" | "dialect" | "size" | "maxOverflow">,
     private readonly waiters: { readonly size: number }
   ) {
     this.maximum = options.size + options.maxOverflow
-    this.telemetry = Telemetry.pool(options.name, options.dialect)
+    this.telemetry = Recorders.pool(options.name, options.dialect)
     this.telemetry.limits(this.maximum, 0, options.size)
     this.report()
   }

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type { DatabaseError } from "../../DatabaseError.js"
-import type { Options } from "../../Pool.js"
+import type { Options, Restore } from "../../Pool.js"
 
 /** Starts a fiber of the pool. */
 export type Run = (effect: Effect.Effect<unknown>) => Fiber.RuntimeFiber<unknown>
@@ -27,13 +27,13 @@ export const times = <A>(options: Options<A>) => ({
   shutdownTimeout: Duration.toMillis(options.shutdownTimeout ?? "10 seconds")
 })
 
-/** Opens a connection. Only this can be interrupted: what comes of it is always told. */
+/** Opens a connection. Only what the attempt restores can be interrupted: what comes of it is always told. */
 export const connect = <A>(
   run: Run,
-  attempt: () => Effect.Effect<A, DatabaseError>,
+  attempt: (restore: Restore) => Effect.Effect<A, DatabaseError>,
   ended: (exit: Exit.Exit<A, DatabaseError>) => void
 ): Fiber.RuntimeFiber<unknown> =>
-  run(Effect.uninterruptibleMask((restore) => Effect.map(Effect.exit(restore(Effect.suspend(attempt))), ended)))
+  run(Effect.uninterruptibleMask((restore) => Effect.map(Effect.exit(Effect.suspend(() => attempt(restore))), ended)))
 
 /** Pings or resets a connection, and tells whether that went well and in time. */
 export const attempt = (

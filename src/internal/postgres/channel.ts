@@ -27,8 +27,11 @@ export interface Options {
   readonly parameters: Map<string, string>
 }
 
-// These change when the server is promoted or reloads its configuration, not by what a borrower does.
-const serversOwn: ReadonlySet<string> = new Set(["in_hot_standby", "default_transaction_read_only"])
+/**
+ * The settings that are kept: no more, since a server may report any number. They change when it is promoted or reloads
+ * its configuration, not by what a borrower does.
+ */
+export const serversOwn: ReadonlySet<string> = new Set(["in_hot_standby", "default_transaction_read_only"])
 
 const closedHere = (): Error => serverError("08003", "the connection is closed")
 
@@ -267,8 +270,9 @@ export class Channel {
       }
     })
     wire.on("parameterStatus", (message: ParameterStatus) => {
-      this.parameters.set(message.parameterName, message.parameterValue)
-      if (this.current?.options.user === true && !serversOwn.has(message.parameterName)) {
+      if (serversOwn.has(message.parameterName)) {
+        this.parameters.set(message.parameterName, message.parameterValue)
+      } else if (this.current?.options.user === true) {
         this.current.dirties = true
       }
     })

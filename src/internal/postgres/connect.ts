@@ -10,8 +10,9 @@ import { TLSSocket } from "node:tls"
 import Pg from "pg"
 import type { PostgresHost, PostgresTarget, Settings } from "../../DatabaseConfig.js"
 import { type DatabaseError, fromSqlError, isRetryable } from "../../DatabaseError.js"
+import type { Restore } from "../driver.js"
 import { make as makeError } from "../failure.js"
-import { Channel } from "./channel.js"
+import { Channel, serversOwn } from "./channel.js"
 import { Connection, milliseconds } from "./connection.js"
 import { type ParameterStatus, serverError, type Session } from "./pg.js"
 import * as Socket from "./socket.js"
@@ -62,23 +63,28 @@ interface Refusal {
 
 let connections = 0
 
+type Resume = (effect: Effect.Effect<Connection, Refusal>) => void
+
 /** One attempt at one host with one encryption. */
 const attempt = (
   settings: Settings,
   target: PostgresTarget,
   host: PostgresHost,
   encryption: Tls.Encryption,
-  deadline: number
+  deadline: number,
+  restore: Restore
 ): Effect.Effect<Connection, Refusal> =>
-  Effect.async((resume) => {
+  Effect.suspend(() => {
     const tls = () => Tls.options(target, host.host)
     let giveUp = (): void => undefined
 
-    const startUp = (socket: NetSocket): void => {
+    const startUp = (socket: NetSocket, resume: Resume): void => {
       const parameters = new Map<string, string>()
       const wire = new Wire(socket, startupParameters(settings, target))
       wire.on("parameterStatus", (message: ParameterStatus) => {
-        parameters.set(message.parameterName, message.parameterValue)
+        if (serversOwn.has(message.parameterName)) {
+          parameters.set(message.parameterName, message.parameterValue)
+        }
       })
       // What is left out here, pg takes from the environment; the rest it leaves to the wire.
       const client = new Pg.Client({
@@ -132,7 +138,7 @@ const attempt = (
             parameters
           })
           connections += 1
-          const elsewhere = Effect.suspend(() => connect(settings, target))
+          const elsewhere = (restore: Restore) => connect(settings, target, restore)
           resume(
             Effect.succeed(new Connection(channel, processID ?? connections, describeHost(target, host), elsewhere))
           )
@@ -140,12 +146,15 @@ const attempt = (
       })
     }
 
-    giveUp = Socket.open(
-      { ...host, encryption, tls, timeout: deadline - Date.now(), background: false },
-      startUp,
-      ({ cause, stage }) => resume(Effect.fail({ cause, elseways: stage === "tls" }))
-    )
-    return Effect.sync(() => giveUp())
+    const waiting = Effect.async<Connection, Refusal>((resume) => {
+      giveUp = Socket.open(
+        { ...host, encryption, tls, timeout: deadline - Date.now(), background: false },
+        (socket) => startUp(socket, resume),
+        ({ cause, stage }) => resume(Effect.fail({ cause, elseways: stage === "tls" }))
+      )
+    })
+    // An interruption may come when it has succeeded already, and then takes what nobody has seen.
+    return Effect.onInterrupt(restore(waiting), () => Effect.sync(() => giveUp()))
   })
 
 interface Role {
@@ -187,8 +196,6 @@ const accepts = (wanted: Wanted, is: Role): boolean => {
       return is.standby
   }
 }
-
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 const checkRole = (
   connection: Connection,
@@ -252,12 +259,12 @@ const connectHost = (
 ): Effect.Effect<Connection, DatabaseError> => {
   const description = describeHost(target, host)
   const [first, second] = Tls.attempts(target, host.host)
-  const one = restore(attempt(settings, target, host, first, deadline))
+  const one = attempt(settings, target, host, first, deadline, restore)
   const established = second === undefined
     ? one
     : Effect.catchAll(one, (refusal) =>
       refusal.elseways
-        ? restore(attempt(settings, target, host, second, deadline))
+        ? attempt(settings, target, host, second, deadline, restore)
         : Effect.fail(refusal))
   return established.pipe(
     Effect.mapError(({ cause }) => fromPostgres(cause, { phase: "connect", description })),
@@ -284,10 +291,15 @@ const longestTimeout = 2_147_483_647
  * One attempt to connect. Each host has its equal share of the time that is left, so that one that is silent leaves some
  * to those behind it. A host that refuses the user ends the attempt, as in libpq: the others would refuse too.
  *
- * Interruptible while it waits, and not between having a connection and giving it to the caller.
+ * To be run in an uninterruptible region, whose `restore` it takes: interruptible while it waits, and not between having
+ * a connection and giving it to the caller.
  */
-export const connect = (settings: Settings, target: PostgresTarget): Effect.Effect<Connection, DatabaseError> =>
-  Effect.uninterruptibleMask((restore) => {
+export const connect = (
+  settings: Settings,
+  target: PostgresTarget,
+  restore: Restore
+): Effect.Effect<Connection, DatabaseError> =>
+  Effect.suspend(() => {
     const timeout = Math.min(Math.max(1, Duration.toMillis(settings.connectTimeout)), longestTimeout)
     const deadline = Date.now() + timeout
     const wanted = target.targetSessionAttrs

@@ -10,6 +10,7 @@ import Pg from "pg"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type * as Driver from "../driver.js"
 import { make as makeError } from "../failure.js"
+import { stoppable } from "../stoppable.js"
 import type { Channel } from "./channel.js"
 import * as Fate from "./fate.js"
 import * as Flight from "./flight.js"
@@ -67,7 +68,7 @@ export class Connection implements Driver.Connection {
   readonly id: number
   readonly #channel: Channel
   readonly #description: string
-  readonly #elsewhere: Effect.Effect<Driver.Connection, DatabaseError>
+  readonly #elsewhere: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
   #portals = 0
   #transaction: Fate.Transaction | undefined = undefined
 
@@ -76,7 +77,7 @@ export class Connection implements Driver.Connection {
     channel: Channel,
     id: number,
     description: string,
-    elsewhere: Effect.Effect<Driver.Connection, DatabaseError>
+    elsewhere: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
   ) {
     this.#channel = channel
     this.#elsewhere = elsewhere
@@ -335,7 +336,7 @@ export class Connection implements Driver.Connection {
     fail: (error: DatabaseError) => E
   ): Effect.Effect<A, E> {
     const channel = this.#channel
-    return Effect.async<A, E>((resume) => {
+    return stoppable<A, E>((resume) => {
       let flight: Flight.Flight
       try {
         flight = make()

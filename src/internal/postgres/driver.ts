@@ -8,7 +8,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { PostgresTarget, Settings } from "../../DatabaseConfig.js"
 import { fromSqlError } from "../../DatabaseError.js"
-import type { Driver } from "../driver.js"
+import type { Driver, Restore } from "../driver.js"
 import { connect, describeHost } from "./connect.js"
 import * as Listen from "./listen.js"
 
@@ -51,7 +51,7 @@ const serverAttributes = ({ hosts: [{ host, port }, ...others] }: PostgresTarget
 /** Makes the driver for one target; nothing is opened yet. */
 export const make = (settings: Settings, target: PostgresTarget): Driver => {
   const compiler = PgClient.makeCompiler(settings.transformQueryNames, settings.transformJson)
-  const establish = connect(settings, target)
+  const establish = (restore: Restore) => connect(settings, target, restore)
   return {
     dialect: "postgres",
     description: target.hosts.map((each) => describeHost(target, each)).join(", "),
@@ -62,7 +62,8 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
       ["db.namespace", target.database],
       ...serverAttributes(target)
     ],
-    connect: (onLost) => Effect.tap(establish, (connection) => Effect.sync(() => connection.onLost(onLost))),
+    connect: (onLost, restore) =>
+      Effect.tap(establish(restore), (connection) => Effect.sync(() => connection.onLost(onLost))),
     serverInfo: (connection) =>
       Effect.mapBoth(connection.executeUnprepared(serverInfoStatement, [], undefined), {
         onSuccess: ([row]) => ({ version: row.version, role: row.standby ? "standby" as const : "primary" as const }),

@@ -8,7 +8,7 @@
  */
 import * as Effect from "effect/Effect"
 import { type DatabaseError, fromSqlError } from "../../DatabaseError.js"
-import type { Connection, Fate } from "../driver.js"
+import type { Connection, Fate, Restore } from "../driver.js"
 
 /** How another connection can ask for a transaction. */
 export interface Transaction extends History {
@@ -69,12 +69,12 @@ const asked = (connection: Connection, { backend, id, statistics, timeline }: Tr
 
 /** Asks once, on a connection of its own. */
 export const ask = (
-  establish: Effect.Effect<Connection, DatabaseError>,
+  establish: (restore: Restore) => Effect.Effect<Connection, DatabaseError>,
   transaction: Transaction
 ): Effect.Effect<Fate, DatabaseError> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
-      restore(establish),
+      establish(restore),
       (connection) =>
         restore(asked(connection, transaction)).pipe(Effect.mapError(fromSqlError), Effect.ensuring(connection.close))
     )

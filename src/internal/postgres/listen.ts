@@ -15,6 +15,7 @@ import * as Stream from "effect/Stream"
 import * as Take from "effect/Take"
 import Pg from "pg"
 import { type DatabaseError, fromSqlError, isRetryable, toSqlError } from "../../DatabaseError.js"
+import type { Restore } from "../driver.js"
 import type { Connection } from "./connection.js"
 import { serverError } from "./pg.js"
 import { fromPostgres } from "./sqlState.js"
@@ -80,29 +81,35 @@ const serve = (hub: Hub, connection: Connection): Effect.Effect<never, DatabaseE
   return Effect.forever(reconcile)
 }
 
+/** To be run in an uninterruptible region, whose `restore` it takes. */
+type Connect = (restore: Restore) => Effect.Effect<Connection, DatabaseError>
+
 const connected = (
   hub: Hub,
-  connect: Effect.Effect<Connection, DatabaseError>,
+  connect: Connect,
   onConnected: Effect.Effect<void>
-): Effect.Effect<never, DatabaseError> =>
-  Effect.acquireUseRelease(
-    Effect.interruptible(connect),
-    (connection) =>
-      Effect.gen(function*() {
-        const lost = yield* Deferred.make<never, DatabaseError>()
-        connection.onLost((error) => Deferred.unsafeDone(lost, Exit.fail(error)))
-        connection.onNotification((channel, payload) => {
-          for (const listener of hub.listeners) {
-            if (listener.channel === channel) {
-              Queue.unsafeOffer(listener.messages, Take.of(payload))
-            }
+): Effect.Effect<never, DatabaseError> => {
+  const use = (connection: Connection) =>
+    Effect.gen(function*() {
+      const lost = yield* Deferred.make<never, DatabaseError>()
+      connection.onLost((error) => Deferred.unsafeDone(lost, Exit.fail(error)))
+      connection.onNotification((channel, payload) => {
+        for (const listener of hub.listeners) {
+          if (listener.channel === channel) {
+            Queue.unsafeOffer(listener.messages, Take.of(payload))
           }
-        })
-        yield* onConnected
-        return yield* Effect.raceFirst(serve(hub, connection), Deferred.await(lost))
-      }),
-    (connection) => connection.close
+        }
+      })
+      yield* onConnected
+      return yield* Effect.raceFirst(serve(hub, connection), Deferred.await(lost))
+    })
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(
+      connect(restore),
+      (connection) => Effect.ensuring(restore(use(connection)), connection.close)
+    )
   )
+}
 
 const pause = (failures: number): Effect.Effect<void> =>
   Effect.flatMap(
@@ -111,7 +118,7 @@ const pause = (failures: number): Effect.Effect<void> =>
   )
 
 /** Until nobody listens any more, or until connecting again cannot help. */
-const run = (hub: Hub, connect: Effect.Effect<Connection, DatabaseError>): Effect.Effect<void> => {
+const run = (hub: Hub, connect: Connect): Effect.Effect<void> => {
   let failures = 0
   const onConnected = Effect.suspend(() => {
     const again = failures > 0
@@ -142,7 +149,7 @@ const run = (hub: Hub, connect: Effect.Effect<Connection, DatabaseError>): Effec
  * is sent meanwhile is lost, as it is whenever nobody listens. What is not consumed yet is kept in memory.
  */
 export const make = (
-  connect: Effect.Effect<Connection, DatabaseError>
+  connect: Connect
 ): Effect.Effect<(channel: string) => Stream.Stream<string, SqlError>, never, Scope.Scope> =>
   Effect.gen(function*() {
     const hubs = yield* RcRef.make({

@@ -3,32 +3,9 @@
  */
 import { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
+import { Frames } from "./frames.js"
 import { Protocol } from "./pg.js"
 import { ignoreErrors } from "./socket.js"
-
-const authentication = 0x52
-const errorResponse = 0x45
-const greetings: ReadonlySet<number> = new Set([authentication, errorResponse, 0x4e, 0x76])
-const longestGreeting = 30_000
-
-/**
- * Whether the first thing the server said can be PostgreSQL's. What speaks another protocol would otherwise be waited
- * for until the timeout, since its text reads as the announcement of a very long message.
- */
-const isGreeting = (chunk: Buffer): boolean => {
-  if (!greetings.has(chunk[0])) {
-    return false
-  }
-  if (chunk.length < 5) {
-    return true
-  }
-  const length = chunk.readUInt32BE(1)
-  if (length < 8 || length > longestGreeting) {
-    return false
-  }
-  // The parser would look for the end of an error's fields forever.
-  return chunk[0] !== errorResponse || chunk.length <= length || chunk[length] === 0
-}
 
 /**
  * Says to the server exactly what it was given at start-up, whatever `pg` finds in the environment, and turns what
@@ -49,6 +26,7 @@ export class Wire extends Protocol {
     socket.on("end", () => this.emit("end"))
     socket.on("close", () => this.emit("end"))
     this.on("error", ignoreErrors)
+    this.watchAuthentication()
     this.attachListeners(socket)
     process.nextTick(() => this.emit("connect"))
   }
@@ -59,20 +37,46 @@ export class Wire extends Protocol {
 
   override attachListeners(socket: EventEmitter): void {
     const source = new EventEmitter()
-    let greeted = false
+    const frames = new Frames()
     super.attachListeners(source)
-    socket.on("data", (chunk: Buffer) => {
+    socket.on("data", (piece: Buffer) => {
       try {
-        if (!greeted) {
-          greeted = true
-          if (!isGreeting(chunk)) {
-            throw new Error("it does not speak PostgreSQL's protocol")
-          }
+        const refusal = frames.refusal(piece)
+        // What came before counts, an error above all.
+        source.emit("data", refusal === undefined ? piece : piece.subarray(0, frames.accepted))
+        if (refusal !== undefined) {
+          throw refusal
         }
-        source.emit("data", chunk)
       } catch (cause) {
-        this.emit("error", new Error(`received invalid response: ${(cause as Error).message}`, { cause }))
-        this.stream.destroy()
+        this.refuse(cause as Error)
+      }
+    })
+  }
+
+  private refuse(cause: Error): void {
+    this.emit("error", new Error(`received invalid response: ${cause.message}`, { cause }))
+    this.stream.destroy()
+  }
+
+  /** `pg` believes a server that leaves out the proof that it knows the password too, or the whole authentication. */
+  private watchAuthentication(): void {
+    let proving = false
+    let authenticated = false
+    this.on("authenticationSASL", () => {
+      proving = true
+    })
+    this.on("authenticationSASLFinal", () => {
+      proving = false
+    })
+    this.on("authenticationOk", () => {
+      authenticated = true
+      if (proving) {
+        this.refuse(new Error("it did not prove that it knows the password"))
+      }
+    })
+    this.on("readyForQuery", () => {
+      if (!authenticated) {
+        this.refuse(new Error("it let nobody in and is ready all the same"))
       }
     })
   }

@@ -29,13 +29,17 @@ const awaited = (
     (timer) => Effect.zipLeft(Fiber.join(fiber), Fiber.interruptFork(timer))
   )
 
-/** Commits. Once interrupted, it waits for the answer only a little longer. */
-export const committed = (
+/**
+ * Commits, or releases a savepoint: once that is asked for, its answer must be known. After an interruption it waits for
+ * the answer only a little longer.
+ */
+export const answered = (
   connection: Connection,
+  effect: Effect.Effect<void, DatabaseError>,
   restore: Restore
 ): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
   Effect.flatMap(
-    Effect.fork(Effect.exit(connection.commit)),
+    Effect.fork(Effect.exit(effect)),
     (fiber) =>
       Effect.flatMap(Effect.exit(restore(Fiber.join(fiber))), (exit) =>
         Exit.isSuccess(exit) ? Effect.succeed(exit.value) : awaited(connection, fiber))

@@ -3,6 +3,7 @@
  * Savepoints are a stack, so whatever else ran inside a nested session would be rolled back with it.
  */
 import * as Effect from "effect/Effect"
+import { stoppable } from "../stoppable.js"
 
 interface Waiter {
   readonly exclusive: boolean
@@ -49,7 +50,7 @@ export class Gate {
   }
 
   private wait(exclusive: boolean, onTurn?: () => void): Effect.Effect<void> {
-    return Effect.async<void>((resume) => {
+    return stoppable<void, never>((resume) => {
       if (!exclusive && this.isOpen) {
         return resume(Effect.void)
       }

@@ -9,7 +9,7 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import { type DatabaseError, fromSqlError, isDatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { Options } from "../../Session.js"
-import type { OperationRecorder } from "../../Telemetry.js"
+import type { OperationRecorder } from "../telemetry/recorders.js"
 import type { Limit } from "./limit.js"
 
 const defaultRetry = Schedule.intersect(Schedule.jittered(Schedule.exponential("20 millis")), Schedule.recurs(5))

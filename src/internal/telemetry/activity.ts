@@ -3,7 +3,8 @@
  */
 import * as Duration from "effect/Duration"
 import type { DatabaseError } from "../../DatabaseError.js"
-import type { Activity, OpenSession, OperationRecorder, StatementFigures } from "../../Telemetry.js"
+import type { Activity, OpenSession, StatementFigures } from "../../Telemetry.js"
+import type { OperationRecorder } from "./recorders.js"
 
 /** How many statements are remembered, and how many of them are shown. */
 const remembered = 100

@@ -171,5 +171,8 @@ class Faulty implements Wrapped {
 export const make = (faults: (driver: Driver) => ReadonlyArray<Planned>) => (driver: Driver): Effect.Effect<Driver> =>
   Effect.sync(() => {
     const plan = new Plan(faults(driver))
-    return wrapping(driver, (onLost) => Effect.map(driver.connect(onLost), (inner) => new Faulty(inner, plan)))
+    return wrapping(
+      driver,
+      (connect) => (onLost, restore) => Effect.map(connect(onLost, restore), (inner) => new Faulty(inner, plan))
+    )
   })

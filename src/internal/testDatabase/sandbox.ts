@@ -31,8 +31,10 @@ export interface Frame {
 
 type Tag = "ConnectionLost" | "SessionClosed" | "TransactionAborted" | "InvalidStatement"
 
+const leading = /^(?:[\s;]|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)*/
+
 const controls =
-  /^\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!(?:\s+TRANSACTION|\s+WORK)?\s+TO\b))\b/i
+  /^(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!(?:\s+TRANSACTION|\s+WORK)?\s+TO\b))\b/i
 
 /** Of all sandboxes: one may be inside of another. */
 let names = 0
@@ -67,7 +69,7 @@ export class Sandbox {
 
   /** Statements may not end the transaction, and need not begin one. */
   refused(statement: string): DatabaseError | undefined {
-    return controls.test(statement)
+    return controls.test(statement.slice(leading.exec(statement)![0].length))
       ? this.error(
         "InvalidStatement",
         "a sandbox is one transaction, which no statement may end: use sessions",
@@ -189,7 +191,7 @@ export const make = (
     const run = yield* FiberSet.makeRuntime<never, void>()
     const sandbox = new Sandbox(driver, physical, run)
     return {
-      ...wrapping(driver, () => Effect.sync(() => new Virtual(sandbox))),
+      ...wrapping(driver, () => () => Effect.sync(() => new Virtual(sandbox))),
       pool: { ...driver.pool, recycle: Duration.infinity }
     }
   })

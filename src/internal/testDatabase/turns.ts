@@ -4,6 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { Restore } from "../../Pool.js"
+import { stoppable } from "../stoppable.js"
 
 /** Whether it is one's turn; `gone` where it never will be. */
 export type Readiness = "ready" | "waiting" | "gone"
@@ -36,7 +37,7 @@ export class Turns {
     return Effect.suspend(() => {
       let mine = false
       return Effect.onInterrupt(
-        restore(Effect.async<boolean>((resume) => {
+        restore(stoppable<boolean, never>((resume) => {
           const waiter: Waiter = {
             readiness,
             resume: (admitted) => {

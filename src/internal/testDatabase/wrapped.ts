@@ -15,11 +15,15 @@ export interface Wrapped extends Connection {
  * Makes a driver whose connections wrap those of another. What a dialect does beyond the contract, it does with a
  * connection of its own.
  */
-export const wrapping = (driver: Driver, connect: Driver["connect"]): Driver => {
+export const wrapping = (driver: Driver, wrap: (connect: Driver["connect"]) => Driver["connect"]): Driver => {
   const unwrap = (connection: Connection): Connection => (connection as Wrapped).inner
   return {
     ...driver,
-    connect,
+    connect: wrap(driver.connect),
+    readers: () => {
+      const readers = driver.readers?.()
+      return readers === undefined ? undefined : { ...readers, connect: wrap(readers.connect) }
+    },
     serverInfo: (connection) => driver.serverInfo(unwrap(connection)),
     extendClient: (client, acquire) => driver.extendClient(client, Effect.map(acquire, unwrap))
   }

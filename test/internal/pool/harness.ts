@@ -50,10 +50,10 @@ export class World {
     return this.connections.filter(({ open }) => open)
   }
 
-  readonly connect: Pool.Options<Memory>["connect"] = (onLost) =>
+  readonly connect: Pool.Options<Memory>["connect"] = (onLost, restore) =>
     Effect.suspend(() => {
       this.attempts++
-      return this.connecting
+      return restore(this.connecting)
     }).pipe(
       Effect.map(() => {
         const connection: Memory = {

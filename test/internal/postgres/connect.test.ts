@@ -13,6 +13,8 @@ import * as Util from "node:util"
 import type { PostgresTarget } from "../../../src/DatabaseConfig.js"
 import type { DatabaseError } from "../../../src/DatabaseError.js"
 import { eventually } from "../../support/eventually.js"
+import { Interruptor, modes } from "../../support/interruptor.js"
+import { connections } from "../../support/observe.js"
 import { freshDatabase, query, server, url } from "../../support/postgres.js"
 import { type Decision, proxy } from "../../support/proxy.js"
 import { connected, connection, driver, type Overrides, rows, target } from "./harness.js"
@@ -313,15 +315,26 @@ describe("postgres connect", () => {
         assert.strictEqual(error.code, "57P03")
       })))
 
+    it.live("interrupted in the very tick in which it succeeds it leaves no connection behind", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const database = yield* freshDatabase
+        for (const mode of modes) {
+          for (let at = 1;; at++) {
+            const interruptor = new Interruptor(mode, at)
+            yield* interruptor.victim(Effect.scoped(connection(database)))
+            if (!interruptor.hit) {
+              break
+            }
+          }
+        }
+        yield* eventually(Effect.map(connections(database), ({ total }) => total === 0))
+      })))
+
     it.live("interrupted at any moment it leaves no connection behind", () =>
       Effect.scoped(Effect.gen(function*() {
         const database = yield* freshDatabase
-        const made = driver(database)
         for (let i = 0; i < 60; i++) {
-          const fiber = yield* Effect.fork(Effect.scoped(Effect.acquireRelease(
-            Effect.interruptible(made.connect(() => undefined)),
-            (c) => Effect.sync(() => c.destroy())
-          )))
+          const fiber = yield* Effect.fork(Effect.scoped(connection(database)))
           yield* Effect.sleep(Duration.millis(i / 2))
           yield* Fiber.interrupt(fiber)
         }

@@ -238,7 +238,7 @@ describe("postgres connection lost", () => {
 
   it.live("a loss is told also to who asks after it", () =>
     Effect.scoped(Effect.gen(function*() {
-      const c = yield* connect(settings, target(url()))
+      const c = yield* Effect.uninterruptibleMask((restore) => connect(settings, target(url()), restore))
       yield* query(url(), `SELECT pg_terminate_backend(${c.id})`)
       yield* eventually(Effect.sync(() => c.status() === "closed"))
       const losses: Array<DatabaseError> = []

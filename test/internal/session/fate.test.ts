@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Database from "../../../src/Database.js"
 import * as DatabaseConfig from "../../../src/DatabaseConfig.js"
+import type { Restore } from "../../../src/internal/driver.js"
 import { connect } from "../../../src/internal/postgres/connect.js"
 import { ask, identify, type Transaction } from "../../../src/internal/postgres/fate.js"
 import * as Session from "../../../src/Session.js"
@@ -227,10 +228,10 @@ describe("a verified commit", () => {
     }))
 })
 
-const connecting = (url: string) =>
+const connecting = (url: string) => (restore: Restore) =>
   Effect.flatMap(
     Effect.orDie(DatabaseConfig.resolve({ url })),
-    (settings) => connect(settings, settings.target as DatabaseConfig.PostgresTarget)
+    (settings) => connect(settings, settings.target as DatabaseConfig.PostgresTarget, restore)
   )
 
 /** An id that nobody has yet. */
@@ -242,7 +243,7 @@ describe("the fate of a transaction", () => {
       const url = yield* freshDatabase
       const network = yield* proxy(url)
       yield* query(url, "CREATE TABLE items (n INTEGER PRIMARY KEY)")
-      const connection = yield* connecting(network.url)
+      const connection = yield* Effect.uninterruptibleMask(connecting(network.url))
       yield* connection.begin({ verified: true })
       yield* connection.execute("INSERT INTO items (n) VALUES ($1)", [1], undefined)
       // The server does not get to know that the connection is gone.
@@ -256,7 +257,7 @@ describe("the fate of a transaction", () => {
 
   live("is not asked for where the transaction did not begin so, and is not another's", () =>
     Effect.gen(function*() {
-      const connection = yield* connecting(yield* freshDatabase)
+      const connection = yield* Effect.uninterruptibleMask(connecting(yield* freshDatabase))
       yield* connection.begin({ verified: true })
       yield* connection.commit
       assert.notStrictEqual(connection.fate, undefined)
@@ -284,7 +285,7 @@ describe("the fate of a transaction", () => {
     Effect.gen(function*() {
       const url = yield* freshDatabase
       const [committed] = yield* query(url, identify)
-      const connection = yield* connecting(url)
+      const connection = yield* Effect.uninterruptibleMask(connecting(url))
       yield* connection.begin({})
       const [aborted]: ReadonlyArray<any> = yield* connection.executeUnprepared(identify, [], undefined)
       yield* connection.rollback

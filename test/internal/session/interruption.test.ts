@@ -8,6 +8,7 @@ import * as Database from "../../../src/Database.js"
 import type { DatabaseError } from "../../../src/DatabaseError.js"
 import { forEachDialect, postgres } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
+import { Interruptor } from "../../support/interruptor.js"
 import { connections } from "../../support/observe.js"
 import { freshDatabase, query } from "../../support/postgres.js"
 import { assertIdle, createTables, failure, insert, live, numbers, open, timed } from "./harness.js"
@@ -166,6 +167,24 @@ forEachDialect((name, _, dialect) =>
           yield* insert(db, 3)
         }))
         assert.deepStrictEqual(yield* numbers(db), [1, 3])
+      }))
+
+    live("a nested session that is interrupted while it is released takes nothing of the others with it", () =>
+      Effect.gen(function*() {
+        const db = yield* open(dialect, small)
+        for (let at = 1;; at++) {
+          const interruptor = new Interruptor("answered", at)
+          yield* db.session(Effect.gen(function*() {
+            yield* insert(db, 2 * at)
+            yield* interruptor.victim(db.session(Effect.void))
+            yield* insert(db, 2 * at + 1)
+          }))
+          if (!interruptor.hit) {
+            assert.strictEqual((yield* numbers(db)).length, 2 * at)
+            break
+          }
+        }
+        yield* assertIdle(db)
       }))
 
     live("a nested session that waits for its sibling does not hold up a timeout or an interruption", () =>

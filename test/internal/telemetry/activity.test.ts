@@ -7,8 +7,9 @@ import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/TestClock"
 import * as Database from "../../../src/Database.js"
 import { Tracker } from "../../../src/internal/telemetry/activity.js"
+import * as Recorders from "../../../src/internal/telemetry/recorders.js"
 import * as Session from "../../../src/Session.js"
-import * as Telemetry from "../../../src/Telemetry.js"
+import type * as Telemetry from "../../../src/Telemetry.js"
 import { forEachDialect, layer, postgres } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
 
@@ -103,7 +104,7 @@ describe("activity of postgres", () => {
 })
 
 describe("Tracker", () => {
-  const tracker = () => new Tracker(Telemetry.operations("tracked", "sqlite"))
+  const tracker = () => new Tracker(Recorders.operations("tracked", "sqlite"))
 
   it("shows the twenty slowest statements of many, slowest first, whatever their order", () => {
     const statements = Array.from({ length: 1_000 }, (_, index) => index + 1)

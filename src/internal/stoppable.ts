@@ -1,0 +1,27 @@
+/**
+ * Asking for what comes later.
+ */
+import * as Effect from "effect/Effect"
+
+type Resume<A, E> = (effect: Effect.Effect<A, E>) => void
+
+/**
+ * As `Effect.async`, whose fiber may be interrupted between asking and knowing how to stop what it asked for, and then
+ * leaves it behind. This always stops it.
+ */
+export const stoppable = <A, E>(ask: (resume: Resume<A, E>) => Effect.Effect<void> | void): Effect.Effect<A, E> =>
+  Effect.uninterruptibleMask((restore) => {
+    let answer: Effect.Effect<A, E> | undefined = undefined
+    let resume: Resume<A, E> = (effect) => {
+      answer ??= effect
+    }
+    const stop = ask((effect) => resume(effect)) ?? Effect.void
+    const waiting = Effect.async<A, E>((waiting) => {
+      if (answer === undefined) {
+        resume = waiting
+      } else {
+        waiting(answer)
+      }
+    })
+    return Effect.onInterrupt(restore(waiting), () => stop)
+  })

@@ -1,0 +1,34 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import { Gate } from "../../../src/internal/session/gate.js"
+import { Interruptor, modes } from "../../support/interruptor.js"
+
+describe("the gate", () => {
+  for (const mode of modes) {
+    it.live(`is open again whenever the one who waits is interrupted (${mode})`, () =>
+      Effect.gen(function*() {
+        for (let at = 1;; at++) {
+          const gate = new Gate()
+          const nested = Effect.uninterruptibleMask((restore) =>
+            Effect.zipRight(
+              gate.hold(restore),
+              Effect.ensuring(restore(Effect.yieldNow()), Effect.sync(() => gate.release()))
+            )
+          )
+          yield* gate.hold((effect) => effect)
+          const before = yield* Effect.fork(Effect.zipRight(
+            Effect.promise(() => new Promise((resolve) => setImmediate(resolve))),
+            Effect.sync(() => gate.release())
+          ))
+          const interruptor = new Interruptor(mode, at)
+          yield* interruptor.victim(nested)
+          yield* Fiber.join(before)
+          assert.isTrue(gate.isOpen, `${mode} ${at}`)
+          if (!interruptor.hit) {
+            break
+          }
+        }
+      }))
+  }
+})
