@@ -12,21 +12,19 @@ import type * as Tracer from "effect/Tracer"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Lease, Pool, Restore } from "../../Pool.js"
 import type { Handle, Options, Session } from "../../Session.js"
-import * as Telemetry from "../../Telemetry.js"
 import type { BeginOptions, Connection } from "../driver.js"
-import { make as makeError } from "../failure.js"
 import type { Tracker, Watched } from "../telemetry/activity.js"
 import { currentContext, innermost, provide } from "./context.js"
-import { answered, briefly, rolledBack, runHooks, settled } from "./ending.js"
+import { answered, rolledBack, runHooks, settled } from "./ending.js"
+import { type Fail, lostBeforeCommit, reservedClosed, timedOut, unfinished } from "./errors.js"
 import { fateOf } from "./fate.js"
 import { judged, type Limit, limited } from "./limit.js"
-import { isolations, unacceptable } from "./options.js"
-import { called, endLevel, endMessage, endReason, unnamed } from "./report.js"
+import { nested } from "./nested.js"
+import { unacceptable } from "./options.js"
+import { endLevel, endMessage, endReason, unnamed } from "./report.js"
 import { failedWith, retried } from "./retry.js"
+import { ended, traced } from "./span.js"
 import { Reserved, Unit } from "./unit.js"
-
-/** Every error that a session itself fails with goes through this, so that `withTransaction` can promise SqlError. */
-type Fail<E> = (error: DatabaseError) => E
 
 /** How a unit of work went, and what is left to do once its connection is back. */
 interface Outcome<A, E> {
@@ -75,8 +73,9 @@ export class Sessions {
     options: Options,
     fail: Fail<E2>
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
+    const { dialect, spanAttributes } = this.settings
     return Effect.suspend(() => {
-      const unaccepted = unacceptable(options, this.settings.dialect)
+      const unaccepted = unacceptable(options, dialect)
       if (unaccepted !== undefined) {
         return Effect.fail(fail(unaccepted))
       }
@@ -101,7 +100,8 @@ export class Sessions {
         )
       }
       return this.limited<A, E | E2, Exclude<R, Session>, E2>(
-        (limit) => this.nested(effect, options, fail, surrounding, innermost(context), limit),
+        (limit) =>
+          nested(effect, { options, parent: surrounding, outer: innermost(context), limit, fail, spanAttributes }),
         options,
         fail
       )
@@ -137,8 +137,8 @@ export class Sessions {
         const timeout = duration(options.timeout)
         if (timeout !== undefined) {
           const expire = Effect.suspend(() => {
-            const error = this.timeoutError(options)
-            unit.end(this.settings.dialect, error)
+            const error = timedOut(options, this.settings.dialect)
+            unit.end(error)
             return Effect.uninterruptible(end(Exit.fail(error)))
           })
           const left = Duration.subtract(timeout, Duration.millis(clock.unsafeCurrentTimeMillis() - asked))
@@ -191,11 +191,7 @@ export class Sessions {
         const reserved = new Reserved(lease.connection)
         return Effect.as(
           Effect.addFinalizer(() => {
-            reserved.closed = makeError("SessionClosed", {
-              dialect: this.settings.dialect,
-              code: "08003",
-              reason: "the scope that reserved the connection is closed"
-            })
+            reserved.closed = reservedClosed(this.settings.dialect)
             return lease.release
           }),
           reserved
@@ -212,14 +208,14 @@ export class Sessions {
     limit: Limit<A, E | E2>
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
     const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptibleMask((restore) =>
-      this.traced(options, (span) =>
+      traced(options, this.settings.spanAttributes, (span) =>
         Effect.suspend(() => {
           const watched = this.watch(options)
           return Effect.matchCauseEffect(this.begin(restore, options, outer, watched), {
             onFailure: (cause): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
               this.neverBegan(
                 limit.expired !== undefined && Cause.isInterrupted(cause)
-                  ? Cause.fail(this.timeoutError(options))
+                  ? Cause.fail(timedOut(options, this.settings.dialect))
                   : cause,
                 watched,
                 fail
@@ -259,7 +255,7 @@ export class Sessions {
               Effect.failCause(cause)
             ),
           onSuccess: () => {
-            const unit = new Unit(this, lease, watched, options, undefined, outer)
+            const unit = new Unit(this, this.settings.dialect, lease, watched, options, undefined, outer)
             watched.id = unit.id
             return Effect.succeed(unit)
           }
@@ -278,7 +274,7 @@ export class Sessions {
     const { connection, watched } = unit
     watched.ends()
     const commits = Exit.isSuccess(exit) && !unit.isRollbackOnly
-    unit.end(this.settings.dialect)
+    unit.end()
     const undone = (exit: Exit.Exit<A, E>) =>
       Effect.map(rolledBack(connection), (): Outcome<A, E> => ({
         exit,
@@ -303,7 +299,7 @@ export class Sessions {
               case "committed":
                 return Effect.succeed(done)
               case "aborted":
-                return undone(Exit.fail(fail(this.lostBeforeCommit(unit))))
+                return undone(Exit.fail(fail(lostBeforeCommit(unit, this.settings.dialect))))
               case "unknown":
                 return Effect.as(rolledBack(connection), { exit: failed, committed: false, hooks: unit.undoneHooks })
             }
@@ -313,10 +309,11 @@ export class Sessions {
     )
     const finish = Effect.flatMap(
       settled(unit),
-      (alone) => !commits ? undone(exit) : alone ? commit : undone(Exit.fail(fail(this.unfinished(unit))))
+      (alone) =>
+        !commits ? undone(exit) : alone ? commit : undone(Exit.fail(fail(unfinished(unit, this.settings.dialect))))
     )
     return Effect.flatMap(finish, (outcome) => {
-      span?.event(outcome.committed ? "db.transaction.commit" : "db.transaction.rollback", now())
+      ended(span, outcome.committed)
       return Effect.zipRight(
         unit.lease.release,
         Effect.zipRight(
@@ -327,121 +324,13 @@ export class Sessions {
     })
   }
 
-  private nested<A, E, R, E2>(
-    effect: Effect.Effect<A, E, R>,
-    options: Options,
-    fail: Fail<E2>,
-    parent: Unit,
-    outer: Unit | undefined,
-    limit: Limit<A, E | E2>
-  ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
-    const { connection, lease } = parent
-    const around = parent.root.options.isolation ?? "read committed"
-    if (options.isolation !== undefined && isolations.indexOf(options.isolation) > isolations.indexOf(around)) {
-      return Effect.fail(fail(makeError("InvalidStatement", {
-        dialect: this.settings.dialect,
-        code: "25001",
-        reason: `a session nested in one that is "${around}" cannot be "${options.isolation}": ` +
-          `ask for it in the outermost session, or use propagation "new"`
-      })))
-    }
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.zipRight(
-        parent.gate.hold(restore),
-        this.traced(options, (span) => {
-          const refusal = parent.refusal()
-          if (refusal !== undefined) {
-            return Effect.fail(fail(refusal))
-          }
-          const unit = new Unit(this, lease, parent.watched, options, parent, outer)
-          span.attribute("sqlayer.session.id", unit.id)
-          const savepoint = parent.savepoint()
-          const undo = briefly(connection, connection.rollbackToSavepoint(savepoint)).pipe(
-            Effect.tap((exit) =>
-              Effect.sync(() => {
-                if (Exit.isFailure(exit)) {
-                  connection.destroy()
-                }
-                parent.root.undoneHooks.push(...unit.rollbackHooks)
-              })
-            )
-          )
-          return restore(connection.savepoint(savepoint)).pipe(
-            Effect.mapError(fail),
-            Effect.zipRight(Effect.flatMap(
-              Effect.exit(restore(provide(effect, unit, span))),
-              (exited): Effect.Effect<A, E | E2> => {
-                const exit = judged(exited, limit)
-                unit.end(this.settings.dialect)
-                return Effect.flatMap(settled(unit), (alone): Effect.Effect<A, E | E2> => {
-                  const refusal = parent.refusal()
-                  if (refusal !== undefined) {
-                    // The session around it has ended, so the connection is no longer for it to use.
-                    return Exit.isFailure(exit) ? exit : Effect.fail(fail(refusal))
-                  }
-                  if (Exit.isSuccess(exit) && !alone) {
-                    return Effect.zipRight(undo, Effect.fail(fail(this.unfinished(unit))))
-                  }
-                  if (Exit.isFailure(exit) || unit.isRollbackOnly) {
-                    return Effect.zipRight(
-                      undo,
-                      Effect.suspend(() => {
-                        limit.ended = exit
-                        return exit
-                      })
-                    )
-                  }
-                  const released = answered(connection, connection.releaseSavepoint(savepoint), restore)
-                  return Effect.flatMap(released, (result): Effect.Effect<A, E | E2> => {
-                    if (Exit.isFailure(result)) {
-                      return Effect.zipRight(undo, Effect.failCause(Cause.map(result.cause, fail)))
-                    }
-                    parent.adopt(unit)
-                    limit.ended = exit
-                    return exit
-                  })
-                })
-              }
-            ))
-          )
-        }).pipe(Effect.ensuring(Effect.sync(() => parent.gate.release())))
-      )
-    )
-  }
-
   /** Ends an effect that takes too long; not once its commit has begun. */
   private limited<A, E, R, E2>(
     work: (limit: Limit<A, E | E2>) => Effect.Effect<A, E | E2, R>,
     options: Options,
     fail: Fail<E2>
   ): Effect.Effect<A, E | E2, R> {
-    return limited(work, options.timeout, () => fail(this.timeoutError(options)))
-  }
-
-  private lostBeforeCommit(unit: Unit): DatabaseError {
-    return makeError("ConnectionLost", {
-      dialect: this.settings.dialect,
-      code: "08006",
-      reason: `the connection of the session ${unit.name} (${unit.id}) was lost before it had committed: ` +
-        "the server says that it was rolled back"
-    })
-  }
-
-  private unfinished(unit: Unit): DatabaseError {
-    const around = `${called(unit.name)} (${unit.id})`
-    return makeError("TransactionAborted", {
-      dialect: this.settings.dialect,
-      code: "25P02",
-      reason: `a session nested in ${around} was still running when that ended, so it was rolled back`
-    })
-  }
-
-  private timeoutError(options: Options): DatabaseError {
-    return makeError("SessionTimeout", {
-      dialect: this.settings.dialect,
-      code: "57014",
-      reason: `${called(options.name ?? unnamed)} took longer than ${Duration.format(options.timeout ?? 0)}`
-    })
+    return limited(work, options.timeout, () => fail(timedOut(options, this.settings.dialect)))
   }
 
   private neverBegan<A, E>(
@@ -479,29 +368,6 @@ export class Sessions {
     )
   }
 
-  private traced<A, E, R>(options: Options, f: (span: Tracer.Span) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return Effect.useSpan(Telemetry.sessionSpan, { kind: "client", captureStackTrace: false }, (span) => {
-      for (const [key, value] of this.settings.spanAttributes) {
-        span.attribute(key, value)
-      }
-      if (options.name !== undefined) {
-        span.attribute("sqlayer.session.name", options.name)
-      }
-      return Effect.onExit(f(span), (exit) => Effect.sync(() => this.blame(span, exit)))
-    })
-  }
-
-  /** Says on its span why a session failed, of whatever kind it is and also if it never began. */
-  private blame(span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void {
-    if (Exit.isFailure(exit)) {
-      const error = failedWith(exit)
-      span.attribute(Telemetry.errorType, endReason(exit, error))
-      if (error !== undefined) {
-        span.attribute(Telemetry.responseStatusCode, error.code)
-      }
-    }
-  }
-
   /** The leases on connections of this database that the surrounding sessions hold. */
   private holding(outer: Unit | undefined): ReadonlyArray<Lease<Connection>> {
     const leases: Array<Lease<Connection>> = []
@@ -513,5 +379,3 @@ export class Sessions {
     return leases
   }
 }
-
-const now = (): bigint => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1_000)) * 1_000n

@@ -6,7 +6,7 @@ import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { type DatabaseError, SessionClosed, toSqlError } from "../../DatabaseError.js"
+import { type DatabaseError, type Dialect, SessionClosed, toSqlError } from "../../DatabaseError.js"
 import type { Lease } from "../../Pool.js"
 import type { Options, Service } from "../../Session.js"
 import type { Connection } from "../driver.js"
@@ -93,6 +93,7 @@ export class Unit extends Borrowed implements Service {
   constructor(
     /** The database that it belongs to. */
     readonly owner: object,
+    readonly dialect: Dialect,
     readonly lease: Lease<Connection>,
     /** The outermost session, as operators see it. */
     readonly watched: Watched,
@@ -117,9 +118,9 @@ export class Unit extends Borrowed implements Service {
   }
 
   /** From now on its statements fail: with SessionClosed, or with the error given. */
-  end(dialect: DatabaseError["dialect"], error?: DatabaseError): void {
+  end(error?: DatabaseError): void {
     this.ended ??= error ?? new SessionClosed({
-      dialect,
+      dialect: this.dialect,
       code: "25P01",
       reason: `${called(this.name)} (${this.id}) has ended`
     })
