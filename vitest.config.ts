@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os"
 import { defineConfig } from "vitest/config"
 import Summary from "./test/tools/summary.js"
 
@@ -14,6 +15,8 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",
+    // Much of the time is spent on waiting.
+    poolOptions: { forks: { maxForks: Math.max(2, availableParallelism()) } },
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 30_000,
