@@ -57,11 +57,13 @@ export class Frames {
   }
 
   private head(piece: Buffer, at: number): number {
+    if (this.held === 0 && piece.length - at >= headerLength) {
+      this.begin(piece[at], piece.readUInt32BE(at + 1))
+      return at + headerLength
+    }
     const taken = piece.copy(this.header, this.held, at, at + headerLength - this.held)
     this.held += taken
-    if (!this.greeted && !greetings.has(this.header[0])) {
-      throw new Error("it does not speak PostgreSQL's protocol")
-    }
+    this.greets(this.header[0])
     if (this.held === headerLength) {
       this.held = 0
       this.begin(this.header[0], this.header.readUInt32BE(1))
@@ -69,7 +71,14 @@ export class Frames {
     return at + taken
   }
 
+  private greets(kind: number): void {
+    if (!this.greeted && !greetings.has(kind)) {
+      throw new Error("it does not speak PostgreSQL's protocol")
+    }
+  }
+
   private begin(kind: number, length: number): void {
+    this.greets(kind)
     if (!this.greeted && (length < 8 || length > longestOfShort)) {
       throw new Error("it does not speak PostgreSQL's protocol")
     }
