@@ -412,7 +412,8 @@ export const programs: ReadonlyArray<Program> = [
         const pg = Context.get(db.context as Context.Context<PgClient.PgClient>, PgClient.PgClient)
         const heard = Stream.runDrain(Stream.take(pg.listen(`run_${n}`), 1))
         const said = Effect.forever(Effect.zipRight(pg.notify(`run_${n}`, "said"), Effect.sleep("1 millis")))
-        return Effect.map(victim(Effect.raceFirst(heard, said)), only)
+        // Not a race: one that is interrupted before it has begun waits for ever.
+        return Effect.map(victim(Effect.scoped(Effect.zipRight(Effect.forkScoped(said), heard))), only)
       })
   },
   {
