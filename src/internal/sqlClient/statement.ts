@@ -94,7 +94,7 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
       Effect.makeSpanScoped(Telemetry.statementSpan, { kind: "client", captureStackTrace: false }),
       (span) =>
         this.#start<Stream.Stream<A, SqlError>, never>(span, "executeStream", false, (connection, sql, params) => {
-          const recorded = record(this.#environment.tracker, span, connection.watched, sql)
+          const { ended } = record(this.#environment.tracker, span, connection.watched, sql)
           const stream: Stream.Stream<A, SqlError> = connection.executeStream(
             sql,
             params,
@@ -102,7 +102,7 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
           )
           return Effect.succeed(
             stream.pipe(
-              Stream.ensuringWith((exit) => Effect.sync(() => recorded(exit)))
+              Stream.ensuringWith((exit) => Effect.sync(() => ended(exit)))
             )
           )
         })
@@ -147,11 +147,9 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
       (span) =>
         this.#start(span, operation, withoutTransform, (connection, sql, params) => {
           const { slowMillis, tracker } = this.#environment
-          const started = performance.now()
-          const recorded = record(tracker, span, connection.watched, sql)
+          const { ended, started } = record(tracker, span, connection.watched, sql)
           return Effect.onExit(f(connection, sql, params), (exit) => {
-            recorded(exit)
-            const millis = performance.now() - (connection.since ?? started)
+            const millis = ended(exit) - (connection.since ?? started)
             return millis < slowMillis ? Effect.void : warnSlow(sql, millis, connection.watched)
           })
         })
@@ -186,17 +184,18 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
   }
 }
 
-/** Tells operators of a statement that begins, and how it went. */
+/** Tells operators of a statement that begins, and how it went when it has ended: that gives the time, as `started` is. */
 const record = (tracker: Tracker, span: Tracer.Span, session: Watched | undefined, sql: string) => {
   const started = performance.now()
   session?.runs(sql)
-  return (exit: Exit.Exit<unknown, SqlError>): void => {
-    const seconds = (performance.now() - started) / 1_000
+  const ended = (exit: Exit.Exit<unknown, SqlError>): number => {
+    const now = performance.now()
+    const seconds = (now - started) / 1_000
     session?.ran()
     tracker.statement(sql, seconds)
     if (Exit.isSuccess(exit)) {
       tracker.operation(seconds)
-      return
+      return now
     }
     const error = failedWith(exit)
     const reason = endReason(exit, error)
@@ -205,7 +204,9 @@ const record = (tracker: Tracker, span: Tracer.Span, session: Watched | undefine
     if (error !== undefined) {
       span.attribute(Telemetry.responseStatusCode, error.code)
     }
+    return now
   }
+  return { started, ended }
 }
 
 /** A parameter as text, for those who asked to see it. */
