@@ -70,6 +70,12 @@ export interface Options {
   readonly healthTimeout?: Duration.DurationInput | undefined
   /** A statement that takes longer is logged; default 1 second, 0 is never. */
   readonly slowStatement?: Duration.DurationInput | undefined
+  /**
+   * PostgreSQL: whether statements that come again are prepared by name. `auto`, the default, does so where nothing stands
+   * between the server and the application: a pooler may pass a statement to a server that does not know its name. `on` is
+   * for poolers that keep names themselves.
+   */
+  readonly preparedStatements?: PreparedStatements | undefined
   readonly applicationName?: string | undefined
   readonly sslMode?: SslMode | undefined
   /** Files, as libpq's sslrootcert, sslcert and sslkey name them. */
@@ -85,6 +91,14 @@ export interface Options {
   /** Whether statements' spans hold their parameters, which may be secret; default false. */
   readonly spanParameters?: boolean | undefined
 }
+
+/**
+ * Whether statements are prepared by name, so that the server neither parses nor plans them again.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type PreparedStatements = "auto" | "on" | "off"
 
 /**
  * Where a PostgreSQL server is, and how to be let in.
@@ -160,6 +174,7 @@ export interface Settings {
   readonly healthTimeout: Duration.Duration
   /** Infinite where no statement is too slow. */
   readonly slowStatement: Duration.Duration
+  readonly preparedStatements: PreparedStatements
   readonly transformQueryNames: ((name: string) => string) | undefined
   readonly transformResultNames: ((name: string) => string) | undefined
   readonly transformJson: boolean
@@ -183,6 +198,8 @@ interface EnvironmentDefaults {
   readonly connectRetry: Duration.Duration
 }
 
+const preparing: ReadonlyArray<PreparedStatements> = ["auto", "on", "off"]
+
 const threads: ReadonlyArray<SqliteTarget["thread"]> = ["worker", "main"]
 
 /** The options that plain variables set. */
@@ -199,6 +216,7 @@ const textVariables = {
   shutdownTimeout: "DATABASE_SHUTDOWN_TIMEOUT",
   healthTimeout: "DATABASE_HEALTH_TIMEOUT",
   slowStatement: "DATABASE_SLOW_STATEMENT",
+  preparedStatements: "DATABASE_PREPARED_STATEMENTS",
   applicationName: "DATABASE_APPLICATION_NAME",
   sslMode: "DATABASE_SSLMODE",
   sslRootCert: "DATABASE_SSLROOTCERT",
@@ -254,6 +272,7 @@ const settle = (
     sslCert: ask("sslCert", Rule.filename),
     sslKey: ask("sslKey", Rule.filename)
   }
+  const preparedStatements = ask("preparedStatements", Rule.oneOf(preparing)) ?? "auto"
   const thread = ask("thread", Rule.oneOf(threads)) ?? "worker"
   const text = ask("url", Rule.secretText) ?? own.url
   if (text === undefined) {
@@ -271,6 +290,7 @@ const settle = (
     name: name ?? place.name,
     ...place.pool,
     ...times,
+    preparedStatements,
     transformQueryNames: extras.transformQueryNames,
     transformResultNames: extras.transformResultNames,
     transformJson: extras.transformJson ?? false,

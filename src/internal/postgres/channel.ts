@@ -1,18 +1,26 @@
 /**
- * What is said over one connection, and in which order: one flight at a time, first come first served.
+ * What is said over one connection, and in which order: first come first served.
+ *
+ * Inside a transaction a statement is sent while those before it are still being answered, where nothing can depend on
+ * what becomes of them: whatever fails there fails all that follows.
  */
 import * as Effect from "effect/Effect"
-import * as Cancel from "./cancel.js"
-import * as Flight from "./flight.js"
-import type { CommandComplete, DataRow, ParameterStatus, RowDescription } from "./pg.js"
+import type { Key } from "./cancel.js"
+import { Columns } from "./columns.js"
+import type * as Flight from "./flight.js"
+import { Cursor, errorOf, fieldsOf, kinds, Malformed, type ServerError, tagOf } from "./messages.js"
 import { serverError } from "./pg.js"
+import { Prepared, type Preparing } from "./prepared.js"
 import { ignoreErrors, type Route } from "./socket.js"
+import { Stopping, stopTimeout } from "./stopping.js"
 import type { Wire } from "./wire.js"
+import { Writer } from "./writer.js"
 
-/** How long may pass until what is being stopped is known to have stopped, in milliseconds. */
-const stopTimeout = 500
 const closeTimeout = 1_000
 const terminate = Buffer.from([0x58, 0, 0, 0, 4])
+
+/** How many flights may be under way at once. */
+const mostUnderWay = 64
 
 /** As ReadyForQuery says: in no transaction, in one, in one that failed. */
 export type Transaction = "I" | "T" | "E"
@@ -21,10 +29,11 @@ export type Transaction = "I" | "T" | "E"
 export interface Options {
   readonly wire: Wire
   /** Absent where the server gave none, so that nothing can be cancelled. */
-  readonly key: Cancel.Key | undefined
+  readonly key: Key | undefined
   readonly route: Route
   /** What the server says of its settings; kept up to date. */
   readonly parameters: Map<string, string>
+  readonly preparing: Preparing
 }
 
 /**
@@ -35,8 +44,14 @@ export const serversOwn: ReadonlySet<string> = new Set(["in_hot_standby", "defau
 
 const closedHere = (): Error => serverError("08003", "the connection is closed")
 
+const interrupted = (): ServerError =>
+  serverError("25P02", "a statement of the transaction was interrupted while others of it were under way")
+
 const endsConnection = (error: Error | undefined): error is Error =>
   error !== undefined && /^(?:57P|08|25P0[34])/.test((error as { readonly code?: string }).code ?? "")
+
+/** Nothing that is gathered waits: what begins a message also sends it. */
+const out = new Writer()
 
 /** An established connection, below Effect. */
 export class Channel {
@@ -47,35 +62,48 @@ export class Channel {
   closed: Error | undefined = undefined
   /** Why it broke, where it was not closed from here. */
   lost: Error | undefined = undefined
+  /** What goes ahead of the next flight. */
+  ahead: Array<Flight.Step> = []
+  /** Why nothing of the transaction may run or be committed, although the server would do so. */
+  refused: ServerError | undefined = undefined
   /** Called at most once, when the connection breaks without being closed from here. */
   onLost: (error: Error) => void = () => undefined
   onNotification: (channel: string, payload: string) => void = () => undefined
   readonly parameters: Map<string, string>
   private readonly wire: Wire
-  private readonly key: Cancel.Key | undefined
-  private readonly route: Route
+  private readonly prepared: Prepared
+  /** Waits to be sent. */
   private readonly queue: Array<Flight.Flight> = []
-  private current: Flight.Flight | undefined = undefined
-  /** Nothing is sent while something is being stopped: a cancel request hits whatever runs when it arrives. */
-  private held = false
+  /** Is under way; the first is being answered. */
+  private readonly sent: Array<Flight.Flight> = []
+  private readonly stopping: Stopping
 
   constructor(options: Options) {
     this.wire = options.wire
-    this.key = options.key
-    this.route = options.route
     this.parameters = options.parameters
+    this.prepared = new Prepared(options.preparing, options.key?.processId)
+    this.stopping = new Stopping(options.key, options.route, this.sent, {
+      send: (flight) => this.send(flight),
+      destroy: () => this.destroy(),
+      next: () => this.next()
+    })
     this.takeOver()
   }
 
   /** Whether something is under way or waits to be. */
   get busy(): boolean {
-    return this.current !== undefined || this.held || this.queue.length > 0
+    return this.sent.length > 0 || this.stopping.isBusy || this.queue.length > 0
   }
 
   submit(flight: Flight.Flight): void {
+    flight.steps = this.ahead
+    this.ahead = []
     if (this.closed !== undefined) {
       this.land(flight, this.closed)
-    } else if (this.current === undefined && !this.held) {
+    } else if (this.refused !== undefined) {
+      flight.error = this.refused
+      this.land(flight, undefined)
+    } else if (this.queue.length === 0 && this.maySend(flight)) {
       this.send(flight)
     } else {
       this.queue.push(flight)
@@ -93,63 +121,21 @@ export class Channel {
     this.submit(flight)
   }
 
-  /**
-   * Stops a flight whose answer nobody waits for any more. One that waits its turn is dropped. One that was sent is
-   * cancelled if it is a user's statement, and is over when the server has answered it and has closed the socket of the
-   * cancel request, so that the signal has been sent, and has answered once more, so that it has arrived. When all this
-   * takes too long, the connection is destroyed.
-   */
+  /** Stops a flight whose answer nobody waits for any more. One that waits its turn is dropped. */
   stop(flight: Flight.Flight): Effect.Effect<void> {
     return Effect.async<void>((resume) => {
       if (flight.landed) {
         return resume(Effect.void)
       }
       if (!flight.sent) {
-        this.queue.splice(this.queue.indexOf(flight), 1)
+        this.withdraw(flight)
         return resume(Effect.void)
       }
-      let over = false
-      let requested = false
-      let signalled = false
-      const finish = (): void => {
-        if (!over) {
-          over = true
-          clearTimeout(timer)
-          this.held = false
-          this.next()
-          resume(Effect.void)
-        }
+      if (this.sent.length > 1) {
+        // Nobody could say what of this one was done, so nothing of its transaction may be committed.
+        this.refuse(interrupted())
       }
-      const timer = setTimeout(() => {
-        this.destroy()
-        finish()
-      }, stopTimeout)
-      const step = (): void => {
-        if (this.closed !== undefined) {
-          finish()
-        } else if (flight.landed && !requested) {
-          giveUp()
-          finish()
-        } else if (flight.landed && signalled) {
-          const barrier = Flight.simple("", { user: false })
-          barrier.land = finish
-          this.send(barrier)
-        }
-      }
-      this.held = true
-      flight.abandon()
-      flight.land = step
-      const giveUp = !flight.options.user || this.key === undefined ? () => undefined : Cancel.request(
-        this.route,
-        this.key,
-        () => {
-          requested = true
-        },
-        () => {
-          signalled = requested
-          step()
-        }
-      )
+      this.stopping.stop(flight, () => resume(Effect.void))
     })
   }
 
@@ -176,17 +162,56 @@ export class Channel {
     return Effect.sync(() => socket.destroy())
   })
 
+  private maySend(flight: Flight.Flight): boolean {
+    if (this.stopping.isBusy) {
+      return false
+    }
+    return this.sent.length === 0 || (
+      this.transaction === "T" && this.sent.length < mostUnderWay && flight.isPlain() &&
+      this.sent.every((other) => other.isPlain())
+    )
+  }
+
   private send(flight: Flight.Flight): void {
-    this.current = flight
-    flight.sent = true
-    flight.write(this.wire)
+    this.sent.push(flight)
+    flight.write(out, this.prepared)
+    this.flush()
+  }
+
+  private flush(): void {
+    this.wire.stream.write(out.take())
   }
 
   private next(): void {
-    if (this.current === undefined && !this.held && this.closed === undefined) {
-      const flight = this.queue.shift()
-      if (flight !== undefined) {
-        this.send(flight)
+    while (this.queue.length > 0 && this.closed === undefined && this.maySend(this.queue[0])) {
+      this.send(this.queue.shift()!)
+    }
+  }
+
+  /** What was to go ahead of a flight that is not sent goes ahead of what follows. */
+  private withdraw(flight: Flight.Flight): void {
+    const at = this.queue.indexOf(flight)
+    this.queue.splice(at, 1)
+    const follower = this.queue.at(at)
+    if (flight.steps.length === 0) {
+      return
+    }
+    if (follower === undefined) {
+      this.ahead = [...flight.steps, ...this.ahead]
+    } else {
+      follower.steps = [...flight.steps, ...follower.steps]
+    }
+  }
+
+  /** Nothing more of the transaction is run, nor is it committed, until it is rolled back. */
+  private refuse(error: ServerError): void {
+    this.refused = error
+    for (const flight of this.queue.splice(0)) {
+      if (flight.options.user || flight.options.commit === true) {
+        flight.error = error
+        this.land(flight, undefined)
+      } else {
+        this.queue.push(flight)
       }
     }
   }
@@ -198,16 +223,48 @@ export class Channel {
 
   private ready(transaction: Transaction): void {
     this.transaction = transaction
-    const flight = this.current
-    this.current = undefined
+    const flight = this.sent.at(0)
     if (flight === undefined) {
       return this.lose(serverError("08P01", "the server was ready without having been asked"))
     }
+    flight.ended()
+    if (flight.follow(out)) {
+      return this.flush()
+    }
+    this.sent.shift()
+    this.judge(flight)
+    if (flight.error !== undefined && this.again(flight)) {
+      return this.send(flight)
+    }
+    this.land(flight, undefined)
+    this.stopping.proceed()
+  }
+
+  /** What a flight leaves behind. */
+  private judge(flight: Flight.Flight): void {
     if (flight.options.user && flight.dirties) {
       this.dirty = true
     }
-    this.land(flight, undefined)
-    this.next()
+    if (flight.forgets) {
+      this.prepared.clear()
+    }
+  }
+
+  /** Whether a flight that has failed only because of a name, and has done nothing, is sent once more, without one. */
+  private again(flight: Flight.Flight): boolean {
+    const error = flight.error!
+    if (flight.isNamed && this.prepared.mistaken(error) && this.transaction === "I" && !flight.abandoned) {
+      flight.renew()
+      return true
+    }
+    if (flight.begins && this.transaction === "I") {
+      this.refuse(error)
+    }
+    if (error.code === "57014" && this.refused !== undefined) {
+      // What was to stop another one has stopped this one.
+      flight.error = this.refused
+    }
+    return false
   }
 
   /** The end of the connection: everything under way and waiting lands. */
@@ -217,16 +274,15 @@ export class Channel {
     }
     this.closed = reason
     this.wire.stream.destroy()
-    const flights = this.current === undefined ? this.queue.splice(0) : [this.current, ...this.queue.splice(0)]
-    this.current = undefined
-    for (const flight of flights) {
+    for (const flight of [...this.sent.splice(0), ...this.queue.splice(0)]) {
       this.land(flight, reason)
     }
+    this.stopping.end()
     return true
   }
 
   private lose(error: Error): void {
-    const said = this.current?.error
+    const said = this.sent.at(0)?.error
     const reason = endsConnection(said) ? said : error
     if (this.finish(reason)) {
       this.lost = reason
@@ -234,11 +290,13 @@ export class Channel {
     }
   }
 
-  private during(name: string): Flight.Flight | undefined {
-    if (this.current === undefined) {
-      this.lose(serverError("08P01", `the server sent ${name} without having been asked`))
+  /** The flight that is being answered; nothing may be said where there is none. */
+  private during(kind: string): Flight.Flight | undefined {
+    const flight = this.sent.at(0)
+    if (flight === undefined) {
+      this.lose(serverError("08P01", `the server sent ${kind} without having been asked`))
     }
-    return this.current
+    return flight
   }
 
   // pg's Client has done its part when the connection is ready. From here on it would get in the way: it takes a flight
@@ -249,37 +307,70 @@ export class Channel {
     wire.on("error", (error: Error) => this.lose(error))
     wire.on("end", () => this.lose(serverError("08006", "the server closed the connection")))
     wire.stream.on("error", ignoreErrors)
-    wire.on("readyForQuery", (message: { readonly status: Transaction }) => this.ready(message.status))
-    wire.on("rowDescription", (message: RowDescription) => this.during("rowDescription")?.rowDescription(message))
-    wire.on("dataRow", (message: DataRow) => this.during("dataRow")?.dataRow(message))
-    wire.on("commandComplete", (message: CommandComplete) => this.during("commandComplete")?.commandComplete(message))
-    wire.on("copyInResponse", () => this.during("copyInResponse")?.copyIn(wire))
-    wire.on("portalSuspended", () => {
-      const flight = this.during("portalSuspended")
-      if (flight !== undefined) {
-        flight.suspended = true
+    wire.receive = (kind, bytes, at, end) => this.receive(kind, bytes, at, end)
+  }
+
+  private receive(kind: number, bytes: Buffer, at: number, end: number): void {
+    switch (kind) {
+      case kinds.dataRow:
+        return this.during("a row")?.dataRow(bytes, at, end)
+      case kinds.commandComplete:
+        return this.during("an answer")?.completed(tagOf(bytes, at, end))
+      case kinds.readyForQuery:
+        return this.ready(String.fromCharCode(bytes[at]) as Transaction)
+      case kinds.bindComplete:
+      case kinds.closeComplete:
+      case kinds.emptyQuery:
+      case kinds.notice:
+      case kinds.copyOut:
+      case kinds.copyData:
+      case kinds.copyDone:
+        return
+      case kinds.parseComplete:
+        return this.during("an answer")?.parseComplete()
+      case kinds.rowDescription:
+        return this.during("columns")?.described(new Columns(fieldsOf(new Cursor(bytes, at, end))))
+      case kinds.noData:
+        return this.during("an answer")?.described(null)
+      case kinds.portalSuspended: {
+        const flight = this.during("an answer")
+        if (flight !== undefined) {
+          flight.suspended = true
+        }
+        return
       }
-    })
-    wire.on("errorMessage", (error: Error & { readonly code?: string }) => {
-      // An error that nobody asked for is the server's last word: it shuts down, or the transaction idled too long. One
-      // without a code is the parser's own: it does not know the message.
-      if (this.current === undefined || error.code === undefined) {
-        this.lose(error)
-      } else {
-        this.current.errorResponse(error)
+      case kinds.error:
+        return this.failed(errorOf(bytes, at, end))
+      case kinds.parameterStatus:
+        return this.parameter(new Cursor(bytes, at, end))
+      case kinds.notification: {
+        const cursor = new Cursor(bytes, at + 4, end)
+        return this.onNotification(cursor.text(), cursor.text())
       }
-    })
-    wire.on("parameterStatus", (message: ParameterStatus) => {
-      if (serversOwn.has(message.parameterName)) {
-        this.parameters.set(message.parameterName, message.parameterValue)
-      } else if (this.current?.options.user === true) {
-        this.current.dirties = true
-      }
-    })
-    wire.on(
-      "notification",
-      (message: { readonly channel: string; readonly payload: string }) =>
-        this.onNotification(message.channel, message.payload)
-    )
+      case kinds.copyIn:
+        this.during("a request for data")?.copyIn(out)
+        return this.flush()
+      default:
+        throw new Malformed(`it sent a message of the unknown kind ${kind.toString(16)}`)
+    }
+  }
+
+  /** An error that nobody asked for is the server's last word: it shuts down, or the transaction idled too long. */
+  private failed(error: ServerError): void {
+    const flight = this.sent.at(0)
+    if (flight === undefined || error.code === undefined) {
+      this.lose(error)
+    } else {
+      flight.failed(error)
+    }
+  }
+
+  private parameter(cursor: Cursor): void {
+    const name = cursor.text()
+    if (serversOwn.has(name)) {
+      this.parameters.set(name, cursor.text())
+    } else if (this.sent.at(0)?.options.user === true) {
+      this.sent[0].dirties = true
+    }
   }
 }

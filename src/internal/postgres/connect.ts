@@ -13,11 +13,13 @@ import { type DatabaseError, fromSqlError, isRetryable } from "../../DatabaseErr
 import type { Restore } from "../driver.js"
 import { make as makeError } from "../failure.js"
 import { Channel, serversOwn } from "./channel.js"
-import { Connection, milliseconds } from "./connection.js"
-import { type ParameterStatus, serverError, type Session } from "./pg.js"
+import { Connection } from "./connection.js"
+import { serverError, type Session } from "./pg.js"
+import type { Preparing } from "./prepared.js"
 import * as Socket from "./socket.js"
 import { fromPostgres } from "./sqlState.js"
 import * as Tls from "./tls.js"
+import { milliseconds } from "./transaction.js"
 import { Wire } from "./wire.js"
 
 /** Where a connection leads, as it may be shown. */
@@ -69,6 +71,7 @@ type Resume = (effect: Effect.Effect<Connection, Refusal>) => void
 const attempt = (
   settings: Settings,
   target: PostgresTarget,
+  preparing: Preparing,
   host: PostgresHost,
   encryption: Tls.Encryption,
   deadline: number,
@@ -81,7 +84,7 @@ const attempt = (
     const startUp = (socket: NetSocket, resume: Resume): void => {
       const parameters = new Map<string, string>()
       const wire = new Wire(socket, startupParameters(settings, target))
-      wire.on("parameterStatus", (message: ParameterStatus) => {
+      wire.on("parameterStatus", (message: { readonly parameterName: string; readonly parameterValue: string }) => {
         if (serversOwn.has(message.parameterName)) {
           parameters.set(message.parameterName, message.parameterValue)
         }
@@ -135,10 +138,11 @@ const attempt = (
               encryption: socket instanceof TLSSocket ? "required" : "plain",
               tls
             },
-            parameters
+            parameters,
+            preparing
           })
           connections += 1
-          const elsewhere = (restore: Restore) => connect(settings, target, restore)
+          const elsewhere = (restore: Restore) => connect(settings, target, preparing, restore)
           resume(
             Effect.succeed(new Connection(channel, processID ?? connections, describeHost(target, host), elsewhere))
           )
@@ -252,6 +256,7 @@ const checkRole = (
 const connectHost = (
   settings: Settings,
   target: PostgresTarget,
+  preparing: Preparing,
   host: PostgresHost,
   wanted: Wanted,
   deadline: number,
@@ -259,12 +264,12 @@ const connectHost = (
 ): Effect.Effect<Connection, DatabaseError> => {
   const description = describeHost(target, host)
   const [first, second] = Tls.attempts(target, host.host)
-  const one = attempt(settings, target, host, first, deadline, restore)
+  const one = attempt(settings, target, preparing, host, first, deadline, restore)
   const established = second === undefined
     ? one
     : Effect.catchAll(one, (refusal) =>
       refusal.elseways
-        ? attempt(settings, target, host, second, deadline, restore)
+        ? attempt(settings, target, preparing, host, second, deadline, restore)
         : Effect.fail(refusal))
   return established.pipe(
     Effect.mapError(({ cause }) => fromPostgres(cause, { phase: "connect", description })),
@@ -297,6 +302,7 @@ const longestTimeout = 2_147_483_647
 export const connect = (
   settings: Settings,
   target: PostgresTarget,
+  preparing: Preparing,
   restore: Restore
 ): Effect.Effect<Connection, DatabaseError> =>
   Effect.suspend(() => {
@@ -312,7 +318,7 @@ export const connect = (
       const [host, role] = candidates[index]
       const now = Date.now()
       const share = now + Math.max(1, (deadline - now) / (candidates.length - index))
-      return Effect.catchAll(connectHost(settings, target, host, role, share, restore), (error) => {
+      return Effect.catchAll(connectHost(settings, target, preparing, host, role, share, restore), (error) => {
         errors.push(error)
         return error._tag === "AuthenticationFailed"
           ? Effect.fail(error)

@@ -2,7 +2,6 @@
  * A connection as the rest of sqlayer sees it.
  */
 import type * as SqlError from "@effect/sql/SqlError"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
 import * as Stream from "effect/Stream"
@@ -14,9 +13,11 @@ import { stoppable } from "../stoppable.js"
 import type { Channel } from "./channel.js"
 import * as Fate from "./fate.js"
 import * as Flight from "./flight.js"
-import { prepareValue, type RowMode, serverError } from "./pg.js"
+import { prepareValue, resultOf, serverError } from "./pg.js"
 import * as Portal from "./portal.js"
 import { fromPostgres } from "./sqlState.js"
+import * as Transaction from "./transaction.js"
+import type { Encoded } from "./writer.js"
 
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
@@ -24,44 +25,6 @@ type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArra
 const maxParams = 65_535
 
 const internal: Flight.Options = { user: false }
-
-const isolationLevels = {
-  "read uncommitted": "READ UNCOMMITTED",
-  "read committed": "READ COMMITTED",
-  "repeatable read": "REPEATABLE READ",
-  "serializable": "SERIALIZABLE"
-} as const
-
-/** Zero is no limit for the server as for us; what is less than a millisecond is not rounded down to it. */
-export const milliseconds = (duration: Duration.Duration): number =>
-  Duration.isFinite(duration) ? Math.min(Math.ceil(Duration.toMillis(duration)), 2_147_483_647) : 0
-
-const beginText = (options: Driver.BeginOptions): string => {
-  const isolation = options.isolation === undefined ? "" : ` ISOLATION LEVEL ${isolationLevels[options.isolation]}`
-  const access = options.readOnly === undefined ? "" : options.readOnly ? " READ ONLY" : " READ WRITE"
-  const deferrable = options.deferrable === undefined ? "" : options.deferrable ? " DEFERRABLE" : " NOT DEFERRABLE"
-  const statementTimeout = options.statementTimeout === undefined
-    ? ""
-    : `; SET LOCAL statement_timeout = ${milliseconds(options.statementTimeout)}`
-  const lockTimeout = options.lockTimeout === undefined
-    ? ""
-    : `; SET LOCAL lock_timeout = ${milliseconds(options.lockTimeout)}`
-  return `BEGIN${isolation}${access}${deferrable}${statementTimeout}${lockTimeout}`
-}
-
-const limitText = (name: string, limit: Duration.Duration | undefined): string =>
-  `SET LOCAL ${name} ${limit === undefined ? "TO DEFAULT" : `= ${milliseconds(limit)}`}`
-
-const limitsText = (options: Driver.BeginOptions): string =>
-  `${limitText("statement_timeout", options.statementTimeout)}; ${limitText("lock_timeout", options.lockTimeout)}`
-
-/** What would end with its transaction, or be cleared from the connection before others get it. */
-const resetText = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
-
-/** Those that a transaction begins with as deferred; all others begin as immediate. */
-const initiallyDeferred =
-  "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I', n.nspname, c.conname), ', ') AS names " +
-  "FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE c.condeferred"
 
 /** Over a channel whose connection is established. */
 export class Connection implements Driver.Connection {
@@ -105,20 +68,27 @@ export class Connection implements Driver.Connection {
   }
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    const rows = this.#statement(sql, params, undefined, rowsOf<object>)
+    const rows = this.#statement(sql, params, { params, user: true, prepare: true }, rowsOf<object>)
     return transformRows === undefined ? rows : Effect.map(rows, transformRows)
   }
 
   executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.execute(sql, params, transformRows)
+    const rows = this.#statement(sql, params, { params, user: true }, rowsOf<object>)
+    return transformRows === undefined ? rows : Effect.map(rows, transformRows)
   }
 
   executeRaw(sql: string, params: ReadonlyArray<unknown>): Effect.Effect<unknown, SqlError.SqlError> {
-    return this.#statement(sql, params, undefined, (flight) => Effect.succeed(flight.results ?? flight.result))
+    return this.#statement(
+      sql,
+      params,
+      { params, user: true, prepare: true },
+      (flight) => Effect.succeed(flight.answers?.map(resultOf) ?? resultOf(flight.answer))
+    )
   }
 
   executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return this.#statement(sql, params, "array", rowsOf<ReadonlyArray<unknown>>)
+    const options: Flight.Options = { params, user: true, prepare: true, rowMode: "array" }
+    return this.#statement(sql, params, options, rowsOf<ReadonlyArray<unknown>>)
   }
 
   executeStream(
@@ -128,10 +98,13 @@ export class Connection implements Driver.Connection {
   ): Stream.Stream<object, SqlError.SqlError> {
     return Stream.suspend(() => {
       const portal = `sqlayer_${++this.#portals}`
-      const options = { statement: sql, params, user: true }
+      const options = { params, user: true }
       return Portal.stream({
         transformRows,
-        status: () => this.#channel.busy ? "busy" : this.#channel.transaction === "I" ? "outside" : "inside",
+        status: () => {
+          const { ahead, busy, transaction } = this.#channel
+          return busy ? "busy" : transaction === "I" && ahead.length === 0 ? "outside" : "inside"
+        },
         open: (rows) =>
           this.#fly(
             () => Flight.openPortal(portal, sql, this.#encode(sql, params), rows, options),
@@ -139,12 +112,12 @@ export class Connection implements Driver.Connection {
             toSqlError
           ),
         read: (columns, rows) =>
-          this.#fly(() => Flight.readPortal(portal, columns, rows, options), Effect.succeed, toSqlError),
+          this.#fly(() => Flight.readPortal(portal, columns, sql, rows, options), Effect.succeed, toSqlError),
         close: this.#briefly(() => Flight.closePortal(portal)),
         wait: Effect.mapError(this.ping, toSqlError),
         begin: Effect.mapError(this.begin({}), toSqlError),
         commit: this.commit,
-        rollback: this.#briefly(() => Flight.simple("ROLLBACK", internal))
+        rollback: this.#briefly(() => Flight.query("ROLLBACK", internal))
       })
     })
   }
@@ -154,26 +127,26 @@ export class Connection implements Driver.Connection {
     if (channel.closed !== undefined) {
       return "closed"
     }
-    if (channel.transaction === "E") {
+    if (channel.transaction === "E" || channel.refused !== undefined) {
       return "aborted"
     }
     // What is still under way may yet begin a transaction.
-    return channel.transaction === "T" || channel.busy ? "active" : channel.dirty ? "dirty" : "idle"
+    return this.#isOpen ? "active" : channel.dirty ? "dirty" : "idle"
   }
 
+  /** Nothing is sent yet: the first statement takes it along. */
   begin(options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
-    const text = beginText(options)
-    this.#transaction = undefined
-    return options.verified !== true
-      ? this.#command(text)
-      : this.#fly(
-        () => Flight.simple(`${text}; ${Fate.identify}`, internal),
-        ({ result }) => {
-          this.#transaction = result.rows[0] as Fate.Transaction
-          return Effect.void
-        },
-        identity
-      )
+    return this.#ahead(() => {
+      this.#transaction = undefined
+      const steps = Transaction.beginSteps(options)
+      if (options.verified === true) {
+        const onRow: Flight.Step["onRow"] = (values) => {
+          this.#transaction = Fate.transaction(values)
+        }
+        steps.push({ text: Fate.identify, onRow })
+      }
+      return steps
+    })
   }
 
   get fate(): Effect.Effect<Driver.Fate, DatabaseError> | undefined {
@@ -181,60 +154,86 @@ export class Connection implements Driver.Connection {
   }
 
   get commit(): Effect.Effect<void, DatabaseError> {
-    return this.#fly(
-      () => Flight.simple("COMMIT", { user: false, commit: true }),
-      (flight) =>
-        flight.result.command === "ROLLBACK"
-          ? Effect.fail(makeError("TransactionAborted", {
-            dialect: "postgres",
-            code: "25P02",
-            reason:
-              "the server rolled the transaction back when it was asked to commit, because a statement of it had " +
-              "failed before"
-          }))
-          : Effect.void,
-      identity
-    )
+    return Effect.suspend(() => {
+      // It ends the savepoints too.
+      const begins = this.#channel.ahead.some((step) => step.begins === true)
+      this.#channel.ahead = []
+      return begins ? Effect.void : this.#fly(
+        () => Flight.query("COMMIT", { user: false, commit: true }),
+        ({ answer }) =>
+          answer.tag === "ROLLBACK"
+            ? Effect.fail(makeError("TransactionAborted", {
+              dialect: "postgres",
+              code: "25P02",
+              reason:
+                "the server rolled the transaction back when it was asked to commit, because a statement of it had " +
+                "failed before"
+            }))
+            : Effect.void,
+        identity
+      )
+    })
   }
 
   get rollback(): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
       const channel = this.#channel
+      channel.ahead = []
+      channel.refused = undefined
       // With its connection the transaction has ended too.
-      return channel.closed !== undefined || (channel.transaction === "I" && !channel.busy)
-        ? Effect.void
-        : this.#command("ROLLBACK")
+      return channel.closed === undefined && this.#isOpen ? this.#command("ROLLBACK") : Effect.void
     })
   }
 
   savepoint(name: string): Effect.Effect<void, DatabaseError> {
-    return this.#command(`SAVEPOINT ${Pg.escapeIdentifier(name)}`)
+    const text = `SAVEPOINT ${Pg.escapeIdentifier(name)}`
+    return Effect.suspend(() => this.status() === "active" ? this.#ahead(() => [{ text }]) : this.#command(text))
   }
 
   releaseSavepoint(name: string): Effect.Effect<void, DatabaseError> {
-    return this.#command(`RELEASE SAVEPOINT ${Pg.escapeIdentifier(name)}`)
+    const quoted = Pg.escapeIdentifier(name)
+    return Effect.suspend(() => {
+      const channel = this.#channel
+      if (this.#forget(quoted)) {
+        return Effect.void
+      }
+      // It cannot fail where nothing else has, so it need not be waited for.
+      return this.status() === "active" && !channel.busy
+        ? this.#ahead(() => [{ text: `RELEASE SAVEPOINT ${quoted}` }])
+        : this.#command(`RELEASE SAVEPOINT ${quoted}`)
+    })
   }
 
   rollbackToSavepoint(name: string): Effect.Effect<void, DatabaseError> {
     const quoted = Pg.escapeIdentifier(name)
-    return this.#command(`ROLLBACK TO SAVEPOINT ${quoted}; RELEASE SAVEPOINT ${quoted}`)
+    return Effect.suspend(() => {
+      const channel = this.#channel
+      if (this.#forget(quoted)) {
+        return Effect.void
+      }
+      if (channel.transaction !== "I") {
+        // What was refused is undone.
+        channel.refused = undefined
+      }
+      return this.#command(`ROLLBACK TO SAVEPOINT ${quoted}; RELEASE SAVEPOINT ${quoted}`)
+    })
   }
 
   beginWithin(name: string, options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
     const access = options.readOnly === true ? "; SET LOCAL transaction_read_only = on" : ""
-    return this.#command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${limitsText(options)}`)
+    return this.#command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${Transaction.limitsText(options)}`)
   }
 
   commitWithin(name: string, around: Driver.BeginOptions | undefined): Effect.Effect<void, DatabaseError> {
     const checked = this.#fly(
-      () => Flight.simple(`SET CONSTRAINTS ALL IMMEDIATE; ${initiallyDeferred}`, internal),
-      rowsOf<ReadonlyArray<{ readonly names: string | null }>>,
+      () => Flight.query(`SET CONSTRAINTS ALL IMMEDIATE; ${Transaction.initiallyDeferred}`, internal),
+      ({ answer }) => Effect.succeed(answer.rows as ReadonlyArray<{ readonly names: string | null }>),
       identity
     )
-    return Effect.flatMap(checked, (results) => {
-      const names = results.at(-1)?.[0]?.names
+    return Effect.flatMap(checked, (rows) => {
+      const names = rows.at(0)?.names
       const deferred = names === null || names === undefined ? "" : `; SET CONSTRAINTS ${names} DEFERRED`
-      const settings = around === undefined ? resetText : limitsText(around)
+      const settings = around === undefined ? Transaction.resetText : Transaction.limitsText(around)
       return this.#command(`${settings}; RELEASE SAVEPOINT ${Pg.escapeIdentifier(name)}${deferred}`)
     })
   }
@@ -261,7 +260,7 @@ export class Connection implements Driver.Connection {
       Effect.suspend(() => {
         const channel = this.#channel
         if (channel.closed !== undefined) {
-          return Effect.fail(fromPostgres(channel.closed, { phase: "statement", description: this.#description }))
+          return Effect.fail(this.#closed(channel.closed))
         }
         return channel.dirty
           ? Effect.map(this.#command("DISCARD ALL"), () => {
@@ -283,29 +282,49 @@ export class Connection implements Driver.Connection {
     return { _id: "sqlayer/PostgresConnection", id: this.id, status: this.status() }
   }
 
+  /** Whether a transaction is open, or will be with what is said next. */
+  get #isOpen(): boolean {
+    const { ahead, busy, transaction } = this.#channel
+    return transaction !== "I" || busy || ahead.length > 0
+  }
+
+  /** Sends something along with whatever comes next. */
+  #ahead(steps: () => ReadonlyArray<Flight.Step>): Effect.Effect<void, DatabaseError> {
+    return Effect.suspend(() => {
+      const channel = this.#channel
+      if (channel.closed !== undefined) {
+        return Effect.fail(this.#closed(channel.closed))
+      }
+      channel.ahead.push(...steps())
+      return Effect.void
+    })
+  }
+
+  /** Takes back a savepoint that was never sent, with all that was to follow it. */
+  #forget(quoted: string): boolean {
+    const { ahead } = this.#channel
+    const at = ahead.findIndex(({ text }) => text === `SAVEPOINT ${quoted}`)
+    if (at >= 0) {
+      ahead.splice(at)
+    }
+    return at >= 0
+  }
+
   #command(text: string): Effect.Effect<void, DatabaseError> {
-    return this.#fly(() => Flight.simple(text, internal), () => Effect.void, identity)
+    return this.#fly(() => Flight.query(text, internal), () => Effect.void, identity)
   }
 
   #statement<A>(
     sql: string,
     params: ReadonlyArray<unknown>,
-    rowMode: RowMode,
+    options: Flight.Options,
     finish: (flight: Flight.Flight) => Effect.Effect<A, SqlError.SqlError>
   ): Effect.Effect<A, SqlError.SqlError> {
-    return this.#fly(
-      () => {
-        const options = { statement: sql, params, rowMode, user: true }
-        const values = this.#encode(sql, params)
-        return values.length === 0 ? Flight.simple(sql, options) : Flight.extended(sql, values, options)
-      },
-      finish,
-      toSqlError
-    )
+    return this.#fly(() => Flight.statement(sql, this.#encode(sql, params), options), finish, toSqlError)
   }
 
   /** Throws the DatabaseError. */
-  #encode(statement: string, params: ReadonlyArray<unknown>): ReadonlyArray<Flight.Encoded> {
+  #encode(statement: string, params: ReadonlyArray<unknown>): ReadonlyArray<Encoded> {
     const refuse = (code: string, reason: string): never => {
       throw fromPostgres(serverError(code, reason), { phase: "statement", statement, params })
     }
@@ -366,20 +385,24 @@ export class Connection implements Driver.Connection {
     })
   }
 
+  #closed(cause: Error): DatabaseError {
+    return fromPostgres(cause, { phase: "statement", description: this.#description })
+  }
+
   #failure(flight: Flight.Flight, lost: Error | undefined): DatabaseError {
-    const { commit, params, statement } = flight.options
+    const { commit, params, user } = flight.options
     return fromPostgres(flight.error ?? lost, {
       phase: commit === true && flight.sent && lost !== undefined ? "commit" : "statement",
       description: this.#description,
-      statement,
+      statement: user ? flight.text : undefined,
       params,
       canceled: false
     })
   }
 }
 
-const rowsOf = <Row>(flight: Flight.Flight): Effect.Effect<ReadonlyArray<Row>> =>
-  // Several statements at once have several results.
-  Effect.succeed(
-    flight.results === undefined ? flight.result.rows : flight.results.map((result) => result.rows as Row)
-  )
+const rowsOf = <Row extends object>({ answer, answers }: Flight.Flight): Effect.Effect<ReadonlyArray<Row>> =>
+  // Several statements at once have several answers.
+  Effect.succeed<ReadonlyArray<object>>(answers?.map(({ rows }) => rows) ?? answer.rows) as Effect.Effect<
+    ReadonlyArray<Row>
+  >

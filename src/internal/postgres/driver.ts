@@ -11,6 +11,7 @@ import { fromSqlError } from "../../DatabaseError.js"
 import type { Driver, Restore } from "../driver.js"
 import { connect, describeHost } from "./connect.js"
 import * as Listen from "./listen.js"
+import { Preparing } from "./prepared.js"
 
 const json = Statement.custom<PgClient.PgCustom>("PgJson")
 
@@ -51,7 +52,8 @@ const serverAttributes = ({ hosts: [{ host, port }, ...others] }: PostgresTarget
 /** Makes the driver for one target; nothing is opened yet. */
 export const make = (settings: Settings, target: PostgresTarget): Driver => {
   const compiler = PgClient.makeCompiler(settings.transformQueryNames, settings.transformJson)
-  const establish = (restore: Restore) => connect(settings, target, restore)
+  const preparing = new Preparing(settings.preparedStatements)
+  const establish = (restore: Restore) => connect(settings, target, preparing, restore)
   return {
     dialect: "postgres",
     description: target.hosts.map((each) => describeHost(target, each)).join(", "),

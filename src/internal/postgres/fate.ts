@@ -30,6 +30,12 @@ const history = "pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_curren
 export const identify =
   `SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS id, pg_catalog.pg_backend_pid() AS backend, ${history}`
 
+/** What `identify` answers. */
+export const transaction = (values: ReadonlyArray<string | null>): Transaction => {
+  const [id, backend, timeline, statistics] = values as ReadonlyArray<string>
+  return { id, backend: Number(backend), timeline, statistics }
+}
+
 const statusOf = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.xid8) AS status"
 
 // A backend that waits for a COMMIT that was lost on its way would wait for long. One that is committing is left alone.

@@ -1,16 +1,14 @@
 /**
  * What shares one round trip: from what is written to the ReadyForQuery that answers it.
  */
-import type { CommandComplete, DataRow, Result, RowDescription, RowMode } from "./pg.js"
-import { makeResult, serverError } from "./pg.js"
-import type { Wire } from "./wire.js"
-
-/** A parameter as it goes over the wire. */
-export type Encoded = Buffer | string | null
+import { type Columns, type RowMode, textsOf } from "./columns.js"
+import { Malformed, type ServerError } from "./messages.js"
+import { serverError } from "./pg.js"
+import { type Entry, isPlannable, type Prepared } from "./prepared.js"
+import type { Encoded, Writer } from "./writer.js"
 
 /** What a flight's errors say of it, and how it may be treated. */
 export interface Options {
-  readonly statement?: string | undefined
   readonly params?: ReadonlyArray<unknown> | undefined
   readonly rowMode?: RowMode
   /**
@@ -20,171 +18,373 @@ export interface Options {
   readonly user: boolean
   /** Whether losing the connection under way means that nobody knows whether it was committed. */
   readonly commit?: boolean
+  /** Whether it may be prepared by a name. */
+  readonly prepare?: boolean
+}
+
+/** A command that goes ahead of another: if it fails, the server leaves out what follows. */
+export interface Step {
+  readonly text: string
+  /** Whether it begins a transaction. */
+  readonly begins?: boolean
+  readonly onRow?: (values: ReadonlyArray<string | null>) => void
+}
+
+/** What one command answered. */
+export interface Answer {
+  readonly rows: Array<object>
+  columns: Columns | undefined
+  /** Undefined until the command has completed. */
+  tag: string | undefined
 }
 
 /** Commands, by the first word of their tags, that may leave something on the connection. */
-const leaving: ReadonlySet<string> = new Set(["SET", "RESET", "LISTEN", "PREPARE", "DECLARE", "DO"])
-
+const leaving = /^(?:SET|RESET|LISTEN|PREPARE|DECLARE|DO)\b/
+/** CREATE TABLE AS and SELECT INTO answer as SELECT does, but without columns. */
+const creating = /^(?:CREATE|SELECT)\b/
 const temporary = /temp/i
+/** After these the server may know nothing of what was prepared. */
+const forgetting = /^(?:DISCARD ALL|DEALLOCATE)\b/
+
+const backendStep = "SELECT pg_catalog.pg_backend_pid()"
+
+const nothingToCopy = "COPY FROM STDIN has nothing to read from here"
+
+const noAnswer = (): Answer => ({ rows: [], columns: undefined, tag: undefined })
 
 /** One exchange. It lands once: when the server is ready again, or when the connection is lost. */
-export class Flight {
-  readonly options: Options
-  readonly write: (wire: Wire) => void
+export abstract class Flight {
   /** Called once, when it has landed; `lost` is why there is no answer. */
   land: (lost: Error | undefined) => void = () => undefined
-  result: Result
-  /** All results where one simple query held several commands. */
-  results: Array<Result> | undefined = undefined
+  /** What goes ahead of it. */
+  steps: ReadonlyArray<Step> = []
+  answer: Answer = noAnswer()
+  /** All answers where there were several commands. */
+  answers: Array<Answer> | undefined = undefined
   /** The first failure: the server's, or of turning a row's values into JavaScript's. */
-  error: Error | undefined = undefined
+  error: ServerError | undefined = undefined
   sent = false
   landed = false
+  abandoned = false
   /** Whether it stopped at the number of rows that it asked for. */
   suspended = false
   /** Whether it may have left something on the connection that outlives its transaction. */
   dirties = false
+  /** Whether the server may have forgotten what was prepared. */
+  forgets = false
   /** The rows' size on the wire. */
   bytes = 0
-  private readonly extended: boolean
-  /** Whether the columns of the command under way are known. */
-  described = false
-  private abandoned = false
+  /** Whether something of it runs by a name. */
+  isNamed = false
+  /** How many of the steps have been answered. */
+  private stepsDone = 0
+  /** What the server is asked to parse, in this order; undefined is what gets no name. */
+  private readonly parsing: Array<Entry | undefined> = []
+  /** Waits for the columns that the server describes. */
+  protected entry: Entry | undefined = undefined
+  /** Names have failed it once. */
+  private unnamed = false
 
-  constructor(write: (wire: Wire) => void, extended: boolean, options: Options) {
-    this.write = write
-    this.extended = extended
-    this.options = options
-    this.result = makeResult(options.rowMode)
+  constructor(readonly text: string, readonly options: Options) {}
+
+  /** Whether a transaction begins with it. */
+  get begins(): boolean {
+    return this.steps.some(({ begins }) => begins === true)
+  }
+
+  /** Whether another may be sent before this one is answered, which then cannot depend on what becomes of it. */
+  isPlain(): boolean {
+    return false
+  }
+
+  write(out: Writer, prepared: Prepared): void {
+    this.sent = true
+    for (const name of prepared.closing.splice(0)) {
+      out.closeStatement(name)
+    }
+    for (const step of this.steps) {
+      this.writeStep(out, step, prepared)
+    }
+    this.writeMain(out, prepared)
+  }
+
+  /** Goes on if it has waited for the steps to succeed. */
+  follow(_out: Writer): boolean {
+    return false
   }
 
   /** Nobody waits for the answer any more, so that it is read and forgotten. */
   abandon(): void {
     this.abandoned = true
-    this.result = makeResult(undefined)
-    this.results = undefined
+    this.answer = noAnswer()
+    this.answers = undefined
   }
 
-  rowDescription(message: RowDescription): void {
-    this.nextCommand()
-    this.described = true
-    this.result.addFields(message.fields)
+  /** Begins anew, without names. */
+  renew(): void {
+    this.unnamed = true
+    this.isNamed = false
+    this.answer = noAnswer()
+    this.answers = undefined
+    this.error = undefined
+    this.stepsDone = 0
+    this.entry = undefined
   }
 
-  dataRow(message: DataRow): void {
-    this.bytes += message.length
+  /** The server is ready: what it was to parse and has not is not known to it. */
+  ended(): void {
+    for (const entry of this.parsing.splice(0)) {
+      if (entry !== undefined) {
+        entry.state = "stale"
+      }
+    }
+  }
+
+  parseComplete(): void {
+    const entry = this.parsing.shift()
+    if (entry !== undefined) {
+      entry.state = "known"
+    }
+  }
+
+  /** Null says that there are no rows. */
+  described(columns: Columns | null): void {
+    if (columns !== null) {
+      this.nextAnswer()
+      this.answer.columns = columns
+    }
+    if (this.entry !== undefined) {
+      this.entry.columns = columns
+    }
+  }
+
+  /** Throws Malformed at what is no row. */
+  dataRow(bytes: Buffer, at: number, end: number): void {
+    this.bytes += end - at
+    if (this.stepsDone < this.steps.length) {
+      this.steps[this.stepsDone].onRow?.(textsOf(bytes, at, end))
+      return
+    }
+    const { columns, rows } = this.answer
     if (this.abandoned || this.error !== undefined) {
       return
     }
+    if (columns === undefined) {
+      throw new Malformed("it sent a row without a word of its columns")
+    }
     try {
-      this.result.addRow(this.result.parseRow(message.fields))
+      rows.push(columns.read(this.options.rowMode, bytes, at, end))
     } catch (error) {
+      if (error instanceof Malformed) {
+        throw error
+      }
       // Its message may hold what could not be read.
       this.error = serverError("22000", `a value of a row cannot be read: ${(error as Error).name}`)
     }
   }
 
-  commandComplete(message: CommandComplete): void {
-    this.nextCommand()
-    this.result.addCommandComplete(message)
-    const command = this.result.command
-    // CREATE TABLE AS and SELECT INTO answer as SELECT does, but without columns.
-    const creates = command === "CREATE" || (command === "SELECT" && !this.described)
-    if (leaving.has(command) || (creates && temporary.test(this.options.statement ?? ""))) {
-      this.dirties = true
+  completed(tag: string): void {
+    if (this.stepsDone < this.steps.length) {
+      this.stepsDone++
+      return
     }
-    this.described = false
+    this.nextAnswer()
+    this.answer.tag = tag
+    this.dirties ||= leaving.test(tag) ||
+      (this.answer.columns === undefined && creating.test(tag) && temporary.test(this.text))
+    this.forgets ||= forgetting.test(tag)
   }
 
-  errorResponse(error: Error): void {
+  failed(error: ServerError): void {
     this.error ??= error
   }
 
-  copyIn(wire: Wire): void {
-    wire.sendCopyFail("COPY FROM STDIN has nothing to read from here")
-    if (this.extended) {
-      // The server has taken the Sync that followed for a part of the data.
-      wire.sync()
-    }
+  /** There is nothing to copy from here. The server takes the Sync that followed for a part of the data. */
+  copyIn(out: Writer): void {
+    out.copyFail(nothingToCopy).sync()
   }
 
-  private nextCommand(): void {
-    if (this.result.command !== null) {
-      this.results ??= [this.result]
-      this.result = makeResult(this.options.rowMode)
-      this.results.push(this.result)
+  protected abstract writeMain(out: Writer, prepared: Prepared): void
+
+  /** Asks for a statement to be run, by its name if there is one. */
+  protected writeBind(
+    out: Writer,
+    portal: string,
+    entry: Entry | undefined,
+    text: string,
+    values: ReadonlyArray<Encoded>
+  ): void {
+    if (entry === undefined) {
+      out.parse("", text).bind(portal, "", values)
+      this.parsing.push(undefined)
+      return
+    }
+    this.isNamed = true
+    if (entry.state === "stale") {
+      out.closeStatement(entry.name)
+    }
+    if (entry.state !== "known") {
+      out.parse(entry.name, text)
+      entry.state = "sent"
+      this.parsing.push(entry)
+    }
+    out.bind(portal, entry.name, values)
+  }
+
+  /** What a text is to be run by, if names may be used. */
+  protected named(prepared: Prepared, text: string): Entry | undefined {
+    return this.unnamed ? undefined : prepared.use(text)
+  }
+
+  private writeStep(out: Writer, step: Step, prepared: Prepared): void {
+    this.writeBind(out, "", this.named(prepared, step.text), step.text, [])
+    out.execute("", 0)
+  }
+
+  /** Finds out with this flight where the connection leads. */
+  protected ask(out: Writer, prepared: Prepared): void {
+    prepared.wonders = false
+    const step: Step = { text: backendStep, onRow: ([backend]) => prepared.answeredBy(Number(backend)) }
+    this.steps = [...this.steps, step]
+    this.writeBind(out, "", undefined, step.text, [])
+    out.execute("", 0)
+  }
+
+  private nextAnswer(): void {
+    if (this.answer.tag !== undefined) {
+      this.answers ??= [this.answer]
+      this.answer = noAnswer()
+      this.answers.push(this.answer)
     }
   }
-}
-
-const corked = (wire: Wire, write: () => void): void => {
-  wire.stream.cork()
-  write()
-  wire.stream.uncork()
 }
 
 /** One or several statements without parameters. */
-export const simple = (text: string, options: Options): Flight => new Flight((wire) => wire.query(text), false, options)
+class Query extends Flight {
+  /** Whether only the steps have been sent: several statements cannot share their round trip. */
+  private isLeading = false
 
-/** One statement with parameters. */
-export const extended = (text: string, values: ReadonlyArray<Encoded>, options: Options): Flight =>
-  new Flight(
-    (wire) =>
-      corked(wire, () => {
-        wire.parse({ text })
-        wire.bind({ values })
-        wire.describe({ type: "P", name: "" })
-        wire.execute({})
-        wire.sync()
-      }),
-    true,
-    options
-  )
+  override follow(out: Writer): boolean {
+    if (!this.isLeading || this.error !== undefined || this.abandoned) {
+      return false
+    }
+    this.isLeading = false
+    out.query(this.text)
+    return true
+  }
+
+  override copyIn(out: Writer): void {
+    if (this.steps.length === 0) {
+      out.copyFail(nothingToCopy)
+    } else {
+      super.copyIn(out)
+    }
+  }
+
+  protected writeMain(out: Writer): void {
+    if (this.steps.length === 0) {
+      out.query(this.text)
+    } else if (this.text.includes(";")) {
+      this.isLeading = true
+      out.sync()
+    } else {
+      this.writeBind(out, "", undefined, this.text, [])
+      out.describePortal("").execute("", 0).sync()
+    }
+  }
+}
+
+/** One statement, with or without parameters. */
+class Statement extends Flight {
+  constructor(text: string, private readonly values: ReadonlyArray<Encoded>, options: Options) {
+    super(text, options)
+  }
+
+  override isPlain(): boolean {
+    return this.steps.length === 0 && isPlannable(this.text)
+  }
+
+  protected writeMain(out: Writer, prepared: Prepared): void {
+    const entry = this.options.prepare === true ? this.named(prepared, this.text) : undefined
+    if (prepared.wonders) {
+      this.ask(out, prepared)
+    }
+    this.writeBind(out, "", entry, this.text, this.values)
+    if (entry?.columns === undefined) {
+      out.describePortal("")
+      this.entry = entry
+    } else if (entry.columns !== null) {
+      this.answer.columns = entry.columns
+    }
+    out.execute("", 0).sync()
+  }
+}
 
 /** Opens a portal for a statement and reads its first rows. */
+class OpenPortal extends Flight {
+  constructor(
+    private readonly portal: string,
+    text: string,
+    private readonly values: ReadonlyArray<Encoded>,
+    private readonly rows: number,
+    options: Options
+  ) {
+    super(text, options)
+  }
+
+  protected writeMain(out: Writer): void {
+    this.writeBind(out, this.portal, undefined, this.text, this.values)
+    out.describePortal(this.portal).execute(this.portal, this.rows).sync()
+  }
+}
+
+/** Reads a portal's next rows, whose columns the flight that opened it was told. */
+class ReadPortal extends Flight {
+  constructor(
+    private readonly portal: string,
+    private readonly columns: Columns,
+    text: string,
+    private readonly rows: number,
+    options: Options
+  ) {
+    super(text, options)
+  }
+
+  protected writeMain(out: Writer): void {
+    this.answer.columns = this.columns
+    out.execute(this.portal, this.rows).sync()
+  }
+}
+
+/** Closes a portal; that it is gone already is no error. */
+class ClosePortal extends Flight {
+  constructor(private readonly portal: string) {
+    super("", { user: false })
+  }
+
+  protected writeMain(out: Writer): void {
+    out.closePortal(this.portal).sync()
+  }
+}
+
+/** Commands of our own, or a user's statements whose number is not known. */
+export const query = (text: string, options: Options): Flight => new Query(text, options)
+
+/** One statement of a user; without parameters it may be several. */
+export const statement = (text: string, values: ReadonlyArray<Encoded>, options: Options): Flight =>
+  values.length === 0 && (text.includes(";") || !isPlannable(text))
+    ? new Query(text, options)
+    : new Statement(text, values, options)
+
 export const openPortal = (
   portal: string,
   text: string,
   values: ReadonlyArray<Encoded>,
   rows: number,
   options: Options
-): Flight =>
-  new Flight(
-    (wire) =>
-      corked(wire, () => {
-        wire.parse({ text })
-        wire.bind({ portal, values })
-        wire.describe({ type: "P", name: portal })
-        wire.execute({ portal, rows })
-        wire.sync()
-      }),
-    true,
-    options
-  )
+): Flight => new OpenPortal(portal, text, values, rows, options)
 
-/** Reads a portal's next rows, whose columns the flight that opened it was told. */
-export const readPortal = (portal: string, columns: RowDescription, rows: number, options: Options): Flight => {
-  const flight = new Flight(
-    (wire) =>
-      corked(wire, () => {
-        wire.execute({ portal, rows })
-        wire.sync()
-      }),
-    true,
-    options
-  )
-  flight.rowDescription(columns)
-  return flight
-}
+export const readPortal = (portal: string, columns: Columns, text: string, rows: number, options: Options): Flight =>
+  new ReadPortal(portal, columns, text, rows, options)
 
-/** Closes a portal; that it is gone already is no error. */
-export const closePortal = (portal: string): Flight =>
-  new Flight(
-    (wire) =>
-      corked(wire, () => {
-        wire.close({ type: "P", name: portal })
-        wire.sync()
-      }),
-    true,
-    { user: false }
-  )
+export const closePortal = (portal: string): Flight => new ClosePortal(portal)

@@ -1,6 +1,6 @@
 /**
- * Where one message of the server ends and the next one begins, seen before `pg` reads them: it would wait for a length
- * that no message has, and look for the end of an error that has none for ever.
+ * Cuts what the server says into its messages, and refuses what PostgreSQL never says before anybody reads it: whoever
+ * believed a length that no message has would wait for it, or look for the end of an error that has none for ever.
  */
 
 const headerLength = 5
@@ -17,58 +17,70 @@ const longestOfShort = 30_000
 /** More than this PostgreSQL itself cannot hold at once. */
 const longest = 0x3fff_ffff
 
-/** As ReadyForQuery says: in no transaction, in one, in one that failed. */
-const statuses: ReadonlySet<number> = new Set([0x49, 0x54, 0x45])
+/** What is set aside for a message whose rest is still to come, however long it says that it is. */
+const firstReserve = 65_536
 
-/** Of an error or a notice: before a field, within one, or behind the last. */
-type Fields = "before" | "within" | "behind"
+/** Takes a message: its kind, and where its body begins and ends in the bytes, which are used again afterwards. */
+export type Receive = (kind: number, bytes: Buffer, at: number, end: number) => void
 
 /** Follows what one server says, however it is cut into pieces. */
 export class Frames {
-  /** How much of the last piece belongs to messages that came before what was refused. */
-  accepted = 0
-  private readonly header = Buffer.alloc(headerLength)
-  private held = 0
-  private kind = 0
-  /** How much of the message is still to come, without its header. */
-  private missing = 0
-  private fields: Fields = "before"
+  /** The beginning of a message whose end has not come yet. */
+  private held = Buffer.alloc(0)
+  private heldLength = 0
   private greeted = false
   private ready = false
 
-  /** Why the next piece cannot be what PostgreSQL says. After a refusal there is nothing more to follow. */
-  refusal(piece: Buffer): Error | undefined {
-    this.accepted = 0
-    try {
-      this.follow(piece)
-      return undefined
-    } catch (error) {
-      return error as Error
+  constructor(private readonly receive: Receive) {}
+
+  /** Throws at what cannot be; what came before was received. Afterwards there is nothing more to follow. */
+  read(piece: Buffer): void {
+    let at = this.heldLength > 0 ? this.complete(piece) : 0
+    while (piece.length - at >= headerLength) {
+      const end = at + this.announced(piece, at)
+      if (end > piece.length) {
+        break
+      }
+      this.pass(piece, at, end)
+      at = end
+    }
+    if (at < piece.length) {
+      this.greets(piece[at])
+      this.hold(piece, at, piece.length)
     }
   }
 
-  private follow(piece: Buffer): void {
-    for (let at = 0; at < piece.length;) {
-      at = this.missing > 0 ? this.body(piece, at) : this.head(piece, at)
-      if (this.missing === 0 && this.held === 0) {
-        this.accepted = at
+  /** Adds to the message that is held what belongs to it, and says how much that was. */
+  private complete(piece: Buffer): number {
+    let at = 0
+    if (this.heldLength < headerLength) {
+      at = this.hold(piece, 0, headerLength - this.heldLength)
+      if (this.heldLength < headerLength) {
+        return at
       }
     }
+    const length = this.announced(this.held, 0)
+    at = this.hold(piece, at, at + length - this.heldLength)
+    if (this.heldLength === length) {
+      this.heldLength = 0
+      this.pass(this.held, 0, length)
+      this.held = Buffer.alloc(0)
+    }
+    return at
   }
 
-  private head(piece: Buffer, at: number): number {
-    if (this.held === 0 && piece.length - at >= headerLength) {
-      this.begin(piece[at], piece.readUInt32BE(at + 1))
-      return at + headerLength
+  /** Takes over up to an end, as far as there is something, and says how far that was. */
+  private hold(piece: Buffer, from: number, to: number): number {
+    const end = Math.min(to, piece.length)
+    const length = this.heldLength + end - from
+    if (length > this.held.length) {
+      const larger = Buffer.allocUnsafe(Math.max(length, 2 * this.held.length, firstReserve))
+      this.held.copy(larger, 0, 0, this.heldLength)
+      this.held = larger
     }
-    const taken = piece.copy(this.header, this.held, at, at + headerLength - this.held)
-    this.held += taken
-    this.greets(this.header[0])
-    if (this.held === headerLength) {
-      this.held = 0
-      this.begin(this.header[0], this.header.readUInt32BE(1))
-    }
-    return at + taken
+    piece.copy(this.held, this.heldLength, from, end)
+    this.heldLength = length
+    return end
   }
 
   private greets(kind: number): void {
@@ -77,61 +89,60 @@ export class Frames {
     }
   }
 
-  private begin(kind: number, length: number): void {
+  /** How long a message is whose header is there. */
+  private announced(bytes: Buffer, at: number): number {
+    const kind = bytes[at]
+    const length = bytes.readUInt32BE(at + 1)
     this.greets(kind)
     if (!this.greeted && (length < 8 || length > longestOfShort)) {
       throw new Error("it does not speak PostgreSQL's protocol")
     }
-    if (length < 4 || length > (this.ready && long.has(kind) ? longest : longestOfShort)) {
+    if (length < 4 || (length > longestOfShort && (length > longest || !this.ready || !long.has(kind)))) {
       throw new Error(`it announced a message of ${length} bytes`)
     }
     this.greeted = true
-    this.kind = kind
-    this.missing = length - 4
-    this.fields = "before"
-    if ((kind === readyForQuery && length !== headerLength) || (this.hasFields && this.missing === 0)) {
-      throw new Error("it sent a message of the wrong length")
-    }
+    return 1 + length
   }
 
-  private get hasFields(): boolean {
-    return this.kind === errorResponse || this.kind === noticeResponse
-  }
-
-  private body(piece: Buffer, at: number): number {
-    const end = Math.min(piece.length, at + this.missing)
-    this.missing -= end - at
-    if (this.kind === readyForQuery) {
-      if (!statuses.has(piece[at])) {
-        throw new Error("it is ready in a state that there is not")
-      }
+  private pass(bytes: Buffer, start: number, end: number): void {
+    const kind = bytes[start]
+    const at = start + headerLength
+    if (kind === readyForQuery) {
+      checkReady(bytes, at, end)
       this.ready = true
-    } else if (this.hasFields) {
-      this.walk(piece, at, end)
+    } else if (kind === errorResponse || kind === noticeResponse) {
+      checkFields(bytes, at, end)
     }
-    return end
+    this.receive(kind, bytes, at, end)
   }
+}
 
-  /** A field is a letter and a text that ends with a zero; a zero in place of the letter ends the message. */
-  private walk(piece: Buffer, from: number, to: number): void {
-    for (let at = from; at < to; at++) {
-      if (this.fields === "behind") {
-        throw new Error("it sent an error that goes on behind its end")
-      }
-      if (this.fields === "within") {
-        // Looked for at once, since a notice may be long.
-        const zero = piece.indexOf(0, at)
-        if (zero === -1 || zero >= to) {
-          break
-        }
-        at = zero
-        this.fields = "before"
-      } else {
-        this.fields = piece[at] === 0 ? "behind" : "within"
-      }
+/** As ReadyForQuery says: in no transaction, in one, in one that failed. */
+const statuses: ReadonlySet<number> = new Set([0x49, 0x54, 0x45])
+
+const checkReady = (bytes: Buffer, at: number, end: number): void => {
+  if (end !== at + 1) {
+    throw new Error("it sent a message of the wrong length")
+  }
+  if (!statuses.has(bytes[at])) {
+    throw new Error("it is ready in a state that there is not")
+  }
+}
+
+/** A field is a letter and a text that ends with a zero; a zero in place of the letter ends the message. */
+const checkFields = (bytes: Buffer, from: number, end: number): void => {
+  let at = from
+  while (at < end && bytes[at] !== 0) {
+    const zero = bytes.indexOf(0, at + 1)
+    if (zero === -1 || zero >= end) {
+      break
     }
-    if (this.missing === 0 && this.fields !== "behind") {
-      throw new Error("it sent an error without an end")
-    }
+    at = zero + 1
+  }
+  if (at >= end || bytes[at] !== 0) {
+    throw new Error("it sent an error without an end")
+  }
+  if (at + 1 !== end) {
+    throw new Error("it sent an error that goes on behind its end")
   }
 }

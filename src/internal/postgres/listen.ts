@@ -42,7 +42,7 @@ interface Listener {
 /** The connection's own fiber, and those it works for. */
 interface Hub {
   readonly listeners: Set<Listener>
-  /** Wakes the fiber: someone came or went. */
+  /** Wakes the fiber: someone came or went, or the connection was lost. */
   readonly changed: Queue.Queue<void>
   /** Why it has ended. */
   failure: Cause.Cause<SqlError> | undefined
@@ -52,9 +52,17 @@ const quoted = (prefix: string, channels: ReadonlyArray<string>): string =>
   channels.map((channel) => `${prefix} ${Pg.escapeIdentifier(channel)}`).join("; ")
 
 /** Brings the server to what the listeners want, again whenever that changes, for as long as the connection lives. */
-const serve = (hub: Hub, connection: Connection): Effect.Effect<never, DatabaseError> => {
+const serve = (
+  hub: Hub,
+  connection: Connection,
+  lost: () => DatabaseError | undefined
+): Effect.Effect<never, DatabaseError> => {
   const heard = new Set<string>()
   const reconcile = Effect.gen(function*() {
+    const loss = lost()
+    if (loss !== undefined) {
+      return yield* Effect.fail(loss)
+    }
     const listeners = Array.from(hub.listeners)
     const wanted = new Set(listeners.map((listener) => listener.channel))
     const missing = Array.from(wanted).filter((channel) => !heard.has(channel))
@@ -91,8 +99,11 @@ const connected = (
 ): Effect.Effect<never, DatabaseError> => {
   const use = (connection: Connection) =>
     Effect.gen(function*() {
-      const lost = yield* Deferred.make<never, DatabaseError>()
-      connection.onLost((error) => Deferred.unsafeDone(lost, Exit.fail(error)))
+      let lost: DatabaseError | undefined = undefined
+      connection.onLost((error) => {
+        lost = error
+        Queue.unsafeOffer(hub.changed, undefined)
+      })
       connection.onNotification((channel, payload) => {
         for (const listener of hub.listeners) {
           if (listener.channel === channel) {
@@ -101,7 +112,7 @@ const connected = (
         }
       })
       yield* onConnected
-      return yield* Effect.raceFirst(serve(hub, connection), Deferred.await(lost))
+      return yield* serve(hub, connection, () => lost)
     })
   return Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(

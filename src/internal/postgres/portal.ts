@@ -13,8 +13,8 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
+import type { Columns } from "./columns.js"
 import type { Flight } from "./flight.js"
-import type { RowDescription } from "./pg.js"
 
 /** What a stream asks of its connection. */
 export interface Options {
@@ -25,7 +25,7 @@ export interface Options {
   readonly begin: Effect.Effect<void, SqlError>
   /** Opens the portal and reads its first rows. */
   readonly open: (rows: number) => Effect.Effect<Flight, SqlError>
-  readonly read: (columns: RowDescription, rows: number) => Effect.Effect<Flight, SqlError>
+  readonly read: (columns: Columns, rows: number) => Effect.Effect<Flight, SqlError>
   readonly close: Effect.Effect<void, DatabaseError>
   readonly commit: Effect.Effect<void, DatabaseError>
   readonly rollback: Effect.Effect<void, DatabaseError>
@@ -39,7 +39,7 @@ const growth = 8
 const batchBytes = 512 * 1024
 
 const nextRows = (rows: number, flight: Flight): number => {
-  const received = flight.result.rows.length
+  const received = flight.answer.rows.length
   if (received === 0) {
     return rows
   }
@@ -53,7 +53,7 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
     let own = false
     let asked = false
     let ended = false
-    let columns: RowDescription | undefined = undefined
+    let columns: Columns | undefined = undefined
     let rows = firstRows
 
     const open: Effect.Effect<Flight, SqlError> = Effect.suspend(() => {
@@ -72,8 +72,8 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
       }
       const batch = columns === undefined ? open : options.read(columns, rows)
       return Effect.flatMap(Effect.mapError(batch, Option.some), (flight) => {
-        const { fields, rows: received } = flight.result
-        columns ??= { fields }
+        const { rows: received } = flight.answer
+        columns ??= flight.answer.columns
         rows = nextRows(rows, flight)
         ended = !flight.suspended
         const chunk = Chunk.unsafeFromArray<object>(options.transformRows?.(received) ?? received)

@@ -120,6 +120,11 @@ const canceledTag = (error: ServerError, context: Context): Tag => {
   return isServers && context.canceled === false ? "StatementTimeout" : "StatementCanceled"
 }
 
+/** A statement that was prepared before a table changed its columns: it cannot be run any more, and was not. */
+export const isStalePlan = (
+  { code, routine }: { readonly code?: string | undefined; readonly routine?: string | undefined }
+) => code === "0A000" && routine === "RevalidateCachedQuery"
+
 const serverTag = (error: ServerError, context: Context): Tag => {
   const { code } = error
   const tag = byCode[code] ?? byClass[code.slice(0, 2)] ?? "UnknownDatabaseError"
@@ -131,6 +136,10 @@ const serverTag = (error: ServerError, context: Context): Tag => {
   }
   if (tag === "ConnectionLost" || (tag === "UnknownDatabaseError" && isFatal)) {
     return lostTag(context.phase)
+  }
+  if (isStalePlan(error)) {
+    // A table has changed its columns meanwhile: what runs again sees it as it is now.
+    return "SerializationFailure"
   }
   if (code === "57014") {
     // While connecting, it is the server's authentication_timeout.

@@ -3,15 +3,20 @@
  */
 import { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
-import { Frames } from "./frames.js"
+import { Frames, type Receive } from "./frames.js"
 import { Protocol } from "./pg.js"
 import { ignoreErrors } from "./socket.js"
+
+/** `pg` reads whole messages, with their headers. */
+const headerLength = 5
 
 /**
  * Says to the server exactly what it was given at start-up, whatever `pg` finds in the environment, and turns what
  * cannot be understood into the loss of the connection: an exception in a socket's listener would end the process.
  */
 export class Wire extends Protocol {
+  /** Takes the server's messages: `pg`, until somebody else does. */
+  receive: Receive = () => undefined
   readonly #parameters: Record<string, string>
 
   constructor(socket: Socket, parameters: Record<string, string>) {
@@ -37,16 +42,12 @@ export class Wire extends Protocol {
 
   override attachListeners(socket: EventEmitter): void {
     const source = new EventEmitter()
-    const frames = new Frames()
     super.attachListeners(source)
+    this.receive = (_kind, bytes, at, end) => source.emit("data", bytes.subarray(at - headerLength, end))
+    const frames = new Frames((kind, bytes, at, end) => this.receive(kind, bytes, at, end))
     socket.on("data", (piece: Buffer) => {
       try {
-        const refusal = frames.refusal(piece)
-        // What came before counts, an error above all.
-        source.emit("data", refusal === undefined ? piece : piece.subarray(0, frames.accepted))
-        if (refusal !== undefined) {
-          throw refusal
-        }
+        frames.read(piece)
       } catch (cause) {
         this.refuse(cause as Error)
       }

@@ -512,7 +512,7 @@ describe("postgres connection", () => {
         const inside = yield* Stream.runCollect(numbers(c, 5000))
         assert.strictEqual(Chunk.size(inside), 5000)
         assert.strictEqual(c.status(), "active")
-        assert.deepStrictEqual(yield* rows(c, "SELECT name FROM pg_cursors"), [])
+        assert.deepStrictEqual(yield* rows(c, "SELECT name FROM pg_cursors WHERE name <> ''"), [])
         yield* c.commit
       }))
 
@@ -546,7 +546,7 @@ describe("postgres connection", () => {
           Stream.runCollect
         )
         assert.strictEqual(Chunk.size(taken), 5)
-        assert.deepStrictEqual(yield* rows(c, "SELECT name FROM pg_cursors"), [])
+        assert.deepStrictEqual(yield* rows(c, "SELECT name FROM pg_cursors WHERE name <> ''"), [])
         const [{ n }] = yield* rows(c, "SELECT nextval('seen')::int AS n")
         assert.isBelow(n, 1_000)
         yield* c.rollback
@@ -636,7 +636,7 @@ describe("postgres connection", () => {
           yield* i % 4 === 0 ? Effect.yieldNow() : Effect.sleep(Duration.millis(i / 4))
           yield* Fiber.interrupt(fiber)
           if (c.status() === "active") {
-            assert.deepStrictEqual(yield* rows(c, "SELECT name FROM pg_cursors"), [])
+            assert.deepStrictEqual(yield* rows(c, "SELECT name FROM pg_cursors WHERE name <> ''"), [])
           }
           yield* c.rollback
           assert.strictEqual(c.status(), "idle")

@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Columns } from "../../../src/internal/postgres/columns.js"
 import * as Flight from "../../../src/internal/postgres/flight.js"
 
 describe("postgres flight", () => {
   it("keeps no rows once nobody waits for them", () => {
-    const column = {
+    const columns = new Columns([{
       name: "n",
       tableID: 0,
       columnID: 0,
@@ -11,17 +12,18 @@ describe("postgres flight", () => {
       dataTypeSize: 4,
       dataTypeModifier: -1,
       format: "text"
-    }
-    const flight = Flight.simple("SELECT 1 AS n; SELECT 2 AS n", { user: true })
-    flight.rowDescription({ fields: [column] })
-    flight.dataRow({ fields: ["1"], length: 11 })
-    assert.deepStrictEqual(flight.result.rows, [{ n: 1 }])
-    flight.commandComplete({ text: "SELECT 1" })
-    flight.rowDescription({ fields: [column] })
-    assert.strictEqual(flight.results?.length, 2)
+    }])
+    const row = (digit: string) => Buffer.from(`\0\u0001\0\0\0\u0001${digit}`)
+    const flight = Flight.query("SELECT 1 AS n; SELECT 2 AS n", { user: true })
+    flight.described(columns)
+    flight.dataRow(row("1"), 0, 7)
+    assert.deepStrictEqual(flight.answer.rows, [{ n: 1 }])
+    flight.completed("SELECT 1")
+    flight.described(columns)
+    assert.strictEqual(flight.answers?.length, 2)
     flight.abandon()
-    flight.dataRow({ fields: ["2"], length: 11 })
-    assert.deepStrictEqual(flight.result.rows, [])
-    assert.isUndefined(flight.results)
+    flight.dataRow(row("2"), 0, 7)
+    assert.deepStrictEqual(flight.answer.rows, [])
+    assert.isUndefined(flight.answers)
   })
 })

@@ -24,41 +24,58 @@ const refused: ReadonlyArray<readonly [name: string, bytes: Buffer]> = [
   ["ready at length", Hostile.message("Z", "II")]
 ]
 
+/** The messages that were received, and why there are no more, if so. */
+const follow = (pieces: ReadonlyArray<Buffer>) => {
+  const received: Array<Buffer> = []
+  const frames = new Frames((kind, bytes, at, end) => {
+    assert.strictEqual(kind, bytes[at - 5])
+    received.push(Buffer.from(bytes.subarray(at - 5, end)))
+  })
+  try {
+    pieces.forEach((piece) => frames.read(piece))
+    return { received, refusal: undefined }
+  } catch (refusal) {
+    return { received, refusal }
+  }
+}
+
+const cut = (all: Buffer, size: number): ReadonlyArray<Buffer> =>
+  Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.subarray(i * size, (i + 1) * size))
+
 describe("frames", () => {
   it("are the same however they are cut", () => {
+    const whole = follow([conversation])
+    assert.deepStrictEqual(Buffer.concat(whole.received), conversation)
     for (let size = 1; size <= conversation.length; size++) {
-      const frames = new Frames()
-      for (let at = 0; at < conversation.length; at += size) {
-        assert.isUndefined(frames.refusal(conversation.subarray(at, at + size)), `pieces of ${size}`)
-      }
-      assert.strictEqual(frames.accepted, (conversation.length % size) || size)
+      assert.deepStrictEqual(follow(cut(conversation, size)), whole, `pieces of ${size}`)
     }
   })
 
-  it("that cannot be are refused however they are cut, and what came before is accepted", () => {
+  it("are whole however long they are, and what follows is read from where they end", () => {
+    const long = Buffer.concat([Hostile.dataRow("x".repeat(1_000_000)), Hostile.message("I")])
+    const all = Buffer.concat([conversation, long, long])
+    for (const size of [1_000, 65_536, 700_001]) {
+      const { received, refusal } = follow(cut(all, size))
+      assert.isUndefined(refusal)
+      assert.isTrue(Buffer.concat(received).equals(all), `pieces of ${size}`)
+    }
+  })
+
+  it("that cannot be are refused however they are cut, and what came before is received", () => {
     for (const [name, bytes] of refused) {
       const all = Buffer.concat([conversation, bytes])
       for (let size = 1; size < all.length; size++) {
-        const frames = new Frames()
-        const pieces = Array.from(
-          { length: Math.ceil(all.length / size) },
-          (_, i) => all.subarray(i * size, (i + 1) * size)
-        )
-        assert.isTrue(pieces.some((piece) => frames.refusal(piece) !== undefined), `${name}, in pieces of ${size}`)
+        const { received, refusal } = follow(cut(all, size))
+        assert.isDefined(refusal, `${name}, in pieces of ${size}`)
+        assert.deepStrictEqual(Buffer.concat(received), conversation, name)
       }
-      const frames = new Frames()
-      frames.refusal(all)
-      assert.strictEqual(frames.accepted, conversation.length, name)
     }
   })
 
   it("are short until the server is ready for the first time", () => {
     for (const kind of "DTENS") {
-      assert.isDefined(
-        new Frames().refusal(Buffer.concat([Hostile.authenticationOk, Hostile.message(kind, "", 30_001)]))
-      )
+      assert.isDefined(follow([Hostile.authenticationOk, Hostile.message(kind, "", 30_001)]).refusal)
     }
-    const frames = new Frames()
-    assert.isUndefined(frames.refusal(Buffer.concat([Hostile.welcome, Hostile.message("D", "", 500_000_000)])))
+    assert.isUndefined(follow([Hostile.welcome, Hostile.message("D", "", 500_000_000)]).refusal)
   })
 })

@@ -28,6 +28,7 @@ export const settings: Settings = {
   shutdownTimeout: Duration.seconds(10),
   healthTimeout: Duration.seconds(2),
   slowStatement: Duration.seconds(1),
+  preparedStatements: "auto",
   transformQueryNames: undefined,
   transformResultNames: undefined,
   transformJson: true,

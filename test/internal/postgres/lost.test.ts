@@ -6,6 +6,7 @@ import * as Stream from "effect/Stream"
 import { type DatabaseError, fromSqlError } from "../../../src/DatabaseError.js"
 import type { Connection } from "../../../src/internal/driver.js"
 import { connect } from "../../../src/internal/postgres/connect.js"
+import { Preparing } from "../../../src/internal/postgres/prepared.js"
 import { eventually } from "../../support/eventually.js"
 import { freshDatabase, query, server, url } from "../../support/postgres.js"
 import { type Decision, proxy } from "../../support/proxy.js"
@@ -191,6 +192,7 @@ describe("postgres connection lost", () => {
         settings: { idleInTransactionTimeout: Duration.millis(50) }
       })
       yield* c.begin({})
+      yield* rows(c, "SELECT 1")
       yield* eventually(Effect.sync(() => losses.length === 1))
       const error = yield* failure(rows(c, "SELECT 1"))
       assert.strictEqual(error._tag, "StatementTimeout")
@@ -238,7 +240,9 @@ describe("postgres connection lost", () => {
 
   it.live("a loss is told also to who asks after it", () =>
     Effect.scoped(Effect.gen(function*() {
-      const c = yield* Effect.uninterruptibleMask((restore) => connect(settings, target(url()), restore))
+      const c = yield* Effect.uninterruptibleMask((restore) =>
+        connect(settings, target(url()), new Preparing("auto"), restore)
+      )
       yield* query(url(), `SELECT pg_terminate_backend(${c.id})`)
       yield* eventually(Effect.sync(() => c.status() === "closed"))
       const losses: Array<DatabaseError> = []
@@ -264,30 +268,5 @@ describe("postgres connection lost", () => {
       yield* between.silence
       assert.isBelow(yield* timed(c.close), 3_000)
       assert.strictEqual(c.status(), "closed")
-    })))
-
-  it.live("begin, statement and commit are one round trip each", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { between, c } = yield* proxied
-      let trips = 0
-      yield* between.onServerData((chunk) => {
-        for (let at = chunk.indexOf("Z\0\0\0\x05"); at >= 0; at = chunk.indexOf("Z\0\0\0\x05", at + 1)) {
-          trips += 1
-        }
-        return "pass"
-      })
-      const count = (effect: Effect.Effect<unknown, unknown>) =>
-        Effect.suspend(() => {
-          const before = trips
-          return Effect.map(Effect.ignore(effect), () => trips - before)
-        })
-      const timeouts = { statementTimeout: Duration.seconds(1), lockTimeout: Duration.seconds(1) }
-      assert.strictEqual(yield* count(c.begin({ isolation: "serializable", ...timeouts })), 1)
-      assert.strictEqual(yield* count(rows(c, "INSERT INTO kept VALUES ($1)", [1])), 1)
-      assert.strictEqual(yield* count(c.savepoint("a")), 1)
-      assert.strictEqual(yield* count(c.rollbackToSavepoint("a")), 1)
-      assert.strictEqual(yield* count(c.commit), 1)
-      assert.strictEqual(yield* count(c.rollback), 0)
-      assert.strictEqual(yield* count(c.reset), 0)
     })))
 })

@@ -498,16 +498,34 @@ describe("the client's own errors", () => {
 
   it("pass, or do not", () => {
     const passing = `ECONNREFUSED ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH ENOTFOUND EAI_AGAIN ENOENT EPIPE EMFILE
-      EAGAIN ERR_SOCKET_CONNECTION_TIMEOUT ERR_TLS_HANDSHAKE_TIMEOUT ESOMETHINGNEW`
-    const lasting = `EACCES EPERM ENOTDIR EINVAL ERR_SOCKET_BAD_PORT CERT_HAS_EXPIRED CERT_NOT_YET_VALID CERT_REVOKED
-      DEPTH_ZERO_SELF_SIGNED_CERT SELF_SIGNED_CERT_IN_CHAIN UNABLE_TO_VERIFY_LEAF_SIGNATURE HOSTNAME_MISMATCH
-      UNABLE_TO_GET_ISSUER_CERT_LOCALLY ERR_TLS_CERT_ALTNAME_INVALID ERR_SSL_WRONG_VERSION_NUMBER EPROTO INVALID_CA
-      ERR_SSL_TLSV1_ALERT_UNKNOWN_CA ERR_OSSL_PEM_NO_START_LINE`
+      EAGAIN ERR_SOCKET_CONNECTION_TIMEOUT ERR_TLS_HANDSHAKE_TIMEOUT EADDRINUSE EADDRNOTAVAIL EAI_FAIL EAI_NODATA
+      EAI_NONAME ECANCELED ECONNABORTED EHOSTDOWN ENETDOWN ENETRESET ENFILE ENOBUFS ENOTCONN ERR_SOCKET_CLOSED
+      ERR_SOCKET_CLOSED_BEFORE_CONNECTION ERR_STREAM_DESTROYED ERR_STREAM_PREMATURE_CLOSE ERR_STREAM_WRITE_AFTER_END`
+    const lasting = "EACCES EPERM ENOTDIR EINVAL ERR_SOCKET_BAD_PORT ENAMETOOLONG EPROTONOSUPPORT EPROTOTYPE"
+    const ofTls =
+      `CERT_HAS_EXPIRED CERT_NOT_YET_VALID CERT_REVOKED DEPTH_ZERO_SELF_SIGNED_CERT SELF_SIGNED_CERT_IN_CHAIN
+      UNABLE_TO_VERIFY_LEAF_SIGNATURE HOSTNAME_MISMATCH UNABLE_TO_GET_ISSUER_CERT_LOCALLY ERR_TLS_CERT_ALTNAME_INVALID
+      ERR_SSL_WRONG_VERSION_NUMBER EPROTO INVALID_CA INVALID_PURPOSE PATH_LENGTH_EXCEEDED CRL_HAS_EXPIRED
+      ERR_SSL_TLSV1_ALERT_UNKNOWN_CA ERR_OSSL_PEM_NO_START_LINE ERR_CRYPTO_INVALID_STATE ERROR_IN_CRL_NEXT_UPDATE_FIELD`
+    const reason = (code: string) => fromPostgres(system(code), { phase: "connect" }).reason
     for (const code of passing.split(/\s+/)) {
       assert.isTrue(transience(system(code)), code)
+      assert.match(reason(code), /^could not connect to the database: \w[\w' ]+ \(connect E\w+ 10\.0\.0\.1:5432\)$/)
     }
     for (const code of lasting.split(/\s+/)) {
       assert.isFalse(transience(system(code)), code)
+      assert.match(reason(code), /^could not connect to the database: \w[\w' ]+ \(connect E\w+ 10\.0\.0\.1:5432\)$/)
+    }
+    for (const code of ofTls.split(/\s+/)) {
+      assert.isFalse(transience(system(code)), code)
+      assert.strictEqual(
+        reason(code),
+        `could not connect to the database: TLS: connect ${code} 10.0.0.1:5432 (${code})`
+      )
+      assert.isTrue(transience(system(`X${code}`)), code)
+    }
+    for (const code of ["ESOMETHINGNEW", "EPROTOX", "SELF_SIGNED_CERT_IN_CHAINX", "INVALID_CAX"]) {
+      assert.isTrue(transience(system(code)), code)
     }
     // The file of a certificate that is not there, other than that of a socket, does not come by itself.
     assert.isFalse(transience(system("ENOENT", { syscall: "open" })))
@@ -525,6 +543,7 @@ describe("the client's own errors", () => {
       "permission denied (connect EACCES 10.0.0.1:5432); connection refused (connect ECONNREFUSED"
     )
     assert.strictEqual(statementTag(new AggregateError([new Error("?")])), "UnknownDatabaseError")
+    assert.strictEqual(statementTag(new AggregateError([], "Connection terminated")), "ConnectionLost")
   })
 
   it.each([
@@ -557,6 +576,53 @@ describe("the client's own errors", () => {
     assert.strictEqual(statementTag(new Error(text)), statement)
   })
 
+  it("have codes and words, pass or do not, and are not looked for in other texts", () => {
+    const closed = "connection closed by the server"
+    const bigint = "a parameter that contains a bigint cannot be sent as JSON"
+    const cases: ReadonlyArray<readonly [text: string, code: string, reason?: string, transient?: boolean]> = [
+      ["timeout expired", "08006", "no answer within the time to connect", true],
+      ["Connection terminated", "08006", closed, true],
+      ["Client was closed and is not queryable", "08006", "it is closed already", true],
+      ["Client has encountered a connection error", "08006", "it is closed already", true],
+      ...["The server does not support SSL connections", "There was an error establishing an SSL connection"].map(
+        (text) => [text, "08006", `TLS: ${text}`, false] as const
+      ),
+      ...[
+        "Received unexpected commandComplete",
+        "received invalid response: 48",
+        "Unknown authenticationOk message type",
+        "Binary mode not supported yet",
+        "Attempt to access memory outside buffer bounds"
+      ].map((text) => [text, "08P01", `protocol error: ${text}`, false] as const),
+      ["SASL: no mechanism", "28P01"],
+      ["Query read timeout", "57014"],
+      ["Prepared statements must be unique - 'a'", "42P05"],
+      ["A query must have either text or a name", "42601"],
+      ["Query values must be an array", "42601"]
+    ]
+    for (const [text, code, reason = text, transient] of cases) {
+      const error = fromPostgres(new Error(` ${text} `), { phase: "statement" })
+      const words = transient === undefined ? reason : `the connection to the database was lost: ${reason}`
+      assert.deepStrictEqual([error.code, error.reason], [code, words])
+      assert.strictEqual(transience(new Error(text)), transient, text)
+      assert.strictEqual(statementTag(new Error(`it says ${text}`)), "UnknownDatabaseError", text)
+    }
+    for (const text of ["timeout expired", "The server does not support SSL connections", "Query read timeout"]) {
+      assert.strictEqual(statementTag(new Error(`${text}, it says`)), "UnknownDatabaseError", text)
+    }
+    const inParts: ReadonlyArray<readonly [text: string, code: string, reason: string]> = [
+      ["Client password must be a string", "28P01", "Client password must be a string"],
+      ["Client was passed a null or undefined query", "42601", "Client was passed a null or undefined query"],
+      ["Converting circular structure to JSON", "22023", "a parameter that contains itself cannot be sent"],
+      ["a circular reference", "22023", "a parameter that contains itself cannot be sent"],
+      ["Do not know how to serialize a BigInt", "22023", bigint]
+    ]
+    for (const [text, code, reason] of inParts) {
+      const error = fromPostgres(new Error(text), { phase: "statement" })
+      assert.deepStrictEqual([error.code, error.reason], [code, reason])
+    }
+  })
+
   it("about parameters that cannot be sent come from pg in this form", async () => {
     const circular: Record<string, unknown> = { name: "s3cr3t-n4me" }
     circular.self = circular
@@ -580,6 +646,7 @@ describe("the client's own errors", () => {
       [connect._tag, statement._tag, commit._tag],
       ["ConnectionFailed", "UnknownDatabaseError", "CommitOutcomeUnknown"]
     )
+    assert.deepStrictEqual([connect.code, statement.code, commit.code], ["08001", "XX000", "08007"])
     for (const error of [connect, statement, commit]) {
       assert.strictEqual((error.cause as Error).name, "TypeError")
       assert.include((error.cause as Error).stack, "sqlState.test.ts")
@@ -745,6 +812,19 @@ describe("masking", () => {
     )
     assertHoldsNot(error, "a@example.com")
     assert.strictEqual(error.detail, "Key (email)=(***) already exists.")
+  })
+
+  it("masks the tuples of a DETAIL unless it is of a class that speaks of no rows, and has none of an XML document", () => {
+    const detail = (code: string) => fromPostgres(answer(code, { detail: "see (this)" }), { phase: "statement" }).detail
+    for (const prefix of "08 0A 26 28 2B 3D 3F 40 42 53 54 55 57 58".split(" ")) {
+      assert.strictEqual(detail(`${prefix}000`), "see (this)", prefix)
+    }
+    for (const code of ["22000", "23505", "44000", "P0001", "XX000", "Q0001", "2200K", "2200U"]) {
+      assert.strictEqual(detail(code), "see (***)", code)
+    }
+    for (const code of ["2200L", "2200M", "2200N", "2200S", "2200T"]) {
+      assert.strictEqual(detail(code), undefined, code)
+    }
   })
 
   it("masks short values where values stand, and leaves the words around them", async () => {

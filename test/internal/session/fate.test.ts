@@ -8,6 +8,7 @@ import * as DatabaseConfig from "../../../src/DatabaseConfig.js"
 import type { Restore } from "../../../src/internal/driver.js"
 import { connect } from "../../../src/internal/postgres/connect.js"
 import { ask, identify, type Transaction } from "../../../src/internal/postgres/fate.js"
+import { Preparing } from "../../../src/internal/postgres/prepared.js"
 import * as Session from "../../../src/Session.js"
 import { sqliteFile } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
@@ -193,7 +194,7 @@ describe("a verified commit", () => {
   )
 
   live(
-    "asks for nothing while all goes well: its begin and its commit are a round trip each",
+    "asks for nothing while all goes well: it costs no round trip more, and none at all where nothing was done",
     () =>
       Effect.gen(function*() {
         const { db, network } = yield* proxied(yield* freshDatabase)
@@ -203,7 +204,9 @@ describe("a verified commit", () => {
           return "pass"
         })
         yield* db.session(Effect.void, verified)
-        assert.strictEqual(sent, 2)
+        assert.strictEqual(sent, 0)
+        yield* db.session(Effect.zipRight(insert(db, 1), insert(db, 2)), verified)
+        assert.strictEqual(sent, 3)
         assert.strictEqual(network.connections().length, 1)
       })
   )
@@ -231,7 +234,13 @@ describe("a verified commit", () => {
 const connecting = (url: string) => (restore: Restore) =>
   Effect.flatMap(
     Effect.orDie(DatabaseConfig.resolve({ url })),
-    (settings) => connect(settings, settings.target as DatabaseConfig.PostgresTarget, restore)
+    (settings) =>
+      connect(
+        settings,
+        settings.target as DatabaseConfig.PostgresTarget,
+        new Preparing(settings.preparedStatements),
+        restore
+      )
   )
 
 /** An id that nobody has yet. */
@@ -259,6 +268,8 @@ describe("the fate of a transaction", () => {
     Effect.gen(function*() {
       const connection = yield* Effect.uninterruptibleMask(connecting(yield* freshDatabase))
       yield* connection.begin({ verified: true })
+      assert.strictEqual(connection.fate, undefined, "nothing was sent yet")
+      yield* connection.execute("SELECT 1", [], undefined)
       yield* connection.commit
       assert.notStrictEqual(connection.fate, undefined)
       yield* connection.begin({})

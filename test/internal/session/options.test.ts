@@ -140,6 +140,33 @@ forEachDialect((_, __, dialect) =>
         })
     )
 
+    live("a nested session with one of its own still running is undone, and the one around them goes on", () =>
+      Effect.gen(function*() {
+        const db = yield* open(dialect)
+        yield* db.session(Effect.gen(function*() {
+          yield* insert(db, 1)
+          const inside = yield* Deferred.make<void>()
+          const outliving = db.session(
+            insert(db, 3).pipe(
+              Effect.zipRight(Deferred.succeed(inside, undefined)),
+              Effect.zipRight(Effect.sleep("50 millis"))
+            )
+          )
+          const error = yield* failure(db.session(
+            insert(db, 2).pipe(
+              Effect.zipRight(Effect.forkDaemon(outliving)),
+              Effect.zipRight(Deferred.await(inside))
+            ),
+            { name: "inner" }
+          ))
+          assert.strictEqual(error._tag, "TransactionAborted")
+          assert.match(error.reason, /nested in .*inner.* was still running when that ended/)
+          yield* insert(db, 4)
+        }))
+        assert.deepStrictEqual(yield* numbers(db), [1, 4])
+        yield* assertIdle(db)
+      }))
+
     live("a session that is read only refuses writes, and leaves the next one alone", () =>
       Effect.gen(function*() {
         const db = yield* open(dialect)
@@ -224,12 +251,13 @@ describe("postgres", () => {
       yield* db.sql`INSERT INTO counters VALUES (1, 0), (2, 0)`
       const change = (id: number) => db.sql`UPDATE counters SET value = value + 1 WHERE id = ${id}`
       let runs = 0
+      const bothBegan = yield* Deferred.make<void>()
       const crossing = (first: number, second: number) =>
         db.session(
           Effect.suspend(() => {
             runs++
             return change(first).pipe(
-              Effect.zipRight(Effect.sleep("100 millis")),
+              Effect.zipRight(runs === 2 ? Deferred.succeed(bothBegan, undefined) : Deferred.await(bothBegan)),
               Effect.zipRight(change(second))
             )
           }),
@@ -265,7 +293,7 @@ describe("postgres", () => {
 
 describe("a SQLite file", () => {
   live(
-    "a session takes the write lock when it begins, and waiting for another's does not block the event loop",
+    "a session takes the write lock with its first statement, and waiting for another's does not block the event loop",
     () =>
       Effect.gen(function*() {
         const url = yield* sqliteFile.url
@@ -275,7 +303,8 @@ describe("a SQLite file", () => {
           Effect.sync(() => new Sqlite(url.replace("sqlite:///", ""), { timeout: 0 })),
           (database) => Effect.sync(() => database.close())
         )
-        yield* db.session(Effect.sync(() => assert.throws(() => other.exec("BEGIN IMMEDIATE"), /locked/)))
+        const refused = Effect.sync(() => assert.throws(() => other.exec("BEGIN IMMEDIATE"), /locked/))
+        yield* db.session(Effect.zipRight(numbers(db), refused))
 
         other.exec("BEGIN IMMEDIATE")
         const fiber = yield* Effect.fork(db.session(insert(db, 1)))

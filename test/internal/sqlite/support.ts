@@ -40,6 +40,7 @@ const settings: Omit<DatabaseConfig.Settings, "target"> = {
   shutdownTimeout: Duration.seconds(10),
   healthTimeout: Duration.seconds(2),
   slowStatement: Duration.seconds(1),
+  preparedStatements: "auto",
   transformQueryNames: undefined,
   transformResultNames: undefined,
   transformJson: false,

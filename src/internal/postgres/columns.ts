@@ -1,0 +1,129 @@
+/**
+ * From rows on the wire to rows of JavaScript, with `pg`'s own types.
+ */
+import Pg from "pg"
+import { Cursor, Malformed } from "./messages.js"
+
+type Parse = (text: string) => unknown
+
+/** No number of fewer digits is beyond what a number holds exactly. */
+const longestInteger = 15
+
+const zero = 0x30
+const nine = 0x39
+const minus = 0x2d
+
+/** A text of digits as a number, without a string in between. */
+const integer = (bytes: Buffer, at: number, end: number): number => {
+  const from = bytes[at] === minus ? at + 1 : at
+  if (from === end || end - from > longestInteger) {
+    return Number(bytes.toString("latin1", at, end))
+  }
+  let value = 0
+  for (let i = from; i < end; i++) {
+    const digit = bytes[i]
+    if (digit < zero || digit > nine) {
+      return Number(bytes.toString("latin1", at, end))
+    }
+    value = value * 10 + digit - zero
+  }
+  return from === at ? value : -value
+}
+
+/** Rows as objects, or as arrays. */
+export type RowMode = "array" | undefined
+
+const parserOf: (type: number, format: "text") => Parse = Pg.types.getTypeParser
+
+/** Nobody asks for it but a binary cursor. */
+const refuseBinary = (): never => {
+  throw new Error("a column comes in binary format")
+}
+
+/** What a server said of its columns, and how their values are read. */
+export class Columns {
+  private readonly names: ReadonlyArray<string>
+  /** Undefined where `Number` reads it. */
+  private readonly parsers: ReadonlyArray<Parse | undefined>
+  /** Every row begins as a copy of it, and so all of them have one shape. */
+  private readonly empty: Record<string, null>
+
+  constructor(readonly fields: Array<Pg.FieldDef>) {
+    this.names = fields.map(({ name }) => name)
+    this.parsers = fields.map(({ dataTypeID, format }) => {
+      const parse = format === "text" ? parserOf(dataTypeID, "text") : refuseBinary
+      return parse === Number ? undefined : parse
+    })
+    const empty: Record<string, null> = Object.create(null)
+    for (const name of this.names) {
+      empty[name] = null
+    }
+    this.empty = { ...empty }
+  }
+
+  /** One row; throws Malformed where it is none, and what a type's parser throws. */
+  read(rowMode: RowMode, bytes: Buffer, at: number, end: number): object {
+    if (end - at < 2 || bytes.readInt16BE(at) !== this.names.length) {
+      throw new Malformed("it sent a row of other columns than it had described")
+    }
+    return rowMode === "array" ? this.array(bytes, at + 2, end) : this.object(bytes, at + 2, end)
+  }
+
+  private object(bytes: Buffer, from: number, end: number): object {
+    const { names, parsers } = this
+    const row: Record<string, unknown> = { ...this.empty }
+    let at = from
+    for (let i = 0; i < names.length; i++) {
+      const length = lengthAt(bytes, at, end)
+      at += 4
+      if (length < 0) {
+        row[names[i]] = null
+      } else {
+        const parse = parsers[i]
+        row[names[i]] = parse === undefined
+          ? integer(bytes, at, at + length)
+          : parse(bytes.toString("utf8", at, at + length))
+        at += length
+      }
+    }
+    return row
+  }
+
+  private array(bytes: Buffer, from: number, end: number): ReadonlyArray<unknown> {
+    const { parsers } = this
+    const row: Array<unknown> = []
+    let at = from
+    for (let i = 0; i < parsers.length; i++) {
+      const length = lengthAt(bytes, at, end)
+      at += 4
+      if (length < 0) {
+        row[i] = null
+      } else {
+        const parse = parsers[i]
+        row[i] = parse === undefined ? integer(bytes, at, at + length) : parse(bytes.toString("utf8", at, at + length))
+        at += length
+      }
+    }
+    return row
+  }
+}
+
+/** The length of the value that begins here, or -1 for NULL. */
+const lengthAt = (bytes: Buffer, at: number, end: number): number => {
+  const length = at + 4 <= end ? bytes.readInt32BE(at) : -2
+  if (length < -1 || at + 4 + length > end) {
+    throw new Malformed("it sent a row that is too short")
+  }
+  return length
+}
+
+/** A row of which nothing but the texts is wanted. */
+export const textsOf = (bytes: Buffer, from: number, end: number): ReadonlyArray<string | null> => {
+  const cursor = new Cursor(bytes, from, end)
+  return Array.from({ length: cursor.int16() }, () => {
+    const length = lengthAt(bytes, cursor.at, end)
+    const at = cursor.at + 4
+    cursor.at = at + Math.max(0, length)
+    return length < 0 ? null : bytes.toString("utf8", at, cursor.at)
+  })
+}

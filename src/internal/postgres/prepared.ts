@@ -1,0 +1,166 @@
+/**
+ * The statements that a connection has prepared on the server by name, so that it neither parses nor plans them again.
+ *
+ * A text is prepared when it comes for the second time. Its name is made of the text: where a pooler lets several
+ * clients share a server's connection, a name can never stand for another's statement.
+ */
+import { createHash } from "node:crypto"
+import type { PreparedStatements } from "../../DatabaseConfig.js"
+import type { Columns } from "./columns.js"
+import type { ServerError } from "./messages.js"
+import { isStalePlan } from "./sqlState.js"
+
+/** How many texts a connection remembers: as many as pgjdbc (preparedStatementCacheQueries). */
+const capacity = 256
+/** What a text may measure to be remembered: a longer one was written for one occasion. */
+const longestText = 16_384
+
+/** What is planned, and what begins a transaction. None of these ends one, and none speaks COPY. */
+const plannable = /^\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|BEGIN)\b/i
+
+/** The server does not know a name, or knows it already: somebody in between chooses the server's connection. */
+const unknownName = "26000"
+const knownName = "42P05"
+
+/** What the connections to one target share. */
+export class Preparing {
+  /** How often a table has changed the columns of a statement that was prepared: what is older is not trusted. */
+  epoch = 0
+
+  constructor(private mode: PreparedStatements) {}
+
+  /** Whether to prepare on a connection that leads to the server itself, or does not, or of which that is not known. */
+  allows(direct: boolean | undefined): boolean {
+    return this.mode === "on" || (this.mode === "auto" && direct === true)
+  }
+
+  /** Whether to find out if a connection leads to the server itself. */
+  wonders(direct: boolean | undefined): boolean {
+    return this.mode === "auto" && direct === undefined
+  }
+
+  /** A pooler was seen: nobody prepares any more, unless that was asked for expressly. */
+  pooled(): void {
+    if (this.mode === "auto") {
+      this.mode = "off"
+    }
+  }
+}
+
+/** A text that came before. */
+export interface Entry {
+  readonly text: string
+  /** Made when it is first prepared. */
+  name: string
+  /** What the server knows of the name: nothing, perhaps (it is being told), all, or what is out of date. */
+  state: "new" | "sent" | "known" | "stale"
+  /** What the server said of its rows: null where there are none, undefined where it has not said it yet. */
+  columns: Columns | null | undefined
+  epoch: number
+  used: number
+}
+
+/** The texts of one connection. */
+export class Prepared {
+  /** Names that the server is to forget. */
+  readonly closing: Array<string> = []
+  /** Whether a statement would be prepared, if only it were known where the connection leads. */
+  wonders = false
+  private direct: boolean | undefined
+  private readonly entries = new Map<string, Entry>()
+  private clock = 0
+
+  /** `backend` is the process that the server said it is. */
+  constructor(private readonly preparing: Preparing, private readonly backend: number | undefined) {
+    // Without it there is nothing to compare.
+    this.direct = backend === undefined ? false : undefined
+  }
+
+  /** A process of the server's own answers, or another than the one that let us in. */
+  answeredBy(backend: number): void {
+    this.direct = backend === this.backend
+    if (!this.direct) {
+      this.preparing.pooled()
+    }
+  }
+
+  /** What to run a text by that is about to be sent, if it is to be run by a name. */
+  use(text: string): Entry | undefined {
+    const entry = this.entries.get(text)
+    if (entry === undefined) {
+      if (text.length <= longestText && isPlannable(text)) {
+        this.remember(text)
+      }
+      return undefined
+    }
+    entry.used = ++this.clock
+    if (!this.preparing.allows(this.direct)) {
+      this.wonders ||= this.preparing.wonders(this.direct)
+      return undefined
+    }
+    if (entry.state === "sent") {
+      return undefined
+    }
+    if (entry.name === "") {
+      entry.name = `sqlayer_${createHash("sha256").update(text).digest("base64url").slice(0, 22)}`
+    }
+    if (entry.epoch !== this.preparing.epoch) {
+      entry.epoch = this.preparing.epoch
+      entry.columns = undefined
+      entry.state = entry.state === "known" ? "stale" : entry.state
+    }
+    return entry
+  }
+
+  /** Whether an error says only that a name or its plan is not what we believed. */
+  mistaken(error: ServerError): boolean {
+    if (error.code === unknownName || error.code === knownName) {
+      this.preparing.pooled()
+      this.clear()
+      return true
+    }
+    if (isStalePlan(error)) {
+      this.preparing.epoch++
+      return true
+    }
+    return false
+  }
+
+  /** The server knows no name any more. */
+  clear(): void {
+    this.closing.length = 0
+    this.entries.clear()
+  }
+
+  private remember(text: string): void {
+    if (this.entries.size >= capacity) {
+      this.evict()
+    }
+    this.entries.set(text, {
+      text,
+      name: "",
+      state: "new",
+      columns: undefined,
+      epoch: this.preparing.epoch,
+      used: ++this.clock
+    })
+  }
+
+  private evict(): void {
+    let oldest: Entry | undefined
+    for (const entry of this.entries.values()) {
+      if (entry.state !== "sent" && (oldest === undefined || entry.used < oldest.used)) {
+        oldest = entry
+      }
+    }
+    if (oldest !== undefined) {
+      this.entries.delete(oldest.text)
+      if (oldest.state !== "new") {
+        this.closing.push(oldest.name)
+      }
+    }
+  }
+}
+
+/** Whether a text is one statement that is planned, or begins a transaction. */
+export const isPlannable = (text: string): boolean => plannable.test(text)

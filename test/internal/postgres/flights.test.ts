@@ -1,0 +1,448 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Stream from "effect/Stream"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { type DatabaseError, fromSqlError, isRetryable } from "../../../src/DatabaseError.js"
+import type { Connection } from "../../../src/internal/driver.js"
+import { freshDatabase, query, server } from "../../support/postgres.js"
+import { proxy } from "../../support/proxy.js"
+import { connected, type Overrides, rows } from "./harness.js"
+
+/** A connection through a proxy that counts how often the server was asked, and keeps what it was asked. */
+const counted = (overrides: Overrides = {}) =>
+  Effect.gen(function*() {
+    const database = yield* freshDatabase
+    yield* query(database, "CREATE TABLE items (id int PRIMARY KEY, name text)")
+    const between = yield* proxy(database)
+    const { connection, losses } = yield* connected(between.url, overrides)
+    let trips = 0
+    const asked: Array<string> = []
+    yield* between.onServerData((chunk) => {
+      for (let at = chunk.indexOf("Z\0\0\0\x05"); at >= 0; at = chunk.indexOf("Z\0\0\0\x05", at + 1)) {
+        trips++
+      }
+      return "pass"
+    })
+    yield* between.onClientData((chunk) => {
+      asked.push(chunk.toString("latin1"))
+      return "pass"
+    })
+    const during = <A, E>(effect: Effect.Effect<A, E>) =>
+      Effect.suspend(() => {
+        const before = trips
+        return Effect.map(Effect.exit(effect), () => trips - before)
+      })
+    return { asked, c: connection, database, during, losses }
+  })
+
+const insert = (c: Connection, id: number) => rows(c, "INSERT INTO items VALUES ($1, $2)", [id, `item ${id}`])
+
+const count = (database: string) => Effect.map(query(database, "SELECT count(*)::int AS n FROM items"), (r) => r[0].n)
+
+const errorOf = <A>(effect: Effect.Effect<A, any>): Effect.Effect<DatabaseError> =>
+  Effect.map(
+    Effect.flip(effect),
+    (error) => error._tag === "SqlError" ? fromSqlError(error) : error as DatabaseError
+  ) as Effect.Effect<DatabaseError>
+
+describe("round trips", () => {
+  it.scopedLive("n statements of a transaction cost n + 1, whatever it begins with", () =>
+    Effect.gen(function*() {
+      const { c, during } = yield* counted()
+      const timeouts = { statementTimeout: Duration.seconds(1), lockTimeout: Duration.seconds(1) }
+      for (
+        const options of [
+          {},
+          { isolation: "serializable", readOnly: false, deferrable: true },
+          timeouts,
+          { verified: true, ...timeouts }
+        ] as const
+      ) {
+        for (let round = 0; round < 3; round++) {
+          assert.strictEqual(
+            yield* during(Effect.gen(function*() {
+              yield* c.begin(options)
+              yield* insert(c, 1)
+              yield* rows(c, "SELECT 1")
+              yield* rows(c, "DELETE FROM items")
+              yield* c.commit
+            })),
+            4
+          )
+          assert.strictEqual(c.status(), "idle")
+        }
+      }
+    }))
+
+  it.scopedLive("an empty transaction costs none, and one that only defines something is merged too", () =>
+    Effect.gen(function*() {
+      const { c, during } = yield* counted()
+      assert.strictEqual(yield* during(Effect.zipRight(c.begin({ verified: true }), c.commit)), 0)
+      assert.strictEqual(yield* during(Effect.zipRight(c.begin({}), c.rollback)), 0)
+      assert.strictEqual(c.status(), "idle")
+      assert.strictEqual(
+        yield* during(Effect.all([c.begin({}), rows(c, "CREATE TABLE others (id int)"), c.commit])),
+        2
+      )
+      // Several statements at once cannot share their round trip: the server would run them whatever became of BEGIN.
+      assert.strictEqual(
+        yield* during(Effect.all([c.begin({}), rows(c, "SELECT 1; SELECT 2"), c.commit])),
+        3
+      )
+    }))
+
+  it.scopedLive("savepoints and their release cost none", () =>
+    Effect.gen(function*() {
+      const { c, database, during } = yield* counted()
+      assert.strictEqual(
+        yield* during(Effect.gen(function*() {
+          yield* c.begin({})
+          yield* c.savepoint("a")
+          yield* insert(c, 1)
+          yield* c.releaseSavepoint("a")
+          yield* c.savepoint("b")
+          yield* c.releaseSavepoint("b")
+          yield* c.savepoint("c")
+          yield* c.rollbackToSavepoint("c")
+          yield* insert(c, 2)
+          yield* c.savepoint("d")
+          yield* insert(c, 3)
+          yield* c.releaseSavepoint("d")
+          yield* c.commit
+        })),
+        4
+      )
+      assert.strictEqual(yield* count(database), 3)
+    }))
+
+  it.scopedLive("what a savepoint undoes is undone, where it was sent and where it was not", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      yield* c.begin({})
+      yield* insert(c, 1)
+      yield* c.savepoint("a")
+      yield* insert(c, 2)
+      yield* c.savepoint("b")
+      yield* c.rollbackToSavepoint("a")
+      yield* insert(c, 3)
+      yield* c.commit
+      const kept = yield* query(database, "SELECT id FROM items ORDER BY id")
+      assert.deepStrictEqual(kept.map(({ id }) => id), [1, 3])
+    }))
+
+  it.scopedLive("a savepoint is not before a statement that was given earlier", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      yield* c.begin({})
+      yield* insert(c, 1)
+      const slow = yield* Effect.fork(rows(c, "SELECT pg_sleep(0.2)"))
+      const queued = yield* Effect.fork(rows(c, "INSERT INTO items VALUES (2, 'a;b')"))
+      yield* Effect.sleep("50 millis")
+      yield* c.savepoint("a")
+      yield* insert(c, 3)
+      yield* c.rollbackToSavepoint("a")
+      yield* Fiber.join(Fiber.zip(slow, queued))
+      yield* c.commit
+      assert.strictEqual(yield* count(database), 2)
+    }))
+})
+
+describe("a transaction that cannot begin", () => {
+  it.scopedLive("runs nothing outside of it, and fails whatever is asked until it is rolled back", () =>
+    Effect.gen(function*() {
+      const standby = yield* server()
+      yield* standby.stop("fast")
+      Fs.writeFileSync(Path.join(standby.socketDir, "data", "standby.signal"), "")
+      yield* standby.start
+      const { connection: c } = yield* connected(standby.url)
+      for (const first of ["SELECT 1 AS n", "SELECT $1::int AS n", "SELECT 1; SELECT 2", "SHOW port"]) {
+        for (let round = 0; round < 3; round++) {
+          // What recovers cannot write.
+          yield* c.begin({ readOnly: false })
+          assert.strictEqual(c.status(), "active")
+          const error = yield* errorOf(rows(c, first, first.includes("$1") ? [1] : []))
+          assert.include(error.message, "recovery", first)
+          assert.strictEqual(c.status(), "aborted")
+          assert.strictEqual((yield* errorOf(rows(c, "SELECT 1"))).code, error.code)
+          assert.strictEqual((yield* errorOf(rows(c, "SELECT 1; SELECT 2"))).code, error.code)
+          assert.strictEqual((yield* errorOf(c.commit)).code, error.code)
+          yield* c.rollback
+          assert.strictEqual(c.status(), "idle")
+        }
+        yield* c.begin({ readOnly: true })
+        yield* rows(c, "SELECT 1")
+        yield* c.commit
+        // Nor does what waited behind the first.
+        yield* c.begin({ readOnly: false })
+        const both = yield* Effect.all([rows(c, "SELECT 1"), rows(c, "SELECT 2"), c.commit].map(errorOf), {
+          concurrency: "unbounded"
+        })
+        assert.deepStrictEqual(new Set(both.map(({ code }) => code)), new Set(["0A000"]), first)
+        yield* c.rollback
+      }
+    }))
+
+  it.scopedLive("is told apart from a first statement that fails", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      for (const text of ["INSERT INTO nowhere VALUES ($1)", "INSERT INTO nowhere VALUES (7)"]) {
+        for (const first of [text, `${text}; SELECT 1`]) {
+          yield* c.begin({})
+          yield* insert(c, 1)
+          yield* c.rollback
+          yield* c.begin({})
+          assert.strictEqual(
+            (yield* errorOf(rows(c, first, first === text && text.includes("$1") ? [1] : [])))._tag,
+            "InvalidStatement"
+          )
+          assert.strictEqual(c.status(), "aborted")
+          assert.strictEqual((yield* errorOf(insert(c, 1)))._tag, "TransactionAborted")
+          assert.strictEqual((yield* errorOf(c.commit))._tag, "TransactionAborted")
+          assert.strictEqual(c.status(), "idle")
+        }
+      }
+      assert.strictEqual(yield* count(database), 0)
+    }))
+
+  it.scopedLive("is begun by the next statement where the first one was dropped before it was sent", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      const slow = yield* Effect.fork(rows(c, "SELECT pg_sleep(0.1)"))
+      yield* Effect.yieldNow()
+      yield* c.begin({})
+      const dropped = yield* Effect.fork(insert(c, 1))
+      const next = yield* Effect.fork(insert(c, 2))
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(dropped)
+      yield* Fiber.join(slow)
+      yield* Fiber.join(next)
+      assert.strictEqual(yield* count(database), 0)
+      yield* c.rollback
+      assert.strictEqual(yield* count(database), 0)
+      assert.strictEqual(c.status(), "idle")
+    }))
+})
+
+describe("statements of one transaction at once", () => {
+  it.scopedLive("are under way together, each with its own answer", () =>
+    Effect.gen(function*() {
+      const { asked, c } = yield* counted()
+      yield* c.begin({})
+      yield* rows(c, "SELECT 0")
+      asked.length = 0
+      const answers = yield* Effect.forEach(
+        Array.from({ length: 20 }, (_, i) => i),
+        (i) => rows(c, "SELECT $1::int AS i, pg_sleep(0.01)::text AS s", [i]),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(answers.map((answer: any) => answer[0].i), Array.from({ length: 20 }, (_, i) => i))
+      assert.isBelow(asked.length, 20, "some shared a segment because nobody waited")
+      yield* c.commit
+    }))
+
+  it.scopedLive("fail each with its own error, and those behind the first with the aborted transaction's", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      yield* c.begin({})
+      yield* insert(c, 1)
+      const exits = yield* Effect.all(
+        [insert(c, 2), insert(c, 1), insert(c, 3), rows(c, "SELECT 1/0")].map(Effect.exit),
+        { concurrency: "unbounded" }
+      )
+      const tags = exits.map((exit) => Exit.isSuccess(exit) ? "success" : fromSqlError((exit.cause as any).error)._tag)
+      assert.deepStrictEqual(tags, ["success", "UniqueViolation", "TransactionAborted", "TransactionAborted"])
+      assert.strictEqual((yield* errorOf(c.commit))._tag, "TransactionAborted")
+      assert.strictEqual(c.status(), "idle")
+      assert.strictEqual(yield* count(database), 0)
+    }))
+
+  it.scopedLive("never commit when one of them was interrupted, wherever it stood", () =>
+    Effect.gen(function*() {
+      const { c, database, losses } = yield* counted()
+      for (let round = 0; round < 30; round++) {
+        yield* c.begin({})
+        yield* rows(c, "SELECT 0")
+        const slow = Effect.zipRight(rows(c, "SELECT pg_sleep(0.05)"), Effect.void)
+        const fibers = yield* Effect.forEach(
+          [slow, insert(c, 1), insert(c, 2), slow, insert(c, 3)],
+          (each) => Effect.fork(Effect.exit(each))
+        )
+        yield* Effect.sleep(Duration.millis(round % 10))
+        const before = performance.now()
+        const target = fibers[round % fibers.length]
+        yield* Fiber.interrupt(target)
+        assert.isBelow(performance.now() - before, 5_000)
+        const exits = yield* Effect.forEach(fibers.filter((fiber) => fiber !== target), Fiber.join)
+        for (const exit of exits) {
+          if (Exit.isFailure(exit)) {
+            assert.strictEqual(fromSqlError((exit.cause as any).error)._tag, "TransactionAborted")
+          }
+        }
+        const committed = yield* Effect.exit(c.commit)
+        yield* c.rollback
+        const kept = yield* count(database)
+        assert.strictEqual(kept, Exit.isSuccess(committed) ? 3 : 0, `round ${round}`)
+        if (Exit.isSuccess(committed)) {
+          yield* query(database, "DELETE FROM items")
+        }
+        assert.strictEqual(c.status(), "idle")
+        assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS n"), [{ n: 1 }])
+      }
+      assert.deepStrictEqual(losses, [])
+    }))
+
+  it.scopedLive("interrupted in a savepoint end with it", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      yield* c.begin({})
+      yield* insert(c, 1)
+      yield* c.savepoint("a")
+      yield* insert(c, 2)
+      const [slow, queued] = yield* Effect.forEach(
+        [rows(c, "SELECT pg_sleep(0.2)"), insert(c, 3)],
+        (each) => Effect.fork(Effect.exit(each))
+      )
+      yield* Effect.sleep("20 millis")
+      yield* Fiber.interrupt(queued)
+      yield* Fiber.join(slow)
+      assert.strictEqual(c.status(), "aborted")
+      yield* c.rollbackToSavepoint("a")
+      yield* insert(c, 4)
+      yield* c.commit
+      const kept = yield* query(database, "SELECT id FROM items ORDER BY id")
+      assert.deepStrictEqual(kept.map(({ id }) => id), [1, 4])
+    }))
+})
+
+describe("prepared statements", () => {
+  const names = (c: Connection) =>
+    Effect.map(
+      c.executeUnprepared(
+        "SELECT statement, name FROM pg_prepared_statements WHERE name LIKE 'sqlayer%'",
+        [],
+        undefined
+      ),
+      (found) => (found as ReadonlyArray<{ readonly statement: string; readonly name: string }>)
+    )
+
+  const select = "SELECT name FROM items WHERE id = $1"
+
+  it.scopedLive("are those that come again, and each is one round trip", () =>
+    Effect.gen(function*() {
+      const { asked, c, during } = yield* counted()
+      for (let i = 0; i < 4; i++) {
+        assert.strictEqual(yield* during(rows(c, select, [1])), 1)
+      }
+      assert.deepStrictEqual((yield* names(c)).map(({ statement }) => statement), [select])
+      asked.length = 0
+      yield* rows(c, select, [1])
+      assert.strictEqual(asked.length, 1)
+      assert.notInclude(asked[0], "SELECT", "its text is not sent again")
+      yield* rows(c, "CREATE TABLE more (id int)")
+      yield* rows(c, "DROP TABLE more")
+      assert.strictEqual((yield* names(c)).length, 1)
+    }))
+
+  it.scopedLive("are not made where they are off, nor for .unprepared", () =>
+    Effect.gen(function*() {
+      const { c } = yield* counted({ settings: { preparedStatements: "off" } })
+      const on = (yield* counted({ settings: { preparedStatements: "on" } })).c
+      for (let i = 0; i < 4; i++) {
+        yield* rows(c, select, [1])
+        yield* on.executeUnprepared(select, [1], undefined)
+      }
+      assert.deepStrictEqual(yield* names(c), [])
+      assert.deepStrictEqual(yield* names(on), [])
+      yield* rows(on, select, [1])
+      yield* rows(on, select, [1])
+      assert.strictEqual((yield* names(on)).length, 1)
+    }))
+
+  it.scopedLive("are bounded: the least recently used are closed on the server", () =>
+    Effect.gen(function*() {
+      const { c } = yield* counted()
+      for (let i = 0; i < 400; i++) {
+        const text = `SELECT ${i} AS n, $1::int AS p`
+        yield* rows(c, text, [i])
+        assert.deepStrictEqual(yield* rows(c, text, [i]), [{ n: i, p: i }])
+        if (i % 50 === 0) {
+          yield* rows(c, select, [1])
+        }
+      }
+      const kept = yield* names(c)
+      assert.isAtMost(kept.length, 256)
+      assert.isAbove(kept.length, 200)
+      assert.isTrue(kept.some(({ statement }) => statement === select), "what is used again stays")
+    }))
+
+  it.scopedLive("follow a table that changes its columns; inside a transaction that is an error that retry mends", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      const all = "SELECT * FROM items WHERE id = $1"
+      yield* insert(c, 1)
+      for (let i = 0; i < 3; i++) {
+        assert.deepStrictEqual(yield* rows(c, all, [1]), [{ id: 1, name: "item 1" }])
+      }
+      yield* query(database, "ALTER TABLE items ADD COLUMN more int DEFAULT 5")
+      assert.deepStrictEqual(yield* rows(c, all, [1]), [{ id: 1, name: "item 1", more: 5 }])
+      assert.deepStrictEqual(yield* rows(c, all, [1]), [{ id: 1, name: "item 1", more: 5 }])
+      assert.deepStrictEqual(yield* rows(c, all, [1]), [{ id: 1, name: "item 1", more: 5 }])
+      yield* query(database, "ALTER TABLE items DROP COLUMN more")
+      yield* c.begin({})
+      yield* rows(c, "SELECT 1")
+      const error = yield* errorOf(rows(c, all, [1]))
+      assert.isTrue(isRetryable(error), error._tag)
+      assert.strictEqual(error.code, "0A000")
+      yield* c.rollback
+      yield* c.begin({})
+      assert.deepStrictEqual(yield* rows(c, all, [1]), [{ id: 1, name: "item 1" }])
+      yield* c.commit
+    }))
+
+  it.scopedLive("survive what fails to prepare, what is deallocated, and a reset", () =>
+    Effect.gen(function*() {
+      const { c } = yield* counted()
+      for (let i = 0; i < 3; i++) {
+        assert.strictEqual(
+          (yield* errorOf(rows(c, "SELECT nothing FROM items WHERE id = $1", [1])))._tag,
+          "InvalidStatement"
+        )
+        assert.strictEqual((yield* errorOf(rows(c, "SELECT $1::int AS n", ["x"])))._tag, "InvalidData")
+      }
+      assert.deepStrictEqual(yield* rows(c, "SELECT $1::int AS n", [3]), [{ n: 3 }])
+      for (const forgetting of ["DEALLOCATE ALL", "DISCARD ALL", "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"]) {
+        yield* rows(c, select, [1])
+        yield* rows(c, select, [1])
+        yield* rows(c, forgetting)
+        assert.deepStrictEqual(yield* rows(c, select, [1]), [], forgetting)
+        assert.deepStrictEqual(yield* rows(c, select, [1]), [], forgetting)
+      }
+      yield* rows(c, "SET work_mem = '5MB'")
+      yield* c.reset
+      assert.deepStrictEqual(yield* names(c), [])
+      assert.deepStrictEqual(yield* rows(c, select, [1]), [])
+    }))
+
+  it.scopedLive("survive a rolled back transaction that prepared them, and serve streams beside them", () =>
+    Effect.gen(function*() {
+      const { c } = yield* counted()
+      yield* c.begin({})
+      yield* rows(c, "CREATE TABLE passing (id int)")
+      yield* rows(c, "SELECT id FROM passing")
+      yield* rows(c, "SELECT id FROM passing")
+      yield* c.rollback
+      assert.strictEqual((yield* errorOf(rows(c, "SELECT id FROM passing")))._tag, "InvalidStatement")
+      yield* c.begin({})
+      yield* insert(c, 1)
+      yield* rows(c, select, [1])
+      const streamed = yield* Stream.runCollect(
+        Stream.mapEffect(c.executeStream(select, [1], undefined), () => rows(c, select, [1]))
+      )
+      assert.deepStrictEqual(Array.from(streamed), [[{ name: "item 1" }]])
+      yield* c.commit
+    }))
+})
