@@ -35,6 +35,20 @@ export type RowMode = "array" | undefined
 
 const parserOf: (type: number, format: "text") => Parse = Pg.types.getTypeParser
 
+/** The parsers of which that is known. */
+const integers = new WeakMap<Parse, boolean>([[Number, true]])
+
+/** Whether it is `pg`'s own parser of whole numbers, in place of which an application may have put another. */
+const isIntegers = (parse: Parse): boolean => {
+  const known = integers.get(parse)
+  if (known !== undefined) {
+    return known
+  }
+  const is = /^function\s*\w*\(value\)\{returnparseInt\(value,10\);?\}$/.test(String(parse).replace(/\s/g, ""))
+  integers.set(parse, is)
+  return is
+}
+
 /** Nobody asks for it but a binary cursor. */
 const refuseBinary = (): never => {
   throw new Error("a column comes in binary format")
@@ -43,7 +57,7 @@ const refuseBinary = (): never => {
 /** What a server said of its columns, and how their values are read. */
 export class Columns {
   private readonly names: ReadonlyArray<string>
-  /** Undefined where `Number` reads it. */
+  /** Undefined for whole numbers. */
   private readonly parsers: ReadonlyArray<Parse | undefined>
   /** Every row begins as a copy of it, and so all of them have one shape. */
   private readonly empty: Record<string, null>
@@ -52,7 +66,7 @@ export class Columns {
     this.names = fields.map(({ name }) => name)
     this.parsers = fields.map(({ dataTypeID, format }) => {
       const parse = format === "text" ? parserOf(dataTypeID, "text") : refuseBinary
-      return parse === Number ? undefined : parse
+      return isIntegers(parse) ? undefined : parse
     })
     const empty: Record<string, null> = Object.create(null)
     for (const name of this.names) {

@@ -24,6 +24,9 @@ type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArra
 /** More than this the protocol cannot count. */
 const maxParams = 65_535
 
+/** How long a stream that ends early waits for rows that it has asked for, in milliseconds. */
+const settleTimeout = 500
+
 const internal: Flight.Options = { user: false }
 
 /** Over a channel whose connection is established. */
@@ -111,8 +114,7 @@ export class Connection implements Driver.Connection {
             Effect.succeed,
             toSqlError
           ),
-        read: (columns, rows) =>
-          this.#fly(() => Flight.readPortal(portal, columns, sql, rows, options), Effect.succeed, toSqlError),
+        read: (columns, rows) => this.#ask(Flight.readPortal(portal, columns, sql, rows, options)),
         close: this.#briefly(() => Flight.closePortal(portal)),
         wait: Effect.mapError(this.ping, toSqlError),
         begin: Effect.mapError(this.begin({}), toSqlError),
@@ -371,6 +373,43 @@ export class Connection implements Driver.Connection {
       channel.submit(flight)
       return channel.stop(flight)
     })
+  }
+
+  /** Sends what is waited for later. */
+  #ask(flight: Flight.Flight): Portal.Asked {
+    const channel = this.#channel
+    let answer: Effect.Effect<Flight.Flight, SqlError.SqlError> | undefined = undefined
+    let told = (): void => undefined
+    let took = Infinity
+    const since = performance.now()
+    flight.land = (lost) => {
+      took = performance.now() - since
+      answer = lost === undefined && flight.error === undefined
+        ? Effect.succeed(flight)
+        : Effect.fail(toSqlError(this.#failure(flight, lost)))
+      told()
+    }
+    channel.submit(flight)
+    return {
+      answer: stoppable((resume) => {
+        if (answer !== undefined) {
+          return resume(answer)
+        }
+        told = () => resume(answer!)
+        return channel.stop(flight)
+      }),
+      took: () => took,
+      settle: Effect.async<void>((resume) => {
+        if (answer !== undefined) {
+          return resume(Effect.void)
+        }
+        const timer = setTimeout(() => resume(channel.stop(flight)), settleTimeout)
+        told = () => {
+          clearTimeout(timer)
+          resume(Effect.void)
+        }
+      })
+    }
   }
 
   /** For finalizers, which cannot be interrupted. */

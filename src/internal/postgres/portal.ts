@@ -25,10 +25,20 @@ export interface Options {
   readonly begin: Effect.Effect<void, SqlError>
   /** Opens the portal and reads its first rows. */
   readonly open: (rows: number) => Effect.Effect<Flight, SqlError>
-  readonly read: (columns: Columns, rows: number) => Effect.Effect<Flight, SqlError>
+  /** Asks for more rows. */
+  readonly read: (columns: Columns, rows: number) => Asked
   readonly close: Effect.Effect<void, DatabaseError>
   readonly commit: Effect.Effect<void, DatabaseError>
   readonly rollback: Effect.Effect<void, DatabaseError>
+}
+
+/** What was asked for, and may be waited for later. */
+export interface Asked {
+  readonly answer: Effect.Effect<Flight, SqlError>
+  /** How long the answer took, in milliseconds. */
+  readonly took: () => number
+  /** For the case that nobody wants it any more: waits, not for long, since to cancel it would fail the transaction. */
+  readonly settle: Effect.Effect<void>
 }
 
 const fewestRows = 1
@@ -37,6 +47,11 @@ const mostRows = 1_000
 const growth = 8
 /** A batch's size on the wire is kept below about this, however wide the rows are. */
 const batchBytes = 512 * 1024
+/**
+ * In milliseconds: where a batch takes longer, and after the first, the next one is asked for only when it is wanted, so
+ * that nobody who has had enough waits for it.
+ */
+const quick = 50
 
 const nextRows = (rows: number, flight: Flight): number => {
   const received = flight.answer.rows.length
@@ -55,6 +70,8 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
     let ended = false
     let columns: Columns | undefined = undefined
     let rows = firstRows
+    /** The next batch, which the server reads while the consumer has this one. */
+    let next: Asked | undefined = undefined
 
     const open: Effect.Effect<Flight, SqlError> = Effect.suspend(() => {
       const status = options.status()
@@ -70,12 +87,16 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
       if (ended) {
         return Effect.fail(Option.none())
       }
-      const batch = columns === undefined ? open : options.read(columns, rows)
-      return Effect.flatMap(Effect.mapError(batch, Option.some), (flight) => {
+      const asking = columns === undefined ? undefined : next ?? options.read(columns, rows)
+      next = undefined
+      return Effect.flatMap(Effect.mapError(asking?.answer ?? open, Option.some), (flight) => {
         const { rows: received } = flight.answer
         columns ??= flight.answer.columns
         rows = nextRows(rows, flight)
         ended = !flight.suspended
+        if (columns !== undefined && asking !== undefined && !ended && asking.took() < quick) {
+          next = options.read(columns, rows)
+        }
         const chunk = Chunk.unsafeFromArray<object>(options.transformRows?.(received) ?? received)
         return ended && own
           ? Effect.as(Effect.mapError(options.commit, (error) => Option.some(toSqlError(error))), chunk)
@@ -83,7 +104,7 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
       })
     })
 
-    yield* Effect.addFinalizer((exit) => {
+    const close = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
       if (!own) {
         // Also when nobody heard of its opening, because the stream was interrupted meanwhile.
         return asked ? Effect.ignore(options.close) : Effect.void
@@ -92,7 +113,14 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
         return Effect.void
       }
       return Exit.isSuccess(exit) ? commitEarly(options.commit) : Effect.ignore(options.rollback)
-    })
+    }
+
+    yield* Effect.addFinalizer((exit) =>
+      Effect.zipRight(
+        Effect.suspend(() => next?.settle ?? Effect.void),
+        Effect.suspend(() => close(exit))
+      )
+    )
     return Stream.repeatEffectChunkOption(pull)
   }))
 
