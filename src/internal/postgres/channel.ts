@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import type { Key } from "./cancel.js"
 import { Columns } from "./columns.js"
 import type * as Flight from "./flight.js"
-import { Cursor, errorOf, fieldsOf, kinds, Malformed, type ServerError, tagOf } from "./messages.js"
+import { Cursor, errorOf, fieldsOf, kinds, Malformed, type ServerError, tagOf, typesOf } from "./messages.js"
 import { serverError } from "./pg.js"
 import { Prepared, type Preparing } from "./prepared.js"
 import { ignoreErrors, type Route } from "./socket.js"
@@ -336,6 +336,13 @@ export class Channel {
         const flight = this.during("an answer")
         if (flight !== undefined) {
           flight.suspended = true
+        }
+        return
+      }
+      case kinds.parameterDescription: {
+        const flight = this.during("types")
+        if (flight !== undefined) {
+          flight.types = typesOf(new Cursor(bytes, at, end))
         }
         return
       }

@@ -10,6 +10,7 @@ import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type * as Driver from "../driver.js"
 import { make as makeError } from "../failure.js"
 import { stoppable } from "../stoppable.js"
+import * as Bulk from "./bulk.js"
 import type { Channel } from "./channel.js"
 import * as Fate from "./fate.js"
 import * as Flight from "./flight.js"
@@ -95,11 +96,12 @@ export class Connection implements Driver.Connection {
   }
 
   executeStream(
-    sql: string,
-    params: ReadonlyArray<unknown>,
+    text: string,
+    values: ReadonlyArray<unknown>,
     transformRows: TransformRows
   ): Stream.Stream<object, SqlError.SqlError> {
     return Stream.suspend(() => {
+      const [sql, params] = Bulk.planOf(values)?.byValue() ?? [text, values]
       const portal = `sqlayer_${++this.#portals}`
       const options = { params, user: true }
       return Portal.stream({
@@ -322,7 +324,44 @@ export class Connection implements Driver.Connection {
     options: Flight.Options,
     finish: (flight: Flight.Flight) => Effect.Effect<A, SqlError.SqlError>
   ): Effect.Effect<A, SqlError.SqlError> {
-    return this.#fly(() => Flight.statement(sql, this.#encode(sql, params), options), finish, toSqlError)
+    const plan = Bulk.planOf(params)
+    return plan === undefined
+      ? this.#fly(() => Flight.statement(sql, this.#encode(sql, params), options), finish, toSqlError)
+      : this.#manyRows(plan, sql, params, options, finish)
+  }
+
+  #manyRows<A>(
+    plan: Bulk.Plan,
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    options: Flight.Options,
+    finish: (flight: Flight.Flight) => Effect.Effect<A, SqlError.SqlError>
+  ): Effect.Effect<A, SqlError.SqlError> {
+    const described = this.#fly(
+      () => Flight.describeParameters(plan.single, { user: true }),
+      ({ types }) => Effect.succeed(Bulk.typesOf(plan, types)),
+      toSqlError
+    )
+    return Effect.flatMap(described, (types) => {
+      const [text, values] = types === undefined ? plan.byValue() : [sql, params]
+      // For an error, which must not show any value.
+      const shown = {
+        ...options,
+        get params() {
+          return plan.byValue()[1]
+        }
+      }
+      return this.#fly(
+        () => {
+          const encoded = this.#encode(text, values)
+          return types === undefined
+            ? Flight.statement(text, encoded, options)
+            : Flight.typedStatement(text, encoded, types, shown)
+        },
+        finish,
+        toSqlError
+      )
+    })
   }
 
   /** Throws the DatabaseError. */

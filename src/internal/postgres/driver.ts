@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import type { PostgresTarget, Settings } from "../../DatabaseConfig.js"
 import { fromSqlError } from "../../DatabaseError.js"
 import type { Driver, Restore } from "../driver.js"
+import * as Bulk from "./bulk.js"
 import { connect, describeHost } from "./connect.js"
 import * as Listen from "./listen.js"
 import { Preparing } from "./prepared.js"
@@ -51,7 +52,7 @@ const serverAttributes = ({ hosts: [{ host, port }, ...others] }: PostgresTarget
 
 /** Makes the driver for one target; nothing is opened yet. */
 export const make = (settings: Settings, target: PostgresTarget): Driver => {
-  const compiler = PgClient.makeCompiler(settings.transformQueryNames, settings.transformJson)
+  const compiler = Bulk.makeCompiler(PgClient.makeCompiler(settings.transformQueryNames, settings.transformJson))
   const preparing = new Preparing(settings.preparedStatements)
   const establish = (restore: Restore) => connect(settings, target, preparing, restore)
   return {

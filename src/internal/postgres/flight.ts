@@ -74,6 +74,8 @@ export abstract class Flight {
   forgets = false
   /** The rows' size on the wire. */
   bytes = 0
+  /** Of the parameters, where they were asked for. */
+  types: ReadonlyArray<number> = []
   /** Whether something of it runs by a name. */
   isNamed = false
   /** How many of the steps have been answered. */
@@ -215,7 +217,7 @@ export abstract class Flight {
     values: ReadonlyArray<Encoded>
   ): void {
     if (entry === undefined) {
-      out.parse("", text).bind(portal, "", values)
+      out.parse("", text, []).bind(portal, "", values)
       this.parsing.push(undefined)
       return
     }
@@ -224,7 +226,7 @@ export abstract class Flight {
       out.closeStatement(entry.name)
     }
     if (entry.state !== "known") {
-      out.parse(entry.name, text)
+      out.parse(entry.name, text, [])
       entry.state = "sent"
       this.parsing.push(entry)
     }
@@ -320,6 +322,30 @@ class Statement extends Flight {
   }
 }
 
+/** One statement whose parameters have types that the server could not find by itself. */
+class TypedStatement extends Flight {
+  constructor(
+    text: string,
+    private readonly values: ReadonlyArray<Encoded>,
+    types: ReadonlyArray<number>,
+    options: Options
+  ) {
+    super(text, options)
+    this.types = types
+  }
+
+  protected writeMain(out: Writer): void {
+    out.parse("", this.text, this.types).bind("", "", this.values).describePortal("").execute("", 0).sync()
+  }
+}
+
+/** Asks which types the parameters of a statement have, and does not run it. */
+class DescribeParameters extends Flight {
+  protected writeMain(out: Writer): void {
+    out.parse("", this.text, []).describeStatement("").sync()
+  }
+}
+
 /** Opens a portal for a statement and reads its first rows. */
 class OpenPortal extends Flight {
   constructor(
@@ -375,6 +401,17 @@ export const statement = (text: string, values: ReadonlyArray<Encoded>, options:
   values.length === 0 && (text.includes(";") || !isPlannable(text))
     ? new Query(text, options)
     : new Statement(text, values, options)
+
+/** As `statement`, with the types of its parameters; zero where the server finds one. */
+export const typedStatement = (
+  text: string,
+  values: ReadonlyArray<Encoded>,
+  types: ReadonlyArray<number>,
+  options: Options
+): Flight => new TypedStatement(text, values, types, options)
+
+/** Learns the `types` of a statement's parameters. */
+export const describeParameters = (text: string, options: Options): Flight => new DescribeParameters(text, options)
 
 export const openPortal = (
   portal: string,

@@ -24,7 +24,8 @@ export const kinds = {
   copyDone: 0x63,
   copyData: 0x64,
   noData: 0x6e,
-  portalSuspended: 0x73
+  portalSuspended: 0x73,
+  parameterDescription: 0x74
 } as const
 
 /** A message that ends before what it announces. */
@@ -78,6 +79,10 @@ export const fieldsOf = (cursor: Cursor): Array<Pg.FieldDef> =>
     dataTypeModifier: cursor.int32(),
     format: cursor.int16() === 0 ? "text" : "binary"
   }))
+
+/** The types of a statement's parameters. */
+export const typesOf = (cursor: Cursor): ReadonlyArray<number> =>
+  Array.from({ length: cursor.int16() & 0xffff }, () => cursor.uint32())
 
 /** Fields of an error by their letters, as `pg` calls them. */
 const errorFields: { readonly [letter: string]: string } = {

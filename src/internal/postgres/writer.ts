@@ -34,11 +34,15 @@ export class Writer {
     return this.end(start)
   }
 
-  parse(name: string, text: string): this {
+  /** A type of zero is for the server to find, as those are that are not given. */
+  parse(name: string, text: string, types: ReadonlyArray<number>): this {
     const start = this.begin(parseMessage)
     this.text(name)
     this.text(text)
-    this.int16(0)
+    this.int16(types.length)
+    for (const type of types) {
+      this.int32(type)
+    }
     return this.end(start)
   }
 
@@ -58,6 +62,10 @@ export class Writer {
 
   describePortal(portal: string): this {
     return this.about(describeMessage, portalKind, portal)
+  }
+
+  describeStatement(name: string): this {
+    return this.about(describeMessage, statementKind, name)
   }
 
   /** Zero rows are all. */

@@ -698,6 +698,14 @@ describe("what the code alone does not say", () => {
     assert.strictEqual(fromPostgres(answer("08007"), { phase: "commit" })._tag, "CommitOutcomeUnknown")
   })
 
+  it("the counts of a wrong bind are no values, and nothing but a failed connection is transient or not", () => {
+    const text = "bind message supplies 1 parameters, but prepared statement \"\" requires 2"
+    const bind = answer("08P01", { message: text, routine: "exec_bind_message" })
+    const error = fromPostgres(bind, { phase: "statement", params: [1, 2] })
+    assert.deepStrictEqual([error._tag, error.reason], ["InvalidData", text])
+    assert.notProperty(error, "transient")
+  })
+
   it("Node's codes of five letters are no SQLSTATEs", () => {
     const error = Object.assign(new Error("write EPIPE"), { code: "EPIPE", syscall: "write", errno: -32 })
     assert.strictEqual(statementTag(error), "ConnectionLost")
