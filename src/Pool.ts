@@ -52,6 +52,8 @@ export interface Lease<A> {
   readonly connection: A
   /** Gives the connection back: clean, after a reset, or destroyed. Never fails; giving back twice does nothing. */
   readonly release: Effect.Effect<void>
+  /** The same, at once. */
+  readonly giveBack: () => void
 }
 
 /**
@@ -76,6 +78,8 @@ export interface Pool<A> {
    * this pool that the caller holds already: if they are all that the pool can give, it fails at once.
    */
   readonly take: (restore: Restore, holding?: ReadonlyArray<Lease<A>>) => Effect.Effect<Lease<A>, DatabaseError>
+  /** The same without a wait: undefined where no connection is idle that can be used as it is. */
+  readonly takeIdle: () => Lease<A> | undefined
   /** The same as a scoped resource. */
   readonly acquire: Effect.Effect<A, DatabaseError, Scope.Scope>
   /**
@@ -170,13 +174,14 @@ export const make = <A>(options: Options<A>): Effect.Effect<Pool<A>, never, Scop
       })
     const take = (restore: Restore, holding: ReadonlyArray<Lease<A>> = []): Effect.Effect<Lease<A>, DatabaseError> =>
       Effect.suspend(() => {
-        const lease = core.closed ? undefined : core.takeIdle()
+        const lease = core.takeIdle()
         return lease === undefined ? wait(restore, holding) : Effect.succeed(lease)
       })
 
     return {
       name: options.name,
       take,
+      takeIdle: () => core.takeIdle(),
       acquire: Effect.uninterruptibleMask((restore) =>
         Effect.tap(take(restore), (lease) => Effect.addFinalizer(() => lease.release)).pipe(
           Effect.map((lease) => lease.connection)

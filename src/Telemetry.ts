@@ -206,7 +206,8 @@ export const responseStatusCode = "db.response.status_code"
 export const queryParameter = "db.query.parameter"
 
 /**
- * The name of the span around a statement.
+ * The name of the span around a statement. There is one where a tracer sees it: not with the tracer that Effect has by
+ * default, which shows its spans to nobody, nor where tracing is disabled.
  *
  * @since 0.1.0
  * @category attributes
@@ -214,7 +215,7 @@ export const queryParameter = "db.query.parameter"
 export const statementSpan = "sql.execute"
 
 /**
- * The name of the span around a session.
+ * The name of the span around a session, which there is as there is one around a statement.
  *
  * @since 0.1.0
  * @category attributes

@@ -8,6 +8,7 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
+import * as Option from "effect/Option"
 import * as Database from "../src/Database.js"
 import { fromSqlError } from "../src/DatabaseError.js"
 import * as Session from "../src/Session.js"
@@ -239,6 +240,22 @@ forEachDialect((name, layer, dialect) =>
         }))
     })
 
+    live("tells @effect/sql how deep it is nested", () =>
+      Effect.gen(function*() {
+        const db = yield* open(dialect)
+        const depth = Effect.map(
+          Effect.serviceOption(SqlClient.TransactionConnection),
+          Option.map(([, depth]) =>
+            depth
+          )
+        )
+        assert.deepStrictEqual(
+          yield* db.session(Effect.all([depth, db.session(Effect.all([depth, db.session(depth)]))])),
+          [Option.some(0), [Option.some(1), Option.some(2)]]
+        )
+        assert.deepStrictEqual(yield* depth, Option.none())
+      }))
+
     describe("two databases", () => {
       live("never take each other's statements", () =>
         Effect.gen(function*() {
@@ -289,9 +306,7 @@ forEachDialect((name, layer, dialect) =>
           const seen: Array<unknown> = []
           yield* db.session(Effect.gen(function*() {
             yield* insert(db, 1)
-            yield* Session.afterRollback(Effect.sync(() =>
-              seen.push("rollback")
-            ))
+            yield* Session.afterRollback(Effect.sync(() => seen.push("rollback")))
             yield* db.session(Session.afterCommit(Effect.gen(function*() {
               const { used } = yield* db.poolStats
               seen.push({ used }, yield* numbers(db))
@@ -447,6 +462,18 @@ forEachDialect((name, layer, dialect) =>
             )
           }))
           assert.deepStrictEqual(yield* numbers(db), [1, 2, 3])
+        }))
+
+      live("does not end before its timeout", () =>
+        Effect.gen(function*() {
+          const db = yield* open(dialect)
+          yield* Effect.scoped(Effect.gen(function*() {
+            const handle = yield* db.acquireSession({ timeout: "20 seconds" })
+            yield* Effect.sleep("20 millis")
+            yield* handle.run(insert(db, 1))
+            yield* handle.commit
+          }))
+          assert.deepStrictEqual(yield* numbers(db), [1])
         }))
 
       live("waits for its connection no longer than its timeout", () =>

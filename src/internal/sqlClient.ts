@@ -12,8 +12,8 @@ import type { Pool } from "../Pool.js"
 import type { Options } from "../Session.js"
 import type { Connection, Driver } from "./driver.js"
 import type { Sessions } from "./session/sessions.js"
-import { Outside } from "./sqlClient/outside.js"
 import { makeConstructor } from "./sqlClient/statement.js"
+import { Texts } from "./sqlClient/texts.js"
 import type { Tracker } from "./telemetry/activity.js"
 
 interface MakeOptions {
@@ -41,7 +41,8 @@ export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =
   Effect.map(reactivityOf, (reactivity) => {
     const { driver, pool, sessions, spanAttributes, spanParameters, tracker } = options
     const environment = {
-      connection: (context: Parameters<Sessions["current"]>[0]) => sessions.current(context) ?? new Outside(pool),
+      pool,
+      sessions,
       spanAttributes,
       spanParameters,
       slowMillis: Duration.toMillis(options.slowStatement),
@@ -50,10 +51,12 @@ export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =
     const transformRows = options.transformResultNames === undefined
       ? undefined
       : Statement.defaultTransforms(options.transformResultNames, options.transformJson).array
+    // What depends on no argument has no name in it that could be transformed.
+    const texts = new Texts()
     const plain = () =>
-      makeConstructor({ ...environment, compiler: driver.compiler.withoutTransform, transformRows: undefined })
+      makeConstructor({ ...environment, compiler: driver.compiler.withoutTransform, transformRows: undefined }, texts)
 
-    const client = Object.assign(makeConstructor({ ...environment, compiler: driver.compiler, transformRows }), {
+    const client = Object.assign(makeConstructor({ ...environment, compiler: driver.compiler, transformRows }, texts), {
       [SqlClient.TypeId]: SqlClient.TypeId,
       safe: undefined as unknown as SqlClient.SqlClient,
       withTransaction: <R, E, A>(effect: Effect.Effect<A, E, R>) =>

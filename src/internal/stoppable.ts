@@ -1,7 +1,9 @@
 /**
  * Asking for what comes later.
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 
 type Resume<A, E> = (effect: Effect.Effect<A, E>) => void
 
@@ -15,13 +17,22 @@ export const stoppable = <A, E>(ask: (resume: Resume<A, E>) => Effect.Effect<voi
     let resume: Resume<A, E> = (effect) => {
       answer ??= effect
     }
-    const stop = ask((effect) => resume(effect)) ?? Effect.void
-    const waiting = Effect.async<A, E>((waiting) => {
+    const stop = ask((effect) => resume(effect))
+    if (answer !== undefined) {
+      return answer
+    }
+    const waiting = restore(Effect.async<A, E>((waiting) => {
       if (answer === undefined) {
         resume = waiting
       } else {
         waiting(answer)
       }
+    }))
+    return stop === undefined ? waiting : Effect.matchCauseEffect(waiting, {
+      onSuccess: Exit.succeed,
+      onFailure: (cause) =>
+        Cause.isInterruptedOnly(cause)
+          ? Effect.onExit(Exit.failCause(cause), () => stop)
+          : Exit.failCause(cause)
     })
-    return Effect.onInterrupt(restore(waiting), () => stop)
   })

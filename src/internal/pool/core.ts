@@ -5,7 +5,6 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
-import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
@@ -23,7 +22,7 @@ import {
   warnHeld,
   warnNested
 } from "./holders.js"
-import { type Lease, makeSlot, type Slot } from "./slot.js"
+import { Lease, makeSlot, type Slot } from "./slot.js"
 import { type Waiter, Waiters } from "./waiters.js"
 import * as Work from "./work.js"
 
@@ -59,7 +58,7 @@ export class Core<A> {
   /** An idle connection that can be used as it is. There is none while somebody waits: he would have it. */
   takeIdle(): Lease<A> | undefined {
     const slot = this.idle.at(-1)
-    if (slot === undefined) {
+    if (slot === undefined || this.closed) {
       return undefined
     }
     const now = this.now()
@@ -183,22 +182,14 @@ export class Core<A> {
   private lend(slot: Slot<A>, now: number, since: number, fiber: CurrentFiber): Lease<A> {
     this.figures.move(slot, "used")
     this.figures.lent(now - since, now)
-    const lease: Lease<A> = {
-      connection: slot.connection,
-      release: Effect.sync(() => this.giveBack(lease)),
-      slot,
-      since: now,
-      fiber: fiberId(fiber),
-      span: currentSpan(fiber),
-      told: false
-    }
+    const lease = new Lease<A>(this, slot, now, fiberId(fiber), currentSpan(fiber))
     slot.lease = lease
     slot.due = now + this.times.heldThreshold
     this.alarm.set(slot.due, now)
     return lease
   }
 
-  private giveBack(lease: Lease<A>): void {
+  giveBack(lease: Lease<A>): void {
     const { slot } = lease
     if (slot.lease !== lease || slot.state !== "used") {
       return
@@ -232,9 +223,13 @@ export class Core<A> {
       this.serve(this.waiters.first, slot, now)
     } else {
       this.figures.move(slot, "idle")
-      slot.due = Math.min(now + jittered(this.times.keepAlive), slot.expiresAt)
-      const at = this.idle.findLastIndex((other) => other.usedAt <= slot.usedAt)
-      this.idle.splice(at + 1, 0, slot)
+      slot.due = Math.min(now + slot.keepAlive, slot.expiresAt)
+      if (slot.usedAt >= (this.idle.at(-1)?.usedAt ?? 0)) {
+        this.idle.push(slot)
+      } else {
+        const at = this.idle.findLastIndex((other) => other.usedAt <= slot.usedAt)
+        this.idle.splice(at + 1, 0, slot)
+      }
       this.alarm.set(slot.due, now)
     }
   }
@@ -271,7 +266,7 @@ export class Core<A> {
 
   /** Tries to connect once, whatever the pause between attempts. */
   private connect(now: number, ...watchers: Slot<A>["watchers"]): void {
-    const slot = makeSlot<A>(now, this.generation)
+    const slot = makeSlot<A>(now, this.generation, jittered(this.times.keepAlive))
     slot.watchers.push(...watchers)
     slot.due = now + Work.patience
     this.slots.add(slot)

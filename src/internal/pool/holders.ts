@@ -4,14 +4,16 @@
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import * as Option from "effect/Option"
 import * as Tracer from "effect/Tracer"
 import type { Lease, Slot } from "./slot.js"
 
 /** The fiber that asks, if it is one. */
 export type CurrentFiber = Fiber.RuntimeFiber<unknown, unknown> | undefined
 
-export const currentFiber = (): CurrentFiber => Option.getOrUndefined(Fiber.getCurrentFiber())
+export const currentFiber = (): CurrentFiber => {
+  const fiber = Fiber.getCurrentFiber()
+  return fiber._tag === "Some" ? fiber.value : undefined
+}
 
 export const fiberId = (fiber: CurrentFiber): FiberId.FiberId => fiber === undefined ? FiberId.none : fiber.id()
 

@@ -1,7 +1,7 @@
 /**
  * One place in the pool and the connection in it, and the lease under which a fiber holds it.
  */
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as FiberId from "effect/FiberId"
@@ -21,6 +21,8 @@ export interface Slot<A> {
   connection: A
   /** How often the pool had been invalidated when the connection began: an older one is not used again. */
   readonly generation: number
+  /** How long it is idle before it is pinged: of its own, so that those that came together do not come round together. */
+  readonly keepAlive: number
   /** How often a connection had been lost when this one was last known to live: a lower one is pinged before use. */
   epoch: number
   /** How it broke, if the driver noticed that it did. */
@@ -42,10 +44,11 @@ export interface Slot<A> {
 }
 
 /** A slot that begins to connect. */
-export const makeSlot = <A>(now: number, generation: number): Slot<A> => ({
+export const makeSlot = <A>(now: number, generation: number, keepAlive: number): Slot<A> => ({
   state: "connecting",
   connection: undefined as A,
   generation,
+  keepAlive,
   epoch: 0,
   lost: undefined,
   createdAt: now,
@@ -59,14 +62,27 @@ export const makeSlot = <A>(now: number, generation: number): Slot<A> => ({
 })
 
 /** A connection in a fiber's hands. Implements the public Lease. */
-export interface Lease<A> {
+export class Lease<A> {
   readonly connection: A
-  readonly release: Effect.Effect<void>
-  readonly slot: Slot<A>
-  readonly since: number
-  /** Who took it, and where: kept as they are, because rendering them on every check-out would cost too much. */
-  readonly fiber: FiberId.FiberId
-  readonly span: Tracer.AnySpan | undefined
   /** That its fiber waits for yet another one has been said. */
-  told: boolean
+  told = false
+
+  constructor(
+    private readonly pool: { giveBack(lease: Lease<A>): void },
+    readonly slot: Slot<A>,
+    readonly since: number,
+    /** Who took it, and where: kept as they are, because rendering them on every check-out would cost too much. */
+    readonly fiber: FiberId.FiberId,
+    readonly span: Tracer.AnySpan | undefined
+  ) {
+    this.connection = slot.connection
+  }
+
+  get release(): Effect.Effect<void> {
+    return Effect.sync(() => this.giveBack())
+  }
+
+  giveBack(): void {
+    this.pool.giveBack(this)
+  }
 }

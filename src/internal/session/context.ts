@@ -4,18 +4,16 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
+import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
 import * as Tracer from "effect/Tracer"
+import type { Restore } from "../../Pool.js"
 import { Session } from "../../Session.js"
+import { currentFiber } from "../pool/holders.js"
 import { Unit } from "./unit.js"
 
 /** The context of the fiber that asks. */
-export const currentContext = (): Context.Context<never> =>
-  Option.match(Fiber.getCurrentFiber(), {
-    onNone: () => Context.empty(),
-    onSome: (fiber) => fiber.currentContext
-  })
+export const currentContext = (): Context.Context<never> => currentFiber()?.currentContext ?? Context.empty()
 
 /**
  * The innermost session, of whatever database. SqlResolver passes on only @effect/sql's own tag, so that is asked too,
@@ -30,18 +28,39 @@ export const innermost = (context: Context.Context<never>): Unit | undefined => 
   return transaction?.[0] instanceof Unit ? transaction[0] : undefined
 }
 
-/** Runs an effect inside of a session, for its statements and for those of @effect/sql that know only its own tag. */
-export const provide = <A, E, R>(
+/**
+ * Runs an effect inside of a session, for its statements and for those of @effect/sql that know only its own tag, and
+ * goes on with how it ended. To be run uninterruptibly. Does without `Effect.mapInputContext`, which costs as much as
+ * the rest of a session.
+ */
+export const within = <A, E, R, A2, E2>(
+  restore: Restore,
   effect: Effect.Effect<A, E, R>,
   unit: Unit,
-  span: Tracer.Span | undefined
-): Effect.Effect<A, E, Exclude<R, Session>> =>
-  Effect.mapInputContext(effect, (context: Context.Context<Exclude<R, Session>>) => {
+  span: Tracer.Span | undefined,
+  goOn: (exit: Exit.Exit<A, E>) => Effect.Effect<A2, E2>
+): Effect.Effect<A2, E2, Exclude<R, Session>> =>
+  Effect.suspend(() => {
+    const context = currentContext()
     const map = new Map(context.unsafeMap)
     map.set(Session.key, unit)
     map.set(SqlClient.TransactionConnection.key, [unit, unit.depth])
     if (span !== undefined) {
       map.set(Tracer.ParentSpan.key, span)
     }
-    return Context.unsafeMake<R>(map)
+    const leave = FiberRef.set(FiberRef.currentContext, context)
+    return Effect.zipRight(
+      FiberRef.set(FiberRef.currentContext, Context.unsafeMake<never>(map)),
+      Effect.matchCauseEffect(restore(effect as Effect.Effect<A, E>), {
+        onSuccess: (value) => Effect.flatMap(leave, () => goOn(Exit.succeed(value))),
+        onFailure: (cause) => Effect.flatMap(leave, () => goOn(Exit.failCause(cause)))
+      })
+    )
   })
+
+/** Runs an effect inside of a session that somebody else ends. */
+export const provide = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  unit: Unit
+): Effect.Effect<A, E, Exclude<R, Session>> =>
+  Effect.uninterruptibleMask((restore) => within(restore, effect, unit, undefined, (exit) => exit))

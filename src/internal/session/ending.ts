@@ -6,44 +6,44 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { DatabaseError } from "../../DatabaseError.js"
-import type { Restore } from "../../Pool.js"
 import type { Connection } from "../driver.js"
+import { currentFiber } from "../pool/holders.js"
+import * as Patience from "./patience.js"
+import type { Region } from "./region.js"
 import type { Unit } from "./unit.js"
 
-/** How long a rollback, or a commit whose session was interrupted, may take before the connection is destroyed. */
+/** How long a nested session that is left behind may take before the connection is destroyed. */
 const grace = "500 millis"
 
-/** Its failure is a value: an unobserved one would be logged. */
-type Ending = Fiber.Fiber<Exit.Exit<void, DatabaseError>>
-
-/**
- * Destroying the connection ends whatever runs on it at once. The timer is a daemon because an interruption reaches the
- * children of a fiber that cannot be interrupted itself.
- */
-const awaited = (
+const patiently = (
   connection: Connection,
-  fiber: Ending
+  effect: Effect.Effect<void, DatabaseError>,
+  fiber: Patience.Wait["fiber"]
 ): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
-  Effect.flatMap(
-    Effect.forkDaemon(Effect.interruptible(Effect.delay(Effect.sync(() => connection.destroy()), grace))),
-    (timer) => Effect.zipLeft(Fiber.join(fiber), Fiber.interruptFork(timer))
-  )
+  Effect.suspend(() => {
+    const wait = Patience.begin(connection, fiber)
+    return Effect.matchCause(effect, {
+      onSuccess: () => {
+        Patience.end(wait)
+        return Exit.void
+      },
+      onFailure: (cause) => {
+        Patience.end(wait)
+        return Exit.failCause(cause)
+      }
+    })
+  })
 
 /**
  * Commits, or releases a savepoint: once that is asked for, its answer must be known. After an interruption it waits for
- * the answer only a little longer.
+ * the answer only a little longer. To be run uninterruptibly, by the fiber that calls it.
  */
 export const answered = (
   connection: Connection,
   effect: Effect.Effect<void, DatabaseError>,
-  restore: Restore
+  { isInterruptible }: Region
 ): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
-  Effect.flatMap(
-    Effect.fork(Effect.exit(effect)),
-    (fiber) =>
-      Effect.flatMap(Effect.exit(restore(Fiber.join(fiber))), (exit) =>
-        Exit.isSuccess(exit) ? Effect.succeed(exit.value) : awaited(connection, fiber))
-  )
+  isInterruptible ? patiently(connection, effect, currentFiber()) : Effect.exit(effect)
 
 /** Rolls back what is open. A connection that cannot is destroyed: the server then rolls back by itself. */
 export const rolledBack = (connection: Connection): Effect.Effect<void> =>
@@ -62,17 +62,14 @@ export const rolledBack = (connection: Connection): Effect.Effect<void> =>
 export const briefly = (
   connection: Connection,
   effect: Effect.Effect<void, DatabaseError>
-): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
-  Effect.flatMap(Effect.fork(Effect.exit(effect)), (fiber) => awaited(connection, fiber))
+): Effect.Effect<Exit.Exit<void, DatabaseError>> => patiently(connection, effect, undefined)
 
 /** What was promised for the end is done although the session is interrupted, which does not wait for it. */
-export const runHooks = (hooks: ReadonlyArray<Effect.Effect<void>>, restore: Restore): Effect.Effect<void> =>
-  hooks.length === 0
-    ? Effect.void
-    : Effect.flatMap(
-      Effect.forkDaemon(Effect.interruptible(Effect.forEach(hooks, (run) => run, { discard: true }))),
-      (fiber) => Effect.exit(restore(Fiber.await(fiber)))
-    )
+export const runHooks = (hooks: ReadonlyArray<Effect.Effect<void>>, { restore }: Region): Effect.Effect<unknown> =>
+  Effect.flatMap(
+    Effect.forkDaemon(Effect.interruptible(Effect.forEach(hooks, (run) => run, { discard: true }))),
+    (fiber) => Effect.exit(restore(Fiber.await(fiber)))
+  )
 
 /**
  * Whether no nested session is left running by some other fiber. One that is has done half of its work, so nothing may be
@@ -80,11 +77,9 @@ export const runHooks = (hooks: ReadonlyArray<Effect.Effect<void>>, restore: Res
  * connection with it.
  */
 export const settled = ({ connection, gate }: Unit): Effect.Effect<boolean> =>
-  Effect.suspend(() => {
-    if (gate.isOpen) {
-      return Effect.succeed(true)
-    }
-    return Effect.gen(function*() {
+  gate.isOpen
+    ? Effect.succeed(true)
+    : Effect.gen(function*() {
       const over = yield* Deferred.make<void>()
       const tell = Deferred.succeed(over, undefined)
       const turn = yield* Effect.forkDaemon(
@@ -102,4 +97,3 @@ export const settled = ({ connection, gate }: Unit): Effect.Effect<boolean> =>
       yield* Fiber.interruptFork(timer)
       return false
     })
-  })

@@ -20,13 +20,13 @@ export class Gate {
   }
 
   /** Waits until no nested session runs. Statements need not hold it: the connection keeps their order. */
-  readonly pass: Effect.Effect<void> = this.wait(false)
+  get pass(): Effect.Effect<void> {
+    return this.wait(false)
+  }
 
   /** Waits for the turn of a nested session, which must end with `release`. To be run uninterruptibly. */
-  readonly hold = (
-    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  ): Effect.Effect<void> =>
-    Effect.suspend(() => {
+  hold(restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>): Effect.Effect<void> {
+    return Effect.suspend(() => {
       if (this.isOpen) {
         this.held = true
         return Effect.void
@@ -39,6 +39,7 @@ export class Gate {
         () => Effect.sync(() => mine && this.release())
       )
     })
+  }
 
   release(): void {
     this.held = false

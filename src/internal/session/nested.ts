@@ -5,11 +5,12 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Options, Session } from "../../Session.js"
-import { provide } from "./context.js"
+import { within } from "./context.js"
 import { answered, briefly, settled } from "./ending.js"
 import { type Fail, tooStrong, unfinished } from "./errors.js"
 import { judged, type Limit } from "./limit.js"
 import { isolations } from "./options.js"
+import type { Region } from "./region.js"
 import { traced } from "./span.js"
 import { Unit } from "./unit.js"
 
@@ -22,28 +23,29 @@ interface Nesting<A, E, E2> {
   readonly limit: Limit<A, E>
   readonly fail: Fail<E2>
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+  readonly region: Region
 }
 
 /** Runs an effect in a savepoint, when no other one is open beside it. */
 export const nested = <A, E, R, E2>(
   effect: Effect.Effect<A, E, R>,
-  { fail, limit, options, outer, parent, spanAttributes }: Nesting<A, E | E2, E2>
+  { fail, limit, options, outer, parent, region, spanAttributes }: Nesting<A, E | E2, E2>
 ): Effect.Effect<A, E | E2, Exclude<R, Session>> => {
   const { connection, dialect, lease } = parent
   const around = parent.root.options.isolation ?? "read committed"
   if (options.isolation !== undefined && isolations.indexOf(options.isolation) > isolations.indexOf(around)) {
     return Effect.fail(fail(tooStrong(options.isolation, around, dialect)))
   }
-  return Effect.uninterruptibleMask((restore) =>
-    Effect.zipRight(
-      parent.gate.hold(restore),
+  const { restore } = region
+  return Effect.uninterruptible(
+    Effect.flatMap(parent.gate.hold(restore), () =>
       traced(options, spanAttributes, (span) => {
         const refusal = parent.refusal()
         if (refusal !== undefined) {
           return Effect.fail(fail(refusal))
         }
         const unit = new Unit(parent.owner, dialect, lease, parent.watched, options, parent, outer)
-        span.attribute("sqlayer.session.id", unit.id)
+        span?.attribute("sqlayer.session.id", unit.id)
         const savepoint = parent.savepoint()
         const undo = briefly(connection, connection.rollbackToSavepoint(savepoint)).pipe(
           Effect.tap((exit) =>
@@ -55,11 +57,10 @@ export const nested = <A, E, R, E2>(
             })
           )
         )
-        return restore(connection.savepoint(savepoint)).pipe(
-          Effect.mapError(fail),
-          Effect.zipRight(Effect.flatMap(
-            Effect.exit(restore(provide(effect, unit, span))),
-            (exited): Effect.Effect<A, E | E2> => {
+        return Effect.flatMap(
+          Effect.mapError(restore(connection.savepoint(savepoint)), fail),
+          () =>
+            within(restore, effect, unit, span, (exited): Effect.Effect<A, E | E2> => {
               const exit = judged(exited, limit)
               unit.end()
               return Effect.flatMap(settled(unit), (alone): Effect.Effect<A, E | E2> => {
@@ -80,7 +81,7 @@ export const nested = <A, E, R, E2>(
                     })
                   )
                 }
-                const released = answered(connection, connection.releaseSavepoint(savepoint), restore)
+                const released = answered(connection, connection.releaseSavepoint(savepoint), region)
                 return Effect.flatMap(released, (result): Effect.Effect<A, E | E2> => {
                   if (Exit.isFailure(result)) {
                     return Effect.zipRight(undo, Effect.failCause(Cause.map(result.cause, fail)))
@@ -90,10 +91,8 @@ export const nested = <A, E, R, E2>(
                   return exit
                 })
               })
-            }
-          ))
+            })
         )
-      }).pipe(Effect.ensuring(Effect.sync(() => parent.gate.release())))
-    )
+      }).pipe(Effect.ensuring(Effect.sync(() => parent.gate.release()))))
   )
 }

@@ -10,17 +10,18 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Tracer from "effect/Tracer"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
-import type { Lease, Pool, Restore } from "../../Pool.js"
+import type { Lease, Pool } from "../../Pool.js"
 import type { Handle, Options, Session } from "../../Session.js"
 import type { BeginOptions, Connection } from "../driver.js"
 import type { Tracker, Watched } from "../telemetry/activity.js"
-import { currentContext, innermost, provide } from "./context.js"
+import { currentContext, innermost, provide, within } from "./context.js"
 import { answered, rolledBack, runHooks, settled } from "./ending.js"
 import { type Fail, lostBeforeCommit, reservedClosed, timedOut, unfinished } from "./errors.js"
 import { fateOf } from "./fate.js"
 import { judged, type Limit, limited } from "./limit.js"
 import { nested } from "./nested.js"
 import { unacceptable } from "./options.js"
+import { interruptible, type Region, regionOf } from "./region.js"
 import { endLevel, endMessage, endReason, unnamed } from "./report.js"
 import { failedWith, retried } from "./retry.js"
 import { ended, traced } from "./span.js"
@@ -46,14 +47,22 @@ export interface Settings {
 const duration = (input: Duration.DurationInput | undefined): Duration.Duration | undefined =>
   input === undefined ? undefined : Duration.decode(input)
 
-const beginOptions = (options: Options): BeginOptions => ({
-  isolation: options.isolation,
-  readOnly: options.readOnly,
-  deferrable: options.deferrable,
-  statementTimeout: duration(options.statementTimeout),
-  lockTimeout: duration(options.lockTimeout),
-  verified: options.commit === "verified"
-})
+const plainBegin: BeginOptions = { verified: false }
+
+const beginOptions = (options: Options): BeginOptions =>
+  Object.keys(options).length === 0 ? plainBegin : ({
+    isolation: options.isolation,
+    readOnly: options.readOnly,
+    deferrable: options.deferrable,
+    statementTimeout: duration(options.statementTimeout),
+    lockTimeout: duration(options.lockTimeout),
+    verified: options.commit === "verified"
+  })
+
+const noHooks: Outcome<never, never>["hooks"] = []
+
+const both = (first: Outcome<never, never>["hooks"], second: Outcome<never, never>["hooks"]) =>
+  first.length + second.length === 0 ? noHooks : [...first, ...second]
 
 export class Sessions {
   constructor(private readonly settings: Settings) {}
@@ -74,16 +83,18 @@ export class Sessions {
     fail: Fail<E2>
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
     const { dialect, spanAttributes } = this.settings
-    return Effect.suspend(() => {
+    return Effect.withFiberRuntime((fiber, { runtimeFlags }) => {
       const unaccepted = unacceptable(options, dialect)
       if (unaccepted !== undefined) {
         return Effect.fail(fail(unaccepted))
       }
-      const context = currentContext()
+      // What has a time limit runs in a fiber of its own, which that can interrupt.
+      const region = options.timeout === undefined ? regionOf(runtimeFlags) : interruptible
+      const context = fiber.currentContext
       const surrounding = this.current(context)
       if (surrounding === undefined || options.propagation === "new") {
         return this.limited<A, E | E2, Exclude<R, Session>, E2>(
-          (limit) => this.outermost(effect, options, fail, innermost(context), limit),
+          (limit) => this.outermost(effect, options, fail, innermost(context), limit, region),
           options,
           fail
         )
@@ -94,14 +105,22 @@ export class Sessions {
       }
       if (options.propagation === "join") {
         return this.limited<A, E | E2, Exclude<R, Session>, E2>(
-          () => provide(effect, surrounding, undefined),
+          () => provide(effect, surrounding),
           options,
           fail
         )
       }
       return this.limited<A, E | E2, Exclude<R, Session>, E2>(
         (limit) =>
-          nested(effect, { options, parent: surrounding, outer: innermost(context), limit, fail, spanAttributes }),
+          nested(effect, {
+            options,
+            parent: surrounding,
+            outer: innermost(context),
+            limit,
+            fail,
+            spanAttributes,
+            region
+          }),
         options,
         fail
       )
@@ -110,8 +129,9 @@ export class Sessions {
 
   /** A session whose end is told explicitly. */
   acquire(options: Options): Effect.Effect<Handle, DatabaseError, Scope.Scope> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen(this, function*() {
+    return Effect.withFiberRuntime<Handle, DatabaseError, Scope.Scope>((_, { runtimeFlags }) => {
+      const region = regionOf(runtimeFlags)
+      return Effect.uninterruptible(Effect.gen(this, function*() {
         const unaccepted = unacceptable(options, this.settings.dialect)
         if (unaccepted !== undefined) {
           return yield* Effect.fail(unaccepted)
@@ -119,15 +139,15 @@ export class Sessions {
         const watched = this.watch(options)
         const clock = yield* Effect.clock
         const asked = clock.unsafeCurrentTimeMillis()
-        const unit = yield* this.beginWithin(restore, options, watched)
+        const unit = yield* this.beginWithin(region, options, watched)
         let over = false
         const end = (exit: Exit.Exit<void, DatabaseError>) =>
           Effect.suspend(() => {
             if (over) {
-              return Effect.succeed({ exit: Exit.fail(unit.refusal()!), committed: false, hooks: [] })
+              return Effect.succeed({ exit: Exit.fail(unit.refusal()!), committed: false, hooks: noHooks })
             }
             over = true
-            return this.end(unit, exit, (error) => error, restore)
+            return this.end(unit, exit, (error) => error, region)
           })
         const rollback = Effect.uninterruptible(Effect.asVoid(Effect.suspend(() => {
           unit.isRollbackOnly = true
@@ -146,22 +166,23 @@ export class Sessions {
         }
         return {
           id: unit.id,
-          run: (effect) => provide(effect, unit, undefined),
+          run: (effect) => provide(effect, unit),
           commit: Effect.uninterruptible(Effect.flatMap(end(Exit.void), ({ exit }) => exit)),
           rollback
         }
-      })
-    )
+      }))
+    })
   }
 
   /** Begins within the session's timeout. To be run uninterruptibly. */
-  private beginWithin(restore: Restore, options: Options, watched: Watched): Effect.Effect<Unit, DatabaseError> {
+  private beginWithin(around: Region, options: Options, watched: Watched): Effect.Effect<Unit, DatabaseError> {
     const outer = innermost(currentContext())
+    const region = options.timeout === undefined ? around : interruptible
     let begun: Unit | undefined
-    return restore(this.limited<Unit, DatabaseError, never, DatabaseError>(
+    return around.restore(this.limited<Unit, DatabaseError, never, DatabaseError>(
       (limit) =>
-        Effect.uninterruptibleMask((restore) =>
-          Effect.tap(this.begin(restore, options, outer, watched), (unit) =>
+        Effect.uninterruptible(
+          Effect.tap(Effect.suspend(() => this.begin(region, options, outer, watched)), (unit) =>
             Effect.sync(() => {
               begun = unit
               limit.ended = Exit.succeed(unit)
@@ -205,13 +226,14 @@ export class Sessions {
     options: Options,
     fail: Fail<E2>,
     outer: Unit | undefined,
-    limit: Limit<A, E | E2>
+    limit: Limit<A, E | E2>,
+    region: Region
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
-    const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptibleMask((restore) =>
-      traced(options, this.settings.spanAttributes, (span) =>
-        Effect.suspend(() => {
+    const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptible(
+      Effect.suspend(() =>
+        traced(options, this.settings.spanAttributes, (span) => {
           const watched = this.watch(options)
-          return Effect.matchCauseEffect(this.begin(restore, options, outer, watched), {
+          return Effect.matchCauseEffect(this.begin(region, options, outer, watched), {
             onFailure: (cause): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
               this.neverBegan(
                 limit.expired !== undefined && Cause.isInterrupted(cause)
@@ -221,46 +243,44 @@ export class Sessions {
                 fail
               ),
             onSuccess: (unit) => {
-              span.attribute("sqlayer.session.id", unit.id)
-              return restore(provide(effect, unit, span)).pipe(
-                Effect.exit,
-                Effect.flatMap((exit) => this.end<A, E | E2>(unit, judged(exit, limit), fail, restore, span)),
-                Effect.flatMap(({ exit }) => {
+              span?.attribute("sqlayer.session.id", unit.id)
+              return within(region.restore, effect, unit, span, (exit) =>
+                Effect.flatMap(this.end<A, E | E2>(unit, judged(exit, limit), fail, region, span), ({ exit }) => {
                   limit.ended = exit
                   return exit
-                })
-              )
+                }))
             }
           })
-        }))
+        })
+      )
     )
     return retried(attempt, options, limit, this.settings.tracker)
   }
 
-  /** Takes a connection and begins a transaction on it. To be run uninterruptibly. */
+  /** Takes a connection and begins a transaction on it. To be run uninterruptibly, by the fiber that calls it. */
   private begin(
-    restore: Restore,
+    { restore }: Region,
     options: Options,
     outer: Unit | undefined,
     watched: Watched
   ): Effect.Effect<Unit, DatabaseError> {
-    const { pool, readers } = this.settings
-    return Effect.flatMap(
-      (options.readOnly === true && readers !== undefined ? readers : pool).take(restore, this.holding(outer)),
-      (lease) =>
-        Effect.matchCauseEffect(restore(lease.connection.begin(beginOptions(options))), {
-          onFailure: (cause) =>
-            Effect.zipRight(
-              Effect.zipRight(rolledBack(lease.connection), lease.release),
-              Effect.failCause(cause)
-            ),
-          onSuccess: () => {
-            const unit = new Unit(this, this.settings.dialect, lease, watched, options, undefined, outer)
-            watched.id = unit.id
-            return Effect.succeed(unit)
-          }
-        })
-    )
+    const { dialect, readers } = this.settings
+    const pool = options.readOnly === true && readers !== undefined ? readers : this.settings.pool
+    const start = (lease: Lease<Connection>) =>
+      Effect.matchCauseEffect(restore(Effect.suspend(() => lease.connection.begin(beginOptions(options)))), {
+        onFailure: (cause) =>
+          Effect.zipRight(
+            Effect.zipRight(rolledBack(lease.connection), lease.release),
+            Effect.failCause(cause)
+          ),
+        onSuccess: () => {
+          const unit = new Unit(this, dialect, lease, watched, options, undefined, outer)
+          watched.begun = unit
+          return Effect.succeed(unit)
+        }
+      })
+    const lease = pool.takeIdle()
+    return lease === undefined ? Effect.flatMap(pool.take(restore, this.holding(outer)), start) : start(lease)
   }
 
   /** Commits or rolls back, gives the connection back, says what went wrong, and runs what waited for the end. */
@@ -268,7 +288,7 @@ export class Sessions {
     unit: Unit,
     exit: Exit.Exit<A, E>,
     fail: Fail<E>,
-    restore: Restore,
+    region: Region,
     span?: Tracer.Span
   ): Effect.Effect<Outcome<A, E>> {
     const { connection, watched } = unit
@@ -279,12 +299,11 @@ export class Sessions {
       Effect.map(rolledBack(connection), (): Outcome<A, E> => ({
         exit,
         committed: false,
-        hooks: [...unit.undoneHooks, ...unit.rollbackHooks]
+        hooks: both(unit.undoneHooks, unit.rollbackHooks)
       }))
-    const commit = Effect.flatMap(
-      answered(connection, connection.commit, restore),
-      (result): Effect.Effect<Outcome<A, E>> => {
-        const done: Outcome<A, E> = { exit, committed: true, hooks: [...unit.undoneHooks, ...unit.commitHooks] }
+    const commit = (): Effect.Effect<Outcome<A, E>> =>
+      Effect.flatMap(answered(connection, connection.commit, region), (result) => {
+        const done: Outcome<A, E> = { exit, committed: true, hooks: both(unit.undoneHooks, unit.commitHooks) }
         if (Exit.isSuccess(result)) {
           return Effect.succeed(done)
         }
@@ -294,7 +313,7 @@ export class Sessions {
           ({ _tag }) => _tag === "CommitOutcomeUnknown"
         )
         return unknown
-          ? Effect.flatMap(fateOf(connection, restore), (fate) => {
+          ? Effect.flatMap(fateOf(connection, region.restore), (fate): Effect.Effect<Outcome<A, E>> => {
             switch (fate) {
               case "committed":
                 return Effect.succeed(done)
@@ -305,22 +324,17 @@ export class Sessions {
             }
           })
           : undone(failed)
-      }
-    )
-    const finish = Effect.flatMap(
-      settled(unit),
-      (alone) =>
-        !commits ? undone(exit) : alone ? commit : undone(Exit.fail(fail(unfinished(unit, this.settings.dialect))))
-    )
-    return Effect.flatMap(finish, (outcome) => {
+      })
+    const finish = (alone: boolean) =>
+      !commits ? undone(exit) : alone ? commit() : undone(Exit.fail(fail(unfinished(unit, this.settings.dialect))))
+    return Effect.flatMap(unit.gate.isOpen ? finish(true) : Effect.flatMap(settled(unit), finish), (outcome) => {
       ended(span, outcome.committed)
-      return Effect.zipRight(
-        unit.lease.release,
-        Effect.zipRight(
-          this.report(watched, outcome),
-          Effect.as(runHooks(outcome.hooks, restore), outcome)
-        )
-      )
+      unit.lease.giveBack()
+      const told = outcome.hooks.length === 0
+        ? Effect.succeed(outcome)
+        : Effect.as(runHooks(outcome.hooks, region), outcome)
+      const report = this.report(watched, outcome)
+      return report === undefined ? told : Effect.zipRight(report, told)
     })
   }
 
@@ -340,7 +354,7 @@ export class Sessions {
   ): Effect.Effect<A, E> {
     const exit: Exit.Exit<A, DatabaseError> = Exit.failCause(cause)
     return Effect.zipRight(
-      this.report(watched, { exit, committed: false, hooks: [] }),
+      this.report(watched, { exit, committed: false, hooks: noHooks }) ?? Effect.void,
       Exit.mapError(exit, fail)
     )
   }
@@ -350,13 +364,13 @@ export class Sessions {
   }
 
   /** Counts the session, which is over, and logs once what went wrong. */
-  private report(watched: Watched, outcome: Outcome<unknown, unknown>): Effect.Effect<void> {
+  private report(watched: Watched, outcome: Outcome<unknown, unknown>): Effect.Effect<void> | undefined {
     const { tracker } = this.settings
     const { age, id = "none", name } = watched
     tracker.closed(watched)
     if (outcome.committed) {
       tracker.committed(age)
-      return Effect.void
+      return undefined
     }
     const error = failedWith(outcome.exit)
     const level = endLevel(outcome.exit, error)

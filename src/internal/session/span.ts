@@ -6,6 +6,8 @@ import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
 import type { Options } from "../../Session.js"
 import * as Telemetry from "../../Telemetry.js"
+import { currentFiber } from "../pool/holders.js"
+import { isTraced } from "../telemetry/tracing.js"
 import { endReason } from "./report.js"
 import { failedWith } from "./retry.js"
 
@@ -20,13 +22,17 @@ const blame = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void => {
   }
 }
 
-/** Runs what a session does with its span. */
+/** Runs what a session does with its span, if somebody sees that. To be called by the fiber that runs what it gives. */
 export const traced = <A, E, R>(
   options: Options,
   attributes: ReadonlyArray<readonly [string, unknown]>,
-  f: (span: Tracer.Span) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> =>
-  Effect.useSpan(Telemetry.sessionSpan, { kind: "client", captureStackTrace: false }, (span) => {
+  f: (span: Tracer.Span | undefined) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => {
+  const fiber = currentFiber()
+  if (fiber === undefined || !isTraced(fiber)) {
+    return f(undefined)
+  }
+  return Effect.useSpan(Telemetry.sessionSpan, { kind: "client", captureStackTrace: false }, (span) => {
     for (const [key, value] of attributes) {
       span.attribute(key, value)
     }
@@ -35,6 +41,7 @@ export const traced = <A, E, R>(
     }
     return Effect.onExit(f(span), (exit) => Effect.sync(() => blame(span, exit)))
   })
+}
 
 /** Says that a transaction is over, and how. */
 export const ended = (span: Tracer.Span | undefined, isCommitted: boolean): void =>

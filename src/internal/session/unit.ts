@@ -48,11 +48,14 @@ abstract class Borrowed implements SqlConnection.Connection {
     )
   }
 
+  /** What runs on the connection now, or when its turn comes. To be called by the fiber that runs what it gives. */
+  admit<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    const turn = this.turn()
+    return turn === undefined ? this.use(f) : Effect.zipRight(turn, Effect.suspend(() => this.use(f)))
+  }
+
   private enter<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
-    return Effect.suspend(() => {
-      const turn = this.turn()
-      return turn === undefined ? this.use(f) : Effect.zipRight(turn, Effect.suspend(() => this.use(f)))
-    })
+    return Effect.suspend(() => this.admit(f))
   }
 
   private use<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
@@ -76,8 +79,9 @@ export class Reserved extends Borrowed {
 
 let count = 0
 
+const prefix = `${process.pid.toString(36)}-`
+
 export class Unit extends Borrowed implements Service {
-  readonly id = `${process.pid.toString(36)}-${(++count).toString(36)}`
   readonly name: string
   readonly depth: number
   readonly root: Unit
@@ -87,6 +91,8 @@ export class Unit extends Borrowed implements Service {
   /** Of the outermost session: what nested ones wanted to be done after their rollback, which has happened. */
   readonly undoneHooks: Array<Effect.Effect<void>> = []
   isRollbackOnly = false
+  private readonly number = ++count
+  private hasEnded = false
   private ended: DatabaseError | undefined = undefined
   private savepoints = 0
 
@@ -109,8 +115,19 @@ export class Unit extends Borrowed implements Service {
     this.root = parent === undefined ? this : parent.root
   }
 
+  get id(): string {
+    return prefix + this.number.toString(36)
+  }
+
   refusal(): DatabaseError | undefined {
-    return this.ended ?? this.parent?.refusal()
+    if (!this.hasEnded) {
+      return this.parent?.refusal()
+    }
+    return this.ended ??= new SessionClosed({
+      dialect: this.dialect,
+      code: "25P01",
+      reason: `${called(this.name)} (${this.id}) has ended`
+    })
   }
 
   protected turn() {
@@ -119,11 +136,10 @@ export class Unit extends Borrowed implements Service {
 
   /** From now on its statements fail: with SessionClosed, or with the error given. */
   end(error?: DatabaseError): void {
-    this.ended ??= error ?? new SessionClosed({
-      dialect: this.dialect,
-      code: "25P01",
-      reason: `${called(this.name)} (${this.id}) has ended`
-    })
+    if (!this.hasEnded) {
+      this.hasEnded = true
+      this.ended = error
+    }
   }
 
   /** Unique in the transaction. */

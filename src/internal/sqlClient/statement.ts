@@ -1,57 +1,78 @@
 /**
- * A statement of @effect/sql that finds its connection by the session it runs in, and whose span and metrics say what
- * it failed with.
+ * A statement of @effect/sql that finds its connection by the session it runs in.
  */
 import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
-import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
-import * as Exit from "effect/Exit"
 import { identity } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import * as Telemetry from "../../Telemetry.js"
-import { currentFiber, currentSpan, fiberId, place } from "../pool/holders.js"
-import { endReason } from "../session/report.js"
-import { failedWith } from "../session/retry.js"
-import { abridged, type Tracker, type Watched } from "../telemetry/activity.js"
-
-type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
-
-/** Where a statement runs: in a session, which operators watch, or on a connection that is taken for it. */
-export interface Target extends SqlConnection.Connection {
-  readonly watched: Watched | undefined
-  /** From when on it has its connection, if not from the beginning; infinite before. By `performance.now`. */
-  readonly since?: number
-}
+import { currentFiber } from "../pool/holders.js"
+import { isTraced } from "../telemetry/tracing.js"
+import { type Environment as Running, type Operation, run, stream } from "./run.js"
+import { isPlain, type Texts } from "./texts.js"
 
 /** What the statements of one client share. */
-export interface Environment {
-  /** The session that the context belongs to, or what takes another connection for each statement. */
-  readonly connection: (context: Context.Context<never>) => Target
+export interface Environment extends Running {
   readonly compiler: Statement.Compiler
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   /** Whether spans hold the parameters of statements. */
   readonly spanParameters: boolean
-  /** A statement that takes longer is logged. */
-  readonly slowMillis: number
-  readonly transformRows: TransformRows
-  readonly tracker: Tracker
+}
+
+/** What is known once the client is made. */
+interface Client extends Environment {
+  /** @effect/sql's own, which knows how a template becomes segments. */
+  readonly template: Statement.Constructor
+  readonly texts: Texts
   /** For those who transform statements. */
   readonly constructor_: () => Statement.Constructor
 }
 
-class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> implements Statement.Statement<A> {
-  readonly #segments: ReadonlyArray<Statement.Segment>
-  readonly #environment: Environment
+const execute = <A>(
+  connection: SqlConnection.Connection,
+  sql: string,
+  params: ReadonlyArray<unknown>,
+  { transformRows }: Running
+): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, transformRows)
 
-  constructor(segments: ReadonlyArray<Statement.Segment>, environment: Environment) {
+const executeWithoutTransform = <A>(
+  connection: SqlConnection.Connection,
+  sql: string,
+  params: ReadonlyArray<unknown>
+): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, undefined)
+
+const executeRaw: Operation<unknown> = (connection, sql, params) => connection.executeRaw(sql, params)
+
+const executeValues: Operation<ReadonlyArray<ReadonlyArray<unknown>>> = (connection, sql, params) =>
+  connection.executeValues(sql, params)
+
+const executeUnprepared = <A>(
+  connection: SqlConnection.Connection,
+  sql: string,
+  params: ReadonlyArray<unknown>,
+  { transformRows }: Running
+): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.executeUnprepared(sql, params, transformRows)
+
+const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
+
+class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> implements Statement.Statement<A> {
+  readonly #client: Client
+  /** A template's, or a whole text. */
+  readonly #strings: TemplateStringsArray | string
+  readonly #args: ReadonlyArray<unknown>
+  #segments: ReadonlyArray<Statement.Segment> | undefined = undefined
+  #compiled: readonly [sql: string, params: ReadonlyArray<unknown>] | undefined = undefined
+
+  constructor(client: Client, strings: TemplateStringsArray | string, args: ReadonlyArray<unknown>) {
     super()
-    this.#segments = segments
-    this.#environment = environment
+    this.#client = client
+    this.#strings = strings
+    this.#args = args
   }
 
   get [Statement.FragmentId]() {
@@ -60,64 +81,67 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
 
   /** Private behind the getter, because it holds the parameters, which must not be printed. */
   get segments(): ReadonlyArray<Statement.Segment> {
+    if (this.#segments === undefined) {
+      const { template } = this.#client
+      this.#segments = typeof this.#strings === "string"
+        ? template.unsafe(this.#strings, this.#args).segments
+        : template(this.#strings, ...this.#args).segments
+    }
     return this.#segments
   }
 
-  get withoutTransform() {
-    return this.#run<ReadonlyArray<A>>(
-      "executeWithoutTransform",
-      (connection, sql, params) => connection.execute(sql, params, undefined),
-      true
-    )
+  get withoutTransform(): Effect.Effect<ReadonlyArray<A>, SqlError> {
+    return Effect.suspend(() => this.#run("executeWithoutTransform", executeWithoutTransform<A>, true))
   }
 
   get raw() {
-    return this.#run<unknown>("executeRaw", (connection, sql, params) => connection.executeRaw(sql, params), true)
+    return Effect.suspend(() => this.#run("executeRaw", executeRaw, true))
   }
 
   get values() {
-    return this.#run<ReadonlyArray<ReadonlyArray<unknown>>>(
-      "executeValues",
-      (connection, sql, params) => connection.executeValues(sql, params)
-    )
+    return Effect.suspend(() => this.#run("executeValues", executeValues))
   }
 
-  get unprepared() {
-    return this.#run<ReadonlyArray<A>>(
-      "executeUnprepared",
-      (connection, sql, params) => connection.executeUnprepared(sql, params, this.#environment.transformRows)
-    )
+  get unprepared(): Effect.Effect<ReadonlyArray<A>, SqlError> {
+    return Effect.suspend(() => this.#run("executeUnprepared", executeUnprepared<A>))
   }
 
   get stream(): Stream.Stream<A, SqlError> {
-    return Stream.unwrapScoped(Effect.flatMap(
-      Effect.makeSpanScoped(Telemetry.statementSpan, { kind: "client", captureStackTrace: false }),
-      (span) =>
-        this.#start<Stream.Stream<A, SqlError>, never>(span, "executeStream", false, (connection, sql, params) => {
-          const { ended } = record(this.#environment.tracker, span, connection.watched, sql)
-          const stream: Stream.Stream<A, SqlError> = connection.executeStream(
-            sql,
-            params,
-            this.#environment.transformRows
-          )
-          return Effect.succeed(
-            stream.pipe(
-              Stream.ensuringWith((exit) => Effect.sync(() => ended(exit)))
+    return Stream.unwrapScoped(Effect.suspend(() =>
+      isLookedAt()
+        ? Effect.flatMap(
+          Effect.makeSpanScoped(Telemetry.statementSpan, spanOptions),
+          (span) =>
+            this.#described(
+              span,
+              "executeStream",
+              false,
+              (sql, params) => Effect.succeed(stream<A>(this.#client, sql, params, span))
             )
-          )
-        })
+        )
+        : Effect.succeed(stream<A>(this.#client, ...this.compile(), undefined))
     ))
   }
 
-  compile(withoutTransform = false) {
-    return this.#environment.compiler.compile(this, withoutTransform)
+  compile(withoutTransform = false): readonly [sql: string, params: ReadonlyArray<unknown>] {
+    if (this.#compiled === undefined) {
+      const { compiler, texts } = this.#client
+      const strings = this.#strings
+      if (!isPlain(strings, this.#args)) {
+        return compiler.compile(this, withoutTransform)
+      }
+      this.#compiled = [
+        typeof strings === "string"
+          ? strings
+          : texts.get(strings) ?? texts.keep(strings, compiler.compile(this, withoutTransform)[0]),
+        this.#args
+      ]
+    }
+    return this.#compiled
   }
 
-  override commit() {
-    return this.#run<ReadonlyArray<A>>(
-      "execute",
-      (connection, sql, params) => connection.execute(sql, params, this.#environment.transformRows)
-    )
+  override commit(): Effect.Effect<ReadonlyArray<A>, SqlError> {
+    return this.#run("execute", execute<A>)
   }
 
   toJSON(): unknown {
@@ -132,49 +156,40 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     return this.toJSON()
   }
 
-  #run<B>(
-    operation: string,
-    f: (
-      connection: SqlConnection.Connection,
-      sql: string,
-      params: ReadonlyArray<unknown>
-    ) => Effect.Effect<B, SqlError>,
-    withoutTransform = false
-  ): Effect.Effect<B, SqlError> {
+  /** To be called by the fiber that runs what it gives. */
+  #run<B>(name: string, operation: Operation<B>, withoutTransform = false): Effect.Effect<B, SqlError> {
+    if (!isLookedAt()) {
+      const [sql, params] = this.compile(withoutTransform)
+      return run(this.#client, operation, sql, params, undefined)
+    }
     return Effect.useSpan(
       Telemetry.statementSpan,
-      { kind: "client", captureStackTrace: false },
+      spanOptions,
       (span) =>
-        this.#start(span, operation, withoutTransform, (connection, sql, params) => {
-          const { slowMillis, tracker } = this.#environment
-          const { ended, started } = record(tracker, span, connection.watched, sql)
-          return Effect.onExit(f(connection, sql, params), (exit) => {
-            const millis = ended(exit) - (connection.since ?? started)
-            return millis < slowMillis ? Effect.void : warnSlow(sql, millis, connection.watched)
-          })
-        })
+        this.#described(span, name, withoutTransform, (sql, params) => run(this.#client, operation, sql, params, span))
     )
   }
 
-  #start<B, E>(
+  /** Lets a transformer change the statement, and the span say what it does. */
+  #described<B, E>(
     span: Tracer.Span,
-    operation: string,
+    name: string,
     withoutTransform: boolean,
-    f: (connection: Target, sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<B, E>
+    f: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<B, E>
   ): Effect.Effect<B, E> {
-    const { connection, constructor_, spanAttributes, spanParameters } = this.#environment
+    const { constructor_, spanAttributes, spanParameters } = this.#client
     return Effect.withFiberRuntime<B, E>((fiber) => {
       const start = (statement: Statement.Statement<unknown>) => {
         const [sql, params] = statement.compile(withoutTransform)
         for (const [key, value] of spanAttributes) {
           span.attribute(key, value)
         }
-        span.attribute("db.operation.name", operation)
+        span.attribute("db.operation.name", name)
         span.attribute("db.query.text", sql)
         if (spanParameters && span.sampled) {
           params.forEach((value, i) => span.attribute(`${Telemetry.queryParameter}.${i}`, shown(value)))
         }
-        return f(connection(fiber.currentContext), sql, params)
+        return f(sql, params)
       }
       const transformer = fiber.getFiberRef(Statement.currentTransformer)
       return transformer._tag === "None"
@@ -184,29 +199,10 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
   }
 }
 
-/** Tells operators of a statement that begins, and how it went when it has ended: that gives the time, as `started` is. */
-const record = (tracker: Tracker, span: Tracer.Span, session: Watched | undefined, sql: string) => {
-  const started = performance.now()
-  session?.runs(sql)
-  const ended = (exit: Exit.Exit<unknown, SqlError>): number => {
-    const now = performance.now()
-    const seconds = (now - started) / 1_000
-    session?.ran()
-    tracker.statement(sql, seconds)
-    if (Exit.isSuccess(exit)) {
-      tracker.operation(seconds)
-      return now
-    }
-    const error = failedWith(exit)
-    const reason = endReason(exit, error)
-    tracker.operation(seconds, reason, error?.code)
-    span.attribute(Telemetry.errorType, reason)
-    if (error !== undefined) {
-      span.attribute(Telemetry.responseStatusCode, error.code)
-    }
-    return now
-  }
-  return { started, ended }
+/** Whether a tracer or a transformer is told of the statements of the fiber that asks. */
+const isLookedAt = (): boolean => {
+  const fiber = currentFiber()
+  return fiber === undefined || isTraced(fiber) || fiber.getFiberRef(Statement.currentTransformer)._tag === "Some"
 }
 
 /** A parameter as text, for those who asked to see it. */
@@ -215,34 +211,22 @@ const shown = (value: unknown): string =>
     ? `${value.byteLength} bytes`
     : Inspectable.toStringUnknown(value instanceof Date ? value.toJSON() : value, 0)
 
-/** Says that a statement took long, and where it was run. */
-const warnSlow = (sql: string, millis: number, session: Watched | undefined): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    const fiber = currentFiber()
-    return Effect.annotateLogs(
-      Effect.logWarning(
-        `a statement took ${Math.round(millis)} ms in ${place(fiberId(fiber), currentSpan(fiber))}: ${abridged(sql)}`
-      ),
-      session === undefined ? {} : { session: session.name, sessionId: session.id }
-    )
-  })
-
 /** The `sql` of a client: @effect/sql's own, whose statements are ours. */
-export const makeConstructor = (environment: Omit<Environment, "constructor_">): Statement.Constructor => {
+export const makeConstructor = (environment: Environment, texts: Texts): Statement.Constructor => {
   // Never runs a statement of its own: it knows how a template becomes segments. It is remembered by its acquirer, which
   // therefore must be another for every client.
   const acquirer = Effect.suspend(() => Effect.never)
   const template = Statement.make(acquirer, environment.compiler, environment.spanAttributes, undefined)
-  const mine: Environment = { ...environment, constructor_: () => constructor }
+  const client: Client = { ...environment, template, texts, constructor_: () => constructor }
   const constructor: Statement.Constructor = Object.assign(
     (strings: TemplateStringsArray | string, ...args: Array<unknown>) =>
-      typeof strings === "string"
-        ? template(strings)
-        : new SqlStatement((template(strings, ...args)).segments, mine),
+      Array.isArray(strings) && "raw" in strings
+        ? new SqlStatement(client, strings as unknown as TemplateStringsArray, args)
+        : template(strings as string),
     {
       ...template,
-      unsafe: <A extends object>(sql: string, params?: ReadonlyArray<unknown>): Statement.Statement<A> =>
-        new SqlStatement(template.unsafe(sql, params).segments, mine)
+      unsafe: <A extends object>(sql: string, params: ReadonlyArray<unknown> = []): Statement.Statement<A> =>
+        new SqlStatement(client, sql, Array.from(params))
     }
   ) as Statement.Constructor
   return constructor

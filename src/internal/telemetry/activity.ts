@@ -16,7 +16,8 @@ const longestText = 2_000
 /** A session that is open: from asking for a connection to giving it back. */
 export class Watched {
   readonly since = performance.now()
-  id: string | undefined = undefined
+  /** From when on it has its connection. */
+  begun: { readonly id: string } | undefined = undefined
   private isEnding = false
   private running = 0
   private statement: string | undefined = undefined
@@ -42,8 +43,12 @@ export class Watched {
     return (performance.now() - this.since) / 1_000
   }
 
+  get id(): string | undefined {
+    return this.begun?.id
+  }
+
   get state(): OpenSession["state"] {
-    return this.id === undefined ? "waiting" : this.isEnding ? "ending" : this.running > 0 ? "statement" : "idle"
+    return this.begun === undefined ? "waiting" : this.isEnding ? "ending" : this.running > 0 ? "statement" : "idle"
   }
 
   now(): OpenSession {

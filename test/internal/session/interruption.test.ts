@@ -8,7 +8,7 @@ import * as Database from "../../../src/Database.js"
 import type { DatabaseError } from "../../../src/DatabaseError.js"
 import { forEachDialect, postgres } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
-import { Interruptor } from "../../support/interruptor.js"
+import { Interruptor, modes } from "../../support/interruptor.js"
 import { connections } from "../../support/observe.js"
 import { freshDatabase, query } from "../../support/postgres.js"
 import { assertIdle, createTables, failure, insert, live, numbers, open, timed } from "./harness.js"
@@ -69,6 +69,25 @@ describe("postgres", () => {
         yield* eventually(Effect.map(connections(url), ({ active, inTransaction }) => active + inTransaction === 0))
         assert.strictEqual((yield* connections(url)).inTransaction, 0)
       }))
+  }
+
+  for (const mode of modes) {
+    live(
+      `a session that is acquired is given back at whatever point it is interrupted (${mode})`,
+      () =>
+        Effect.gen(function*() {
+          const url = yield* freshDatabase
+          const db = yield* openAt(url, small)
+          for (let at = 1, hit = true; hit; at++) {
+            const interruptor = new Interruptor(mode, at)
+            yield* interruptor.victim(Effect.scoped(db.acquireSession({ timeout: "30 seconds" })))
+            hit = interruptor.hit
+            yield* eventually(Effect.map(db.poolStats, ({ used, waiting }) => used + waiting === 0))
+          }
+          yield* eventually(Effect.map(connections(url), ({ inTransaction }) => inTransaction === 0))
+          yield* assertIdle(db)
+        })
+    )
   }
 
   live("what interrupts a session at any point leaves nothing behind", () =>

@@ -167,6 +167,27 @@ forEachDialect((_, __, dialect) =>
         yield* assertIdle(db)
       }))
 
+    live("a nested session whose turn comes after the end of the one around it does not begin", () =>
+      Effect.gen(function*() {
+        const db = yield* open(dialect)
+        const inside = yield* Deferred.make<void>()
+        let began = false
+        let late: Fiber.RuntimeFiber<unknown, DatabaseError> | undefined
+        const error = yield* failure(db.session(Effect.gen(function*() {
+          yield* Effect.forkDaemon(
+            db.session(Effect.zipRight(Deferred.succeed(inside, undefined), Effect.sleep("50 millis")))
+          )
+          yield* Deferred.await(inside)
+          late = yield* Effect.forkDaemon(db.session(Effect.sync(() => {
+            began = true
+          })))
+          yield* Effect.sleep("10 millis")
+        })))
+        assert.strictEqual(error._tag, "TransactionAborted")
+        assert.strictEqual((yield* failure(Fiber.join(late!)))._tag, "SessionClosed")
+        assert.isFalse(began)
+      }))
+
     live("a session that is read only refuses writes, and leaves the next one alone", () =>
       Effect.gen(function*() {
         const db = yield* open(dialect)
@@ -178,6 +199,29 @@ forEachDialect((_, __, dialect) =>
 )
 
 describe("postgres", () => {
+  live(
+    "a nested session that does not end with the one around it takes the connection with it",
+    () =>
+      Effect.gen(function*() {
+        const db = yield* open(postgres)
+        const inside = yield* Deferred.make<void>()
+        let outliving: Fiber.RuntimeFiber<unknown, DatabaseError> | undefined
+        const before = (yield* db.poolStats).created
+        const error = yield* failure(db.session(Effect.gen(function*() {
+          outliving = yield* Effect.forkDaemon(
+            db.session(Effect.zipRight(Deferred.succeed(inside, undefined), Effect.never))
+          )
+          yield* Deferred.await(inside)
+        })))
+        assert.strictEqual(error._tag, "TransactionAborted")
+        yield* insert(db, 1)
+        assert.strictEqual((yield* db.poolStats).created, before + 1)
+        yield* Fiber.interrupt(outliving!)
+        assert.deepStrictEqual(yield* numbers(db), [1])
+        yield* assertIdle(db)
+      })
+  )
+
   live("isolation, access mode and limits are the transaction's", () =>
     Effect.gen(function*() {
       const db = yield* open(postgres)

@@ -138,7 +138,7 @@ describe("Tracker", () => {
     tracked.statement(long, 1)
     tracked.statement(`${long}y`, 1)
     const session = tracked.opened("long")
-    session.id = "1"
+    session.begun = { id: "1" }
     session.runs(long)
     const { sessions, statements } = tracked.now()
     assert.strictEqual(statements.length, 1)
@@ -152,7 +152,7 @@ describe("Tracker", () => {
     const states: Array<string> = []
     const look = () => states.push(tracked.now().sessions[0].state)
     look()
-    session.id = "1"
+    session.begun = { id: "1" }
     look()
     session.runs("SELECT 1")
     session.runs("SELECT 2")

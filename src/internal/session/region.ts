@@ -1,0 +1,20 @@
+/**
+ * Whether the code around a session can be interrupted. What a session itself does cannot; what it runs, and what it
+ * waits for, is as the code around it.
+ */
+import * as Effect from "effect/Effect"
+import * as RuntimeFlags from "effect/RuntimeFlags"
+import type { Restore } from "../../Pool.js"
+
+export interface Region {
+  readonly isInterruptible: boolean
+  readonly restore: Restore
+}
+
+export const interruptible: Region = { isInterruptible: true, restore: Effect.interruptible }
+
+const uninterruptible: Region = { isInterruptible: false, restore: Effect.uninterruptible }
+
+/** The region of a fiber with these flags. */
+export const regionOf = (flags: RuntimeFlags.RuntimeFlags): Region =>
+  RuntimeFlags.interruption(flags) ? interruptible : uninterruptible
