@@ -104,6 +104,9 @@ const onOneSqlite = Layer.scoped(
   })
 )
 
+/** What begins with its first statement begins with this one. */
+const first = "SELECT 1"
+
 /** Each transaction has a Database of its own on the same file, as processes have. */
 const onManySqlite = Layer.scoped(
   Place,
@@ -115,13 +118,13 @@ const onManySqlite = Layer.scoped(
     return {
       main: databases.T1,
       database: (transaction) => databases[transaction],
-      enter: () => Effect.void,
+      enter: (transaction) => databases[transaction].sql.unsafe(first),
       // The file does not tell who waits for its lock. That it was really waited for shows in the order.
       waitsFor: (transaction, { rivals }) =>
         Effect.map(
           databases[transaction].activity,
           ({ sessions }) =>
-            sessions.some(({ name, state }) => name === transaction && state === "waiting") ? rivals : []
+            sessions.some(({ name, statement }) => name === transaction && statement === first) ? rivals : []
         )
     }
   })
@@ -695,7 +698,7 @@ describe("SQLite's way", () => {
           other.session(Effect.zipRight(other.sql`INSERT INTO items VALUES (2)`, numbers(other)))
         )
         yield* eventually(
-          Effect.map(other.activity, ({ sessions }) => sessions.some(({ state }) => state === "waiting"))
+          Effect.map(other.activity, ({ sessions }) => sessions.some(({ state }) => state === "statement"))
         )
         yield* session.commit
         assert.deepStrictEqual(yield* Fiber.join(waiting), [1, 2])

@@ -126,8 +126,8 @@ ON CONFLICT (migration_id) DO UPDATE SET checksum = excluded.checksum`.withoutTr
 END AS interval`.withoutTransform,
           ([{ locked }]) => locked
         ),
-      // A writing transaction of SQLite is the only one from its beginning on.
-      orElse: () => Effect.succeed(true)
+      // A writing transaction of SQLite is the only one from its first statement on, which this is.
+      orElse: () => Effect.as(sql`SELECT 1`, true)
     }),
     turn: (patience) =>
       sql.onDialectOrElse<Session.Options, never, Session.Options>({

@@ -8,8 +8,8 @@
  *
  * One connection does everything but what sessions do that say that they only read: where the file is in WAL mode, these
  * have connections of their own, which read beside the one that writes and beside each other. A file that was deleted or
- * replaced is noticed when a session begins, before a commit, and by a ping: the connection is then lost, and no other
- * file is made in its place.
+ * replaced is noticed when a session that only reads begins, before a commit, and by a ping: the connection is then lost,
+ * and no other file is made in its place.
  *
  * A file's statements run in a thread of their own, unless the configuration says otherwise, so a long one never holds
  * up the application. It is stopped between two rows. One that gives no rows cannot be stopped from outside: if it does
@@ -32,6 +32,7 @@ import * as Connection from "./connection.js"
 import * as Link from "./link.js"
 import type { OpenOptions } from "./protocol.js"
 import { fromSqlite, moved } from "./resultCode.js"
+import { thread } from "./thread.js"
 
 const memory = ":memory:"
 
@@ -44,7 +45,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
   const filename = isMemory ? memory : Path.resolve(target.filename)
   const description = target.filename
   const extensions: Array<string> = []
-  const open = isMemory || target.thread === "main" ? Link.local : Link.thread
+  const open = isMemory || target.thread === "main" ? Link.local : thread
   const timeoutError = () =>
     makeError("ConnectionFailed", {
       dialect: "sqlite",
@@ -136,7 +137,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
     pool: { size: 1, maxOverflow: 0, recycle: Duration.infinity },
     // Where there is no WAL, who reads keeps who writes from committing. Two on the main thread would take turns anyway.
     readers: () =>
-      open === Link.thread && journalMode === "wal"
+      open === thread && journalMode === "wal"
         ? { connect: connect(true), pool: { size: readers, maxOverflow: 0, recycle: Duration.infinity } }
         : undefined
   }

@@ -4,28 +4,31 @@
 import Sqlite from "better-sqlite3"
 import { Cursors, interrupted } from "./cursors.js"
 import { Place } from "./place.js"
-import type { Batch, Failure, Fetch, OpenOptions, Reply, Request, Run } from "./protocol.js"
-import { isContained, leavesTraces } from "./statementText.js"
+import {
+  type Batch,
+  type Begin,
+  type Failure,
+  type Fetch,
+  type OpenOptions,
+  over,
+  type Question,
+  type Reply,
+  type Request,
+  type Run
+} from "./protocol.js"
+import { type Prepared, Statements } from "./statements.js"
 
 /** How whoever asked takes part in what runs. */
 export interface Control {
+  /** Whether anything could tell what runs to stop. */
+  readonly canStop: () => boolean
   /** Whether it should stop. */
   readonly stopped: () => boolean
   /** Asked right before a commit: false forbids it, and true makes it too late to stop. */
   readonly commits: () => boolean
 }
 
-interface Prepared {
-  readonly statement: Sqlite.Statement
-  /** It returns rows and changes nothing. */
-  readonly reads: boolean
-  /** It writes, and outside of a transaction it gets one of its own. */
-  readonly contained: boolean
-  readonly leavesTraces: boolean
-}
-
 const memory = ":memory:"
-const cacheSize = 200
 const backupPages = 100
 
 const isConstraint = (error: unknown): boolean =>
@@ -43,7 +46,7 @@ export class Engine {
   readonly #options: OpenOptions
   readonly #control: Control
   readonly #extensions: Array<string>
-  readonly #statements = new Map<string, Prepared>()
+  readonly #statements = new Statements()
   readonly #cursors: Cursors
   #database: Sqlite.Database | undefined
   #dirty = false
@@ -58,38 +61,57 @@ export class Engine {
   }
 
   /** Does what is asked. A promise only where better-sqlite3 gives one: for a backup. */
-  answer(request: Request): Reply | Promise<Reply> {
+  answer({ begin, request, within }: Question): Reply | Promise<Reply> {
+    let begun = false
     try {
+      if (begin !== undefined) {
+        this.#begin(begin)
+        begun = true
+      } else if (within && !this.#db.inTransaction) {
+        throw this.#isOver(request)
+      }
       const value = this.#handle(request)
       return value instanceof Promise
-        ? value.then((value) => this.#reply(value, undefined), (error) => this.#reply(undefined, error))
-        : this.#reply(value, undefined)
+        ? value.then((value) => this.#reply(value, undefined, begun), (error) => this.#reply(undefined, error, begun))
+        : this.#reply(value, undefined, begun)
     } catch (error) {
-      return this.#reply(undefined, error)
+      return this.#reply(undefined, error, begun)
     }
   }
 
-  #reply(value: unknown, error: unknown): Reply {
+  /** The answer to what was told to stop before it began. */
+  drop(): Reply {
+    return this.#reply(undefined, interrupted(), false)
+  }
+
+  #reply(value: unknown, error: unknown, begun: boolean): Reply {
     return {
       value,
       failure: error === undefined ? undefined : failureOf(error),
+      begun,
       inTransaction: this.#database?.inTransaction === true,
       dirty: this.#dirty || this.#cursors.size > 0
     }
   }
 
+  /** What SQLite rolled back by itself must not go on as statements that each commit alone. */
+  #isOver(request: Request): Error {
+    if (request._tag === "Commit") {
+      this.#rollback()
+    }
+    return new Sqlite.SqliteError("the transaction is over", over)
+  }
+
   #handle(request: Request): unknown {
     switch (request._tag) {
       case "Run":
-        return this.#run(this.#prepare(request.sql, request.cached), request)
+        return this.#run(this.#statements.prepare(this.#db, request.sql, request.cached), request)
       case "Fetch":
         return this.#fetch(request)
       case "FetchNext":
         return this.#cursors.next(request.cursor)
       case "FetchEnd":
         return this.#cursors.end(request.cursor)
-      case "Begin":
-        return this.#begin(request.readOnly, request.extensions)
       case "Commit":
         return this.#commit()
       case "Rollback":
@@ -159,7 +181,7 @@ export class Engine {
 
   #ping(): void {
     this.#checkPlace()
-    this.#prepare("SELECT 1", true).statement.get()
+    this.#statements.prepare(this.#db, "SELECT 1", true).statement.get()
   }
 
   #close(): void {
@@ -169,32 +191,8 @@ export class Engine {
     this.#database = undefined
   }
 
-  #prepare(sql: string, cached: boolean): Prepared {
-    const known = cached ? this.#statements.get(sql) : undefined
-    if (known !== undefined) {
-      // A Map keeps the order of insertion, so the first is the one used least recently.
-      this.#statements.delete(sql)
-      this.#statements.set(sql, known)
-      return known
-    }
-    const statement = this.#db.prepare(sql)
-    const prepared: Prepared = {
-      statement,
-      reads: statement.reader && statement.readonly,
-      contained: !statement.readonly && isContained(sql),
-      leavesTraces: leavesTraces(sql)
-    }
-    if (cached) {
-      this.#statements.set(sql, prepared)
-      if (this.#statements.size > cacheSize) {
-        this.#statements.delete(this.#statements.keys().next().value!)
-      }
-    }
-    return prepared
-  }
-
   #execute(sql: string): void {
-    this.#prepare(sql, true).statement.run()
+    this.#statements.prepare(this.#db, sql, true).statement.run()
   }
 
   #run(prepared: Prepared, request: Pick<Run, "params" | "form" | "safeIntegers">): unknown {
@@ -257,7 +255,9 @@ export class Engine {
     }
     statement.raw(form === "values")
     // Where RETURNING gives rows everything is written before the first: stopping then would undo nothing.
-    return reads ? this.#collect(statement.iterate(...params)) : statement.all(...params)
+    return reads && this.#control.canStop()
+      ? this.#collect(statement.iterate(...params))
+      : statement.all(...params)
   }
 
   #collect(rows: IterableIterator<unknown>): Array<unknown> {
@@ -273,16 +273,15 @@ export class Engine {
   }
 
   #fetch({ cursor, params, safeIntegers, sql }: Fetch): Batch {
-    const prepared = this.#prepare(sql, false)
+    const prepared = this.#statements.prepare(this.#db, sql, false)
     const rows = prepared.reads
       ? prepared.statement.safeIntegers(safeIntegers).iterate(...params)
       : this.#run(prepared, { params, form: "rows", safeIntegers }) as Array<unknown>
     return this.#cursors.open(cursor, rows)
   }
 
-  #begin(readOnly: boolean, extensions: ReadonlyArray<string>): void {
+  #begin({ extensions, readOnly }: Begin): void {
     this.#cursors.buffer()
-    this.#checkPlace()
     for (const path of extensions) {
       // It was loaded on another connection since this one was opened.
       if (!this.#extensions.includes(path)) {
@@ -290,6 +289,8 @@ export class Engine {
       }
     }
     if (readOnly || this.#options.readOnly) {
+      // What can be written is looked for before the commit.
+      this.#checkPlace()
       this.#execute("BEGIN")
       this.#setQueryOnly(readOnly)
     } else {

@@ -2,6 +2,8 @@
  * What a connection and its engine say to each other, in plain values that can cross from thread to thread.
  */
 
+import type { MessagePort } from "node:worker_threads"
+
 /** What to open. */
 export interface OpenOptions {
   /** An absolute path, or `:memory:`. */
@@ -41,7 +43,6 @@ export type Request =
   | { readonly _tag: "Open" }
   | { readonly _tag: "FetchNext"; readonly cursor: number }
   | { readonly _tag: "FetchEnd"; readonly cursor: number }
-  | { readonly _tag: "Begin"; readonly readOnly: boolean; readonly extensions: ReadonlyArray<string> }
   | { readonly _tag: "Commit" }
   | { readonly _tag: "Rollback" }
   | { readonly _tag: "Ping" }
@@ -51,11 +52,36 @@ export type Request =
   | { readonly _tag: "LoadExtension"; readonly path: string }
   | { readonly _tag: "Close" }
 
+/** How a transaction begins. */
+export interface Begin {
+  readonly readOnly: boolean
+  /** What every connection has loaded by now. */
+  readonly extensions: ReadonlyArray<string>
+}
+
+/** What is asked, and what must be so for it to be done. */
+export interface Question {
+  readonly request: Request
+  /** A transaction that begins before it; if that fails, nothing of it is done. */
+  readonly begin: Begin | undefined
+  /** Whether it belongs to a transaction that has begun: once that is over, nothing of it is done. */
+  readonly within: boolean
+}
+
+/** A question to another thread. */
+export interface Letter extends Question {
+  /** Which `Phase` is that of this question. */
+  readonly cell: number
+}
+
 /** Rows of a stream; `done` when there are no more. */
 export interface Batch {
   readonly rows: ReadonlyArray<unknown>
   readonly done: boolean
 }
+
+/** The code of what was to be done in a transaction that is over. */
+export const over = "over"
 
 /** What better-sqlite3 threw. */
 export interface Failure {
@@ -67,6 +93,8 @@ export interface Failure {
 export interface Reply {
   readonly value: unknown
   readonly failure: Failure | undefined
+  /** Whether it began the transaction that it was to begin. */
+  readonly begun: boolean
   readonly inTransaction: boolean
   /** Whether something was left that only a reset clears. */
   readonly dirty: boolean
@@ -75,15 +103,24 @@ export interface Reply {
 /** What a thread is started with. */
 export interface ThreadData {
   readonly options: OpenOptions
-  /** Holds the `Phase` of the running request. */
-  readonly phase: SharedArrayBuffer
+  /** Holds a `Phase` for each question that is on its way, or waits there. */
+  readonly phases: SharedArrayBuffer
+  /** Where questions come from and answers go. */
+  readonly port: MessagePort
 }
 
-/** Whether the running request can still be stopped. Either side moves on from `running`; whoever comes first wins. */
-export const Phase = { running: 0, stopped: 1, committing: 2 } as const
+/** How many questions may be on their way at the same time. */
+export const cells = 64
+
+/**
+ * Where a question is, and whether it can still be stopped. Either side moves on from `waiting` and `running`; whoever
+ * comes first wins.
+ */
+export const Phase = { waiting: 0, running: 1, stopped: 2, committing: 3 } as const
 
 /** A thread's answer. */
 export interface ThreadReply {
+  readonly cell: number
   readonly reply: Reply
   /** Whether the rows hold bytes: these arrive as Uint8Array where they were Buffer. */
   readonly bytes: boolean

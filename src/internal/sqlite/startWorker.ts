@@ -11,7 +11,7 @@ const built = new URL("./worker.js", import.meta.url)
  * TypeScript sources, where the tests run, it begins with the loader that those need.
  */
 export const startWorker = (workerData: ThreadData): Worker => {
-  const options = { name: "sqlayer", workerData }
+  const options = { name: "sqlayer", workerData, transferList: [workerData.port] }
   if (import.meta.url.endsWith(".js")) {
     return new Worker(built, options)
   }

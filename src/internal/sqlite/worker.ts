@@ -1,27 +1,43 @@
 /**
  * The thread of a connection: an engine that answers messages.
  */
-import { parentPort, workerData } from "node:worker_threads"
+import { workerData } from "node:worker_threads"
 import { holdsBytes } from "./bytes.js"
 import { Engine } from "./engine.js"
-import { Phase, type Reply, type Request, type ThreadData } from "./protocol.js"
+import { type Letter, Phase, type Reply, type ThreadData, type ThreadReply } from "./protocol.js"
 
-const { options, phase } = workerData as ThreadData
-const current = new Int32Array(phase)
-const port = parentPort!
+const { options, phases: shared, port } = workerData as ThreadData
+const phases = new Int32Array(shared)
+
+/** That of the question that is being answered. */
+let current = 0
 
 const engine = new Engine(options, {
-  stopped: () => Atomics.load(current, 0) === Phase.stopped,
-  commits: () => Atomics.compareExchange(current, 0, Phase.running, Phase.committing) !== Phase.stopped
+  canStop: () => true,
+  stopped: () => Atomics.load(phases, current) === Phase.stopped,
+  commits: () => Atomics.compareExchange(phases, current, Phase.running, Phase.committing) !== Phase.stopped
 })
 
-const send = (reply: Reply): void => port.postMessage({ reply, bytes: holdsBytes(reply.value) })
+const answer = (letter: Letter): Reply | Promise<Reply> => {
+  current = letter.cell
+  return Atomics.compareExchange(phases, current, Phase.waiting, Phase.running) === Phase.waiting
+    ? engine.answer(letter)
+    : engine.drop()
+}
 
-port.on("message", (request: Request) => {
-  const answer = engine.answer(request)
-  if (answer instanceof Promise) {
-    void answer.then(send)
-  } else {
-    send(answer)
+const send = (cell: number, reply: Reply): void => {
+  const message: ThreadReply = { cell, reply, bytes: holdsBytes(reply.value) }
+  port.postMessage(message)
+}
+
+// Each is answered as soon as it is done: the next may take long.
+port.on("message", (letters: ReadonlyArray<Letter>) => {
+  for (const letter of letters) {
+    const reply = answer(letter)
+    if (reply instanceof Promise) {
+      void reply.then((reply) => send(letter.cell, reply))
+    } else {
+      send(letter.cell, reply)
+    }
   }
 })

@@ -430,6 +430,51 @@ describe("a real SQLite", () => {
   })
 })
 
+describe("the client's own errors", () => {
+  it("have tags and codes, and are not looked for in other texts", () => {
+    const cases: ReadonlyArray<readonly [text: string, tag: string, code: string]> = [
+      ["SQLite3 can only bind numbers", "InvalidData", "SQLITE_MISMATCH"],
+      ["The bound string, buffer, or bigint is too big", "InvalidData", "SQLITE_TOOBIG"],
+      ["Too few parameter values were provided", "InvalidData", "SQLITE_RANGE"],
+      ["Too many parameter values were provided", "InvalidData", "SQLITE_RANGE"],
+      ["Missing named parameter \"a\"", "InvalidData", "SQLITE_RANGE"],
+      ["Named parameters can only be passed within plain objects", "InvalidData", "SQLITE_MISMATCH"],
+      ["You cannot specify named parameters in two different objects", "InvalidData", "SQLITE_RANGE"],
+      ["User-defined function f() returned an invalid value", "InvalidData", "SQLITE_MISMATCH"],
+      ["The supplied SQL string contains no statements", "InvalidStatement", "SQLITE_ERROR"],
+      ["This statement does not return data. Use run() instead", "InvalidStatement", "SQLITE_MISUSE"],
+      ["Array overflow (too many rows returned)", "ResourceExhausted", "SQLITE_NOMEM"],
+      ["Out of memory", "ResourceExhausted", "SQLITE_NOMEM"],
+      ["The database connection is not open", "ConnectionLost", "SQLITE_MISUSE"],
+      ["Cannot open database because the directory does not exist", "ConnectionFailed", "SQLITE_CANTOPEN"]
+    ]
+    const classified = (text: string) => {
+      const { _tag, code } = fromSqlite(new TypeError(text), { phase: "statement" })
+      return [_tag, code]
+    }
+    for (const [text, tag, code] of cases) {
+      assert.deepStrictEqual(classified(text), [tag, code], text)
+      assert.deepStrictEqual(classified(`it says ${text}`), ["UnknownDatabaseError", "SQLITE_ERROR"], text)
+    }
+    for (const text of ["Too many parameter values were provided", "The database connection is not open"]) {
+      assert.deepStrictEqual(classified(`${text}, it says`), ["UnknownDatabaseError", "SQLITE_ERROR"], text)
+    }
+    const pragma = "The columns() method is only for statements that return data"
+    assert.deepStrictEqual(classified(pragma), ["InvalidStatement", "SQLITE_MISUSE"])
+    assert.deepStrictEqual(classified(`${pragma}, it says`), ["UnknownDatabaseError", "SQLITE_ERROR"])
+    const opening = fromSqlite(new TypeError("unable"), { phase: "connect" })
+    assert.deepStrictEqual([opening._tag, opening.code], ["ConnectionFailed", "SQLITE_CANTOPEN"])
+  })
+
+  it("come from other threads without their class", () => {
+    const error = fromSqlite({ code: "SQLITE_FULL", message: "full" }, { phase: "statement" })
+    assert.deepStrictEqual([error._tag, error.reason], ["ResourceExhausted", "full"])
+    for (const code of ["EIO", "X-SQLITE_FULL", "SQLITEFULL", 5]) {
+      assert.strictEqual(fromSqlite({ code, message: "full" }, { phase: "statement" })._tag, "UnknownDatabaseError")
+    }
+  })
+})
+
 describe("the phase", () => {
   it("tells what an I/O error means", () => {
     const tagIn = (phase: Context["phase"]) =>
@@ -451,6 +496,14 @@ describe("the phase", () => {
       assert.include((error.cause as Error).message, "*** is not iterable")
       assert.include((error.cause as Error).stack, "resultCode.test.ts")
     }
+  })
+
+  it("tells a file that may not be written from a database that may not", () => {
+    const thrown = { code: "SQLITE_READONLY_DIRECTORY", message: "attempt to write a readonly database" }
+    assert.strictEqual(fromSqlite(thrown, { phase: "statement" })._tag, "ReadOnlyViolation")
+    const error = fromSqlite(thrown, { phase: "connect", description: "the.db" })
+    assert.strictEqual(error._tag, "ConnectionFailed")
+    assert.strictEqual(error.reason, "could not open the.db: attempt to write a readonly database")
   })
 
   it("leaves a DatabaseError as it is", () => {
@@ -499,6 +552,25 @@ describe("masking", () => {
       }),
       { numRuns: 40 }
     )
+  })
+
+  it("masks what a trigger says, even if it is what SQLite says of names", () => {
+    const trigger = `CREATE TRIGGER r BEFORE INSERT ON t BEGIN
+      SELECT RAISE(ABORT, 'UNIQUE constraint failed: t.' || NEW.a); END`
+    const error = failing(["CREATE TABLE t (a)", trigger], "INSERT INTO t VALUES (?)", ["s3cr3t"])
+    assert.deepStrictEqual([error._tag, error.reason], ["CheckViolation", "UNIQUE constraint failed: t.***"])
+    assert.strictEqual(error.column, undefined)
+  })
+
+  it("masks a part of a value that is told as a name", () => {
+    const error = failing(["CREATE VIRTUAL TABLE f USING fts5(a)"], "SELECT * FROM f WHERE f MATCH ?", ["hidden: x"])
+    assert.strictEqual(error.reason, "no such column: ***")
+    assert.strictEqual(error.column, undefined)
+    const reasonOf = (message: string) =>
+      fromSqlite({ code: "SQLITE_ERROR", message }, { phase: "statement", params: ["hidden: 12"] }).reason
+    assert.strictEqual(reasonOf("no such column: t.hidden"), "no such column: ***")
+    assert.strictEqual(reasonOf("no such column: t.12"), "no such column: ***")
+    assert.strictEqual(reasonOf("no such column: ?!"), "no such column: ?!")
   })
 
   it("keeps the names of the schema that a value happens to equal", () => {

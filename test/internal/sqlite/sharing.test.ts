@@ -42,7 +42,8 @@ for (const thread of ["worker", "main"] as const) {
         const { connection, filename } = yield* opened
         const other = yield* running(writing, filename)
         assert.strictEqual(other.line, "writing")
-        for (const effect of [run(connection, "INSERT INTO t VALUES ('ours')"), connection.begin({})]) {
+        const insert = run(connection, "INSERT INTO t VALUES ('ours')")
+        for (const effect of [insert, Effect.zipRight(connection.begin({}), run(connection, "SELECT a FROM t"))]) {
           const clock = yield* ticks
           const since = performance.now()
           const error = yield* Effect.flip(Effect.asVoid(effect))
@@ -51,6 +52,7 @@ for (const thread of ["worker", "main"] as const) {
           assert.isAtLeast(took, 550)
           assert.isBelow(took, 5000)
           assert.isAbove(clock.count(), 20)
+          yield* connection.rollback
           assert.strictEqual(connection.status(), "idle")
         }
         // Reading waits for nobody.
@@ -78,15 +80,19 @@ for (const thread of ["worker", "main"] as const) {
       Effect.gen(function*() {
         const { connection, filename } = yield* opened
         yield* running(writing, filename)
-        const patient = { lockTimeout: Duration.minutes(10) }
-        const waiting = yield* Effect.fork(connection.begin(patient))
-        const behind = yield* Effect.fork(run(connection, "SELECT a FROM t"))
+        yield* connection.begin({ lockTimeout: Duration.minutes(10) })
+        const waiting = yield* Effect.fork(run(connection, "INSERT INTO t VALUES ('ours')"))
+        const behind = yield* Effect.fork(connection.ping)
         yield* Effect.sleep(200)
+        assert.isNull(behind.unsafePoll())
         const since = performance.now()
         assert(Exit.isInterrupted(yield* Fiber.interrupt(waiting)))
+        yield* Fiber.join(behind)
         assert.isBelow(performance.now() - since, 1000)
-        assert.deepStrictEqual(yield* Fiber.join(behind), [])
+        assert.strictEqual(connection.status(), "active")
+        yield* connection.rollback
         assert.strictEqual(connection.status(), "idle")
+        assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [])
       }))
 
     it.scopedLive("a read that went stale cannot become a write: SerializationFailure, at once", () =>
@@ -186,9 +192,12 @@ describe("time", () => {
       const one = yield* connect(driver(filename))
       const two = yield* connect(driver(filename, { lockTimeout: Duration.millis(200) }))
       yield* one.begin({})
-      assert.strictEqual((yield* Effect.flip(two.begin({})))._tag, "LockTimeout")
+      yield* run(one, "SELECT 1")
+      const second = Effect.zipRight(two.begin({}), run(two, "SELECT 1"))
+      assert.strictEqual((yield* Effect.flip(second))._tag, "LockTimeout")
+      yield* two.rollback
       yield* one.rollback
-      yield* two.begin({})
+      yield* second
       yield* two.rollback
       assert.strictEqual(yield* TestClock.currentTimeMillis, 0)
     }))

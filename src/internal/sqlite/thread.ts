@@ -1,0 +1,159 @@
+/**
+ * The way to an engine in a thread of its own.
+ */
+import { MessageChannel, receiveMessageOnPort } from "node:worker_threads"
+import { withBuffers } from "./bytes.js"
+import type { Link, Outcome } from "./link.js"
+import { cells, type Letter, type OpenOptions, Phase, type ThreadReply } from "./protocol.js"
+import { startWorker } from "./startWorker.js"
+
+// How long what was told to stop may take: until the next row, or until a commit is on disk.
+const stopGrace = 200
+const commitGrace = 800
+
+/**
+ * An engine in a thread of its own. The thread keeps the process alive only while it is asked for something.
+ *
+ * What is asked in the same turn of the event loop goes there in one message. While the thread is busy more is gathered,
+ * since it would wait there just as well.
+ */
+export const thread = (options: OpenOptions): Link => {
+  const shared = new SharedArrayBuffer(cells * Int32Array.BYTES_PER_ELEMENT)
+  const phases = new Int32Array(shared)
+  const { port1: port, port2 } = new MessageChannel()
+  const worker = startWorker({ options, phases: shared, port: port2 })
+  /** Who asked, by cell. */
+  const asking = new Map<number, (outcome: Outcome) => void>()
+  const free = Array.from({ length: cells }, (_, cell) => cell)
+  let letters: Array<Letter> = []
+  let watcher: ((reason: string) => void) | undefined
+  let ended: string | undefined
+
+  const post = () => {
+    if (ended === undefined) {
+      port.postMessage(letters)
+      letters = []
+    }
+  }
+
+  const answered = (cell: number, outcome: Outcome) => {
+    const told = asking.get(cell)
+    if (told !== undefined) {
+      asking.delete(cell)
+      free.push(cell)
+      if (asking.size === 0) {
+        port.unref()
+      }
+      told(outcome)
+    }
+  }
+
+  /** Stops a question, and tells where it was. */
+  const stop = (cell: number): number => {
+    const phase = Atomics.compareExchange(phases, cell, Phase.waiting, Phase.stopped)
+    return phase === Phase.running ? Atomics.compareExchange(phases, cell, phase, Phase.stopped) : phase
+  }
+
+  const end = (reason: string) => {
+    if (ended === undefined) {
+      ended = reason
+      const lost = Array.from(asking.keys(), (cell) => [cell, stop(cell) === Phase.committing] as const)
+      // What it is in the middle of comes to its end before the thread does, so nobody waits for that.
+      void worker.terminate()
+      port.close()
+      if (lost.length === 0) {
+        watcher?.(reason)
+      }
+      for (const [cell, committing] of lost) {
+        answered(cell, { _tag: "Lost", reason, timedOut: false, committing })
+      }
+    }
+  }
+
+  const hear = ({ bytes, cell, reply }: ThreadReply) =>
+    answered(cell, {
+      _tag: "Answered",
+      reply: bytes ? { ...reply, value: withBuffers(reply.value) } : reply,
+      timedOut: false
+    })
+
+  /** What else has come, without an event for each: whoever goes on asks the next in one message with the others. */
+  const hearRest = () => {
+    for (;;) {
+      const received: { readonly message: ThreadReply } | undefined = receiveMessageOnPort(port)
+      if (received === undefined) {
+        return
+      }
+      hear(received.message)
+    }
+  }
+
+  worker.unref()
+  worker.on("error", (error) => end(`its thread failed: ${error.message}`))
+  worker.on("exit", (code) => {
+    hearRest()
+    end(`its thread ended with code ${code}`)
+  })
+  port.on("message", (reply: ThreadReply) => {
+    hear(reply)
+    hearRest()
+  })
+  port.unref()
+
+  return {
+    immediate: false,
+    send: (question, limit, told) => {
+      if (ended !== undefined) {
+        told({ _tag: "Lost", reason: ended, timedOut: false, committing: false })
+        return { stop: () => true }
+      }
+      const cell = free.pop()!
+      let timedOut = false
+      let grace: NodeJS.Timeout | undefined
+      const patience = (millis: number) => {
+        grace ??= setTimeout(() => end("what it ran did not stop, and was left behind"), millis)
+      }
+      const timer = limit === undefined ? undefined : setTimeout(() => {
+        // What commits already is as good as done.
+        if (stop(cell) !== Phase.committing) {
+          timedOut = true
+          patience(stopGrace)
+        }
+      }, limit)
+      Atomics.store(phases, cell, Phase.waiting)
+      if (asking.size === 0) {
+        port.ref()
+      }
+      if (letters.length === 0) {
+        if (asking.size === 0) {
+          queueMicrotask(post)
+        } else {
+          setImmediate(post)
+        }
+      }
+      const tell = (outcome: Outcome) => {
+        clearTimeout(timer)
+        clearTimeout(grace)
+        told(timedOut ? { ...outcome, timedOut } : outcome)
+      }
+      asking.set(cell, tell)
+      letters.push({ cell, request: question.request, begin: question.begin, within: question.within })
+      return {
+        stop: () => {
+          if (asking.get(cell) !== tell) {
+            return true
+          }
+          const phase = stop(cell)
+          if (phase !== Phase.waiting) {
+            patience(phase === Phase.committing ? commitGrace : stopGrace)
+          }
+          return phase === Phase.waiting
+        }
+      }
+    },
+    watch: (ended) => {
+      watcher = ended
+    },
+    destroy: () => end("it was closed")
+  }
+}

@@ -1,0 +1,284 @@
+/**
+ * What is said between the thread of the application and that of a file.
+ */
+import { describe, it } from "@effect/vitest"
+import Sqlite from "better-sqlite3"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import { MessagePort } from "node:worker_threads"
+import { assert } from "vitest"
+import { fromSqlError } from "../../../src/DatabaseError.js"
+import type { SqliteConnection } from "../../../src/internal/sqlite/connection.js"
+import { running } from "./process.js"
+import { connect, driver, file } from "./support.js"
+
+const run = (connection: SqliteConnection, sql: string, params: ReadonlyArray<unknown> = []) =>
+  Effect.mapError(connection.execute(sql, params, undefined), fromSqlError)
+
+/** How often a method is called while an effect runs, as far as that is of interest. */
+const calls = <A, E, R>(
+  prototype: object,
+  method: string,
+  counts: (args: ReadonlyArray<unknown>) => boolean,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<number, E, R> =>
+  Effect.suspend(() => {
+    const own = Object.getOwnPropertyDescriptor(prototype, method)!
+    let count = 0
+    Object.defineProperty(prototype, method, {
+      ...own,
+      value(...args: ReadonlyArray<unknown>) {
+        count += counts(args) ? 1 : 0
+        return own.value.apply(this, args)
+      }
+    })
+    return effect.pipe(
+      Effect.ensuring(Effect.sync(() => Object.defineProperty(prototype, method, own))),
+      Effect.map(() => count)
+    )
+  })
+
+const messages = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  calls(MessagePort.prototype, "postMessage", ([message]) => Array.isArray(message), effect)
+
+const prepares = <A, E, R>(effect: Effect.Effect<A, E, R>) => calls(Sqlite.prototype, "prepare", () => true, effect)
+
+const all = <A, E, R>(count: number, f: (i: number) => Effect.Effect<A, E, R>) =>
+  Effect.forEach(Array.from({ length: count }, (_, i) => i), f, { concurrency: "unbounded" })
+
+const endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i < 0"
+
+// Gives rows, so that it can be stopped between two of them.
+const endlessRows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+
+const opened: Effect.Effect<SqliteConnection, unknown, Scope.Scope> = Effect.gen(function*() {
+  const connection = yield* connect(driver(yield* file))
+  yield* run(connection, "CREATE TABLE t (a INTEGER PRIMARY KEY)")
+  return connection
+})
+
+describe("messages", () => {
+  it.scopedLive("statements given at once share one, as many as may be on their way", () =>
+    Effect.gen(function*() {
+      const connection = yield* opened
+      const count = yield* messages(all(64, (i) => run(connection, "INSERT INTO t VALUES (?)", [i])))
+      assert.strictEqual(count, 1)
+      const results = yield* all(64, (i) => run(connection, "SELECT a FROM t WHERE a = ?", [i]))
+      assert.deepStrictEqual(results, Array.from({ length: 64 }, (_, i) => [{ a: i }]))
+      // The next ones go when there is room for them, and then together.
+      assert.isAtMost(yield* messages(all(640, (i) => run(connection, "SELECT ?", [i]))), 200)
+    }))
+
+  it.scopedLive("a session of n statements takes n and one for the end, and an empty one none", () =>
+    Effect.gen(function*() {
+      const connection = yield* opened
+      for (const end of [connection.commit, connection.rollback]) {
+        const session = Effect.gen(function*() {
+          yield* connection.begin({})
+          yield* run(connection, "SELECT a FROM t")
+          yield* run(connection, "INSERT INTO t VALUES (NULL)")
+          yield* run(connection, "SELECT a FROM t")
+          yield* end
+        })
+        assert.strictEqual(yield* messages(session), 4)
+        assert.strictEqual(yield* messages(Effect.zipRight(connection.begin({}), end)), 0)
+        assert.strictEqual(connection.status(), "idle")
+      }
+      const concurrent = Effect.gen(function*() {
+        yield* connection.begin({})
+        yield* run(connection, "SELECT 1")
+        yield* all(20, (i) => run(connection, "INSERT INTO t VALUES (?)", [1_000 + i]))
+        yield* connection.commit
+      })
+      assert.strictEqual(yield* messages(concurrent), 3)
+    }))
+
+  it.scopedLive("an answer does not wait for what was asked in the same message", () =>
+    Effect.gen(function*() {
+      const connection = yield* opened
+      const [first, slow, dropped, last] = yield* Effect.forEach([
+        run(connection, "SELECT 1 AS n"),
+        run(connection, endlessRows),
+        run(connection, "INSERT INTO t VALUES (1)"),
+        run(connection, "INSERT INTO t VALUES (2)")
+      ], (effect) => Effect.fork(effect))
+      assert.deepStrictEqual(yield* Fiber.join(first), [{ n: 1 }])
+      const since = performance.now()
+      assert(Exit.isInterrupted(yield* Fiber.interrupt(dropped)))
+      assert.isNull(last.unsafePoll())
+      assert(Exit.isInterrupted(yield* Fiber.interrupt(slow)))
+      yield* Fiber.join(last)
+      assert.isBelow(performance.now() - since, 2000)
+      assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [{ a: 2 }])
+      assert.strictEqual(connection.status(), "idle")
+    }))
+
+  it.scopedLive("what is stopped never hits what comes after it, whenever it is stopped", () =>
+    Effect.gen(function*() {
+      const connection = yield* opened
+      for (let i = 0; i < 100; i++) {
+        const fibers = yield* all(10, (k) => Effect.fork(run(connection, "INSERT INTO t VALUES (?)", [i * 10 + k])))
+        yield* Effect.repeatN(Effect.yieldNow(), i % 7)
+        if (i % 3 === 0) {
+          yield* Effect.sleep(0)
+        }
+        const interrupted = yield* Effect.exit(Fiber.interrupt(fibers[i % 10]))
+        assert.isTrue(Exit.isSuccess(interrupted))
+        const exits = yield* Effect.forEach(fibers, Fiber.await)
+        exits.forEach((exit, k) => assert.isTrue(Exit.isSuccess(exit) || k === i % 10))
+        const rows = yield* run(connection, "SELECT a FROM t WHERE a BETWEEN ? AND ?", [i * 10, i * 10 + 9])
+        const done = exits.flatMap((exit, k) => Exit.isSuccess(exit) ? [{ a: i * 10 + k }] : [])
+        assert.includeDeepMembers([...rows], done)
+      }
+      assert.strictEqual(connection.status(), "idle")
+    }))
+
+  it.scopedLive("when the thread is gone everything that was on its way fails", () =>
+    Effect.gen(function*() {
+      const connection = yield* opened
+      const fibers = yield* all(
+        20,
+        (i) => Effect.fork(i === 5 ? run(connection, endless) : run(connection, "INSERT INTO t VALUES (?)", [i]))
+      )
+      const done = yield* Effect.forEach(fibers.slice(0, 5), Fiber.await)
+      connection.destroy()
+      const lost = yield* Effect.forEach(fibers.slice(5), (fiber) => Effect.flip(Fiber.join(fiber)))
+      assert.isTrue(done.every(Exit.isSuccess))
+      assert.isTrue(lost.every(({ _tag }) => _tag === "ConnectionLost"))
+    }))
+})
+
+for (const thread of ["worker", "main"] as const) {
+  describe(`a transaction that begins with its first statement, thread: ${thread}`, () => {
+    const setUp = Effect.gen(function*() {
+      const filename = yield* file
+      const connection = yield* connect(driver(filename, { thread }))
+      yield* run(connection, "CREATE TABLE t (a INTEGER PRIMARY KEY)")
+      return { connection, filename }
+    })
+
+    it.scopedLive("its failure is the statement's, every later one's and the commit's", () =>
+      Effect.gen(function*() {
+        const { connection, filename } = yield* setUp
+        const other = yield* running(
+          "new Sqlite(file).exec(\"BEGIN IMMEDIATE\"); console.log(\"writing\")",
+          filename
+        )
+        assert.strictEqual(other.line, "writing")
+        const insert = run(connection, "INSERT INTO t VALUES (1)")
+        yield* connection.begin({ lockTimeout: Duration.millis(50) })
+        const errors = yield* Effect.all([Effect.flip(insert), Effect.flip(insert)], { concurrency: "unbounded" })
+        yield* other.end
+        // From now on it could begin, but what came before would be missing.
+        errors.push(yield* Effect.flip(run(connection, "SELECT 1")))
+        errors.push(yield* Effect.flip(connection.savepoint("one")))
+        errors.push(yield* Effect.flip(connection.commit))
+        assert.deepStrictEqual(errors.map(({ _tag }) => _tag), Array.from({ length: 5 }, () => "LockTimeout"))
+        assert.strictEqual(connection.status(), "aborted")
+        yield* connection.rollback
+        assert.strictEqual(connection.status(), "idle")
+        assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [])
+        yield* insert
+      }))
+
+    it.scopedLive("a statement that was never sent does not begin it", () =>
+      Effect.gen(function*() {
+        const { connection } = yield* setUp
+        yield* connection.begin({})
+        const error = yield* Effect.flip(run(connection, "INSERT INTO t VALUES (?)", [{}]))
+        assert.strictEqual(error._tag, "InvalidData")
+        yield* run(connection, "INSERT INTO t VALUES (1)")
+        yield* connection.rollback
+        assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [])
+      }))
+
+    it.scopedLive("a statement that fails has begun it", () =>
+      Effect.gen(function*() {
+        const { connection } = yield* setUp
+        yield* connection.begin({})
+        assert.strictEqual((yield* Effect.flip(run(connection, "SELEC 1")))._tag, "InvalidStatement")
+        assert.strictEqual(connection.status(), "active")
+        yield* run(connection, "INSERT INTO t VALUES (1)")
+        yield* connection.rollback
+        assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [])
+      }))
+
+    it.scopedLive("what SQLite ends by itself ends for what is on its way too", () =>
+      Effect.gen(function*() {
+        const { connection } = yield* setUp
+        yield* connection.begin({})
+        yield* run(connection, "INSERT INTO t VALUES (1)")
+        const exits = yield* all(10, (i) =>
+          Effect.exit(
+            i === 3
+              ? run(connection, "INSERT OR ROLLBACK INTO t VALUES (1)")
+              : run(connection, "INSERT INTO t VALUES (?)", [100 + i])
+          ))
+        const tags = exits.map((exit) => Exit.isSuccess(exit) ? "done" : exit.cause.toString().match(/\w+(?=:)/)?.[0])
+        assert.deepStrictEqual(exits.map(Exit.isSuccess), Array.from({ length: 10 }, (_, i) => i < 3), tags.join())
+        for (const exit of exits.slice(4)) {
+          assert.strictEqual((yield* Effect.flip(exit))._tag, "TransactionAborted")
+        }
+        assert.strictEqual((yield* Effect.flip(connection.commit))._tag, "TransactionAborted")
+        assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [])
+      }))
+  })
+}
+
+describe("statements on the main thread", () => {
+  const onMain = Effect.gen(function*() {
+    const connection = yield* connect(driver(yield* file, { thread: "main" }))
+    yield* run(connection, "CREATE TABLE t (a INTEGER PRIMARY KEY)")
+    return connection
+  })
+
+  it.scopedLive("suspend nobody", () =>
+    Effect.gen(function*() {
+      const connection = yield* onMain
+      const session = Effect.gen(function*() {
+        yield* connection.begin({})
+        yield* run(connection, "INSERT INTO t VALUES (1)")
+        const rows = yield* run(connection, "SELECT a FROM t")
+        yield* connection.commit
+        return rows
+      })
+      assert.deepStrictEqual(Effect.runSync(session), [{ a: 1 }])
+      assert.deepStrictEqual(Effect.runSync(run(connection, "SELECT a FROM t")), [{ a: 1 }])
+    }))
+
+  it.scopedLive("let others have their turn however many there are", () =>
+    Effect.gen(function*() {
+      const connection = yield* onMain
+      let count = 0
+      const chain = yield* Effect.fork(Effect.whileLoop({
+        while: () => count < 20_000,
+        body: () => run(connection, "SELECT 1"),
+        step: () => void count++
+      }))
+      yield* Effect.repeatN(Effect.yieldNow(), 2)
+      assert.isAbove(count, 0)
+      assert.isBelow(count, 20_000)
+      yield* Fiber.interrupt(chain)
+      assert.isBelow(count, 20_000)
+    }))
+
+  it.scopedLive("are prepared once, as many as are kept", () =>
+    Effect.gen(function*() {
+      const connection = yield* onMain
+      const texts = (count: number) =>
+        Effect.forEach(Array.from({ length: count }, (_, i) => i), (i) => run(connection, `SELECT ${i}`))
+      const session = Effect.zipRight(
+        connection.begin({}),
+        Effect.zipRight(run(connection, "SELECT a FROM t"), connection.commit)
+      )
+      // COMMIT is known from the table.
+      assert.strictEqual(yield* prepares(Effect.repeatN(session, 9)), 2)
+      assert.strictEqual(yield* prepares(Effect.repeatN(texts(50), 9)), 50)
+      assert.strictEqual(yield* prepares(Effect.repeatN(texts(201), 1)), 151 + 201)
+      assert.strictEqual(yield* prepares(connection.executeUnprepared("SELECT 200", [], undefined)), 1)
+      assert.strictEqual(yield* prepares(run(connection, "SELECT 200")), 0)
+    }))
+})
