@@ -1,0 +1,151 @@
+"""SQLAlchemy's asyncio half, over asyncpg or aiosqlite: child.ts in Python."""
+
+import asyncio
+import gc
+import json
+import os
+import random
+import resource
+import socket
+import sys
+import time
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import sessionmaker
+
+setup = json.loads(sys.argv[1])
+on_postgres = setup["dialect"] == "postgres"
+
+metadata = sa.MetaData()
+account = sa.Table(
+    "account", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("balance", sa.Integer)
+)
+item = sa.Table(
+    "item",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("amount", sa.Integer),
+    sa.Column("note", sa.Text),
+)
+journal = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("account", sa.Integer),
+    sa.Column("amount", sa.Integer),
+    sa.Column("note", sa.Text),
+)
+rows = [
+    {"account": 1 + i % setup["accounts"], "amount": i * 7 % 1000, "note": f"the note of row {i}"} for i in range(10_000)
+]
+expected = {"select": 1, "session": 1, "empty": 0, "read": 10_000, "stream": 1_000_000, "insert": 0}
+
+if on_postgres:
+    engine = create_async_engine(
+        setup["url"].replace("postgres:", "postgresql+asyncpg:", 1), pool_size=setup["pool"], max_overflow=0
+    )
+else:
+    engine = create_async_engine("sqlite+aiosqlite:///" + setup["url"])
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def as_everybody(connection, _):
+        connection.execute("PRAGMA synchronous = FULL")
+
+
+# A statement outside a session needs no transaction.
+by_itself = engine.execution_options(isolation_level="AUTOCOMMIT") if on_postgres else engine
+session = sessionmaker(engine, class_=AsyncSession)
+
+
+def key():
+    return random.randint(1, setup["accounts"])
+
+
+async def select():
+    async with by_itself.connect() as connection:
+        return len((await connection.execute(sa.select(account).where(account.c.id == key()))).all())
+
+
+async def select_and_update():
+    this = account.c.id == key()
+    balance = sa.select(account.c.balance).where(this)
+    async with session.begin() as unit:
+        found = (await unit.execute(balance.with_for_update() if on_postgres else balance)).all()
+        await unit.execute(sa.update(account).where(this).values(balance=account.c.balance + 1))
+    return len(found)
+
+
+async def empty():
+    async with session.begin():
+        return 0
+
+
+async def read():
+    async with by_itself.connect() as connection:
+        return len((await connection.execute(sa.select(item).where(item.c.id <= setup["readable"]))).all())
+
+
+async def stream():
+    count = 0
+    async with engine.connect() as connection:
+        result = await connection.stream(sa.select(item).execution_options(yield_per=1000))
+        async for part in result.partitions(1000):
+            count += len(part)
+    return count
+
+
+async def insert():
+    async with session.begin() as unit:
+        await unit.execute(sa.insert(journal), rows)
+    return 0
+
+
+works = {"select": select, "session": select_and_update, "insert": insert}
+if on_postgres:
+    works |= {"empty": empty, "read": read, "stream": stream}
+
+
+async def run(work, concurrency, millis, least):
+    gc.collect()
+    latencies = []
+
+    async def worker():
+        while time.perf_counter() < deadline or len(latencies) < least:
+            before = time.perf_counter()
+            seen = await works[work]()
+            if seen != expected[work]:
+                raise RuntimeError(f"the operation saw {seen} rows and not {expected[work]}")
+            latencies.append(time.perf_counter() - before)
+
+    cpu = time.process_time()
+    started = time.perf_counter()
+    deadline = started + millis / 1000
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+    seconds = time.perf_counter() - started
+    latencies.sort()
+    return {
+        "operations": len(latencies),
+        "seconds": seconds,
+        "cpuMicros": (time.process_time() - cpu) * 1e6,
+        "p50": latencies[len(latencies) // 2] * 1000,
+        "p99": latencies[len(latencies) * 99 // 100] * 1000,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+async def main():
+    # Node's channel: a message is a line.
+    channel = socket.socket(fileno=int(os.environ["NODE_CHANNEL_FD"]))
+    channel.setblocking(False)
+    reader, writer = await asyncio.open_unix_connection(sock=channel)
+    writer.write(json.dumps({"works": list(works)}).encode() + b"\n")
+    while line := await reader.readline():
+        try:
+            answer = await run(**json.loads(line))
+        except Exception as error:
+            answer = {"error": repr(error)}
+        writer.write(json.dumps(answer).encode() + b"\n")
+
+
+asyncio.run(main())

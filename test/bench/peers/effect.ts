@@ -1,0 +1,83 @@
+/**
+ * What the clients of @effect/sql have in common: one runtime, as an application has it, and a fiber for each worker.
+ */
+import * as SqlClient from "@effect/sql/SqlClient"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Layer from "effect/Layer"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as Stream from "effect/Stream"
+import { type Options, type Peer, peer, type Worker } from "../peer.js"
+import { key, readable, rows } from "../workloads.js"
+
+type Session = <A>(effect: Effect.Effect<A, unknown>) => Effect.Effect<A, unknown>
+
+export interface Client<R> {
+  readonly layer: Layer.Layer<R | SqlClient.SqlClient, unknown>
+  readonly session: (context: Context.Context<R | SqlClient.SqlClient>) => Session
+  readonly prepare?: Effect.Effect<unknown, unknown, SqlClient.SqlClient>
+}
+
+export const withTransaction = (context: Context.Context<SqlClient.SqlClient>): Session =>
+  Context.get(context, SqlClient.SqlClient).withTransaction
+
+export const open = async <R>(client: Client<R>, { pool, statements }: Options): Promise<Peer> => {
+  const runtime = ManagedRuntime.make(client.layer)
+  const context = await runtime.runPromise(Effect.context<R | SqlClient.SqlClient>())
+  await runtime.runPromise(client.prepare ?? Effect.void)
+  const sql = Context.get(context, SqlClient.SqlClient)
+  const session = client.session(context)
+
+  const fork = <A>(effect: Effect.Effect<A, unknown>): Promise<A> =>
+    Effect.runPromise(Fiber.join(runtime.runFork(effect)))
+
+  const worker = <A>(operation: () => Effect.Effect<A, unknown>, rowsOf: (result: A) => number): Worker => (clock) =>
+    fork(Effect.whileLoop({ while: clock.start, body: operation, step: (result) => clock.end(rowsOf(result)) }))
+
+  const length = (rows: ReadonlyArray<unknown>) => rows.length
+  const none = () => 0
+
+  const selects = Array.from({ length: statements }, (_, i) => `SELECT id, balance FROM account WHERE id = $1 -- ${i}`)
+  let turn = 0
+  const oneOf = () => sql.unsafe(selects[turn = (turn + 1) % statements], [key()])
+  const select = () => sql`SELECT id, balance FROM account WHERE id = ${key()}`
+  const lock = sql.onDialectOrElse({
+    sqlite: () => (id: number) => sql`SELECT balance FROM account WHERE id = ${id}`,
+    orElse: () => (id: number) => sql`SELECT balance FROM account WHERE id = ${id} FOR UPDATE`
+  })
+
+  return peer({
+    select: worker(statements === 1 ? select : oneOf, length),
+    session: worker(() => {
+      const id = key()
+      return session(Effect.zipLeft(lock(id), sql`UPDATE account SET balance = balance + 1 WHERE id = ${id}`))
+    }, length),
+    empty: worker(() => session(Effect.void), none),
+    read: worker(() => sql`SELECT id, amount, note FROM item WHERE id <= ${readable}`, length),
+    stream: worker(() =>
+      Stream.runFold(
+        Stream.chunks(sql`SELECT id, amount, note FROM item`.stream),
+        0,
+        (count, chunk) => count + chunk.length
+      ), (count) => count),
+    insert: worker(() => session(sql`INSERT INTO journal ${sql.insert(rows)}`), none)
+  }, {
+    wait: async (sessions) => {
+      let release = () => {}
+      const released = new Promise<void>((resolve) => {
+        release = resolve
+      })
+      const holding = Array.from(
+        { length: pool },
+        () => fork(session(Effect.zipRight(select(), Effect.promise(() => released))))
+      )
+      await runtime.runPromise(Effect.sleep("500 millis"))
+      const waiting = Array.from({ length: sessions }, () => runtime.runFork(session(select())))
+      return () => {
+        release()
+        return Promise.all([...holding, ...waiting.map((fiber) => Effect.runPromise(Fiber.join(fiber)))])
+      }
+    }
+  })
+}

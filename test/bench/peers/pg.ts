@@ -1,0 +1,106 @@
+import { createRequire } from "node:module"
+import Pg from "pg"
+import { type Options, type Peer, peer, worker } from "../peer.js"
+import { key, readable, rows } from "../workloads.js"
+
+// The one that @effect/sql-pg brings.
+const require = createRequire(createRequire(import.meta.url).resolve("@effect/sql-pg"))
+
+interface Cursor extends Pg.Submittable {
+  readonly read: (rows: number) => Promise<ReadonlyArray<unknown>>
+  readonly close: () => Promise<void>
+}
+
+export const Cursor: new(text: string, values: ReadonlyArray<unknown>) => Cursor = require("pg-cursor")
+
+/** `($1, $2, $3), ($4, $5, $6), …` */
+const placeholders = (count: number): string =>
+  Array.from({ length: count }, (_, i) => `($${i * 3 + 1}, $${i * 3 + 2}, $${i * 3 + 3})`).join(", ")
+
+const make = (named: boolean) => async ({ pool: max, statements, url }: Options): Promise<Peer> => {
+  const pool = new Pg.Pool({ connectionString: url, max })
+
+  const run = (on: Pg.Pool | Pg.PoolClient, name: string, text: string, values: Array<unknown>) =>
+    on.query(named ? { name, text, values } : { text, values })
+
+  const session = async <A>(use: (client: Pg.PoolClient) => Promise<A>): Promise<A> => {
+    const client = await pool.connect()
+    try {
+      await client.query("BEGIN")
+      const result = await use(client)
+      await client.query("COMMIT")
+      return result
+    } catch (error) {
+      await client.query("ROLLBACK")
+      throw error
+    } finally {
+      client.release()
+    }
+  }
+
+  const selects = Array.from(
+    { length: statements },
+    (_, i) => `SELECT id, balance FROM account WHERE id = $1${i === 0 ? "" : ` -- ${i}`}`
+  )
+  let turn = 0
+  const select = async (on: Pg.Pool | Pg.PoolClient) => {
+    turn = (turn + 1) % statements
+    return (await run(on, `select ${turn}`, selects[turn], [key()])).rows.length
+  }
+
+  return peer({
+    select: worker(() => select(pool)),
+    session: worker(() =>
+      session(async (client) => {
+        const id = key()
+        const { rows } = await run(client, "lock", "SELECT balance FROM account WHERE id = $1 FOR UPDATE", [id])
+        await run(client, "update", "UPDATE account SET balance = balance + 1 WHERE id = $1", [id])
+        return rows.length
+      })
+    ),
+    empty: worker(() => session(async () => 0)),
+    read: worker(async () =>
+      (await run(pool, "read", "SELECT id, amount, note FROM item WHERE id <= $1", [readable])).rows.length
+    ),
+    stream: worker(async () => {
+      const client = await pool.connect()
+      const cursor = client.query(new Cursor("SELECT id, amount, note FROM item", []))
+      let count = 0
+      for (let read = await cursor.read(1_000); read.length > 0; read = await cursor.read(1_000)) {
+        count += read.length
+      }
+      await cursor.close()
+      client.release()
+      return count
+    }),
+    insert: worker(() =>
+      session(async (client) => {
+        if (named) {
+          const text =
+            "INSERT INTO journal (account, amount, note) SELECT * FROM unnest($1::int[], $2::int[], $3::text[])"
+          const columns = [rows.map((row) => row.account), rows.map((row) => row.amount), rows.map((row) => row.note)]
+          await run(client, "insert", text, columns)
+        } else {
+          // 30,000 parameters; the protocol allows 65,535.
+          const text = `INSERT INTO journal (account, amount, note) VALUES ${placeholders(rows.length)}`
+          await client.query(text, rows.flatMap((row) => [row.account, row.amount, row.note]))
+        }
+        return 0
+      })
+    )
+  }, {
+    wait: async (sessions) => {
+      const holders = await Promise.all(Array.from({ length: max }, () => pool.connect()))
+      const waiting = Array.from({ length: sessions }, () => session(select))
+      return () => {
+        holders.forEach((holder) => holder.release())
+        return Promise.all(waiting)
+      }
+    }
+  })
+}
+
+export const plain = make(false)
+
+/** With statements prepared by name, and the rows to insert in one array a column. */
+export const named = make(true)

@@ -1,0 +1,57 @@
+/**
+ * PostgreSQL's own program, which is written in C and prepares its statements: what is left when the client costs
+ * next to nothing.
+ */
+import { execFile } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { promisify } from "node:util"
+import type { Open, Work } from "../peer.js"
+import { accounts } from "../workloads.js"
+
+const select = "SELECT id, balance FROM account WHERE id = :id"
+
+const scripts: { readonly [W in Work]?: string } = {
+  select: `${select};`,
+  session: `BEGIN;\n${select} FOR UPDATE;\nUPDATE account SET balance = balance + 1 WHERE id = :id;\nCOMMIT;`,
+  empty: "BEGIN;\nCOMMIT;"
+}
+
+const figure = (output: string, pattern: RegExp): number => {
+  const found = pattern.exec(output)
+  if (found === null) {
+    throw new Error(`pgbench said:\n${output}`)
+  }
+  return Number(found[1])
+}
+
+export const postgres: Open = async ({ url }) => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "sqlayer-pgbench-"))
+  process.once("exit", () => fs.rmSync(directory, { recursive: true }))
+  return {
+    works: Object.keys(scripts) as Array<Work>,
+    run: async ({ concurrency, millis, work }) => {
+      const script = path.join(directory, work)
+      fs.writeFileSync(script, `\\set id random(1, ${accounts})\n${scripts[work]}\n`)
+      // It counts in whole seconds.
+      const seconds = Math.max(1, Math.round(millis / 1_000))
+      const threads = Math.min(concurrency, os.availableParallelism())
+      const settings = [`--client=${concurrency}`, `--jobs=${threads}`, `--time=${seconds}`, `--file=${script}`]
+      const { stdout } = await promisify(execFile)("pgbench", [
+        "--no-vacuum",
+        "--protocol=prepared",
+        ...settings,
+        url
+      ])
+      return {
+        operations: figure(stdout, /transactions actually processed: (\d+)/),
+        seconds: figure(stdout, /transactions actually processed: (\d+)/) / figure(stdout, /tps = ([\d.]+)/),
+        cpuMicros: null,
+        p50: null,
+        p99: null,
+        peak: null
+      }
+    }
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * A peer's process, seen from the command's.
+ */
+import { type ChildProcess, spawn } from "node:child_process"
+import { once } from "node:events"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import type { Request, Setup } from "./child.js"
+import type { Figures, Options, Task, Work } from "./peer.js"
+import { type Kind, python } from "./peers.js"
+import { accounts, readable } from "./workloads.js"
+
+export const folder = path.dirname(fileURLToPath(import.meta.url))
+export const root = path.join(folder, "../..")
+
+export interface Remote {
+  readonly works: ReadonlyArray<Work>
+  readonly run: (task: Task) => Promise<Figures>
+  /** How many bytes each of so many waiting sessions takes. */
+  readonly wait: (sessions: number) => Promise<number>
+  readonly end: () => Promise<void>
+}
+
+const start = (kind: Kind, options: Options): ChildProcess => {
+  // Not what tsx makes of the sources while they are loaded: that names every function anew, each time it is made.
+  const node = [process.execPath, "--expose-gc", path.join(folder, "build/test/bench/child.js")]
+  const setup: Setup = { ...options, module: kind.module, entry: kind.entry }
+  const command = kind.entry === "python"
+    ? [python("sqlalchemy") ?? "python3", path.join(folder, `peers/${kind.module}.py`)]
+    : node
+  return spawn(command[0], [
+    ...command.slice(1),
+    JSON.stringify({ ...setup, dialect: kind.dialect, accounts, readable })
+  ], { cwd: root, stdio: ["ignore", "inherit", "inherit", "ipc"] })
+}
+
+/** It ends when its parent does. */
+export const remote = async (kind: Kind, options: Options): Promise<Remote> => {
+  const child = start(kind, options)
+
+  const answer = async (): Promise<any> => {
+    const done = new AbortController()
+    try {
+      const [message] = await Promise.race([
+        once(child, "message", done),
+        once(child, "exit", done).then(() => [{ error: "its process ended" }])
+      ])
+      if (message?.error !== undefined) {
+        throw new Error(`${kind.name}: ${message.error}`)
+      }
+      return message
+    } finally {
+      done.abort()
+    }
+  }
+
+  const ask = (request: Request): Promise<any> => {
+    child.send(request)
+    return answer()
+  }
+
+  const { works } = await answer()
+  return {
+    works,
+    run: ask,
+    wait: async (sessions) => await ask({ wait: sessions }) / sessions,
+    end: async () => {
+      const exited = once(child, "exit")
+      child.disconnect()
+      await exited
+    }
+  }
+}
