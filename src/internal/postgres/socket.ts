@@ -40,6 +40,26 @@ const notOffered = 0x4e
 /** A late error of a socket that nobody uses any more has no one to tell. */
 export const ignoreErrors = (): void => undefined
 
+/**
+ * What all sockets read into, one after the other: who listens has taken what it needs when the next one reads. Node would
+ * set aside 64 KiB for each piece.
+ */
+const pieces = Buffer.allocUnsafe(65_536)
+
+const makeSocket = (): Net.Socket => {
+  const options: Net.SocketConstructorOpts & Net.ConnectOpts = {
+    onread: {
+      buffer: pieces,
+      callback: (length) => {
+        socket.emit("data", pieces.subarray(0, length))
+        return true
+      }
+    }
+  }
+  const socket = new Net.Socket(options)
+  return socket
+}
+
 const address = (request: Request): Net.NetConnectOpts =>
   request.host.startsWith("/")
     ? { path: `${request.host}/.s.PGSQL.${request.port}` }
@@ -59,7 +79,7 @@ export const open = (
 ): () => void => {
   let settled = false
   let stage: "network" | "tls" = "network"
-  const raw = new Net.Socket()
+  const raw = makeSocket()
   let socket = raw
 
   const settle = (): boolean => {

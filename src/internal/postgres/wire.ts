@@ -43,7 +43,8 @@ export class Wire extends Protocol {
   override attachListeners(socket: EventEmitter): void {
     const source = new EventEmitter()
     super.attachListeners(source)
-    this.receive = (_kind, bytes, at, end) => source.emit("data", bytes.subarray(at - headerLength, end))
+    // A copy, since it keeps parts of a message for later.
+    this.receive = (_kind, bytes, at, end) => source.emit("data", Buffer.from(bytes.subarray(at - headerLength, end)))
     const frames = new Frames((kind, bytes, at, end) => this.receive(kind, bytes, at, end))
     socket.on("data", (piece: Buffer) => {
       try {

@@ -185,6 +185,12 @@ describe("postgres connect", () => {
         assert.deepStrictEqual(yield* rows(c, "SELECT current_user AS u"), [{ u: username }])
         const wrong = yield* refused(own.url, { target: { username, password: Redacted.make("other") } })
         assert.strictEqual(wrong._tag, "AuthenticationFailed")
+        // What the server asks of one has nothing to do with the others.
+        yield* Effect.forEach(
+          Array.from({ length: 20 }),
+          () => connection(own.url, { target: { username, password: Redacted.make("pässword") } }),
+          { concurrency: "unbounded", discard: true }
+        )
       }
       const trusted = yield* connection(own.url, {
         target: { hosts: [{ host: own.socketDir, port: own.port }], password: undefined }

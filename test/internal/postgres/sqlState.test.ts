@@ -698,6 +698,12 @@ describe("what the code alone does not say", () => {
     assert.strictEqual(fromPostgres(answer("08007"), { phase: "commit" })._tag, "CommitOutcomeUnknown")
   })
 
+  it("a plan whose table has changed meanwhile can be made again", () => {
+    assert.strictEqual(statementTag(answer("0A000", { routine: "RevalidateCachedQuery" })), "SerializationFailure")
+    assert.strictEqual(statementTag(answer("0A000", { routine: "other" })), "InvalidStatement")
+    assert.strictEqual(statementTag(answer("42P01", { routine: "RevalidateCachedQuery" })), "InvalidStatement")
+  })
+
   it("the counts of a wrong bind are no values, and nothing but a failed connection is transient or not", () => {
     const text = "bind message supplies 1 parameters, but prepared statement \"\" requires 2"
     const bind = answer("08P01", { message: text, routine: "exec_bind_message" })
