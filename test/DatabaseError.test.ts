@@ -86,6 +86,9 @@ const tags = Object.keys(retryable) as Array<Tag>
 describe("every error", () => {
   it("is of the union, and the union is of these", () => {
     assert.deepStrictEqual(DatabaseError.DatabaseError.members.map((member) => member._tag).sort(), [...tags].sort())
+    for (const { _tag, identifier } of DatabaseError.DatabaseError.members) {
+      assert.strictEqual(identifier, `sqlayer/DatabaseError/${_tag}`)
+    }
   })
 
   it.each(tags)("%s goes over a wire and comes back", (tag) => {
@@ -229,6 +232,15 @@ describe("SqlError", () => {
     assert.strictEqual(sqlError.cause, error)
     assert.strictEqual(sqlError.message, `UniqueViolation: ${error.message}`)
     assert.strictEqual(DatabaseError.fromSqlError(sqlError), error)
+  })
+
+  it("is looked through, and so are the errors that query builders wrap it in, as far as there is sense in it", () => {
+    const wrapped = (times: number): unknown => times === 0 ? error : { cause: wrapped(times - 1) }
+    assert.strictEqual(DatabaseError.fromSqlError(new SqlError({ cause: wrapped(8) })), error)
+    assert.strictEqual(DatabaseError.fromSqlError(new SqlError({ cause: wrapped(9) }))._tag, "UnknownDatabaseError")
+    const circular: { cause?: unknown } = {}
+    circular.cause = circular
+    assert.strictEqual(DatabaseError.fromSqlError(new SqlError({ cause: circular }))._tag, "UnknownDatabaseError")
   })
 
   it("of another client keeps its code and its message, and nothing that may hold values", () => {

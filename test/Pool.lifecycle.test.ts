@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -6,10 +7,11 @@ import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
+import * as Tracer from "effect/Tracer"
 import type { DatabaseError } from "../src/DatabaseError.js"
 import type * as Pool from "../src/Pool.js"
 import * as Telemetry from "../src/Telemetry.js"
-import { closed, collect, makePool, type Memory, refused, settle, take, World } from "./internal/pool/harness.js"
+import { closed, collect, lost, makePool, type Memory, refused, settle, take, World } from "./internal/pool/harness.js"
 
 const forkTake = (pool: Pool.Pool<Memory>) => Effect.zipLeft(Effect.fork(Effect.either(take(pool))), settle)
 
@@ -95,7 +97,9 @@ describe("idle connections", () => {
       yield* leases[0].release
       yield* leases[1].release
       world.kill(leases[1].connection)
+      assert.strictEqual(pool.stats().closed.lost, 1)
       yield* settle
+      assert.strictEqual(leases[1].connection.pings, 0)
       assert.strictEqual(pool.stats().idle, 1)
       assert.strictEqual(leases[0].connection.pings, 1)
       assert.strictEqual(leases[2].connection.pings, 0)
@@ -104,6 +108,100 @@ describe("idle connections", () => {
       assert.strictEqual(leases[2].connection.pings, 1, "one in use is checked when it comes back")
       assert.strictEqual(pool.stats().closed.lost, 1)
     }))
+
+  it.scoped("no more of them are checked than somebody waits for", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 4 })
+      yield* Effect.replicateEffect(pool.warm, 4)
+      yield* TestClock.adjust("2 seconds")
+      yield* Effect.all([take(pool), take(pool)], { concurrency: "unbounded" })
+      assert.deepStrictEqual(world.connections.map(({ pings }) => pings), [0, 0, 1, 1])
+    }))
+
+  it.scoped("keep their order when they are pinged", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 6, checkAfterIdle: "1 hour" })
+      const leases = yield* Effect.replicateEffect(take(pool), 6)
+      for (const { release } of leases) {
+        yield* release
+        yield* TestClock.adjust("1 millis")
+      }
+      yield* TestClock.setTime(67_000)
+      assert.deepStrictEqual(world.connections.map(({ pings }) => pings), [1, 1, 1, 1, 1, 1])
+      const again = yield* Effect.replicateEffect(take(pool), 6)
+      assert.deepStrictEqual(again.map(({ connection }) => connection.id), [6, 5, 4, 3, 2, 1])
+    }))
+
+  it.scoped("one that breaks while it is checked is not lent, whatever its ping says", () =>
+    Effect.gen(function*() {
+      for (
+        const breaks of [
+          (connection: Memory) => connection.onLost(lost),
+          (connection: Memory) => {
+            connection.status = "closed"
+          }
+        ]
+      ) {
+        const world = new World()
+        world.pinging = Effect.sleep("1 second")
+        const pool = yield* makePool(world, { size: 1 })
+        yield* pool.warm
+        yield* TestClock.adjust("2 seconds")
+        const waiting = yield* forkTake(pool)
+        breaks(world.connections[0])
+        yield* TestClock.adjust("1 second")
+        const next = yield* Fiber.join(waiting)
+        assert(Either.isRight(next))
+        assert.strictEqual(next.right.connection.id, 2)
+        assert.isFalse(world.connections[0].open)
+      }
+    }))
+
+  it.scoped("are checked once for each that broke, and not for one that the pool itself has ended", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 3, maxOverflow: 1 })
+      const [idle, broken, silent, extra] = yield* Effect.replicateEffect(take(pool), 4)
+      const again = (connection: Memory) => Effect.zipRight(Effect.sync(() => connection.onLost(lost)), settle)
+      world.closing = Effect.sleep("1 second")
+      yield* extra.release
+      assert.strictEqual(pool.stats().closed.overflow, 1)
+      world.closing = Effect.void
+      yield* idle.release
+      yield* again(extra.connection)
+      assert.strictEqual(idle.connection.pings, 0)
+      yield* again(broken.connection)
+      yield* again(broken.connection)
+      assert.strictEqual(idle.connection.pings, 1)
+      silent.connection.status = "closed"
+      yield* silent.release
+      yield* settle
+      assert.strictEqual(idle.connection.pings, 2)
+      yield* again(silent.connection)
+      assert.strictEqual(idle.connection.pings, 2)
+    }))
+
+  it.live("one whose life ended while the machine slept is not lent", () => {
+    let slept = 0n
+    return Effect.gen(function*() {
+      for (const checkAfterIdle of ["1 second", "1 day"] as const) {
+        const world = new World()
+        const pool = yield* makePool(world, { size: 1, recycle: "30 minutes", checkAfterIdle })
+        yield* pool.warm
+        slept += 3_600_000_000_000n
+        assert.strictEqual((yield* take(pool)).connection.id, 2)
+        assert.strictEqual(pool.stats().closed.lifetime, 1)
+        assert.strictEqual(world.connections[0].pings, 0)
+      }
+    }).pipe(
+      Effect.scoped,
+      Effect.withClock(Object.assign(Clock.make(), {
+        unsafeCurrentTimeNanos: () => process.hrtime.bigint() + slept
+      }))
+    )
+  })
 
   it.scoped("an idle one serves while an attempt to connect hangs", () =>
     Effect.gen(function*() {
@@ -213,6 +311,13 @@ describe("coming back", () => {
       assert.lengthOf(messages, 1)
       assert.match(messages[0], /pool memory has been held for 5000 ms by fiber #\d+ in span "inner" of "outer"/)
       yield* lease.release
+      yield* take(pool).pipe(
+        Effect.withSpan("served"),
+        Effect.withParentSpan(Tracer.externalSpan({ spanId: "0123456789abcdef", traceId: "0123456789abcdef" }))
+      )
+      yield* TestClock.adjust("5 seconds")
+      assert.lengthOf(messages, 2)
+      assert.match(messages[1], / in span "served"$/)
     }).pipe(Effect.provide(collect(messages)))
   })
 })
@@ -260,6 +365,19 @@ describe("shutdown", () => {
       assert.strictEqual(closed(pool.stats()), 3)
     }))
 
+  it.scoped("is not put off by being asked for again", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { shutdownTimeout: "10 seconds" })
+      yield* take(pool)
+      const first = yield* Effect.fork(pool.shutdown)
+      yield* TestClock.adjust("5 seconds")
+      const second = yield* Effect.fork(pool.shutdown)
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.join(Fiber.zip(first, second))
+      assert.lengthOf(world.open, 0)
+    }))
+
   it.scoped("interrupts attempts to connect, and gives up those that cannot be", () =>
     Effect.gen(function*() {
       const world = new World()
@@ -278,6 +396,77 @@ describe("shutdown", () => {
       assert.strictEqual(world.attempts, 2)
       assert.lengthOf(world.open, 0)
       assert.strictEqual(pool.stats().created, 0)
+      assert.strictEqual(closed(pool.stats()), 0)
+    }))
+
+  it.scoped("destroys a connection that comes when it was given up", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, {
+        // Nothing of it can be interrupted.
+        connect: (onLost) => Effect.zipRight(Effect.sleep("15 seconds"), world.connect(onLost, (attempt) => attempt))
+      })
+      const waiting = yield* forkTake(pool)
+      const shutdown = yield* Effect.fork(pool.shutdown)
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(shutdown)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual((yield* Fiber.join(waiting))._tag, "Left")
+      assert.lengthOf(world.connections, 1)
+      assert.lengthOf(world.open, 0)
+      assert.strictEqual(pool.stats().created, 0)
+    }))
+
+  it.scoped("tells who warms it that it is closed", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      world.connecting = Effect.never
+      const pool = yield* makePool(world)
+      const warming = yield* Effect.fork(Effect.flip(pool.warm))
+      yield* settle
+      yield* pool.shutdown
+      assert.strictEqual((yield* Fiber.join(warming))._tag, "DatabaseClosed")
+      assert.strictEqual(pool.stats().connectFailures, 0)
+    }))
+
+  it.scoped("destroys once what says goodbye for too long", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      let destroyed = 0
+      const pool = yield* makePool(world, {
+        size: 1,
+        shutdownTimeout: "0.5 seconds",
+        destroy: (connection) => {
+          destroyed++
+          world.destroy(connection)
+        }
+      })
+      yield* pool.warm
+      world.closing = Effect.sleep("1 second")
+      const shutdown = yield* Effect.fork(pool.shutdown)
+      yield* TestClock.adjust("0.5 seconds")
+      yield* Fiber.join(shutdown)
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(destroyed, 1)
+      assert.strictEqual(closed(pool.stats()), 1)
+    }))
+
+  it.scoped("counts once what ends after it was given up", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 1, shutdownTimeout: "0.5 seconds" })
+      yield* pool.warm
+      world.pinging = Effect.sleep("1 second")
+      yield* TestClock.adjust("2 seconds")
+      const waiting = yield* forkTake(pool)
+      const shutdown = yield* Effect.fork(pool.shutdown)
+      yield* TestClock.adjust("0.5 seconds")
+      yield* Fiber.join(shutdown)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(waiting))._tag, "Left")
+      assert.isFalse(world.connections[0].open)
+      assert.strictEqual(closed(pool.stats()), 1)
+      assert.strictEqual(pool.stats().idle, 0)
     }))
 
   it.scoped("a pool that was made in an uninterruptible region ends all the same", () =>

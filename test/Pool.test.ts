@@ -3,6 +3,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
+import * as Scheduler from "effect/Scheduler"
 import * as TestClock from "effect/TestClock"
 import type { DatabaseError, PoolTimeout } from "../src/DatabaseError.js"
 import type * as Pool from "../src/Pool.js"
@@ -97,6 +98,31 @@ describe("waiting", () => {
       yield* Effect.scoped(Effect.tap(pool.acquire, () => Effect.sync(() => order.push(10))))
       assert.deepStrictEqual(order, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
       assert.strictEqual(world.attempts, 1)
+    }))
+
+  it.scoped("ends at whatever step of it a connection comes back", () =>
+    Effect.gen(function*() {
+      const pool = yield* makePool(new World(), { size: 1 })
+      let hit = true
+      for (let at = 1; hit; at++) {
+        hit = false
+        let steps = 0
+        const lease = yield* take(pool)
+        const waiting = yield* Effect.withScheduler(Effect.fork(Effect.scoped(pool.acquire)), {
+          shouldYield: (fiber) => {
+            if (++steps === at) {
+              hit = true
+              Effect.runSync(lease.release)
+            }
+            return Scheduler.defaultScheduler.shouldYield(fiber)
+          },
+          scheduleTask: (task, priority) => Scheduler.defaultScheduler.scheduleTask(task, priority)
+        })
+        yield* settle
+        yield* lease.release
+        yield* settle
+        assert.strictEqual((yield* poll(waiting))?._tag, "Success", `step ${at}`)
+      }
     }))
 
   it.scoped("the connection used last goes out first", () =>
@@ -223,7 +249,17 @@ describe("connecting", () => {
       const world = new World()
       const pool = yield* makePool(world, { size: 1 })
       world.connecting = Effect.dieMessage("oh")
-      assert.strictEqual(tagOf(yield* Effect.either(take(pool))), "UnknownDatabaseError")
+      const { _tag, cause, code, dialect, reason } = yield* Effect.flip(take(pool))
+      assert.deepStrictEqual(
+        [_tag, dialect, code, reason, String(cause)],
+        [
+          "UnknownDatabaseError",
+          "postgres",
+          "XX000",
+          "the attempt to connect ended unexpectedly",
+          "RuntimeException: oh"
+        ]
+      )
       world.connecting = Effect.void
       assert.strictEqual((yield* take(pool)).connection.id, 1)
     }))
@@ -285,6 +321,18 @@ describe("connecting", () => {
       const pool = yield* makePool(world, { size: 1 })
       world.connecting = Effect.fail(refused)
       assert.deepStrictEqual(yield* Effect.either(pool.warm), Either.left(refused))
+      world.connecting = Effect.zipRight(Effect.sleep("5 seconds"), Effect.fail(refused))
+      const first = yield* Effect.fork(Effect.either(pool.warm))
+      yield* TestClock.adjust("1 second")
+      const second = yield* Effect.fork(Effect.either(pool.warm))
+      yield* TestClock.adjust("2 seconds")
+      const third = yield* Effect.fork(Effect.either(pool.warm))
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(
+        yield* Fiber.join(Fiber.all([first, second, third])),
+        [Either.left(refused), Either.left(refused), Either.left(refused)]
+      )
+      assert.strictEqual(world.attempts, 2)
       world.connecting = Effect.sleep("1 second")
       const both = yield* Effect.fork(Effect.all([pool.warm, pool.warm], { concurrency: "unbounded" }))
       yield* TestClock.adjust("1 second")
@@ -326,6 +374,33 @@ describe("connecting", () => {
       assert.strictEqual(stats.idle, 3)
       assert.lengthOf(world.open, 3)
       assert.strictEqual(stats.created - closed(stats), 3)
+    }))
+
+  it.scoped("an idle connection can be had without a wait, and given back at once", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { size: 2 })
+      assert.strictEqual(pool.takeIdle(), undefined)
+      const other = yield* take(pool)
+      yield* Effect.scoped(take(pool))
+      const lease = pool.takeIdle()
+      assert(lease !== undefined)
+      assert.strictEqual(lease.connection, world.connections[1])
+      assert.strictEqual(pool.takeIdle(), undefined)
+      const { idle, used } = pool.stats()
+      assert.deepStrictEqual({ idle, used }, { idle: 0, used: 2 })
+      const waiting = yield* forkTake(pool)
+      lease.giveBack()
+      lease.giveBack()
+      assert.strictEqual(tagOf(yield* Fiber.join(waiting)), "taken")
+      assert.strictEqual(pool.takeIdle(), undefined)
+      yield* other.release
+      yield* TestClock.adjust("2 seconds")
+      // It has been idle for too long to be used unseen.
+      assert.strictEqual(pool.takeIdle(), undefined)
+      assert.strictEqual(pool.stats().idle, 1)
+      yield* pool.invalidate
+      assert.strictEqual(pool.takeIdle(), undefined)
     }))
 
   it.scoped("extra connections are closed when they come back", () =>

@@ -92,14 +92,17 @@ function* forms(params: ReadonlyArray<unknown>): Iterable<string> {
   }
 }
 
+/** The same for all the cases that a letter has, of which there may be more than two. */
+const fold = (text: string): string => text.toLowerCase().toUpperCase()
+
 /** Whether a fragment is a parameter's text, or a part of it. Case does not count: servers fold names. */
 export const isOfParams = (fragment: string, params: ReadonlyArray<unknown> | undefined): boolean => {
   if (params === undefined) {
     return false
   }
-  const folded = fragment.toLowerCase()
+  const folded = fold(fragment)
   for (const form of forms(params)) {
-    if (form.length >= fragment.length && form.toLowerCase().includes(folded)) {
+    if (fold(form).includes(folded)) {
       return true
     }
   }
@@ -128,14 +131,14 @@ const formsIn = (text: string, params: ReadonlyArray<unknown> | undefined): Read
   if (params === undefined) {
     return []
   }
-  const folded = text.toLowerCase()
+  const folded = fold(text)
   const found = new Set<string>()
   for (const whole of forms(params)) {
     const form = whole.length > text.length * 2 ? "" : whole.trim()
     if (form.length < wordFrom && !numeric.test(form)) {
       continue
     }
-    if (text.includes(form) || folded.includes(form.toLowerCase())) {
+    if (folded.includes(fold(form))) {
       found.add(form)
     }
   }

@@ -514,6 +514,7 @@ describe("the client's own errors", () => {
     }
     for (const code of lasting.split(/\s+/)) {
       assert.isFalse(transience(system(code)), code)
+      assert.notInclude(reason(code), "undefined")
       assert.match(reason(code), /^could not connect to the database: \w[\w' ]+ \(connect E\w+ 10\.0\.0\.1:5432\)$/)
     }
     for (const code of ofTls.split(/\s+/)) {

@@ -35,6 +35,20 @@ const proxied = Effect.gen(function*() {
 const isCommit = (chunk: Buffer) => chunk.includes("COMMIT")
 
 describe("a commit", () => {
+  live("that never comes because there was no connection in time is told as that, once", () =>
+    Effect.gen(function*() {
+      const db = yield* open(postgres, small)
+      const inside = yield* Deferred.make<void>()
+      const holder = yield* Effect.fork(
+        db.session(Effect.zipRight(Deferred.succeed(inside, undefined), Effect.sleep("60 millis")))
+      )
+      yield* Deferred.await(inside)
+      const logs = yield* logged(Effect.exit(db.session(Effect.void, { timeout: "10 millis" })))
+      assert.deepStrictEqual(logs.map(({ level }) => level), ["WARN"])
+      assert.include(logs[0].text, "SessionTimeout")
+      yield* Fiber.join(holder)
+    }))
+
   live("that the server answers with ROLLBACK is TransactionAborted, and no success", () =>
     Effect.gen(function*() {
       const db = yield* open(postgres, small)

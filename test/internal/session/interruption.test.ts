@@ -1,5 +1,6 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import { assert, describe } from "@effect/vitest"
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -70,6 +71,24 @@ describe("postgres", () => {
         assert.strictEqual((yield* connections(url)).inTransaction, 0)
       }))
   }
+
+  live("a session that has a timeout is over when its interruption is", () =>
+    Effect.gen(function*() {
+      const url = yield* freshDatabase
+      const db = yield* openAt(url, small)
+      const inside = yield* Deferred.make<void>()
+      const session = db.session(
+        Effect.zipRight(insert(db, 1), Effect.zipRight(Deferred.succeed(inside, undefined), Effect.never)),
+        { timeout: "60 seconds" }
+      )
+      const fiber = yield* Effect.fork(session)
+      yield* Deferred.await(inside)
+      const exit = yield* Fiber.interrupt(fiber)
+      assert(Exit.isFailure(exit))
+      assert.isTrue(Cause.isInterruptedOnly(exit.cause))
+      yield* assertIdle(db)
+      assert.deepStrictEqual(yield* numbers(db), [])
+    }))
 
   for (const mode of modes) {
     live(

@@ -102,6 +102,14 @@ describe("every result code", () => {
     // What better-sqlite3 says when it has no name for a number: SQLITE_BUSY_TIMEOUT, and one that no SQLite has.
     assert.deepStrictEqual(tagOf("UNKNOWN_SQLITE_ERROR_773"), ["LockTimeout", "SQLITE_BUSY"])
     assert.deepStrictEqual(tagOf("UNKNOWN_SQLITE_ERROR_99"), ["UnknownDatabaseError", "UNKNOWN_SQLITE_ERROR_99"])
+    const names =
+      `OK ERROR INTERNAL PERM ABORT BUSY LOCKED NOMEM READONLY INTERRUPT IOERR CORRUPT NOTFOUND FULL CANTOPEN
+      PROTOCOL EMPTY SCHEMA TOOBIG CONSTRAINT MISMATCH MISUSE NOLFS AUTH FORMAT RANGE NOTADB NOTICE WARNING`.split(
+        /\s+/
+      )
+    for (const [number, name] of [...names.entries(), [100, "ROW"], [101, "DONE"]] as const) {
+      assert.deepStrictEqual(tagOf(`UNKNOWN_SQLITE_ERROR_${number + 200 * 256}`), tagOf(`SQLITE_${name}`))
+    }
   })
 })
 
@@ -456,7 +464,8 @@ describe("the client's own errors", () => {
       assert.deepStrictEqual(classified(text), [tag, code], text)
       assert.deepStrictEqual(classified(`it says ${text}`), ["UnknownDatabaseError", "SQLITE_ERROR"], text)
     }
-    for (const text of ["Too many parameter values were provided", "The database connection is not open"]) {
+    const whole = ["Too many parameter values were provided", "Out of memory", "The database connection is not open"]
+    for (const text of whole) {
       assert.deepStrictEqual(classified(`${text}, it says`), ["UnknownDatabaseError", "SQLITE_ERROR"], text)
     }
     const pragma = "The columns() method is only for statements that return data"
@@ -482,6 +491,13 @@ describe("the phase", () => {
     assert.strictEqual(tagIn("connect"), "ConnectionFailed")
     assert.strictEqual(tagIn("statement"), "ConnectionLost")
     assert.strictEqual(tagIn("commit"), "CommitOutcomeUnknown")
+  })
+
+  it("does not leave a commit unknown that found its file gone", () => {
+    const tags = (["connect", "statement", "commit"] as const).map((phase) =>
+      fromSqlite({ code: "SQLITE_READONLY_DBMOVED", message: "attempt to write a readonly database" }, { phase })._tag
+    )
+    assert.deepStrictEqual(tags, ["ConnectionFailed", "ConnectionLost", "ConnectionLost"])
   })
 
   it("tells what an unexpected error means, which is kept as a cause without its values", () => {
@@ -570,6 +586,7 @@ describe("masking", () => {
       fromSqlite({ code: "SQLITE_ERROR", message }, { phase: "statement", params: ["hidden: 12"] }).reason
     assert.strictEqual(reasonOf("no such column: t.hidden"), "no such column: ***")
     assert.strictEqual(reasonOf("no such column: t.12"), "no such column: ***")
+    assert.strictEqual(reasonOf("no such column: end"), "no such column: end")
     assert.strictEqual(reasonOf("no such column: ?!"), "no such column: ?!")
   })
 

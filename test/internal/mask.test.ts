@@ -1,0 +1,207 @@
+import { assert, describe, it } from "@effect/vitest"
+import { isOfParams, maskCause, maskDetail, maskText, mentions, type Sources, textOf } from "../../src/internal/mask.js"
+
+const circular: { inner: ReadonlyArray<unknown>; self?: unknown } = { inner: [null, undefined, true, "inner1"] }
+circular.self = circular
+
+/** A time whose local day is not that of UTC. */
+class Elsewhere extends Date {
+  override getDate(): number {
+    return super.getDate() + 1
+  }
+}
+
+describe("what stands in quotes", () => {
+  it.each(["\"\"", "''", "``", "«»", "»«", "„“", "“”", "‘’", "「」", "『』"])("is masked: %s", ([open, close]) => {
+    assert.strictEqual(maskText(`bad ${open}x${close} here`, {}), `bad ${open}***${close} here`)
+  })
+
+  const cases: ReadonlyArray<readonly [text: string, masked: string, sources?: Sources]> = [
+    ["'a' b", "'***' b"],
+    ["it isn't 'so' or", "it isn't '***' or"],
+    // To the last one, since what is quoted may hold some.
+    ["bad \"x\" and \"y\" end", "bad \"***\" end"],
+    // Cut off.
+    ["bad \"x", "bad \"***"],
+    ["bad „x", "bad „***"],
+    ["bad \"", "bad \"***"],
+    // Names.
+    ["column \"a\" of \"b\" end", "column \"a\" of \"***\" end"],
+    ["Column \"a\" is", "Column \"a\" is"],
+    ["column x \"a\"", "column x \"***\""],
+    ["mycolumn \"a\"", "mycolumn \"***\""],
+    ["my column \"a\"", "my column \"a\""],
+    ["column \"\" is", "column \"***\" is"],
+    ["bad \"a\" is", "bad \"a\" is", { names: [undefined, "a"] }],
+    ["bad \"a\" is", "bad \"***\" is", { names: [undefined, "b"] }],
+    // Names, or parameters?
+    ["column \"secret1\" is", "column \"***\" is", { params: ["secret1 : x"] }],
+    ["column \"secret1\" is", "column \"secret1\" is", { params: ["secret1"], statement: "SELECT secret1" }],
+    ["column \"secret1 b\" is", "column \"*** b\" is", { params: ["secret1"] }],
+    ["column \"secret1 b\" is", "column \"secret1 b\" is", { params: ["secret1"], statement: "SELECT \"secret1 b\"" }],
+    // Quotations of the statement.
+    ["bad \"foo\" is", "bad \"foo\" is", { statement: "SELECT foo", quotesStatement: true }],
+    ["bad \"foo\" is", "bad \"***\" is", { statement: "SELECT foo", quotesStatement: false }],
+    ["bad \"foo\" is", "bad \"***\" is", { statement: "SELECT foo" }],
+    ["bad \"foo\" is", "bad \"***\" is", { statement: "SELECT food", quotesStatement: true }],
+    ["bad \"foo\" is", "bad \"***\" is", { statement: "SELECT foo", quotesStatement: true, params: ["food"] }]
+  ]
+  it.each(cases.map(([text, masked, sources = {}]) => [text, masked, sources] as const))(
+    "%s",
+    (text, masked, sources) => assert.strictEqual(maskText(text, sources), masked)
+  )
+})
+
+describe("a name", () => {
+  const words = `column relation table view index constraint sequence schema database role user host function procedure
+    aggregate operator type domain enum parameter encoding language extension tablespace cursor portal statement trigger
+    rule policy publication subscription server collation reference savepoint name partition attribute field record
+    variable label option wrapper method class family configuration dictionary parser template module different near
+    token:`
+  it.each(words.split(/\s+/))("follows %s", (word) => {
+    assert.strictEqual(maskText(`${word} "a" is`, {}), `${word} "a" is`)
+  })
+})
+
+describe("a parameter's text", () => {
+  it.each<readonly [text: string, params: ReadonlyArray<unknown>, masked: string]>([
+    // Of eight characters anywhere, of three as a word, shorter ones not.
+    ["xabcdefghx is", ["abcdefgh"], "x***x is"],
+    ["xabcdefg abcdefgx abcdefg", ["abcdefg"], "xabcdefg abcdefgx ***"],
+    ["abc xabc abcx _abc abc$ abc", ["abc"], "*** xabc abcx _abc abc$ ***"],
+    ["ab ab", ["ab"], "ab ab"],
+    ["", ["", " "], ""],
+    ["ABC is", ["abc"], "*** is"],
+    ["abc is", ["ABC"], "*** is"],
+    // Letters that have the same capital, or the same small one; a sigma at the end of a word.
+    ["no ΚS3CR3T here", ["ϰS3cr3t"], "no *** here"],
+    ["kelvin1 is", ["\u212Aelvin1"], "*** is"],
+    ["no ΛΌΓΟΣ1 here", ["λόγος"], "no ΛΌΓΟΣ1 here"],
+    ["no ΛΌΓΟΙΛΌΓΟΣ1 here", ["λόγοιλόγος"], "no ***1 here"],
+    // No pattern.
+    ["a.c+ abc aac+", ["a.c+"], "*** abc aac+"],
+    ["a-b-c (x|y)", ["a-b-c", "(x|y)"], "*** ***"],
+    // Numbers, but for those of types.
+    ["1 2 -3 +4 1.5 5 x6 7x 89", [1, 2n, "-3", "+4", "1.5", 5n, 6, 7, 8], "*** *** *** *** *** *** x6 7x 89"],
+    ["1.5.6 1x5 is", ["1."], "1.5.6 1x5 is"],
+    ["3 varying(3), then 3 or (3)", [3], "*** varying(3), then *** or (***)"],
+    ["numeric(3,1) and f(x,1)", [1], "numeric(3,1) and f(x,***)"],
+    ["f(abc) is", ["abc"], "f(***) is"],
+    // What is inside of others.
+    ["the inner1 is", [circular], "the *** is"],
+    [
+      "hex deadbeef and hello1",
+      [Buffer.from("deadbeef", "hex"), new TextEncoder().encode("hello1")],
+      "hex *** and ***"
+    ],
+    [
+      "part ell and hello",
+      [new Uint8Array(new TextEncoder().encode("hello").buffer, 1, 3)],
+      "part *** and hello"
+    ],
+    ["2024-03-05T23:30:00.000Z on 2024-03-05", [new Date("2024-03-05T23:30:00Z")], "*** on ***"],
+    ["on 2024-03-05 local", [new Date(2024, 2, 5, 0, 1)], "on *** local"],
+    ["on 2024-03-05 local", [new Date(2024, 2, 5, 23, 59)], "on *** local"],
+    ["on 2024-03-05 or 2024-03-06", [new Elsewhere("2024-03-05T12:00:00Z")], "on *** or ***"],
+    ["Invalid Date is", [new Date(Number.NaN)], "Invalid Date is"],
+    // Trimmed; one that cannot be there is not looked for; the longest goes first.
+    ["padded is", ["  padded  "], "*** is"],
+    ["longer than that", ["x".repeat(100), "than"], "longer *** that"],
+    ["secret secret-more", ["secret", "secret-more"], "*** ***"],
+    // Its quotes mislead nobody.
+    ["say a'b'c done", ["a'b'c"], "say *** done"],
+    ["say a'bc done 'x' end", ["a'bc"], "say *** done '***' end"],
+    ["column \"a\"b\" is", ["a\"b"], "column \"***\" is"]
+  ])("%s", (text, params, masked) => {
+    assert.strictEqual(maskText(text, { params }), masked)
+  })
+
+  it("is bytes in hexadecimal, whoever they are of", () => {
+    assert.strictEqual(maskText("bytes 0x41 0xfA end 0x4 x0x41", {}), "bytes *** end 0x4 x0x41")
+  })
+
+  it("is recognized in part, in any case", () => {
+    assert.isTrue(isOfParams("FOO", ["a", "xfoox"]))
+    assert.isTrue(isOfParams("foo", ["FOO"]))
+    assert.isTrue(isOfParams("ΚX", ["ϰx"]))
+    assert.isFalse(isOfParams("foobar", ["foo"]))
+    assert.isFalse(isOfParams("foo", ["bar"]))
+    assert.isFalse(isOfParams("foo", undefined))
+  })
+})
+
+describe("a DETAIL's tuples", () => {
+  const cases: ReadonlyArray<readonly [text: string, masked: string, params?: ReadonlyArray<unknown>]> = [
+    ["Key (a)=(b) exists.", "Key (a)=(***) exists."],
+    ["Key (a, b)=(1, (2)) is \"x\" there", "Key (a, b)=(***) is \"***\" there"],
+    ["Key (a) = (b) x", "Key (a) = (***) x"],
+    ["Key (a) is (b) x", "Key (***) x"],
+    ["Failing row contains (1, x).", "Failing row contains (***)."],
+    ["Key (a)=(b", "Key (a)=(***"],
+    ["open (never", "open (***"],
+    [") open (never", ") open (***"],
+    ["no \"x\" here", "no \"***\" here"],
+    ["secret9 (x) of secret9", "*** (***) of ***", ["secret9"]],
+    ["Key (a)=(v)w) x", "Key (a)=(***) x", ["v)w"]],
+    ["say a(b and \"x\"", "say *** and \"***\"", ["a(b"]]
+  ]
+  it.each(cases.map(([text, masked, params]) => [text, masked, params] as const))(
+    "%s",
+    (text, masked, params) => assert.strictEqual(maskDetail(text, { params }), masked)
+  )
+})
+
+describe("mentions", () => {
+  it("finds whole words", () => {
+    assert.isTrue(mentions("foo", "foo"))
+    assert.isTrue(mentions("a foo_ xfoo foo", "foo"))
+    assert.isTrue(mentions("(foo bar)", "foo bar"))
+    assert.isFalse(mentions("foo_ xfoo foo1", "foo"))
+    assert.isFalse(mentions(undefined, "foo"))
+  })
+})
+
+describe("what was thrown", () => {
+  it("has a text", () => {
+    assert.strictEqual(textOf(new Error("m")), "m")
+    assert.strictEqual(textOf({ message: "m" }), "m")
+    assert.strictEqual(textOf("s"), "s")
+    for (const other of [1, null, {}, { message: 1 }]) {
+      assert.strictEqual(textOf(other), "an unknown failure")
+    }
+  })
+
+  it("is masked as a cause, and keeps its name and places", () => {
+    const thrown = Object.assign(new RangeError("bad 'v'"), { value: "v" })
+    const cause = maskCause(thrown, {})
+    assert.deepStrictEqual(Object.keys(cause!), ["name"])
+    assert.strictEqual(String(cause), "RangeError: bad '***'")
+    const places = thrown.stack?.slice("RangeError: bad 'v'".length)
+    assert.include(places, "mask.test.ts")
+    assert.deepStrictEqual(Object.getOwnPropertyDescriptor(cause, "stack"), {
+      value: `RangeError: bad '***'${places}`,
+      enumerable: false,
+      configurable: true,
+      writable: true
+    })
+  })
+
+  it("has no places where its stack may hold its message", () => {
+    const thrown = new Error("bad 'v'")
+    for (const stack of ["Error: 'v'\n    at v", "Error: bad 'v' v", undefined]) {
+      thrown.stack = stack!
+      assert.strictEqual(maskCause(thrown, {})?.stack, "Error: bad '***'")
+    }
+  })
+
+  it("has places where it says nothing", () => {
+    const thrown = new Error("")
+    thrown.stack = "Error\n    at place"
+    assert.strictEqual(maskCause(thrown, {})?.stack, "Error: \n    at place")
+  })
+
+  it("is no cause unless it is an error", () => {
+    assert.strictEqual(maskCause("x", {}), undefined)
+    assert.strictEqual(maskCause({ message: "x" }, {}), undefined)
+  })
+})
