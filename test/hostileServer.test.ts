@@ -339,9 +339,13 @@ describe("a server that is none", () => {
     ), 60_000)
 })
 
+const cancelRequest = 80_877_102
+
 /** A server that lets everybody in, and then answers as told. */
 const afterStartUp = (answer: (socket: Net.Socket, piece: Buffer) => void): Hostile.Script => (socket, piece, nth) => {
-  if (nth === 0) {
+  if (piece.length === 16 && piece.readInt32BE(4) === cancelRequest) {
+    socket.end()
+  } else if (nth === 0) {
     socket.write(Hostile.welcome)
   } else {
     answer(socket, piece)

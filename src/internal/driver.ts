@@ -37,6 +37,16 @@ export type Fate = "committed" | "aborted" | "unknown"
 export type Status = "idle" | "active" | "aborted" | "dirty" | "closed"
 
 /**
+ * Why a statement may not run any more, if so. Asked at the very moment at which the statement is given to its
+ * connection: whoever gave it up meanwhile must not meet it.
+ */
+export type Refusal = () => DatabaseError | undefined
+
+type Guarded<F extends (...args: ReadonlyArray<never>) => unknown> = (
+  ...args: [...Parameters<F>, refusal?: Refusal | undefined]
+) => ReturnType<F>
+
+/**
  * One connection. Statements given concurrently run one after the other, in the order given.
  *
  * Every effect is interruptible, and promptly (well under a second) whatever the server does: an interrupted statement
@@ -46,6 +56,12 @@ export type Status = "idle" | "active" | "aborted" | "dirty" | "closed"
  * the DatabaseError itself. Nothing dies: a parameter that cannot be encoded is an InvalidData too.
  */
 export interface Connection extends SqlConnection.Connection {
+  readonly execute: Guarded<SqlConnection.Connection["execute"]>
+  readonly executeRaw: Guarded<SqlConnection.Connection["executeRaw"]>
+  readonly executeValues: Guarded<SqlConnection.Connection["executeValues"]>
+  readonly executeUnprepared: Guarded<SqlConnection.Connection["executeUnprepared"]>
+  /** Asks for each batch. */
+  readonly executeStream: Guarded<SqlConnection.Connection["executeStream"]>
   /** The backend's process id, or the connection's number where there is none. Unique among open connections. */
   readonly id: number
   readonly status: () => Status

@@ -18,6 +18,8 @@ export interface Plan {
   /** Where the columns stand among the parameters. */
   readonly first: number
   readonly count: number
+  /** Which of them hold bytes. */
+  readonly bytes: ReadonlyArray<boolean>
   /** The statement and its parameters in the usual way. */
   readonly byValue: () => readonly [sql: string, params: ReadonlyArray<unknown>]
 }
@@ -27,10 +29,12 @@ const plans = new WeakMap<ReadonlyArray<unknown>, Plan>()
 /** How parameters were planned that this compiler made. */
 export const planOf = (params: ReadonlyArray<unknown>): Plan | undefined => plans.get(params)
 
+const bytea = 17
+
 /** Array types by the types of their elements: those that come with every server. An array of others goes by value. */
 const arrayTypes: ReadonlyMap<number, number> = new Map([
   [16, 1000], // bool
-  [17, 1001], // bytea
+  [bytea, 1001],
   [20, 1016], // int8
   [21, 1005], // int2
   [23, 1007], // int4
@@ -53,15 +57,23 @@ const arrayTypes: ReadonlyMap<number, number> = new Map([
 
 /** The types to send the parameters with, zero where the server finds them; undefined where a column has none. */
 export const typesOf = (
-  { count, first }: Plan,
+  { bytes, count, first }: Plan,
   elements: ReadonlyArray<number>
 ): ReadonlyArray<number> | undefined => {
-  const types = elements.map((element, i) => i >= first && i < first + count ? arrayTypes.get(element) : 0)
+  const types = elements.map((element, i) => {
+    if (i < first || i >= first + count) {
+      return 0
+    }
+    // Elsewhere than in an array, bytes are the value itself in binary, of whatever type.
+    return bytes[i - first] && element !== bytea ? undefined : arrayTypes.get(element)
+  })
   return types.every((type) => type !== undefined) ? types : undefined
 }
 
+/** What an array says as a parameter of its own would. */
 const isSimple = (value: unknown): boolean =>
-  typeof value !== "object" || value === null || (!Array.isArray(value) && !Statement.isFragment(value))
+  typeof value !== "object" || value === null ||
+  (!Array.isArray(value) && !Statement.isFragment(value) && !("toPostgres" in value))
 
 interface Rows extends Statement.RecordInsertHelper {
   readonly returningIdentifier: string | Statement.Fragment | undefined
@@ -125,6 +137,7 @@ export const makeCompiler = (usual: Statement.Compiler): Statement.Compiler => {
         single: text,
         first: params.indexOf(columns[0]),
         count: columns.length,
+        bytes: columns.map((column) => column.some((value) => ArrayBuffer.isView(value))),
         byValue: () => usual.compile(statement, withoutTransform)
       })
       return [sql, params]

@@ -44,8 +44,14 @@ export const serversOwn: ReadonlySet<string> = new Set(["in_hot_standby", "defau
 
 const closedHere = (): Error => serverError("08003", "the connection is closed")
 
+/** The code of a transaction of which a part has failed. */
+const abortedTransaction = "25P02"
+
+/** What somebody may say who may say nothing else any more. */
+const endsTransaction = /^\s*(?:ROLLBACK|ABORT)\b/i
+
 const interrupted = (): ServerError =>
-  serverError("25P02", "a statement of the transaction was interrupted while others of it were under way")
+  serverError(abortedTransaction, "a statement of the transaction was interrupted while others of it were under way")
 
 const endsConnection = (error: Error | undefined): error is Error =>
   error !== undefined && /^(?:57P|08|25P0[34])/.test((error as { readonly code?: string }).code ?? "")
@@ -66,6 +72,10 @@ export class Channel {
   ahead: Array<Flight.Step> = []
   /** Why nothing of the transaction may run or be committed, although the server would do so. */
   refused: ServerError | undefined = undefined
+  /** The savepoints that are open, or will be with what goes ahead; the innermost is the last. */
+  readonly savepoints: Array<string> = []
+  /** With so many savepoints was given, or with more, what could not be told of. */
+  private refusedDepth = 0
   /** Called at most once, when the connection breaks without being closed from here. */
   onLost: (error: Error) => void = () => undefined
   onNotification: (channel: string, payload: string) => void = () => undefined
@@ -96,11 +106,13 @@ export class Channel {
   }
 
   submit(flight: Flight.Flight): void {
+    flight.depth = this.savepoints.length
     flight.steps = this.ahead
     this.ahead = []
     if (this.closed !== undefined) {
       this.land(flight, this.closed)
-    } else if (this.refused !== undefined) {
+    } else if (this.refused !== undefined && !endsTransaction.test(flight.text)) {
+      this.ahead = [...flight.steps]
       flight.error = this.refused
       this.land(flight, undefined)
     } else if (this.queue.length === 0 && this.maySend(flight)) {
@@ -133,7 +145,9 @@ export class Channel {
       }
       if (this.sent.length > 1) {
         // Nobody could say what of this one was done, so nothing of its transaction may be committed.
+        const depth = this.refused === undefined ? flight.depth : Math.min(flight.depth, this.refusedDepth)
         this.refuse(interrupted())
+        this.refusedDepth = depth
       }
       this.stopping.stop(flight, () => resume(Effect.void))
     })
@@ -174,8 +188,14 @@ export class Channel {
 
   private send(flight: Flight.Flight): void {
     this.sent.push(flight)
-    flight.write(out, this.prepared)
-    this.flush()
+    try {
+      flight.write(out, this.prepared)
+      this.flush()
+    } catch (cause) {
+      // Half of a message must reach nobody.
+      out.reset()
+      this.lose(cause as Error)
+    }
   }
 
   private flush(): void {
@@ -203,11 +223,31 @@ export class Channel {
     }
   }
 
+  /** A savepoint is left, and those within it, by rolling back to it or not. */
+  leave(savepoint: string, isUndone: boolean): void {
+    const at = this.savepoints.lastIndexOf(savepoint)
+    if (at < 0) {
+      return
+    }
+    this.savepoints.splice(at)
+    if (isUndone && this.transaction !== "I" && this.refusedDepth > at) {
+      // All that could not be told of was within it.
+      this.refused = undefined
+    }
+  }
+
+  /** The transaction is over, or nothing of it was ever sent. */
+  forget(): void {
+    this.ahead = []
+    this.savepoints.length = 0
+  }
+
   /** Nothing more of the transaction is run, nor is it committed, until it is rolled back. */
   private refuse(error: ServerError): void {
     this.refused = error
     for (const flight of this.queue.splice(0)) {
       if (flight.options.user || flight.options.commit === true) {
+        this.ahead.push(...flight.steps)
         flight.error = error
         this.land(flight, undefined)
       } else {
@@ -227,7 +267,13 @@ export class Channel {
     if (flight === undefined) {
       return this.lose(serverError("08P01", "the server was ready without having been asked"))
     }
+    if (!flight.isAnswered) {
+      return this.lose(serverError("08P01", "the server was ready without having answered"))
+    }
     flight.ended()
+    if (transaction === "I" && this.refused?.code === abortedTransaction) {
+      this.refused = undefined
+    }
     if (flight.follow(out)) {
       return this.flush()
     }
@@ -253,7 +299,8 @@ export class Channel {
   /** Whether a flight that has failed only because of a name, and has done nothing, is sent once more, without one. */
   private again(flight: Flight.Flight): boolean {
     const error = flight.error!
-    if (flight.isNamed && this.prepared.mistaken(error) && this.transaction === "I" && !flight.abandoned) {
+    const mistaken = flight.isNamed && this.prepared.mistaken(error)
+    if (mistaken && this.transaction === "I" && flight.isUntouched && !flight.abandoned) {
       flight.renew()
       return true
     }
@@ -318,9 +365,15 @@ export class Channel {
         return this.during("an answer")?.completed(tagOf(bytes, at, end))
       case kinds.readyForQuery:
         return this.ready(String.fromCharCode(bytes[at]) as Transaction)
-      case kinds.bindComplete:
-      case kinds.closeComplete:
       case kinds.emptyQuery:
+      case kinds.closeComplete: {
+        const flight = this.during("an answer")
+        if (flight !== undefined) {
+          flight.isAnswered = true
+        }
+        return
+      }
+      case kinds.bindComplete:
       case kinds.notice:
       case kinds.copyOut:
       case kinds.copyData:
@@ -335,6 +388,7 @@ export class Channel {
       case kinds.portalSuspended: {
         const flight = this.during("an answer")
         if (flight !== undefined) {
+          flight.isAnswered = true
           flight.suspended = true
         }
         return
@@ -342,6 +396,7 @@ export class Channel {
       case kinds.parameterDescription: {
         const flight = this.during("types")
         if (flight !== undefined) {
+          flight.isAnswered = true
           flight.types = typesOf(new Cursor(bytes, at, end))
         }
         return

@@ -35,17 +35,20 @@ export type RowMode = "array" | undefined
 
 const parserOf: (type: number, format: "text") => Parse = Pg.types.getTypeParser
 
-/** The parsers of which that is known. */
-const integers = new WeakMap<Parse, boolean>([[Number, true]])
+/** int8, int2, int4, oid: of nothing but digits. */
+const integerTypes: ReadonlySet<number> = new Set([20, 21, 23, 26])
+
+/** The parsers of which it is known whether they are. */
+const parseInts = new WeakMap<Parse, boolean>()
 
 /** Whether it is `pg`'s own parser of whole numbers, in place of which an application may have put another. */
-const isIntegers = (parse: Parse): boolean => {
-  const known = integers.get(parse)
+const isParseInt = (parse: Parse): boolean => {
+  const known = parseInts.get(parse)
   if (known !== undefined) {
     return known
   }
   const is = /^function\s*\w*\(value\)\{returnparseInt\(value,10\);?\}$/.test(String(parse).replace(/\s/g, ""))
-  integers.set(parse, is)
+  parseInts.set(parse, is)
   return is
 }
 
@@ -66,7 +69,7 @@ export class Columns {
     this.names = fields.map(({ name }) => name)
     this.parsers = fields.map(({ dataTypeID, format }) => {
       const parse = format === "text" ? parserOf(dataTypeID, "text") : refuseBinary
-      return isIntegers(parse) ? undefined : parse
+      return parse === Number || (integerTypes.has(dataTypeID) && isParseInt(parse)) ? undefined : parse
     })
     const empty: Record<string, null> = Object.create(null)
     for (const name of this.names) {

@@ -71,34 +71,50 @@ export class Connection implements Driver.Connection {
     return this.#channel.parameters.get(name)
   }
 
-  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    const rows = this.#statement(sql, params, { params, user: true, prepare: true }, rowsOf<object>)
+  execute(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows,
+    refusal?: Driver.Refusal
+  ) {
+    const rows = this.#statement(sql, params, { params, user: true, prepare: true }, refusal, rowsOf<object>)
     return transformRows === undefined ? rows : Effect.map(rows, transformRows)
   }
 
-  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    const rows = this.#statement(sql, params, { params, user: true }, rowsOf<object>)
+  executeUnprepared(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows,
+    refusal?: Driver.Refusal
+  ) {
+    const rows = this.#statement(sql, params, { params, user: true }, refusal, rowsOf<object>)
     return transformRows === undefined ? rows : Effect.map(rows, transformRows)
   }
 
-  executeRaw(sql: string, params: ReadonlyArray<unknown>): Effect.Effect<unknown, SqlError.SqlError> {
+  executeRaw(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    refusal?: Driver.Refusal
+  ): Effect.Effect<unknown, SqlError.SqlError> {
     return this.#statement(
       sql,
       params,
       { params, user: true, prepare: true },
+      refusal,
       (flight) => Effect.succeed(flight.answers?.map(resultOf) ?? resultOf(flight.answer))
     )
   }
 
-  executeValues(sql: string, params: ReadonlyArray<unknown>) {
+  executeValues(sql: string, params: ReadonlyArray<unknown>, refusal?: Driver.Refusal) {
     const options: Flight.Options = { params, user: true, prepare: true, rowMode: "array" }
-    return this.#statement(sql, params, options, rowsOf<ReadonlyArray<unknown>>)
+    return this.#statement(sql, params, options, refusal, rowsOf<ReadonlyArray<unknown>>)
   }
 
   executeStream(
     text: string,
     values: ReadonlyArray<unknown>,
-    transformRows: TransformRows
+    transformRows: TransformRows,
+    refusal?: Driver.Refusal
   ): Stream.Stream<object, SqlError.SqlError> {
     return Stream.suspend(() => {
       const [sql, params] = Bulk.planOf(values)?.byValue() ?? [text, values]
@@ -114,14 +130,18 @@ export class Connection implements Driver.Connection {
           this.#fly(
             () => Flight.openPortal(portal, sql, this.#encode(sql, params), rows, options),
             Effect.succeed,
-            toSqlError
+            toSqlError,
+            refusal
           ),
-        read: (columns, rows) => this.#ask(Flight.readPortal(portal, columns, sql, rows, options)),
+        read: (columns, rows) => this.#ask(Flight.readPortal(portal, columns, sql, rows, options), refusal),
         close: this.#briefly(() => Flight.closePortal(portal)),
         wait: Effect.mapError(this.ping, toSqlError),
         begin: Effect.mapError(this.begin({}), toSqlError),
         commit: this.commit,
-        rollback: this.#briefly(() => Flight.query("ROLLBACK", internal))
+        rollback: Effect.suspend(() => {
+          this.#channel.forget()
+          return this.#briefly(() => Flight.query("ROLLBACK", internal))
+        })
       })
     })
   }
@@ -161,7 +181,7 @@ export class Connection implements Driver.Connection {
     return Effect.suspend(() => {
       // It ends the savepoints too.
       const begins = this.#channel.ahead.some((step) => step.begins === true)
-      this.#channel.ahead = []
+      this.#channel.forget()
       return begins ? Effect.void : this.#fly(
         () => Flight.query("COMMIT", { user: false, commit: true }),
         ({ answer }) =>
@@ -182,7 +202,7 @@ export class Connection implements Driver.Connection {
   get rollback(): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
       const channel = this.#channel
-      channel.ahead = []
+      channel.forget()
       channel.refused = undefined
       // With its connection the transaction has ended too.
       return channel.closed === undefined && this.#isOpen ? this.#command("ROLLBACK") : Effect.void
@@ -191,13 +211,25 @@ export class Connection implements Driver.Connection {
 
   savepoint(name: string): Effect.Effect<void, DatabaseError> {
     const text = `SAVEPOINT ${Pg.escapeIdentifier(name)}`
-    return Effect.suspend(() => this.status() === "active" ? this.#ahead(() => [{ text }]) : this.#command(text))
+    return Effect.suspend(() => {
+      if (name.includes("\0")) {
+        return Effect.fail(this.#refusal(serverError("42602", "a savepoint's name may not hold a NUL character")))
+      }
+      // What is under way may fail, and the savepoint with it: then it must not be rolled back to.
+      const made = this.status() === "active" && !this.#channel.busy
+        ? this.#ahead(() => [{ text }])
+        : this.#command(text)
+      return Effect.map(made, () => {
+        this.#channel.savepoints.push(name)
+      })
+    })
   }
 
   releaseSavepoint(name: string): Effect.Effect<void, DatabaseError> {
     const quoted = Pg.escapeIdentifier(name)
     return Effect.suspend(() => {
       const channel = this.#channel
+      channel.leave(name, false)
       if (this.#forget(quoted)) {
         return Effect.void
       }
@@ -211,21 +243,21 @@ export class Connection implements Driver.Connection {
   rollbackToSavepoint(name: string): Effect.Effect<void, DatabaseError> {
     const quoted = Pg.escapeIdentifier(name)
     return Effect.suspend(() => {
-      const channel = this.#channel
-      if (this.#forget(quoted)) {
-        return Effect.void
-      }
-      if (channel.transaction !== "I") {
-        // What was refused is undone.
-        channel.refused = undefined
-      }
-      return this.#command(`ROLLBACK TO SAVEPOINT ${quoted}; RELEASE SAVEPOINT ${quoted}`)
+      this.#channel.leave(name, true)
+      return this.#forget(quoted)
+        ? Effect.void
+        : this.#command(`ROLLBACK TO SAVEPOINT ${quoted}; RELEASE SAVEPOINT ${quoted}`)
     })
   }
 
   beginWithin(name: string, options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
     const access = options.readOnly === true ? "; SET LOCAL transaction_read_only = on" : ""
-    return this.#command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${Transaction.limitsText(options)}`)
+    return Effect.map(
+      this.#command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${Transaction.limitsText(options)}`),
+      () => {
+        this.#channel.savepoints.push(name)
+      }
+    )
   }
 
   commitWithin(name: string, around: Driver.BeginOptions | undefined): Effect.Effect<void, DatabaseError> {
@@ -238,6 +270,7 @@ export class Connection implements Driver.Connection {
       const names = rows.at(0)?.names
       const deferred = names === null || names === undefined ? "" : `; SET CONSTRAINTS ${names} DEFERRED`
       const settings = around === undefined ? Transaction.resetText : Transaction.limitsText(around)
+      this.#channel.leave(name, false)
       return this.#command(`${settings}; RELEASE SAVEPOINT ${Pg.escapeIdentifier(name)}${deferred}`)
     })
   }
@@ -264,7 +297,7 @@ export class Connection implements Driver.Connection {
       Effect.suspend(() => {
         const channel = this.#channel
         if (channel.closed !== undefined) {
-          return Effect.fail(this.#closed(channel.closed))
+          return Effect.fail(this.#refusal(channel.closed))
         }
         return channel.dirty
           ? Effect.map(this.#command("DISCARD ALL"), () => {
@@ -297,7 +330,7 @@ export class Connection implements Driver.Connection {
     return Effect.suspend(() => {
       const channel = this.#channel
       if (channel.closed !== undefined) {
-        return Effect.fail(this.#closed(channel.closed))
+        return Effect.fail(this.#refusal(channel.closed))
       }
       channel.ahead.push(...steps())
       return Effect.void
@@ -322,12 +355,13 @@ export class Connection implements Driver.Connection {
     sql: string,
     params: ReadonlyArray<unknown>,
     options: Flight.Options,
+    refusal: Driver.Refusal | undefined,
     finish: (flight: Flight.Flight) => Effect.Effect<A, SqlError.SqlError>
   ): Effect.Effect<A, SqlError.SqlError> {
     const plan = Bulk.planOf(params)
     return plan === undefined
-      ? this.#fly(() => Flight.statement(sql, this.#encode(sql, params), options), finish, toSqlError)
-      : this.#manyRows(plan, sql, params, options, finish)
+      ? this.#fly(() => Flight.statement(sql, this.#encode(sql, params), options), finish, toSqlError, refusal)
+      : this.#manyRows(plan, sql, params, options, refusal, finish)
   }
 
   #manyRows<A>(
@@ -335,12 +369,17 @@ export class Connection implements Driver.Connection {
     sql: string,
     params: ReadonlyArray<unknown>,
     options: Flight.Options,
+    refusal: Driver.Refusal | undefined,
     finish: (flight: Flight.Flight) => Effect.Effect<A, SqlError.SqlError>
   ): Effect.Effect<A, SqlError.SqlError> {
     const described = this.#fly(
-      () => Flight.describeParameters(plan.single, { user: true }),
+      () => {
+        this.#encode(plan.single, [])
+        return Flight.describeParameters(plan.single, { user: true })
+      },
       ({ types }) => Effect.succeed(Bulk.typesOf(plan, types)),
-      toSqlError
+      toSqlError,
+      refusal
     )
     return Effect.flatMap(described, (types) => {
       const [text, values] = types === undefined ? plan.byValue() : [sql, params]
@@ -359,7 +398,8 @@ export class Connection implements Driver.Connection {
             : Flight.typedStatement(text, encoded, types, shown)
         },
         finish,
-        toSqlError
+        toSqlError,
+        refusal
       )
     })
   }
@@ -378,7 +418,7 @@ export class Connection implements Driver.Connection {
     }
     return params.map((param, i) => {
       try {
-        return prepareValue(param)
+        return encoded(prepareValue(param))
       } catch (cause) {
         const known = fromPostgres(cause, { phase: "statement" })
         // What a value's own code says may be the value.
@@ -393,10 +433,15 @@ export class Connection implements Driver.Connection {
   #fly<A, E>(
     make: () => Flight.Flight,
     finish: (flight: Flight.Flight) => Effect.Effect<A, E>,
-    fail: (error: DatabaseError) => E
+    fail: (error: DatabaseError) => E,
+    refusal?: Driver.Refusal
   ): Effect.Effect<A, E> {
     const channel = this.#channel
     return stoppable<A, E>((resume) => {
+      const refused = refusal?.()
+      if (refused !== undefined) {
+        return resume(Effect.fail(fail(refused)))
+      }
       let flight: Flight.Flight
       try {
         flight = make()
@@ -415,8 +460,9 @@ export class Connection implements Driver.Connection {
   }
 
   /** Sends what is waited for later. */
-  #ask(flight: Flight.Flight): Portal.Asked {
+  #ask(flight: Flight.Flight, refusal: Driver.Refusal | undefined): Portal.Asked {
     const channel = this.#channel
+    const refused = refusal?.()
     let answer: Effect.Effect<Flight.Flight, SqlError.SqlError> | undefined = undefined
     let told = (): void => undefined
     let took = Infinity
@@ -428,7 +474,11 @@ export class Connection implements Driver.Connection {
         : Effect.fail(toSqlError(this.#failure(flight, lost)))
       told()
     }
-    channel.submit(flight)
+    if (refused === undefined) {
+      channel.submit(flight)
+    } else {
+      answer = Effect.fail(toSqlError(refused))
+    }
     return {
       answer: stoppable((resume) => {
         if (answer !== undefined) {
@@ -463,7 +513,7 @@ export class Connection implements Driver.Connection {
     })
   }
 
-  #closed(cause: Error): DatabaseError {
+  #refusal(cause: Error): DatabaseError {
     return fromPostgres(cause, { phase: "statement", description: this.#description })
   }
 
@@ -477,6 +527,14 @@ export class Connection implements Driver.Connection {
       canceled: false
     })
   }
+}
+
+/** A value's own conversion may give anything. */
+const encoded = (value: unknown): Encoded => {
+  if (value === null || typeof value === "string" || Buffer.isBuffer(value)) {
+    return value
+  }
+  throw new TypeError("its conversion gave nothing that can be sent")
 }
 
 const rowsOf = <Row extends object>({ answer, answers }: Flight.Flight): Effect.Effect<ReadonlyArray<Row>> =>

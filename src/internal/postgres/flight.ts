@@ -56,6 +56,8 @@ const noAnswer = (): Answer => ({ rows: [], columns: undefined, tag: undefined }
 export abstract class Flight {
   /** Called once, when it has landed; `lost` is why there is no answer. */
   land: (lost: Error | undefined) => void = () => undefined
+  /** How many savepoints were open when it was given. */
+  depth = 0
   /** What goes ahead of it. */
   steps: ReadonlyArray<Step> = []
   answer: Answer = noAnswer()
@@ -70,7 +72,7 @@ export abstract class Flight {
   suspended = false
   /** Whether it may have left something on the connection that outlives its transaction. */
   dirties = false
-  /** Whether the server may have forgotten what was prepared. */
+  /** Whether what was prepared is not to be used any more: the server has forgotten it, or a table hides another. */
   forgets = false
   /** The rows' size on the wire. */
   bytes = 0
@@ -78,6 +80,8 @@ export abstract class Flight {
   types: ReadonlyArray<number> = []
   /** Whether something of it runs by a name. */
   isNamed = false
+  /** Whether the server has said anything of it: it is never ready without. */
+  isAnswered = false
   /** How many of the steps have been answered. */
   private stepsDone = 0
   /** What the server is asked to parse, in this order; undefined is what gets no name. */
@@ -101,6 +105,7 @@ export abstract class Flight {
 
   write(out: Writer, prepared: Prepared): void {
     this.sent = true
+    prepared.wonders = false
     for (const name of prepared.closing.splice(0)) {
       out.closeStatement(name)
     }
@@ -129,6 +134,7 @@ export abstract class Flight {
     this.answer = noAnswer()
     this.answers = undefined
     this.error = undefined
+    this.isAnswered = false
     this.stepsDone = 0
     this.entry = undefined
   }
@@ -140,6 +146,11 @@ export abstract class Flight {
         entry.state = "stale"
       }
     }
+  }
+
+  /** Whether nothing of it was done. */
+  get isUntouched(): boolean {
+    return this.stepsDone === 0 && this.answer.tag === undefined && this.answers === undefined
   }
 
   parseComplete(): void {
@@ -186,18 +197,20 @@ export abstract class Flight {
   }
 
   completed(tag: string): void {
+    this.isAnswered = true
     if (this.stepsDone < this.steps.length) {
       this.stepsDone++
       return
     }
     this.nextAnswer()
     this.answer.tag = tag
-    this.dirties ||= leaving.test(tag) ||
-      (this.answer.columns === undefined && creating.test(tag) && temporary.test(this.text))
-    this.forgets ||= forgetting.test(tag)
+    const shadows = this.answer.columns === undefined && creating.test(tag) && temporary.test(this.text)
+    this.dirties ||= shadows || leaving.test(tag)
+    this.forgets ||= shadows || forgetting.test(tag)
   }
 
   failed(error: ServerError): void {
+    this.isAnswered = true
     this.error ??= error
   }
 
@@ -245,7 +258,6 @@ export abstract class Flight {
 
   /** Finds out with this flight where the connection leads. */
   protected ask(out: Writer, prepared: Prepared): void {
-    prepared.wonders = false
     const step: Step = { text: backendStep, onRow: ([backend]) => prepared.answeredBy(Number(backend)) }
     this.steps = [...this.steps, step]
     this.writeBind(out, "", undefined, step.text, [])
@@ -265,18 +277,20 @@ export abstract class Flight {
 class Query extends Flight {
   /** Whether only the steps have been sent: several statements cannot share their round trip. */
   private isLeading = false
+  private isSimple = false
 
   override follow(out: Writer): boolean {
     if (!this.isLeading || this.error !== undefined || this.abandoned) {
       return false
     }
     this.isLeading = false
-    out.query(this.text)
+    this.isAnswered = false
+    this.writeSimply(out)
     return true
   }
 
   override copyIn(out: Writer): void {
-    if (this.steps.length === 0) {
+    if (this.isSimple) {
       out.copyFail(nothingToCopy)
     } else {
       super.copyIn(out)
@@ -285,7 +299,7 @@ class Query extends Flight {
 
   protected writeMain(out: Writer): void {
     if (this.steps.length === 0) {
-      out.query(this.text)
+      this.writeSimply(out)
     } else if (this.text.includes(";")) {
       this.isLeading = true
       out.sync()
@@ -293,6 +307,11 @@ class Query extends Flight {
       this.writeBind(out, "", undefined, this.text, [])
       out.describePortal("").execute("", 0).sync()
     }
+  }
+
+  private writeSimply(out: Writer): void {
+    this.isSimple = true
+    out.query(this.text)
   }
 }
 
@@ -308,7 +327,7 @@ class Statement extends Flight {
 
   protected writeMain(out: Writer, prepared: Prepared): void {
     const entry = this.options.prepare === true ? this.named(prepared, this.text) : undefined
-    if (prepared.wonders) {
+    if (prepared.wonders && isPlannable(this.text)) {
       this.ask(out, prepared)
     }
     this.writeBind(out, "", entry, this.text, this.values)

@@ -100,6 +100,9 @@ export class Frames {
     if (length < 4 || (length > longestOfShort && (length > longest || !this.ready || !long.has(kind)))) {
       throw new Error(`it announced a message of ${length} bytes`)
     }
+    if (kind === readyForQuery && length !== headerLength) {
+      throw new Error("it sent a message of the wrong length")
+    }
     this.greeted = true
     return 1 + length
   }
@@ -108,7 +111,9 @@ export class Frames {
     const kind = bytes[start]
     const at = start + headerLength
     if (kind === readyForQuery) {
-      checkReady(bytes, at, end)
+      if (!statuses.has(bytes[at])) {
+        throw new Error("it is ready in a state that there is not")
+      }
       this.ready = true
     } else if (kind === errorResponse || kind === noticeResponse) {
       checkFields(bytes, at, end)
@@ -119,15 +124,6 @@ export class Frames {
 
 /** As ReadyForQuery says: in no transaction, in one, in one that failed. */
 const statuses: ReadonlySet<number> = new Set([0x49, 0x54, 0x45])
-
-const checkReady = (bytes: Buffer, at: number, end: number): void => {
-  if (end !== at + 1) {
-    throw new Error("it sent a message of the wrong length")
-  }
-  if (!statuses.has(bytes[at])) {
-    throw new Error("it is ready in a state that there is not")
-  }
-}
 
 /** A field is a letter and a text that ends with a zero; a zero in place of the letter ends the message. */
 const checkFields = (bytes: Buffer, from: number, end: number): void => {

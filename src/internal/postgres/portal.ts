@@ -94,7 +94,8 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
         columns ??= flight.answer.columns
         rows = nextRows(rows, flight)
         ended = !flight.suspended
-        if (columns !== undefined && asking !== undefined && !ended && asking.took() < quick) {
+        // In a transaction of somebody else's, an error of rows that nobody asked for would be met by who knows not of it.
+        if (own && columns !== undefined && asking !== undefined && !ended && asking.took() < quick) {
           next = options.read(columns, rows)
         }
         const chunk = Chunk.unsafeFromArray<object>(options.transformRows?.(received) ?? received)

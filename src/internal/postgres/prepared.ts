@@ -15,6 +15,8 @@ const capacity = 256
 /** What a text may measure to be remembered: a longer one was written for one occasion. */
 const longestText = 16_384
 
+const prefix = "sqlayer_"
+
 /** What is planned, and what begins a transaction. None of these ends one, and none speaks COPY. */
 const plannable = /^\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|BEGIN)\b/i
 
@@ -102,7 +104,7 @@ export class Prepared {
       return undefined
     }
     if (entry.name === "") {
-      entry.name = `sqlayer_${createHash("sha256").update(text).digest("base64url").slice(0, 22)}`
+      entry.name = `${prefix}${createHash("sha256").update(text).digest("base64url").slice(0, 22)}`
     }
     if (entry.epoch !== this.preparing.epoch) {
       entry.epoch = this.preparing.epoch
@@ -112,9 +114,9 @@ export class Prepared {
     return entry
   }
 
-  /** Whether an error says only that a name or its plan is not what we believed. */
+  /** Whether an error says only that a name of ours, or its plan, is not what we believed. */
   mistaken(error: ServerError): boolean {
-    if (error.code === unknownName || error.code === knownName) {
+    if ((error.code === unknownName || error.code === knownName) && error.message.includes(prefix)) {
       this.preparing.pooled()
       this.clear()
       return true
@@ -126,9 +128,13 @@ export class Prepared {
     return false
   }
 
-  /** The server knows no name any more. */
+  /** Begins anew. The server may know all names, some or none; that one is closed which it does not know is no error. */
   clear(): void {
-    this.closing.length = 0
+    for (const { name, state } of this.entries.values()) {
+      if (state !== "new") {
+        this.closing.push(name)
+      }
+    }
     this.entries.clear()
   }
 

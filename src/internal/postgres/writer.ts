@@ -94,6 +94,11 @@ export class Writer {
     return this.end(start)
   }
 
+  /** Forgets what was gathered. */
+  reset(): void {
+    this.at = 0
+  }
+
   /** What was gathered; the writer begins anew. */
   take(): Buffer {
     const taken = Buffer.allocUnsafe(this.at)

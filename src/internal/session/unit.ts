@@ -9,16 +9,25 @@ import * as Stream from "effect/Stream"
 import { type DatabaseError, type Dialect, SessionClosed, toSqlError } from "../../DatabaseError.js"
 import type { Lease } from "../../Pool.js"
 import type { Options, Service } from "../../Session.js"
-import type { Connection } from "../driver.js"
+import type { Connection, Refusal } from "../driver.js"
 import type { Watched } from "../telemetry/activity.js"
 import { Gate } from "./gate.js"
 import { called, unnamed } from "./report.js"
 
 type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
 
+/** That a nested session has begun meanwhile, and the statement must wait until it has ended. */
+const notNow: DatabaseError = new SessionClosed({ dialect: "postgres", code: "25P01", reason: "a nested session runs" })
+
+/** What a statement does with its connection. */
+type Use<A> = (connection: Connection, refusal: Refusal) => Effect.Effect<A, SqlError>
+
 /** A connection that can be taken away from whoever holds it. */
 abstract class Borrowed implements SqlConnection.Connection {
   constructor(readonly connection: Connection) {}
+
+  /** Asked again when a statement is sent, since its fiber may have paused on the way. */
+  private readonly refusesNow: Refusal = () => this.refusal() ?? (this.turn() === undefined ? undefined : notNow)
 
   /** Why it may no longer be used. */
   abstract refusal(): DatabaseError | undefined
@@ -27,40 +36,60 @@ abstract class Borrowed implements SqlConnection.Connection {
   protected abstract turn(): Effect.Effect<void> | undefined
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.enter((connection) => connection.execute(sql, params, transformRows))
+    return this.enter((connection, refusal) => connection.execute(sql, params, transformRows, refusal))
   }
 
   executeRaw(sql: string, params: ReadonlyArray<unknown>) {
-    return this.enter((connection) => connection.executeRaw(sql, params))
+    return this.enter((connection, refusal) => connection.executeRaw(sql, params, refusal))
   }
 
   executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return this.enter((connection) => connection.executeValues(sql, params))
+    return this.enter((connection, refusal) => connection.executeValues(sql, params, refusal))
   }
 
   executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.enter((connection) => connection.executeUnprepared(sql, params, transformRows))
+    return this.enter((connection, refusal) => connection.executeUnprepared(sql, params, transformRows, refusal))
   }
 
-  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return Stream.unwrap(
-      this.enter((connection) => Effect.succeed(connection.executeStream(sql, params, transformRows)))
-    )
+  executeStream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Stream.Stream<unknown, SqlError> {
+    return Stream.unwrap(this.enter((connection) =>
+      Effect.sync(() => {
+        let isOpen = false
+        const refusal: Refusal = () => {
+          const refused = isOpen ? this.refusal() : this.refusesNow()
+          isOpen ||= refused === undefined
+          return refused
+        }
+        return Stream.catchAll(
+          connection.executeStream(sql, params, transformRows, refusal),
+          (error) => error.cause === notNow ? this.executeStream(sql, params, transformRows) : Stream.fail(error)
+        )
+      })
+    ))
   }
 
   /** What runs on the connection now, or when its turn comes. To be called by the fiber that runs what it gives. */
-  admit<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  admit<A>(f: Use<A>): Effect.Effect<A, SqlError> {
     const turn = this.turn()
     return turn === undefined ? this.use(f) : Effect.zipRight(turn, Effect.suspend(() => this.use(f)))
   }
 
-  private enter<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  private enter<A>(f: Use<A>): Effect.Effect<A, SqlError> {
     return Effect.suspend(() => this.admit(f))
   }
 
-  private use<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  private use<A>(f: Use<A>): Effect.Effect<A, SqlError> {
     const refusal = this.refusal()
-    return refusal === undefined ? f(this.connection) : Effect.fail(toSqlError(refusal))
+    return refusal === undefined
+      ? Effect.catchAll(
+        f(this.connection, this.refusesNow),
+        (error) => error.cause === notNow ? Effect.suspend(() => this.admit(f)) : Effect.fail(error)
+      )
+      : Effect.fail(toSqlError(refusal))
   }
 }
 

@@ -11,7 +11,7 @@ import type * as Tracer from "effect/Tracer"
 import { toSqlError } from "../../DatabaseError.js"
 import type { Lease, Pool } from "../../Pool.js"
 import * as Telemetry from "../../Telemetry.js"
-import type { Connection } from "../driver.js"
+import type { Connection, Refusal } from "../driver.js"
 import { currentFiber, currentSpan, fiberId, place } from "../pool/holders.js"
 import { currentContext } from "../session/context.js"
 import { endReason } from "../session/report.js"
@@ -31,10 +31,11 @@ export interface Environment {
 
 /** One of the ways in which a connection runs a statement. */
 export type Operation<A> = (
-  connection: SqlConnection.Connection,
+  connection: Connection,
   sql: string,
   params: ReadonlyArray<unknown>,
-  environment: Environment
+  environment: Environment,
+  refusal: Refusal | undefined
 ) => Effect.Effect<A, SqlError>
 
 /** Runs a statement: in the session that it is in, or on a connection that it takes. */
@@ -53,9 +54,9 @@ export const run = <A>(
     let since = running.started
     let lease: Lease<Connection> | undefined = undefined
     /** A driver that throws must not keep the connection. */
-    const begin = (connection: SqlConnection.Connection): Effect.Effect<A, SqlError> => {
+    const begin = (connection: Connection, refusal?: Refusal): Effect.Effect<A, SqlError> => {
       try {
-        return operation(connection, sql, params, environment)
+        return operation(connection, sql, params, environment, refusal)
       } catch (defect) {
         return Effect.die(defect)
       }

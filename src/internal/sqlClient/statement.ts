@@ -1,7 +1,6 @@
 /**
  * A statement of @effect/sql that finds its connection by the session it runs in.
  */
-import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
 import * as Effect from "effect/Effect"
@@ -34,29 +33,22 @@ interface Client extends Environment {
 }
 
 const execute = <A>(
-  connection: SqlConnection.Connection,
-  sql: string,
-  params: ReadonlyArray<unknown>,
-  { transformRows }: Running
-): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, transformRows)
+  ...[connection, sql, params, { transformRows }, refusal]: Parameters<Operation<A>>
+): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, transformRows, refusal)
 
 const executeWithoutTransform = <A>(
-  connection: SqlConnection.Connection,
-  sql: string,
-  params: ReadonlyArray<unknown>
-): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, undefined)
+  ...[connection, sql, params, , refusal]: Parameters<Operation<A>>
+): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, undefined, refusal)
 
-const executeRaw: Operation<unknown> = (connection, sql, params) => connection.executeRaw(sql, params)
+const executeRaw: Operation<unknown> = (connection, sql, params, _, refusal) =>
+  connection.executeRaw(sql, params, refusal)
 
-const executeValues: Operation<ReadonlyArray<ReadonlyArray<unknown>>> = (connection, sql, params) =>
-  connection.executeValues(sql, params)
+const executeValues: Operation<ReadonlyArray<ReadonlyArray<unknown>>> = (connection, sql, params, _, refusal) =>
+  connection.executeValues(sql, params, refusal)
 
 const executeUnprepared = <A>(
-  connection: SqlConnection.Connection,
-  sql: string,
-  params: ReadonlyArray<unknown>,
-  { transformRows }: Running
-): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.executeUnprepared(sql, params, transformRows)
+  ...[connection, sql, params, { transformRows }, refusal]: Parameters<Operation<A>>
+): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.executeUnprepared(sql, params, transformRows, refusal)
 
 const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
 

@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
-import type { Connection } from "../driver.js"
+import type { Connection, Refusal } from "../driver.js"
 import { compact } from "./bytes.js"
 import * as Conversation from "./conversation.js"
 import { unbindable } from "./params.js"
@@ -58,7 +58,8 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     sql: string,
     params: ReadonlyArray<unknown>,
     form: Run["form"],
-    cached: boolean
+    cached: boolean,
+    refusal: Refusal | undefined
   ): Effect.Effect<ReadonlyArray<Row>, SqlError> =>
     Effect.withFiberRuntime((fiber) => {
       const unbound = unbindable(sql, params)
@@ -68,17 +69,19 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
       const safeIntegers = Context.get(fiber.currentContext, SqlClient.SafeIntegers)
       return conversation.asked(
         { _tag: "Run", sql, params: given(params), form, cached, safeIntegers },
-        toSqlError
+        toSqlError,
+        undefined,
+        refusal
       ) as Effect.Effect<ReadonlyArray<Row>, SqlError>
     })
 
-  const rows = (cached: boolean): Connection["execute"] => (sql, params, transformRows) => {
+  const rows = (cached: boolean): Connection["execute"] => (sql, params, transformRows, refusal) => {
     // @effect/sql gives none at all for `sql.unsafe(text).unprepared`.
-    const effect = statement(sql, params ?? [], "rows", cached)
+    const effect = statement(sql, params ?? [], "rows", cached, refusal)
     return transformRows === undefined ? effect : Effect.map(effect, transformRows)
   }
 
-  const executeStream: Connection["executeStream"] = (sql, params, transformRows) =>
+  const executeStream: Connection["executeStream"] = (sql, params, transformRows, refusal) =>
     Stream.fromPull(Effect.gen(function*() {
       const safeIntegers = yield* SqlClient.SafeIntegers
       const about = { sql, params }
@@ -101,7 +104,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
           : { _tag: "Fetch", cursor, sql, params: given(params), safeIntegers }
         started = true
         return Effect.map(
-          conversation.asked(request, (error) => Option.some(toSqlError(error)), about) as Effect.Effect<
+          conversation.asked(request, (error) => Option.some(toSqlError(error)), about, refusal) as Effect.Effect<
             Batch,
             Option.Option<SqlError>
           >,
@@ -118,8 +121,8 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     id,
     status: () => conversation.status,
     execute: rows(true),
-    executeRaw: (sql, params) => statement(sql, params, "raw", true),
-    executeValues: (sql, params) => statement(sql, params, "values", true),
+    executeRaw: (sql, params, refusal) => statement(sql, params, "raw", true, refusal),
+    executeValues: (sql, params, refusal) => statement(sql, params, "values", true, refusal),
     executeUnprepared: rows(false),
     executeStream,
     begin: (begin) =>

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
 import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
-import type { BeginOptions, Connection, Driver, Status } from "../driver.js"
+import type { BeginOptions, Connection, Driver, Refusal, Status } from "../driver.js"
 import { type TransformRows, type Wrapped, wrapping } from "./wrapped.js"
 
 export interface Planned {
@@ -49,25 +49,25 @@ class Faulty implements Wrapped {
     this.id = inner.id
   }
 
-  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.statement(sql, this.inner.execute(sql, params, transformRows))
+  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
+    return this.statement(sql, this.inner.execute(sql, params, transformRows, refusal))
   }
 
-  executeRaw(sql: string, params: ReadonlyArray<unknown>) {
-    return this.statement(sql, this.inner.executeRaw(sql, params))
+  executeRaw(sql: string, params: ReadonlyArray<unknown>, refusal?: Refusal) {
+    return this.statement(sql, this.inner.executeRaw(sql, params, refusal))
   }
 
-  executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return this.statement(sql, this.inner.executeValues(sql, params))
+  executeValues(sql: string, params: ReadonlyArray<unknown>, refusal?: Refusal) {
+    return this.statement(sql, this.inner.executeValues(sql, params, refusal))
   }
 
-  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.statement(sql, this.inner.executeUnprepared(sql, params, transformRows))
+  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
+    return this.statement(sql, this.inner.executeUnprepared(sql, params, transformRows, refusal))
   }
 
-  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
     return Stream.unwrap(
-      this.statement(sql, Effect.sync(() => this.inner.executeStream(sql, params, transformRows)))
+      this.statement(sql, Effect.sync(() => this.inner.executeStream(sql, params, transformRows, refusal)))
     )
   }
 

@@ -8,7 +8,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
-import type { BeginOptions, Connection, Status } from "../driver.js"
+import type { BeginOptions, Connection, Refusal, Status } from "../driver.js"
 import { briefly } from "../session/ending.js"
 import type { Frame, Sandbox } from "./sandbox.js"
 import type { TransformRows, Wrapped } from "./wrapped.js"
@@ -29,35 +29,35 @@ export class Virtual implements Wrapped {
     this.inner = sandbox.physical
   }
 
-  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.statement(sql, (connection) => connection.execute(sql, params, transformRows))
+  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
+    return this.statement(sql, (connection) => connection.execute(sql, params, transformRows, refusal))
   }
 
-  executeRaw(sql: string, params: ReadonlyArray<unknown>) {
-    return this.statement(sql, (connection) => connection.executeRaw(sql, params))
+  executeRaw(sql: string, params: ReadonlyArray<unknown>, refusal?: Refusal) {
+    return this.statement(sql, (connection) => connection.executeRaw(sql, params, refusal))
   }
 
-  executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return this.statement(sql, (connection) => connection.executeValues(sql, params))
+  executeValues(sql: string, params: ReadonlyArray<unknown>, refusal?: Refusal) {
+    return this.statement(sql, (connection) => connection.executeValues(sql, params, refusal))
   }
 
-  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.statement(sql, (connection) => connection.executeUnprepared(sql, params, transformRows))
+  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
+    return this.statement(sql, (connection) => connection.executeUnprepared(sql, params, transformRows, refusal))
   }
 
-  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
     return Stream.suspend((): Stream.Stream<unknown, SqlError> => {
       if (this.frames.length === 0) {
         // Nobody else could speak while rows are read one by one, so all are read at once.
-        return Stream.unwrap(Effect.map(this.execute(sql, params, transformRows), Stream.fromIterable))
+        return Stream.unwrap(Effect.map(this.execute(sql, params, transformRows, refusal), Stream.fromIterable))
       }
-      const refusal = this.sandbox.refused(sql)
-      return refusal === undefined
+      const refused = this.sandbox.refused(sql)
+      return refused === undefined
         ? Stream.fromPull(Effect.map(
-          Stream.toPull(this.inner.executeStream(sql, params, transformRows)),
+          Stream.toPull(this.inner.executeStream(sql, params, transformRows, refusal)),
           (rows) => this.inside((restore) => restore(rows), (error) => Option.some(toSqlError(error)))
         ))
-        : Stream.fail(toSqlError(refusal))
+        : Stream.fail(toSqlError(refused))
     })
   }
 

@@ -121,6 +121,33 @@ describe("many rows in one INSERT", () => {
       assert.strictEqual((yield* sql`SELECT 1 FROM lists WHERE id < 600 AND list = ARRAY[id, id + 1]`).length, 600)
     }))
 
+  it.scopedLive("hold bytes as they do by value, whatever the column's type, and what an object makes of itself", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* opened
+      const money = { toPostgres: () => "7.50" }
+      for (const rows of [range(0, 3), range(1_000, 700)]) {
+        yield* sql`INSERT INTO many ${
+          sql.insert(
+            rows.map((id) => ({ id, name: Buffer.from("abc"), key: Buffer.alloc(16, 1), amount: money as any }))
+          )
+        }`
+        const found = yield* sql<any>`SELECT name, key, amount FROM many WHERE id >= ${rows[0]}`
+        assert.strictEqual(found.length, rows.length)
+        for (const each of found) {
+          assert.deepStrictEqual({ ...each }, {
+            name: "abc",
+            key: "01010101-0101-0101-0101-010101010101",
+            amount: "7.50"
+          })
+        }
+        yield* sql`DELETE FROM many`
+      }
+      const strange = yield* Effect.flip(
+        sql`INSERT INTO many ${sql.insert(range(0, 700).map((id) => ({ id, "a\0b": 1 })))}`
+      )
+      assert.strictEqual(fromSqlError(strange)._tag, "InvalidStatement")
+    }))
+
   it.scopedLive("fail as they do by value, without showing any, and leave nothing", () =>
     Effect.gen(function*() {
       const { database, sql, url } = yield* opened

@@ -552,31 +552,33 @@ describe("postgres connection", () => {
         yield* c.rollback
       }))
 
-    it.scopedLive("reads one batch ahead once it goes on, and that harms no transaction it is closed early in", () =>
+    it.scopedLive("reads one batch ahead once it goes on, outside of a transaction, and none within one", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
-        yield* c.begin({})
         yield* rows(c, "CREATE TEMP SEQUENCE ahead")
         const numbers = c.executeStream(
           "SELECT nextval('ahead')::int AS n FROM generate_series(1, 100000)",
           [],
           undefined
         )
-        for (const taken of [100, 1_500, 5_000]) {
-          const [{ before }] = yield* rows(c, "SELECT nextval('ahead')::int AS before")
-          const read = yield* Stream.runCollect(Stream.take(numbers, taken))
-          assert.strictEqual(Chunk.size(read), taken)
-          const [{ after }] = yield* rows(c, "SELECT nextval('ahead')::int AS after")
-          assert.isBelow(after - before, taken + 3_000)
-        }
+        const read = (taken: number) =>
+          Effect.gen(function*() {
+            const [{ before }] = yield* rows(c, "SELECT nextval('ahead')::int AS before")
+            assert.strictEqual(Chunk.size(yield* Stream.runCollect(Stream.take(numbers, taken))), taken)
+            const [{ after }] = yield* rows(c, "SELECT nextval('ahead')::int AS after")
+            return after - before - 1
+          })
+        assert.strictEqual(yield* read(10), 32)
+        // The first three batches, and the fourth ahead.
+        assert.strictEqual(yield* read(1_200), 32 + 256 + 1_000 + 1_000)
+        yield* c.begin({})
+        assert.strictEqual(yield* read(1_200), 32 + 256 + 1_000)
         yield* c.commit
-        assert.strictEqual(c.status(), "dirty", "of its sequence only")
       }))
 
     it.scopedLive("closed early it does not wait for long for rows that come late", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
-        yield* c.begin({})
         const late = c.executeStream(
           "SELECT n, CASE WHEN n > 2000 THEN pg_sleep(20) END AS s FROM generate_series(1, 100000) AS n",
           [],
@@ -585,10 +587,27 @@ describe("postgres connection", () => {
         const before = performance.now()
         assert.strictEqual(Chunk.size(yield* Stream.runCollect(Stream.take(late, 1_200))), 1_200)
         assert.isBelow(performance.now() - before, 10_000)
-        assert.strictEqual(c.status(), "aborted", "what runs can only be stopped by failing its transaction")
-        yield* c.rollback
         assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS n"), [{ n: 1 }])
+        assert.strictEqual(c.status(), "idle")
       }))
+
+    it.scopedLive(
+      "what fails while its rows are read is its own error, whatever runs between them",
+      () =>
+        Effect.gen(function*() {
+          const c = yield* connection(url())
+          yield* c.begin({})
+          const failing = c.executeStream(
+            "SELECT 10 / (5000 - n) AS q FROM generate_series(1, 10000) AS n",
+            [],
+            undefined
+          )
+          const error = yield* Effect.flip(Stream.runForEach(failing, () => rows(c, "SELECT 1")))
+          assert.strictEqual(fromSqlError(error).code, "22012")
+          yield* c.rollback
+        }),
+      30_000
+    )
 
     it.scoped("applies the transformation, and takes a statement without parameters", () =>
       Effect.gen(function*() {

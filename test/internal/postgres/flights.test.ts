@@ -6,6 +6,7 @@ import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import Pg from "pg"
 import { type DatabaseError, fromSqlError, isRetryable } from "../../../src/DatabaseError.js"
 import type { Connection } from "../../../src/internal/driver.js"
 import { freshDatabase, query, server } from "../../support/postgres.js"
@@ -444,5 +445,200 @@ describe("prepared statements", () => {
       )
       assert.deepStrictEqual(Array.from(streamed), [[{ name: "item 1" }]])
       yield* c.commit
+    }))
+})
+
+describe("what must never be", () => {
+  it.scopedLive("a COMMIT that was not answered is no success, and an answer is nobody else's", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      for (let round = 0; round < 5; round++) {
+        yield* c.begin({})
+        // The server leaves out the Sync that follows a refused COPY, or does not.
+        const copy = yield* Effect.fork(Effect.exit(rows(c, "INSERT INTO items VALUES (99); COPY items FROM STDIN")))
+        yield* Effect.yieldNow()
+        const commit = yield* Effect.exit(c.commit)
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(copy)))
+        assert.isTrue(Exit.isFailure(commit))
+        yield* c.rollback
+        assert.deepStrictEqual(yield* rows(c, "SELECT 42 AS n"), [{ n: 42 }])
+        for (const text of ["COPY items FROM STDIN", "SELECT 1; COPY items FROM STDIN"]) {
+          yield* c.begin({})
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(rows(c, text))), text)
+          assert.strictEqual((yield* errorOf(rows(c, "SELECT 42 AS n")))._tag, "TransactionAborted")
+          yield* c.rollback
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(rows(c, text))))
+          assert.deepStrictEqual(yield* rows(c, "SELECT 42 AS n"), [{ n: 42 }])
+        }
+      }
+      assert.strictEqual(yield* count(database), 0)
+      assert.strictEqual(c.status(), "idle")
+    }))
+
+  it.scopedLive("a parameter that cannot be sent harms nobody: not its own connection, nor another", () =>
+    Effect.gen(function*() {
+      const { c: one } = yield* counted()
+      const { c: other, losses } = yield* counted()
+      const function_ = Object.assign(() => 0, { toString: () => 5 })
+      for (
+        const value of [{ toJSON: () => undefined }, function_, { toPostgres: () => ({ toJSON: () => undefined }) }]
+      ) {
+        const error = yield* errorOf(rows(one, "SELECT $1::text, $2::text", ["secret-value", value]))
+        assert.strictEqual(error._tag, "InvalidData")
+        assert.notInclude(error.message, "secret-value")
+        assert.deepStrictEqual(yield* rows(other, "SELECT $1::int AS n", [1]), [{ n: 1 }])
+        assert.deepStrictEqual(yield* rows(one, "SELECT $1::int AS n", [1]), [{ n: 1 }])
+      }
+      assert.deepStrictEqual(losses, [])
+    }))
+
+  it.scopedLive("a savepoint that was lost with what ran before it takes nothing with it", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      yield* c.begin({})
+      yield* insert(c, 1)
+      yield* c.savepoint("outer")
+      const slow = yield* Effect.fork(Effect.exit(rows(c, "SELECT 1 / (pg_sleep(0.1)::text = 'x')::int")))
+      yield* Effect.yieldNow()
+      // The transaction fails while it is asked for, so it must say so.
+      const inner = yield* Effect.exit(c.savepoint("inner"))
+      assert.isTrue(Exit.isFailure(inner))
+      yield* Fiber.join(slow)
+      yield* c.rollbackToSavepoint("outer")
+      yield* insert(c, 2)
+      yield* c.commit
+      assert.strictEqual(yield* count(database), 2)
+    }))
+
+  it.scopedLive("what was interrupted is undone only with a savepoint that was there before it", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      const interruptOne = Effect.gen(function*() {
+        const fibers = yield* Effect.forEach(
+          [rows(c, "SELECT pg_sleep(0.1)"), insert(c, 2)],
+          (each) => Effect.fork(Effect.exit(each))
+        )
+        yield* Effect.sleep("20 millis")
+        const inner = yield* Effect.fork(c.savepoint("inner"))
+        yield* Effect.yieldNow()
+        yield* Fiber.interrupt(fibers[1])
+        yield* Fiber.join(fibers[0])
+        yield* Fiber.join(inner)
+        assert.strictEqual((yield* errorOf(insert(c, 3)))._tag, "TransactionAborted")
+      })
+      yield* c.begin({})
+      yield* insert(c, 1)
+      yield* interruptOne
+      yield* c.rollbackToSavepoint("inner")
+      assert.strictEqual((yield* errorOf(insert(c, 3)))._tag, "TransactionAborted")
+      assert.strictEqual((yield* errorOf(c.commit))._tag, "TransactionAborted")
+      yield* c.rollback
+      assert.strictEqual(yield* count(database), 0)
+      yield* c.begin({})
+      yield* insert(c, 1)
+      yield* c.savepoint("outer")
+      yield* rows(c, "SELECT 1")
+      yield* interruptOne
+      yield* c.rollbackToSavepoint("outer")
+      yield* insert(c, 4)
+      yield* c.commit
+      const kept = yield* query(database, "SELECT id FROM items ORDER BY id")
+      assert.deepStrictEqual(kept.map(({ id }) => id), [1, 4])
+    }))
+
+  it.scopedLive("nothing that was done is done again because of a name", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      for (let round = 0; round < 3; round++) {
+        yield* c.begin({})
+        yield* rows(c, "SELECT 1")
+        yield* c.commit
+      }
+      yield* c.begin({})
+      yield* Effect.exit(rows(c, "INSERT INTO items VALUES (1, 'once'); COMMIT; EXECUTE sqlayer_nothing"))
+      yield* c.rollback
+      assert.strictEqual(yield* count(database), 1)
+    }))
+
+  it.scopedLive("a user's own mistake with names changes nothing of ours", () =>
+    Effect.gen(function*() {
+      const { asked, c } = yield* counted({ settings: { preparedStatements: "on" } })
+      const select = "SELECT name FROM items WHERE id = $1"
+      for (let round = 0; round < 3; round++) {
+        yield* rows(c, select, [1])
+        yield* c.begin({})
+        yield* rows(c, select, [1])
+        assert.strictEqual((yield* errorOf(rows(c, "EXECUTE nothing")))._tag, "InvalidStatement")
+        yield* c.rollback
+        assert.strictEqual((yield* errorOf(rows(c, "DEALLOCATE nothing")))._tag, "InvalidStatement")
+      }
+      asked.length = 0
+      yield* rows(c, select, [1])
+      assert.notInclude(asked.join(), "SELECT")
+    }))
+
+  it.scopedLive("a table of the connection's own is seen by a statement that was prepared before it was there", () =>
+    Effect.gen(function*() {
+      const { c } = yield* counted()
+      const select = "SELECT name FROM items"
+      yield* insert(c, 1)
+      yield* rows(c, "CREATE TEMP TABLE other (id int)")
+      for (let round = 0; round < 3; round++) {
+        assert.deepStrictEqual(yield* rows(c, select), [{ name: "item 1" }])
+      }
+      yield* rows(c, "CREATE TEMP TABLE items (name text)")
+      assert.deepStrictEqual(yield* rows(c, select), [])
+      assert.deepStrictEqual(yield* rows(c, select), [])
+    }))
+
+  it.scopedLive("a transaction by hand of which a statement was interrupted can be rolled back by hand", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      for (const ending of ["ROLLBACK", " rollback", "ABORT"]) {
+        yield* rows(c, "BEGIN")
+        yield* insert(c, 1)
+        const fibers = yield* Effect.forEach(
+          [rows(c, "SELECT pg_sleep(0.1)"), insert(c, 2)],
+          (each) => Effect.fork(Effect.exit(each))
+        )
+        yield* Effect.sleep("20 millis")
+        yield* Fiber.interrupt(fibers[1])
+        yield* Fiber.join(fibers[0])
+        assert.strictEqual((yield* errorOf(rows(c, "SELECT 1")))._tag, "TransactionAborted")
+        assert.strictEqual((yield* errorOf(rows(c, "COMMIT")))._tag, "TransactionAborted")
+        yield* rows(c, ending)
+        assert.strictEqual(c.status(), "idle")
+        assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS n"), [{ n: 1 }])
+      }
+      assert.strictEqual(yield* count(database), 0)
+    }))
+
+  it.scopedLive("a procedure that ends transactions is not disturbed by what is asked about the connection", () =>
+    Effect.gen(function*() {
+      const { c, database } = yield* counted()
+      yield* query(
+        database,
+        "CREATE PROCEDURE twice(n int) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO items VALUES (n, 'x'); COMMIT; END $$"
+      )
+      for (let round = 0; round < 3; round++) {
+        yield* c.begin({})
+        yield* rows(c, "SHOW port")
+        yield* c.commit
+        yield* rows(c, "CALL twice($1)", [round])
+      }
+      assert.strictEqual(yield* count(database), 3)
+    }))
+
+  it.scopedLive("an application's parser of a type is not taken for the one of whole numbers", () =>
+    Effect.gen(function*() {
+      const numeric = Pg.types.builtins.NUMERIC
+      const usual = Pg.types.getTypeParser(numeric)
+      Pg.types.setTypeParser(numeric, function(value) {
+        return parseInt(value, 10)
+      })
+      const { c } = yield* counted()
+      const given = yield* rows(c, "SELECT 12.5::numeric AS n, 7 AS i, -8::int2 AS s, 4000000000::oid AS o")
+      Pg.types.setTypeParser(numeric, usual)
+      assert.deepStrictEqual(given, [{ n: 12, i: 7, s: -8, o: 4_000_000_000 }])
     }))
 })
