@@ -105,7 +105,8 @@ describe("behind PgBouncer", () => {
         assert.isBelow(performance.now() - before, 10_000)
         const [{ n }] = yield* query(
           url,
-          "SELECT count(*)::int AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()"
+          `SELECT count(*)::int AS n FROM pg_stat_activity
+           WHERE state = 'active' AND datname = current_database() AND pid <> pg_backend_pid()`
         )
         assert.strictEqual(n, 0)
       }),

@@ -75,6 +75,10 @@ function* forms(params: ReadonlyArray<unknown>): Iterable<string> {
     const value = left.pop()
     if (typeof value === "string") {
       yield value
+      if (value.includes("\"")) {
+        // As the name of something it is shown without its quotes.
+        yield value.replaceAll("\"", "")
+      }
     } else if (typeof value === "number" || typeof value === "bigint") {
       yield String(value)
     } else if (value instanceof Date) {

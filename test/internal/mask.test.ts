@@ -204,4 +204,14 @@ describe("what was thrown", () => {
     assert.strictEqual(maskCause("x", {}), undefined)
     assert.strictEqual(maskCause({ message: "x" }, {}), undefined)
   })
+
+  it("shows no value as the name of something, with its quotes or without", () => {
+    for (const value of [",.\"S3cr3tV4lue,.\"", "\"S3cr3tV4lue\"", "a.\"S3cr3tV4lue\""]) {
+      const shown = maskText(`relation "${value.replaceAll("\"", "")}" does not exist`, {
+        statement: "SELECT $1::regclass",
+        params: [value]
+      })
+      assert.notInclude(shown, "S3cr3t", value)
+    }
+  })
 })

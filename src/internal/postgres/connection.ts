@@ -9,24 +9,17 @@ import Pg from "pg"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type * as Driver from "../driver.js"
 import { make as makeError } from "../failure.js"
-import { stoppable } from "../stoppable.js"
 import * as Bulk from "./bulk.js"
+import { Calls } from "./calls.js"
 import type { Channel } from "./channel.js"
 import * as Fate from "./fate.js"
-import * as Flight from "./flight.js"
-import { prepareValue, resultOf, serverError } from "./pg.js"
+import type * as Flight from "./flight.js"
+import * as Flights from "./flights.js"
+import { resultOf, serverError } from "./pg.js"
 import * as Portal from "./portal.js"
-import { fromPostgres } from "./sqlState.js"
 import * as Transaction from "./transaction.js"
-import type { Encoded } from "./writer.js"
 
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
-
-/** More than this the protocol cannot count. */
-const maxParams = 65_535
-
-/** How long a stream that ends early waits for rows that it has asked for, in milliseconds. */
-const settleTimeout = 500
 
 const internal: Flight.Options = { user: false }
 
@@ -34,7 +27,7 @@ const internal: Flight.Options = { user: false }
 export class Connection implements Driver.Connection {
   readonly id: number
   readonly #channel: Channel
-  readonly #description: string
+  readonly #calls: Calls
   readonly #elsewhere: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
   #portals = 0
   #transaction: Fate.Transaction | undefined = undefined
@@ -47,16 +40,15 @@ export class Connection implements Driver.Connection {
     elsewhere: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
   ) {
     this.#channel = channel
+    this.#calls = new Calls(channel, description)
     this.#elsewhere = elsewhere
-    this.#description = description
     this.id = id
   }
 
   /** Calls once when the connection breaks without being closed from here; at once if it has broken already. */
   onLost(f: (error: DatabaseError) => void): void {
     const channel = this.#channel
-    const description = this.#description
-    channel.onLost = (error) => f(fromPostgres(error, { phase: "statement", description }))
+    channel.onLost = (error) => f(this.#calls.refusal(error))
     if (channel.lost !== undefined) {
       channel.onLost(channel.lost)
     }
@@ -127,20 +119,20 @@ export class Connection implements Driver.Connection {
           return busy ? "busy" : transaction === "I" && ahead.length === 0 ? "outside" : "inside"
         },
         open: (rows) =>
-          this.#fly(
-            () => Flight.openPortal(portal, sql, this.#encode(sql, params), rows, options),
+          this.#calls.fly(
+            () => Flights.openPortal(portal, sql, this.#calls.encode(sql, params), rows, options),
             Effect.succeed,
             toSqlError,
             refusal
           ),
-        read: (columns, rows) => this.#ask(Flight.readPortal(portal, columns, sql, rows, options), refusal),
-        close: this.#briefly(() => Flight.closePortal(portal)),
+        read: (columns, rows) => this.#calls.ask(Flights.readPortal(portal, columns, sql, rows, options), refusal),
+        close: this.#calls.briefly(() => Flights.closePortal(portal)),
         wait: Effect.mapError(this.ping, toSqlError),
         begin: Effect.mapError(this.begin({}), toSqlError),
         commit: this.commit,
         rollback: Effect.suspend(() => {
           this.#channel.forget()
-          return this.#briefly(() => Flight.query("ROLLBACK", internal))
+          return this.#calls.briefly(() => Flights.query("ROLLBACK", internal))
         })
       })
     })
@@ -182,8 +174,8 @@ export class Connection implements Driver.Connection {
       // It ends the savepoints too.
       const begins = this.#channel.ahead.some((step) => step.begins === true)
       this.#channel.forget()
-      return begins ? Effect.void : this.#fly(
-        () => Flight.query("COMMIT", { user: false, commit: true }),
+      return begins ? Effect.void : this.#calls.fly(
+        () => Flights.query("COMMIT", { user: false, commit: true }),
         ({ answer }) =>
           answer.tag === "ROLLBACK"
             ? Effect.fail(makeError("TransactionAborted", {
@@ -213,7 +205,7 @@ export class Connection implements Driver.Connection {
     const text = `SAVEPOINT ${Pg.escapeIdentifier(name)}`
     return Effect.suspend(() => {
       if (name.includes("\0")) {
-        return Effect.fail(this.#refusal(serverError("42602", "a savepoint's name may not hold a NUL character")))
+        return Effect.fail(this.#calls.refusal(serverError("42602", "a savepoint's name may not hold a NUL character")))
       }
       // What is under way may fail, and the savepoint with it: then it must not be rolled back to.
       const made = this.status() === "active" && !this.#channel.busy
@@ -261,8 +253,8 @@ export class Connection implements Driver.Connection {
   }
 
   commitWithin(name: string, around: Driver.BeginOptions | undefined): Effect.Effect<void, DatabaseError> {
-    const checked = this.#fly(
-      () => Flight.query(`SET CONSTRAINTS ALL IMMEDIATE; ${Transaction.initiallyDeferred}`, internal),
+    const checked = this.#calls.fly(
+      () => Flights.query(`SET CONSTRAINTS ALL IMMEDIATE; ${Transaction.initiallyDeferred}`, internal),
       ({ answer }) => Effect.succeed(answer.rows as ReadonlyArray<{ readonly names: string | null }>),
       identity
     )
@@ -297,7 +289,7 @@ export class Connection implements Driver.Connection {
       Effect.suspend(() => {
         const channel = this.#channel
         if (channel.closed !== undefined) {
-          return Effect.fail(this.#refusal(channel.closed))
+          return Effect.fail(this.#calls.refusal(channel.closed))
         }
         return channel.dirty
           ? Effect.map(this.#command("DISCARD ALL"), () => {
@@ -330,7 +322,7 @@ export class Connection implements Driver.Connection {
     return Effect.suspend(() => {
       const channel = this.#channel
       if (channel.closed !== undefined) {
-        return Effect.fail(this.#refusal(channel.closed))
+        return Effect.fail(this.#calls.refusal(channel.closed))
       }
       channel.ahead.push(...steps())
       return Effect.void
@@ -348,7 +340,7 @@ export class Connection implements Driver.Connection {
   }
 
   #command(text: string): Effect.Effect<void, DatabaseError> {
-    return this.#fly(() => Flight.query(text, internal), () => Effect.void, identity)
+    return this.#calls.fly(() => Flights.query(text, internal), () => Effect.void, identity)
   }
 
   #statement<A>(
@@ -360,7 +352,12 @@ export class Connection implements Driver.Connection {
   ): Effect.Effect<A, SqlError.SqlError> {
     const plan = Bulk.planOf(params)
     return plan === undefined
-      ? this.#fly(() => Flight.statement(sql, this.#encode(sql, params), options), finish, toSqlError, refusal)
+      ? this.#calls.fly(
+        () => Flights.statement(sql, this.#calls.encode(sql, params), options),
+        finish,
+        toSqlError,
+        refusal
+      )
       : this.#manyRows(plan, sql, params, options, refusal, finish)
   }
 
@@ -372,10 +369,10 @@ export class Connection implements Driver.Connection {
     refusal: Driver.Refusal | undefined,
     finish: (flight: Flight.Flight) => Effect.Effect<A, SqlError.SqlError>
   ): Effect.Effect<A, SqlError.SqlError> {
-    const described = this.#fly(
+    const described = this.#calls.fly(
       () => {
-        this.#encode(plan.single, [])
-        return Flight.describeParameters(plan.single, { user: true })
+        this.#calls.encode(plan.single, [])
+        return Flights.describeParameters(plan.single, { user: true })
       },
       ({ types }) => Effect.succeed(Bulk.typesOf(plan, types)),
       toSqlError,
@@ -390,12 +387,12 @@ export class Connection implements Driver.Connection {
           return plan.byValue()[1]
         }
       }
-      return this.#fly(
+      return this.#calls.fly(
         () => {
-          const encoded = this.#encode(text, values)
+          const encoded = this.#calls.encode(text, values)
           return types === undefined
-            ? Flight.statement(text, encoded, options)
-            : Flight.typedStatement(text, encoded, types, shown)
+            ? Flights.statement(text, encoded, options)
+            : Flights.typedStatement(text, encoded, types, shown)
         },
         finish,
         toSqlError,
@@ -403,138 +400,6 @@ export class Connection implements Driver.Connection {
       )
     })
   }
-
-  /** Throws the DatabaseError. */
-  #encode(statement: string, params: ReadonlyArray<unknown>): ReadonlyArray<Encoded> {
-    const refuse = (code: string, reason: string): never => {
-      throw fromPostgres(serverError(code, reason), { phase: "statement", statement, params })
-    }
-    // What the protocol cannot say would put the server out of step with us.
-    if (statement.includes("\0")) {
-      refuse("42601", "a statement may not hold a NUL character")
-    }
-    if (params.length > maxParams) {
-      refuse("54023", `a statement may have ${maxParams} parameters, and was given ${params.length}`)
-    }
-    return params.map((param, i) => {
-      try {
-        return encoded(prepareValue(param))
-      } catch (cause) {
-        const known = fromPostgres(cause, { phase: "statement" })
-        // What a value's own code says may be the value.
-        return refuse(
-          "22023",
-          `parameter $${i + 1} cannot be sent: ${known._tag === "InvalidData" ? known.reason : "its conversion failed"}`
-        )
-      }
-    })
-  }
-
-  #fly<A, E>(
-    make: () => Flight.Flight,
-    finish: (flight: Flight.Flight) => Effect.Effect<A, E>,
-    fail: (error: DatabaseError) => E,
-    refusal?: Driver.Refusal
-  ): Effect.Effect<A, E> {
-    const channel = this.#channel
-    return stoppable<A, E>((resume) => {
-      const refused = refusal?.()
-      if (refused !== undefined) {
-        return resume(Effect.fail(fail(refused)))
-      }
-      let flight: Flight.Flight
-      try {
-        flight = make()
-      } catch (error) {
-        return resume(Effect.fail(fail(error as DatabaseError)))
-      }
-      flight.land = (lost) =>
-        resume(
-          lost === undefined && flight.error === undefined
-            ? finish(flight)
-            : Effect.fail(fail(this.#failure(flight, lost)))
-        )
-      channel.submit(flight)
-      return channel.stop(flight)
-    })
-  }
-
-  /** Sends what is waited for later. */
-  #ask(flight: Flight.Flight, refusal: Driver.Refusal | undefined): Portal.Asked {
-    const channel = this.#channel
-    const refused = refusal?.()
-    let answer: Effect.Effect<Flight.Flight, SqlError.SqlError> | undefined = undefined
-    let told = (): void => undefined
-    let took = Infinity
-    const since = performance.now()
-    flight.land = (lost) => {
-      took = performance.now() - since
-      answer = lost === undefined && flight.error === undefined
-        ? Effect.succeed(flight)
-        : Effect.fail(toSqlError(this.#failure(flight, lost)))
-      told()
-    }
-    if (refused === undefined) {
-      channel.submit(flight)
-    } else {
-      answer = Effect.fail(toSqlError(refused))
-    }
-    return {
-      answer: stoppable((resume) => {
-        if (answer !== undefined) {
-          return resume(answer)
-        }
-        told = () => resume(answer!)
-        return channel.stop(flight)
-      }),
-      took: () => took,
-      settle: Effect.async<void>((resume) => {
-        if (answer !== undefined) {
-          return resume(Effect.void)
-        }
-        const timer = setTimeout(() => resume(channel.stop(flight)), settleTimeout)
-        told = () => {
-          clearTimeout(timer)
-          resume(Effect.void)
-        }
-      })
-    }
-  }
-
-  /** For finalizers, which cannot be interrupted. */
-  #briefly(make: () => Flight.Flight): Effect.Effect<void, DatabaseError> {
-    return Effect.async<void, DatabaseError>((resume) => {
-      const flight = make()
-      flight.land = (lost) =>
-        resume(
-          lost === undefined && flight.error === undefined ? Effect.void : Effect.fail(this.#failure(flight, lost))
-        )
-      this.#channel.submitBriefly(flight)
-    })
-  }
-
-  #refusal(cause: Error): DatabaseError {
-    return fromPostgres(cause, { phase: "statement", description: this.#description })
-  }
-
-  #failure(flight: Flight.Flight, lost: Error | undefined): DatabaseError {
-    const { commit, params, user } = flight.options
-    return fromPostgres(flight.error ?? lost, {
-      phase: commit === true && flight.sent && lost !== undefined ? "commit" : "statement",
-      description: this.#description,
-      statement: user ? flight.text : undefined,
-      params,
-      canceled: false
-    })
-  }
-}
-
-/** A value's own conversion may give anything. */
-const encoded = (value: unknown): Encoded => {
-  if (value === null || typeof value === "string" || Buffer.isBuffer(value)) {
-    return value
-  }
-  throw new TypeError("its conversion gave nothing that can be sent")
 }
 
 const rowsOf = <Row extends object>({ answer, answers }: Flight.Flight): Effect.Effect<ReadonlyArray<Row>> =>

@@ -4,7 +4,7 @@
 import { type Columns, type RowMode, textsOf } from "./columns.js"
 import { Malformed, type ServerError } from "./messages.js"
 import { serverError } from "./pg.js"
-import { type Entry, isPlannable, type Prepared } from "./prepared.js"
+import type { Entry, Prepared } from "./prepared.js"
 import type { Encoded, Writer } from "./writer.js"
 
 /** What a flight's errors say of it, and how it may be treated. */
@@ -48,8 +48,6 @@ const forgetting = /^(?:DISCARD ALL|DEALLOCATE)\b/
 
 const backendStep = "SELECT pg_catalog.pg_backend_pid()"
 
-const nothingToCopy = "COPY FROM STDIN has nothing to read from here"
-
 const noAnswer = (): Answer => ({ rows: [], columns: undefined, tag: undefined })
 
 /** One exchange. It lands once: when the server is ready again, or when the connection is lost. */
@@ -88,6 +86,8 @@ export abstract class Flight {
   private readonly parsing: Array<Entry | undefined> = []
   /** Waits for the columns that the server describes. */
   protected entry: Entry | undefined = undefined
+  /** Whether what was sent last is in the simple protocol. */
+  protected isSimple = false
   /** Names have failed it once. */
   private unnamed = false
 
@@ -214,9 +214,13 @@ export abstract class Flight {
     this.error ??= error
   }
 
-  /** There is nothing to copy from here. The server takes the Sync that followed for a part of the data. */
+  /** There is nothing to copy from here. */
   copyIn(out: Writer): void {
-    out.copyFail(nothingToCopy).sync()
+    out.copyFail("COPY FROM STDIN has nothing to read from here")
+    if (!this.isSimple) {
+      // The server has taken the Sync that followed for a part of the data.
+      out.sync()
+    }
   }
 
   protected abstract writeMain(out: Writer, prepared: Prepared): void
@@ -272,175 +276,3 @@ export abstract class Flight {
     }
   }
 }
-
-/** One or several statements without parameters. */
-class Query extends Flight {
-  /** Whether only the steps have been sent: several statements cannot share their round trip. */
-  private isLeading = false
-  private isSimple = false
-
-  override follow(out: Writer): boolean {
-    if (!this.isLeading || this.error !== undefined || this.abandoned) {
-      return false
-    }
-    this.isLeading = false
-    this.isAnswered = false
-    this.writeSimply(out)
-    return true
-  }
-
-  override copyIn(out: Writer): void {
-    if (this.isSimple) {
-      out.copyFail(nothingToCopy)
-    } else {
-      super.copyIn(out)
-    }
-  }
-
-  protected writeMain(out: Writer): void {
-    if (this.steps.length === 0) {
-      this.writeSimply(out)
-    } else if (this.text.includes(";")) {
-      this.isLeading = true
-      out.sync()
-    } else {
-      this.writeBind(out, "", undefined, this.text, [])
-      out.describePortal("").execute("", 0).sync()
-    }
-  }
-
-  private writeSimply(out: Writer): void {
-    this.isSimple = true
-    out.query(this.text)
-  }
-}
-
-/** One statement, with or without parameters. */
-class Statement extends Flight {
-  constructor(text: string, private readonly values: ReadonlyArray<Encoded>, options: Options) {
-    super(text, options)
-  }
-
-  override isPlain(): boolean {
-    return this.steps.length === 0 && isPlannable(this.text)
-  }
-
-  protected writeMain(out: Writer, prepared: Prepared): void {
-    const entry = this.options.prepare === true ? this.named(prepared, this.text) : undefined
-    if (prepared.wonders && isPlannable(this.text)) {
-      this.ask(out, prepared)
-    }
-    this.writeBind(out, "", entry, this.text, this.values)
-    if (entry?.columns === undefined) {
-      out.describePortal("")
-      this.entry = entry
-    } else if (entry.columns !== null) {
-      this.answer.columns = entry.columns
-    }
-    out.execute("", 0).sync()
-  }
-}
-
-/** One statement whose parameters have types that the server could not find by itself. */
-class TypedStatement extends Flight {
-  constructor(
-    text: string,
-    private readonly values: ReadonlyArray<Encoded>,
-    types: ReadonlyArray<number>,
-    options: Options
-  ) {
-    super(text, options)
-    this.types = types
-  }
-
-  protected writeMain(out: Writer): void {
-    out.parse("", this.text, this.types).bind("", "", this.values).describePortal("").execute("", 0).sync()
-  }
-}
-
-/** Asks which types the parameters of a statement have, and does not run it. */
-class DescribeParameters extends Flight {
-  protected writeMain(out: Writer): void {
-    out.parse("", this.text, []).describeStatement("").sync()
-  }
-}
-
-/** Opens a portal for a statement and reads its first rows. */
-class OpenPortal extends Flight {
-  constructor(
-    private readonly portal: string,
-    text: string,
-    private readonly values: ReadonlyArray<Encoded>,
-    private readonly rows: number,
-    options: Options
-  ) {
-    super(text, options)
-  }
-
-  protected writeMain(out: Writer): void {
-    this.writeBind(out, this.portal, undefined, this.text, this.values)
-    out.describePortal(this.portal).execute(this.portal, this.rows).sync()
-  }
-}
-
-/** Reads a portal's next rows, whose columns the flight that opened it was told. */
-class ReadPortal extends Flight {
-  constructor(
-    private readonly portal: string,
-    private readonly columns: Columns,
-    text: string,
-    private readonly rows: number,
-    options: Options
-  ) {
-    super(text, options)
-  }
-
-  protected writeMain(out: Writer): void {
-    this.answer.columns = this.columns
-    out.execute(this.portal, this.rows).sync()
-  }
-}
-
-/** Closes a portal; that it is gone already is no error. */
-class ClosePortal extends Flight {
-  constructor(private readonly portal: string) {
-    super("", { user: false })
-  }
-
-  protected writeMain(out: Writer): void {
-    out.closePortal(this.portal).sync()
-  }
-}
-
-/** Commands of our own, or a user's statements whose number is not known. */
-export const query = (text: string, options: Options): Flight => new Query(text, options)
-
-/** One statement of a user; without parameters it may be several. */
-export const statement = (text: string, values: ReadonlyArray<Encoded>, options: Options): Flight =>
-  values.length === 0 && (text.includes(";") || !isPlannable(text))
-    ? new Query(text, options)
-    : new Statement(text, values, options)
-
-/** As `statement`, with the types of its parameters; zero where the server finds one. */
-export const typedStatement = (
-  text: string,
-  values: ReadonlyArray<Encoded>,
-  types: ReadonlyArray<number>,
-  options: Options
-): Flight => new TypedStatement(text, values, types, options)
-
-/** Learns the `types` of a statement's parameters. */
-export const describeParameters = (text: string, options: Options): Flight => new DescribeParameters(text, options)
-
-export const openPortal = (
-  portal: string,
-  text: string,
-  values: ReadonlyArray<Encoded>,
-  rows: number,
-  options: Options
-): Flight => new OpenPortal(portal, text, values, rows, options)
-
-export const readPortal = (portal: string, columns: Columns, text: string, rows: number, options: Options): Flight =>
-  new ReadPortal(portal, columns, text, rows, options)
-
-export const closePortal = (portal: string): Flight => new ClosePortal(portal)

@@ -6,7 +6,8 @@
  * long, the connection is destroyed.
  */
 import * as Cancel from "./cancel.js"
-import * as Flight from "./flight.js"
+import type * as Flight from "./flight.js"
+import * as Flights from "./flights.js"
 import type { Route } from "./socket.js"
 
 /** How long may pass until what is being stopped is known to have stopped, in milliseconds. */
@@ -123,7 +124,7 @@ export class Stopping {
   }
 
   private raiseBarrier(): void {
-    const flight = Flight.query("", { user: false })
+    const flight = Flights.query("", { user: false })
     flight.land = () => {
       this.barrier = "none"
     }

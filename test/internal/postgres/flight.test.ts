@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Columns } from "../../../src/internal/postgres/columns.js"
-import * as Flight from "../../../src/internal/postgres/flight.js"
+import * as Flights from "../../../src/internal/postgres/flights.js"
 
 describe("postgres flight", () => {
   it("keeps no rows once nobody waits for them", () => {
@@ -14,7 +14,7 @@ describe("postgres flight", () => {
       format: "text"
     }])
     const row = (digit: string) => Buffer.from(`\0\u0001\0\0\0\u0001${digit}`)
-    const flight = Flight.query("SELECT 1 AS n; SELECT 2 AS n", { user: true })
+    const flight = Flights.query("SELECT 1 AS n; SELECT 2 AS n", { user: true })
     flight.described(columns)
     flight.dataRow(row("1"), 0, 7)
     assert.deepStrictEqual(flight.answer.rows, [{ n: 1 }])

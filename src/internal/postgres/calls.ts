@@ -1,0 +1,158 @@
+/**
+ * Exchanges as effects: how a flight is sent, waited for, stopped, and what its failure is called.
+ */
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Effect from "effect/Effect"
+import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
+import type { Refusal } from "../driver.js"
+import { stoppable } from "../stoppable.js"
+import type { Channel } from "./channel.js"
+import type { Flight } from "./flight.js"
+import { prepareValue, serverError } from "./pg.js"
+import type { Asked } from "./portal.js"
+import { fromPostgres } from "./sqlState.js"
+import type { Encoded } from "./writer.js"
+
+/** More than this the protocol cannot count. */
+const maxParams = 65_535
+
+/** How long a stream that ends early waits for rows that it has asked for, in milliseconds. */
+const settleTimeout = 500
+
+export class Calls {
+  constructor(private readonly channel: Channel, private readonly description: string) {}
+
+  /** Throws the DatabaseError. */
+  encode(statement: string, params: ReadonlyArray<unknown>): ReadonlyArray<Encoded> {
+    const refuse = (code: string, reason: string): never => {
+      throw fromPostgres(serverError(code, reason), { phase: "statement", statement, params })
+    }
+    // What the protocol cannot say would put the server out of step with us.
+    if (statement.includes("\0")) {
+      refuse("42601", "a statement may not hold a NUL character")
+    }
+    if (params.length > maxParams) {
+      refuse("54023", `a statement may have ${maxParams} parameters, and was given ${params.length}`)
+    }
+    return params.map((param, i) => {
+      try {
+        return encoded(prepareValue(param))
+      } catch (cause) {
+        const known = fromPostgres(cause, { phase: "statement" })
+        // What a value's own code says may be the value.
+        return refuse(
+          "22023",
+          `parameter $${i + 1} cannot be sent: ${known._tag === "InvalidData" ? known.reason : "its conversion failed"}`
+        )
+      }
+    })
+  }
+
+  /** One exchange. `refusal` is asked when it is sent. */
+  fly<A, E>(
+    make: () => Flight,
+    finish: (flight: Flight) => Effect.Effect<A, E>,
+    fail: (error: DatabaseError) => E,
+    refusal?: Refusal
+  ): Effect.Effect<A, E> {
+    const channel = this.channel
+    return stoppable<A, E>((resume) => {
+      const refused = refusal?.()
+      if (refused !== undefined) {
+        return resume(Effect.fail(fail(refused)))
+      }
+      let flight: Flight
+      try {
+        flight = make()
+      } catch (error) {
+        return resume(Effect.fail(fail(error as DatabaseError)))
+      }
+      flight.land = (lost) =>
+        resume(
+          lost === undefined && flight.error === undefined
+            ? finish(flight)
+            : Effect.fail(fail(this.failure(flight, lost)))
+        )
+      channel.submit(flight)
+      return channel.stop(flight)
+    })
+  }
+
+  /** Sends what is waited for later. */
+  ask(flight: Flight, refusal: Refusal | undefined): Asked {
+    const channel = this.channel
+    const refused = refusal?.()
+    let answer: Effect.Effect<Flight, SqlError> | undefined = undefined
+    let told = (): void => undefined
+    let took = Infinity
+    const since = performance.now()
+    flight.land = (lost) => {
+      took = performance.now() - since
+      answer = lost === undefined && flight.error === undefined
+        ? Effect.succeed(flight)
+        : Effect.fail(toSqlError(this.failure(flight, lost)))
+      told()
+    }
+    if (refused === undefined) {
+      channel.submit(flight)
+    } else {
+      answer = Effect.fail(toSqlError(refused))
+    }
+    return {
+      answer: stoppable((resume) => {
+        if (answer !== undefined) {
+          return resume(answer)
+        }
+        told = () => resume(answer!)
+        return channel.stop(flight)
+      }),
+      took: () => took,
+      settle: Effect.async<void>((resume) => {
+        if (answer !== undefined) {
+          return resume(Effect.void)
+        }
+        const timer = setTimeout(() => resume(channel.stop(flight)), settleTimeout)
+        told = () => {
+          clearTimeout(timer)
+          resume(Effect.void)
+        }
+      })
+    }
+  }
+
+  /** For finalizers, which cannot be interrupted. */
+  briefly(make: () => Flight): Effect.Effect<void, DatabaseError> {
+    return Effect.async<void, DatabaseError>((resume) => {
+      const flight = make()
+      flight.land = (lost) =>
+        resume(
+          lost === undefined && flight.error === undefined ? Effect.void : Effect.fail(this.failure(flight, lost))
+        )
+      this.channel.submitBriefly(flight)
+    })
+  }
+
+  /** Why nothing can be said. */
+  refusal(cause: Error): DatabaseError {
+    return fromPostgres(cause, { phase: "statement", description: this.description })
+  }
+
+  private failure(flight: Flight, lost: Error | undefined): DatabaseError {
+    const { commit, params, user } = flight.options
+    return fromPostgres(flight.error ?? lost, {
+      phase: commit === true && flight.sent && lost !== undefined ? "commit" : "statement",
+      description: this.description,
+      statement: user ? flight.text : undefined,
+      params,
+      canceled: false
+    })
+  }
+}
+
+/** A value's own conversion may give anything. */
+const encoded = (value: unknown): Encoded => {
+  if (value === null || typeof value === "string" || Buffer.isBuffer(value)) {
+    return value
+  }
+  throw new TypeError("its conversion gave nothing that can be sent")
+}
