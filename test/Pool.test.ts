@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scheduler from "effect/Scheduler"
 import * as TestClock from "effect/TestClock"
@@ -98,6 +99,34 @@ describe("waiting", () => {
       yield* Effect.scoped(Effect.tap(pool.acquire, () => Effect.sync(() => order.push(10))))
       assert.deepStrictEqual(order, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
       assert.strictEqual(world.attempts, 1)
+    }))
+
+  it.scoped("takes what can be used at once before what must be checked first", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const pool = yield* makePool(world, { checkAfterIdle: "1 second", keepAlive: "10 seconds" })
+      const [first, second] = yield* Effect.all([take(pool), take(pool)])
+      yield* second.release
+      yield* TestClock.adjust("6500 millis")
+      yield* first.release
+      while (second.connection.pings === 0) {
+        yield* TestClock.adjust("100 millis")
+      }
+      // The one that came back last is stale by now; the other one is not, since it was looked after.
+      assert.strictEqual(first.connection.pings, 0)
+      const answer = yield* Deferred.make<void>()
+      world.pinging = Deferred.await(answer)
+      yield* Effect.addFinalizer(() => Deferred.succeed(answer, undefined))
+      const taken = yield* poll(yield* Effect.zipLeft(Effect.fork(take(pool)), settle))
+      assert(taken !== undefined && Exit.isSuccess(taken), "it waits")
+      assert.strictEqual(taken.value.connection, second.connection)
+      assert.strictEqual(first.connection.pings, 0)
+      const waiting = yield* forkTake(pool)
+      assert.strictEqual(first.connection.pings, 1)
+      yield* taken.value.release
+      yield* settle
+      assert.strictEqual(pool.stats().waiting, 0)
+      assert.isTrue(Either.isRight(yield* Fiber.join(waiting)))
     }))
 
   it.scoped("ends at whatever step of it a connection comes back", () =>

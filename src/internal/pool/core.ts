@@ -240,19 +240,20 @@ export class Core<A> {
 
   /** Sees to it that there is, or will be, a connection for everyone in the queue, as far as the limit allows. */
   private supply(now: number): void {
-    if (this.closed) {
-      return
+    while (this.waiters.first !== undefined) {
+      const at = this.idle.findLastIndex((slot) => this.isFresh(slot, now))
+      if (at < 0) {
+        break
+      }
+      this.serve(this.waiters.first, this.idle.splice(at, 1)[0], now)
     }
-    const { count } = this.figures
-    while (this.waiters.first !== undefined && this.waiters.size > count.checking && this.idle.length > 0) {
+    while (this.waiters.size > this.figures.count.checking && this.idle.length > 0) {
       const slot = this.idle.pop()!
       const reason = this.surplus(slot, now)
-      if (reason !== undefined) {
-        this.close(slot, reason)
-      } else if (this.isFresh(slot, now)) {
-        this.serve(this.waiters.first, slot, now)
-      } else {
+      if (reason === undefined) {
         this.background(slot, "checking")
+      } else {
+        this.close(slot, reason)
       }
     }
     while (this.waiters.size > this.figures.coming && this.slots.size < this.figures.maximum) {

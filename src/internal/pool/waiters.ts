@@ -43,7 +43,7 @@ export class Waiters<A> {
   /** For how long more has been asked for than can be served, if it has. */
   overload(now: number): number | undefined {
     const busy = now - this.busySince
-    return this.size > 0 && busy >= 2 * this.timeout ? busy : undefined
+    return busy >= 2 * this.timeout ? busy : undefined
   }
 
   /** When to look again at who has waited for too long. */

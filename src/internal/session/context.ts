@@ -5,7 +5,9 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
+import * as FiberRefs from "effect/FiberRefs"
 import * as Tracer from "effect/Tracer"
 import type { Restore } from "../../Pool.js"
 import { Session } from "../../Session.js"
@@ -28,10 +30,20 @@ export const innermost = (context: Context.Context<never>): Unit | undefined => 
   return transaction?.[0] instanceof Unit ? transaction[0] : undefined
 }
 
+/** What a fiber's context is, and what it was in the fibers before it. */
+type Stack = readonly [
+  readonly [FiberId.Single, Context.Context<never>],
+  ...ReadonlyArray<readonly [FiberId.Single, Context.Context<never>]>
+]
+
+const withContext = (refs: FiberRefs.FiberRefs, stack: Stack): FiberRefs.FiberRefs =>
+  FiberRefs.unsafeMake(new Map(refs.locals).set(FiberRef.currentContext, stack))
+
 /**
  * Runs an effect inside of a session, for its statements and for those of @effect/sql that know only its own tag, and
  * goes on with how it ended. To be run uninterruptibly. Does without `Effect.mapInputContext`, which costs as much as
- * the rest of a session.
+ * the rest of a session. The context counts as one that the fiber was born with, so that who joins a fiber from inside
+ * of the session does not take it for something that that one has changed.
  */
 export const within = <A, E, R, A2, E2>(
   restore: Restore,
@@ -48,9 +60,14 @@ export const within = <A, E, R, A2, E2>(
     if (span !== undefined) {
       map.set(Tracer.ParentSpan.key, span)
     }
-    const leave = FiberRef.set(FiberRef.currentContext, context)
+    let around: Stack | undefined = undefined
+    const enter = Effect.updateFiberRefs((id, refs) => {
+      around = refs.locals.get(FiberRef.currentContext) as Stack | undefined ?? [[id, context]]
+      return withContext(refs, [[around[around.length - 1][0], Context.unsafeMake<never>(map)]])
+    })
+    const leave = Effect.updateFiberRefs((_, refs) => withContext(refs, around!))
     return Effect.zipRight(
-      FiberRef.set(FiberRef.currentContext, Context.unsafeMake<never>(map)),
+      enter,
       Effect.matchCauseEffect(restore(effect as Effect.Effect<A, E>), {
         onSuccess: (value) => Effect.flatMap(leave, () => goOn(Exit.succeed(value))),
         onFailure: (cause) => Effect.flatMap(leave, () => goOn(Exit.failCause(cause)))

@@ -4,6 +4,8 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import type { DatabaseError } from "../../DatabaseError.js"
 import type { Options, Session } from "../../Session.js"
 import { within } from "./context.js"
 import { answered, briefly, settled } from "./ending.js"
@@ -25,6 +27,10 @@ interface Nesting<A, E, E2> {
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   readonly region: Region
 }
+
+/** Whether there was no transaction any more: nothing is left to undo, and its commit fails. */
+const isOver = ({ cause }: Exit.Failure<void, DatabaseError>): boolean =>
+  Option.exists(Cause.failureOption(cause), ({ _tag }) => _tag === "TransactionAborted")
 
 /** Runs an effect in a savepoint, when no other one is open beside it. */
 export const nested = <A, E, R, E2>(
@@ -50,7 +56,7 @@ export const nested = <A, E, R, E2>(
         const undo = briefly(connection, connection.rollbackToSavepoint(savepoint)).pipe(
           Effect.tap((exit) =>
             Effect.sync(() => {
-              if (Exit.isFailure(exit)) {
+              if (Exit.isFailure(exit) && !isOver(exit)) {
                 connection.destroy()
               }
               parent.root.undoneHooks.push(...unit.rollbackHooks)
@@ -81,7 +87,11 @@ export const nested = <A, E, R, E2>(
                     })
                   )
                 }
-                const released = answered(connection, connection.releaseSavepoint(savepoint), region)
+                const released = answered(
+                  connection,
+                  Effect.suspend(() => connection.releaseSavepoint(savepoint)),
+                  region
+                )
                 return Effect.flatMap(released, (result): Effect.Effect<A, E | E2> => {
                   if (Exit.isFailure(result)) {
                     return Effect.zipRight(undo, Effect.failCause(Cause.map(result.cause, fail)))

@@ -15,6 +15,12 @@ export const interruptible: Region = { isInterruptible: true, restore: Effect.in
 
 const uninterruptible: Region = { isInterruptible: false, restore: Effect.uninterruptible }
 
+/** The region of work that has a time limit: in its own fiber, which that limit interrupts if nobody else can. */
+export const limitedRegionOf = (flags: RuntimeFlags.RuntimeFlags): Region => ({
+  isInterruptible: RuntimeFlags.interruption(flags),
+  restore: Effect.interruptible
+})
+
 /** The region of a fiber with these flags. */
 export const regionOf = (flags: RuntimeFlags.RuntimeFlags): Region =>
   RuntimeFlags.interruption(flags) ? interruptible : uninterruptible

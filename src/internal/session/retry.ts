@@ -10,7 +10,7 @@ import * as Schedule from "effect/Schedule"
 import { type DatabaseError, fromSqlError, isDatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { Options } from "../../Session.js"
 import type { OperationRecorder } from "../telemetry/recorders.js"
-import type { Limit } from "./limit.js"
+import { again, type Limit } from "./limit.js"
 
 const defaultRetry = Schedule.intersect(Schedule.jittered(Schedule.exponential("20 millis")), Schedule.recurs(5))
 
@@ -48,8 +48,11 @@ export const retried = <A, E, R>(
           if (known === undefined || !isRetryable(known)) {
             return Effect.succeed(Effect.fail(error))
           }
+          const expired = again(limit)
+          if (expired !== undefined) {
+            return Effect.succeed(expired)
+          }
           previous = known
-          limit.ended = undefined
           return Effect.fail({ error, known })
         }
       })

@@ -21,7 +21,7 @@ import { fateOf } from "./fate.js"
 import { judged, type Limit, limited } from "./limit.js"
 import { nested } from "./nested.js"
 import { unacceptable } from "./options.js"
-import { interruptible, type Region, regionOf } from "./region.js"
+import { interruptible, limitedRegionOf, type Region, regionOf } from "./region.js"
 import { endLevel, endMessage, endReason, unnamed } from "./report.js"
 import { failedWith, retried } from "./retry.js"
 import { ended, traced } from "./span.js"
@@ -88,8 +88,7 @@ export class Sessions {
       if (unaccepted !== undefined) {
         return Effect.fail(fail(unaccepted))
       }
-      // What has a time limit runs in a fiber of its own, which that can interrupt.
-      const region = options.timeout === undefined ? regionOf(runtimeFlags) : interruptible
+      const region = (options.timeout === undefined ? regionOf : limitedRegionOf)(runtimeFlags)
       const context = fiber.currentContext
       const surrounding = this.current(context)
       if (surrounding === undefined || options.propagation === "new") {
@@ -141,25 +140,26 @@ export class Sessions {
         const asked = clock.unsafeCurrentTimeMillis()
         const unit = yield* this.beginWithin(region, options, watched)
         let over = false
-        const end = (exit: Exit.Exit<void, DatabaseError>) =>
+        const end = (exit: Exit.Exit<void, DatabaseError>, region: Region) =>
           Effect.suspend(() => {
             if (over) {
-              return Effect.succeed({ exit: Exit.fail(unit.refusal()!), committed: false, hooks: noHooks })
+              return Effect.fail(unit.refusal()!)
             }
             over = true
-            return this.end(unit, exit, (error) => error, region)
+            return Effect.flatMap(this.end(unit, exit, (error) => error, region), ({ exit }) => exit)
           })
-        const rollback = Effect.uninterruptible(Effect.asVoid(Effect.suspend(() => {
-          unit.isRollbackOnly = true
-          return end(Exit.void)
-        })))
-        yield* Effect.addFinalizer(() => rollback)
+        const undo = (region: Region) =>
+          Effect.uninterruptible(Effect.ignore(Effect.suspend(() => {
+            unit.isRollbackOnly = true
+            return end(Exit.void, region)
+          })))
+        yield* Effect.addFinalizer(() => undo(region))
         const timeout = duration(options.timeout)
         if (timeout !== undefined) {
           const expire = Effect.suspend(() => {
             const error = timedOut(options, this.settings.dialect)
             unit.end(error)
-            return Effect.uninterruptible(end(Exit.fail(error)))
+            return Effect.uninterruptible(Effect.ignore(end(Exit.fail(error), region)))
           })
           const left = Duration.subtract(timeout, Duration.millis(clock.unsafeCurrentTimeMillis() - asked))
           yield* Effect.forkScoped(Effect.interruptible(Effect.zipRight(Effect.sleep(left), expire)))
@@ -167,8 +167,11 @@ export class Sessions {
         return {
           id: unit.id,
           run: (effect) => provide(effect, unit),
-          commit: Effect.uninterruptible(Effect.flatMap(end(Exit.void), ({ exit }) => exit)),
-          rollback
+          // Whoever ends it may be in another region than where it began.
+          commit: Effect.withFiberRuntime((_, { runtimeFlags }) =>
+            Effect.uninterruptible(end(Exit.void, regionOf(runtimeFlags)))
+          ),
+          rollback: Effect.withFiberRuntime((_, { runtimeFlags }) => undo(regionOf(runtimeFlags)))
         }
       }))
     })
@@ -180,12 +183,11 @@ export class Sessions {
     const region = options.timeout === undefined ? around : interruptible
     let begun: Unit | undefined
     return around.restore(this.limited<Unit, DatabaseError, never, DatabaseError>(
-      (limit) =>
+      () =>
         Effect.uninterruptible(
           Effect.tap(Effect.suspend(() => this.begin(region, options, outer, watched)), (unit) =>
             Effect.sync(() => {
               begun = unit
-              limit.ended = Exit.succeed(unit)
             }))
         ),
       options,
@@ -230,29 +232,36 @@ export class Sessions {
     region: Region
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
     const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptible(
-      Effect.suspend(() =>
-        traced(options, this.settings.spanAttributes, (span) => {
-          const watched = this.watch(options)
-          return Effect.matchCauseEffect(this.begin(region, options, outer, watched), {
-            onFailure: (cause): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
-              this.neverBegan(
-                limit.expired !== undefined && Cause.isInterrupted(cause)
-                  ? Cause.fail(timedOut(options, this.settings.dialect))
-                  : cause,
-                watched,
-                fail
-              ),
-            onSuccess: (unit) => {
-              span?.attribute("sqlayer.session.id", unit.id)
-              return within(region.restore, effect, unit, span, (exit) =>
+      traced(options, this.settings.spanAttributes, (span) => {
+        const watched = this.watch(options)
+        return Effect.matchCauseEffect(this.begin(region, options, outer, watched), {
+          onFailure: (cause): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
+            this.neverBegan(
+              limit.expired !== undefined && Cause.isInterrupted(cause)
+                ? Cause.fail(timedOut(options, this.settings.dialect))
+                : cause,
+              watched,
+              fail
+            ),
+          onSuccess: (unit) => {
+            const told = span === undefined ? effect : Effect.suspend(() => {
+              span.attribute("sqlayer.session.id", unit.id)
+              return effect
+            })
+            return within(
+              region.restore,
+              told,
+              unit,
+              span,
+              (exit) =>
                 Effect.flatMap(this.end<A, E | E2>(unit, judged(exit, limit), fail, region, span), ({ exit }) => {
                   limit.ended = exit
                   return exit
-                }))
-            }
-          })
+                })
+            )
+          }
         })
-      )
+      })
     )
     return retried(attempt, options, limit, this.settings.tracker)
   }
@@ -327,15 +336,29 @@ export class Sessions {
       })
     const finish = (alone: boolean) =>
       !commits ? undone(exit) : alone ? commit() : undone(Exit.fail(fail(unfinished(unit, this.settings.dialect))))
-    return Effect.flatMap(unit.gate.isOpen ? finish(true) : Effect.flatMap(settled(unit), finish), (outcome) => {
-      ended(span, outcome.committed)
+    const goOn = (outcome: Outcome<A, E>): Effect.Effect<Outcome<A, E>> => {
       unit.lease.giveBack()
       const told = outcome.hooks.length === 0
         ? Effect.succeed(outcome)
         : Effect.as(runHooks(outcome.hooks, region), outcome)
       const report = this.report(watched, outcome)
-      return report === undefined ? told : Effect.zipRight(report, told)
-    })
+      const rest = report === undefined ? told : Effect.zipRight(report, told)
+      return span === undefined ? rest : Effect.zipRight(
+        Effect.ensuring(Effect.sync(() => ended(span, outcome.committed)), rest),
+        Effect.succeed(outcome)
+      )
+    }
+    return Effect.matchCauseEffect(
+      Effect.suspend(() => unit.gate.isOpen ? finish(true) : Effect.flatMap(settled(unit), finish)),
+      {
+        onSuccess: goOn,
+        onFailure: (cause) => {
+          // A driver that throws must not keep the connection, nor leave it to others.
+          connection.destroy()
+          return goOn({ exit: Exit.failCause(cause), committed: false, hooks: unit.undoneHooks })
+        }
+      }
+    )
   }
 
   /** Ends an effect that takes too long; not once its commit has begun. */

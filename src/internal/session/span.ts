@@ -22,29 +22,30 @@ const blame = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void => {
   }
 }
 
-/** Runs what a session does with its span, if somebody sees that. To be called by the fiber that runs what it gives. */
+/** Runs what a session does with its span, if somebody sees that. */
 export const traced = <A, E, R>(
   options: Options,
   attributes: ReadonlyArray<readonly [string, unknown]>,
   f: (span: Tracer.Span | undefined) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> => {
-  const fiber = currentFiber()
-  if (fiber === undefined || !isTraced(fiber)) {
-    return f(undefined)
-  }
-  return Effect.useSpan(Telemetry.sessionSpan, { kind: "client", captureStackTrace: false }, (span) => {
-    for (const [key, value] of attributes) {
-      span.attribute(key, value)
+): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    const fiber = currentFiber()
+    if (fiber === undefined || !isTraced(fiber)) {
+      return f(undefined)
     }
-    if (options.name !== undefined) {
-      span.attribute("sqlayer.session.name", options.name)
-    }
-    return Effect.onExit(f(span), (exit) => Effect.sync(() => blame(span, exit)))
+    return Effect.useSpan(Telemetry.sessionSpan, { kind: "client", captureStackTrace: false }, (span) => {
+      for (const [key, value] of attributes) {
+        span.attribute(key, value)
+      }
+      if (options.name !== undefined) {
+        span.attribute("sqlayer.session.name", options.name)
+      }
+      return Effect.onExit(f(span), (exit) => Effect.sync(() => blame(span, exit)))
+    })
   })
-}
 
 /** Says that a transaction is over, and how. */
-export const ended = (span: Tracer.Span | undefined, isCommitted: boolean): void =>
-  span?.event(isCommitted ? "db.transaction.commit" : "db.transaction.rollback", now())
+export const ended = (span: Tracer.Span, isCommitted: boolean): void =>
+  span.event(isCommitted ? "db.transaction.commit" : "db.transaction.rollback", now())
 
 const now = (): bigint => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1_000)) * 1_000n

@@ -9,10 +9,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { DatabaseError } from "../../DatabaseError.js"
-import type { BeginOptions, Status } from "../driver.js"
+import type { BeginOptions, Refusal, Status } from "../driver.js"
 import { type Context, located, lostTag, make as makeError } from "../failure.js"
 import { stoppable } from "../stoppable.js"
 import type { Link, Outcome, Sent } from "./link.js"
+import * as Loop from "./loop.js"
 import { cells, over, type Question, type Request } from "./protocol.js"
 import { fromSqlite } from "./resultCode.js"
 import { isPlain } from "./statementText.js"
@@ -133,10 +134,17 @@ export class Conversation {
   asked<E>(
     request: Request,
     fail: (error: DatabaseError) => E,
-    about: About = request as About
+    about: About = request as About,
+    refusal?: Refusal
   ): Effect.Effect<unknown, E> {
-    if (!this.#options.link.immediate || !this.#turn.isFree || request._tag === "Backup") {
-      return this.#waited(request, fail, about)
+    if (
+      !this.#options.link.immediate || !this.#turn.isFree || request._tag === "Backup" || Loop.standsStill()
+    ) {
+      return this.#waited(request, fail, about, refusal)
+    }
+    const refused = refusal?.()
+    if (refused !== undefined) {
+      return Exit.fail(fail(refused))
     }
     const known = this.#known(request)
     if (known !== undefined) {
@@ -153,16 +161,21 @@ export class Conversation {
         ? undefined
         : Exit.fail(fail(this.#given(question, error)))
     })
-    return exit ?? this.#waited(request, fail, about)
+    return exit ?? this.#waited(request, fail, about, refusal)
   }
 
   /** Waits for its turn, for the answer, and for others' locks. */
   #waited<E>(
     request: Request,
     fail: (error: DatabaseError) => E,
-    about: About
+    about: About,
+    refusal?: Refusal
   ): Effect.Effect<unknown, E> {
     return stoppable<unknown, E>((resume) => {
+      const refused = refusal?.()
+      if (refused !== undefined) {
+        return resume(Exit.fail(fail(refused)))
+      }
       const { link, limits, openTimeout } = this.#options
       let sent: Sent | undefined
       let pausing: NodeJS.Timeout | undefined
@@ -173,8 +186,9 @@ export class Conversation {
 
       const end = (exit: Exit.Exit<unknown, E>) => {
         done = true
-        this.#turn.leave(ticket)
+        // Who is answered at once in the next turn goes on after this one.
         resume(exit)
+        this.#turn.leave(ticket)
         stopped?.()
       }
       const attempt = (pause: number) => {
@@ -199,7 +213,9 @@ export class Conversation {
               Math.min(pause * (1 + Math.random()) / 2, left)
             )
           } else {
-            end(Exit.fail(fail(abandoned ? error : this.#given(question, error))))
+            // What was not sent has begun nothing, and the next one can.
+            const told = abandoned || outcome._tag === "Unsent" ? error : this.#given(question, error)
+            end(Exit.fail(fail(told)))
           }
         })
         if (!answered) {
@@ -215,7 +231,15 @@ export class Conversation {
           if (patience !== undefined) {
             deadline = performance.now() + patience
           }
-          attempt(firstPause)
+          if (link.immediate && Loop.standsStill()) {
+            Loop.afterTurn(() => {
+              if (!abandoned) {
+                attempt(firstPause)
+              }
+            })
+          } else {
+            attempt(firstPause)
+          }
         }
       }
       this.#turn.enter(ticket)
@@ -234,9 +258,13 @@ export class Conversation {
     })
   }
 
-  /** Whether it may be on its way together with others of its kind: they are answered in order. */
+  /**
+   * Whether it may be on its way together with others of its kind: they are answered in order. Only where a transaction
+   * has locked what it needs: elsewhere some may find the file busy, and would be tried again after those behind them.
+   */
   #shares(request: Request): boolean {
-    return request._tag === "Run" && !this.#unsent && this.#limit(request) === undefined && isPlain(request.sql)
+    return request._tag === "Run" && this.begun !== undefined && !this.#unsent && this.#limit(request) === undefined &&
+      isPlain(request.sql)
   }
 
   #limit(request: Request): number | undefined {
@@ -286,6 +314,9 @@ export class Conversation {
       const error = this.#lostError(phase, outcome.reason, about)
       this.#lose(error)
       return outcome.timedOut ? timeoutError(about) : error
+    }
+    if (outcome._tag === "Unsent") {
+      return unsentError(about)
     }
     const { begun, dirty, failure, inTransaction } = outcome.reply
     this.#inTransaction = inTransaction
@@ -368,6 +399,14 @@ const abortedError = (about: About): DatabaseError =>
     dialect: "sqlite",
     code: "SQLITE_ABORT",
     reason: "the transaction has already ended, by an earlier failure or by a statement of its own",
+    statement: about.sql
+  })
+
+const unsentError = (about: About): DatabaseError =>
+  makeError("InvalidData", {
+    dialect: "sqlite",
+    code: "SQLITE_MISMATCH",
+    reason: "it could not be handed over to the thread of the connection: the memory of a parameter is gone",
     statement: about.sql
   })
 

@@ -20,6 +20,11 @@ export type Outcome =
     /** Whether it was lost in the middle of a commit. */
     readonly committing: boolean
   }
+  | {
+    /** It could not be sent, so nothing of it was done. */
+    readonly _tag: "Unsent"
+    readonly timedOut: boolean
+  }
 
 /** A question that is on its way. */
 export interface Sent {

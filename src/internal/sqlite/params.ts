@@ -1,11 +1,25 @@
 /**
  * What can be bound to a placeholder.
  */
+import { isTypedArray } from "node:util/types"
 import type { DatabaseError } from "../../DatabaseError.js"
 import { make } from "../failure.js"
 
 const minimum = -(2n ** 63n)
 const maximum = 2n ** 63n - 1n
+
+/** Whether the memory of bytes was given away or has shrunk, so that nothing is left of them but that they are empty. */
+const isGone = (view: ArrayBufferView): boolean => {
+  try {
+    // Only what checks the memory tells; a DataView does by itself.
+    if (view.byteLength === 0 && isTypedArray(view)) {
+      Uint8Array.prototype.keys.call(view)
+    }
+    return false
+  } catch {
+    return true
+  }
+}
 
 const problemOf = (param: unknown): string | undefined => {
   switch (typeof param) {
@@ -16,8 +30,11 @@ const problemOf = (param: unknown): string | undefined => {
     case "bigint":
       return param < minimum || param > maximum ? "is an integer of more than 64 bits" : undefined
     case "object":
-      return param === null || ArrayBuffer.isView(param)
-        ? undefined
+      if (param === null) {
+        return undefined
+      }
+      return ArrayBuffer.isView(param)
+        ? isGone(param) ? "holds bytes whose memory is gone" : undefined
         : `is of type ${param.constructor?.name ?? "object"}, which SQLite cannot store`
     default:
       return `is of type ${typeof param}, which SQLite cannot store`

@@ -29,10 +29,25 @@ export const thread = (options: OpenOptions): Link => {
   let watcher: ((reason: string) => void) | undefined
   let ended: string | undefined
 
+  /** What cannot be copied is not sent at all: bytes, for one, whose memory was given away since they were bound. */
+  const posted = (batch: ReadonlyArray<Letter>): boolean => {
+    try {
+      port.postMessage(batch)
+      return true
+    } catch {
+      return false
+    }
+  }
+
   const post = () => {
-    if (ended === undefined) {
-      port.postMessage(letters)
-      letters = []
+    const batch = letters
+    letters = []
+    if (ended === undefined && !posted(batch)) {
+      for (const letter of batch) {
+        if (!posted([letter])) {
+          answered(letter.cell, { _tag: "Unsent", timedOut: false })
+        }
+      }
     }
   }
 

@@ -64,12 +64,44 @@ describe("messages", () => {
   it.scopedLive("statements given at once share one, as many as may be on their way", () =>
     Effect.gen(function*() {
       const connection = yield* opened
+      yield* connection.begin({})
+      yield* run(connection, "SELECT 1")
       const count = yield* messages(all(64, (i) => run(connection, "INSERT INTO t VALUES (?)", [i])))
       assert.strictEqual(count, 1)
       const results = yield* all(64, (i) => run(connection, "SELECT a FROM t WHERE a = ?", [i]))
       assert.deepStrictEqual(results, Array.from({ length: 64 }, (_, i) => [{ a: i }]))
       // The next ones go when there is room for them, and then together.
       assert.isAtMost(yield* messages(all(640, (i) => run(connection, "SELECT ?", [i]))), 200)
+      yield* connection.commit
+    }))
+
+  it.scopedLive("what cannot be sent fails alone, and what it was gathered with goes on", () =>
+    Effect.gen(function*() {
+      const connection = yield* opened
+      yield* connection.begin({})
+      // Given away between the statement and the message: as the first of the transaction, and among others.
+      const given = (i: number) => {
+        const bytes = new Uint8Array(8)
+        return [
+          Effect.exit(run(connection, "INSERT INTO t VALUES (? IS NULL)", [bytes])),
+          Effect.exit(Effect.suspend(() => {
+            structuredClone(bytes, { transfer: [bytes.buffer] })
+            return run(connection, "INSERT INTO t VALUES (?)", [i])
+          }))
+        ]
+      }
+      for (const before of [[], [1, 2, 3]]) {
+        const inserts = before.map((i) => Effect.exit(run(connection, "INSERT INTO t VALUES (?)", [i])))
+        const exits = yield* Effect.all([...inserts, ...given(10 + before.length)], { concurrency: "unbounded" })
+        const failed = exits[before.length]
+        assert.deepStrictEqual(exits.map(Exit.isSuccess), exits.map((exit) => exit !== failed))
+        const error = yield* Effect.flip(failed)
+        assert.strictEqual(error._tag, "InvalidData")
+        assert.include(error.message, "the memory of a parameter is gone")
+      }
+      yield* connection.commit
+      const rows = yield* run(connection, "SELECT a FROM t ORDER BY a")
+      assert.deepStrictEqual(rows, [1, 2, 3, 10, 13].map((a) => ({ a })))
     }))
 
   it.scopedLive("a session of n statements takes n and one for the end, and an empty one none", () =>
@@ -252,6 +284,8 @@ describe("statements on the main thread", () => {
   it.scopedLive("let others have their turn however many there are", () =>
     Effect.gen(function*() {
       const connection = yield* onMain
+      // What comes before may have taken so long that the first of them waits.
+      yield* Effect.sleep(1)
       let count = 0
       const chain = yield* Effect.fork(Effect.whileLoop({
         while: () => count < 20_000,
@@ -263,6 +297,57 @@ describe("statements on the main thread", () => {
       assert.isBelow(count, 20_000)
       yield* Fiber.interrupt(chain)
       assert.isBelow(count, 20_000)
+    }))
+
+  it.scopedLive("let timers have their turn however many there are", () =>
+    Effect.gen(function*() {
+      const connection = yield* onMain
+      for (const fibers of [1, 10]) {
+        let ticks = 0
+        const timer = setInterval(() => ticks++, 5)
+        const since = performance.now()
+        const chain = Effect.whileLoop({
+          while: () => performance.now() - since < 600,
+          body: () => run(connection, "SELECT 1"),
+          step: () => {}
+        })
+        yield* Effect.ensuring(all(fibers, () => chain), Effect.sync(() => clearInterval(timer)))
+        assert.isAtLeast(ticks, 5)
+      }
+      // Wherever in their midst the loop has to turn, they go on in the order given.
+      for (const slow of [2, 3, 4, 5]) {
+        const done: Array<number> = []
+        const counting = `SELECT count(*) FROM (${endlessRows} LIMIT 300000)`
+        yield* all(20, (i) =>
+          Effect.tap(run(connection, i < slow ? counting : "SELECT 1"), () => Effect.sync(() => done.push(i))))
+        assert.deepStrictEqual(
+          done,
+          Array.from({ length: 20 }, (_, i) =>
+            i)
+        )
+      }
+      // One that waits for them can be interrupted, and a connection closed.
+      const chain = yield* Effect.fork(Effect.forever(run(connection, "SELECT 1")))
+      yield* Effect.sleep(50)
+      yield* Fiber.interrupt(chain)
+      assert.strictEqual(connection.status(), "idle")
+      const ended = yield* Effect.fork(Effect.flip(Effect.forever(run(connection, "SELECT 1"))))
+      yield* Effect.sleep(50)
+      connection.destroy()
+      assert.strictEqual((yield* Fiber.join(ended))._tag, "ConnectionLost")
+    }))
+
+  it.scopedLive("suspend nobody who cannot wait, however long it takes", () =>
+    Effect.gen(function*() {
+      const connection = yield* onMain
+      const since = performance.now()
+      const chain = Effect.whileLoop({
+        while: () => performance.now() - since < 100,
+        body: () => run(connection, "SELECT 1"),
+        step: () => {}
+      })
+      Effect.runSync(chain)
+      assert.isAtLeast(performance.now() - since, 100)
     }))
 
   it.scopedLive("are prepared once, as many as are kept", () =>

@@ -76,6 +76,23 @@ for (const thread of ["worker", "main"] as const) {
         assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [{ a: "theirs" }, { a: "ours" }])
       }))
 
+    it.scopedLive("what waits for it outside of a transaction runs in the order given", () =>
+      Effect.gen(function*() {
+        const { connection, filename } = yield* opened
+        const other = yield* running(writing, filename)
+        const numbers = Array.from({ length: 10 }, (_, i) => i)
+        const waiting = yield* Effect.fork(Effect.forEach(
+          numbers,
+          (i) => run(connection, "INSERT INTO t VALUES (?)", [i]),
+          { concurrency: "unbounded" }
+        ))
+        yield* Effect.sleep(200)
+        yield* other.end
+        yield* Fiber.join(waiting)
+        const rows = yield* connection.executeValues("SELECT a FROM t ORDER BY rowid", [])
+        assert.deepStrictEqual(rows.flat(), ["theirs", ...numbers])
+      }))
+
     it.scopedLive("waiting can be interrupted, and who waits behind goes on", () =>
       Effect.gen(function*() {
         const { connection, filename } = yield* opened

@@ -89,6 +89,51 @@ for (const [place, opened] of Object.entries(places)) {
         assert.deepStrictEqual(yield* run(connection, "SELECT ? AS n", [-(2n ** 63n)]), [{ n: -(2 ** 63) }])
       }))
 
+    test("bytes whose memory is gone cannot be bound, and hold up nothing", (connection) =>
+      Effect.gen(function*() {
+        const given = <A extends ArrayBufferView>(view: A): A => {
+          structuredClone(view, { transfer: [view.buffer as ArrayBuffer] })
+          return view
+        }
+        // TypeScript knows neither outside of a browser, nor what is new in Node 20.
+        const memory: { readonly buffer: ArrayBuffer; readonly grow: (pages: number) => void } = Reflect.construct(
+          Reflect.get(Reflect.get(globalThis, "WebAssembly"), "Memory"),
+          [{ initial: 1 }]
+        )
+        const grown = [new Uint8Array(memory.buffer), new Uint8Array(memory.buffer, 8, 4)]
+        memory.grow(1)
+        const buffer: ArrayBuffer = Reflect.construct(ArrayBuffer, [8, { maxByteLength: 16 }])
+        const shrunk = [new Uint8Array(buffer, 4, 4), new DataView(buffer, 4, 4)]
+        Reflect.get(buffer, "resize").call(buffer, 2)
+        const gone = [
+          given(new Uint8Array(8)),
+          given(new Float64Array(8)),
+          given(new DataView(new ArrayBuffer(8))),
+          given(Buffer.from(new ArrayBuffer(8))),
+          ...grown,
+          ...shrunk
+        ]
+        for (const param of gone) {
+          const errors = yield* Effect.all([
+            failure(run(connection, "SELECT ?, ?", [1, param])),
+            failure(collected(connection, "SELECT ?, ?", [1, param]))
+          ], { concurrency: "unbounded" })
+          for (const error of errors) {
+            assert.strictEqual(error._tag, "InvalidData")
+            assert.include(error.message, "parameter 2 holds bytes whose memory is gone")
+          }
+          assert.deepStrictEqual(yield* run(connection, "SELECT 1 AS n"), [{ n: 1 }])
+        }
+        const empty = [new Uint8Array(0), Buffer.alloc(0), new Float64Array(0), new DataView(new ArrayBuffer(0))]
+        const counts = empty.map(() => 0)
+        assert.deepStrictEqual(
+          yield* connection.executeValues(`SELECT ${empty.map(() => "length(?)").join(", ")}`, empty),
+          [counts]
+        )
+        const whole = new Uint8Array(memory.buffer)
+        assert.deepStrictEqual(yield* connection.executeValues("SELECT length(?)", [whole]), [[whole.length]])
+      }))
+
     test("safe integers are asked for each time, and do not stick", (connection) =>
       Effect.gen(function*() {
         const safely = Effect.provideService(SqlClient.SafeIntegers, true)

@@ -1,0 +1,116 @@
+/** What throws where it must not: a tracer, and a driver. */
+import { assert, describe } from "@effect/vitest"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Tracer from "effect/Tracer"
+import * as Database from "../../../src/Database.js"
+import { type Connection, Interceptor } from "../../../src/internal/driver.js"
+import * as Session from "../../../src/Session.js"
+import { forEachDialect } from "../../support/dialects.js"
+import { assertIdle, createTables, insert, live, numbers, open } from "./harness.js"
+
+const native = Context.get(DefaultServices.liveServices, Tracer.Tracer)
+
+const broken = (): never => {
+  throw new Error("broken")
+}
+
+/** A tracer that throws when it is told something of a session. */
+const breaking = (method: "attribute" | "event"): Tracer.Tracer =>
+  Tracer.make({
+    span: (...args) => {
+      const span = native.span(...args)
+      const told = span[method].bind(span) as (name: string, ...rest: ReadonlyArray<unknown>) => void
+      return Object.defineProperty(span, method, {
+        value: (name: string, ...rest: ReadonlyArray<unknown>) =>
+          name === "sqlayer.session.id" || name.startsWith("db.transaction") ? broken() : told(name, ...rest)
+      })
+    },
+    context: (f) => f()
+  })
+
+forEachDialect((name, _, dialect) =>
+  describe(`a tracer that throws on ${name}`, () => {
+    for (const method of ["attribute", "event"] as const) {
+      live(`keeps no connection and no turn, and no hook from running (${method})`, () =>
+        Effect.gen(function*() {
+          const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0 })
+          const hooks: Array<string> = []
+          const session = db.session(Effect.gen(function*() {
+            yield* Session.afterCommit(Effect.sync(() => hooks.push("commit")))
+            yield* insert(db, 1)
+          }))
+          const exit = yield* Effect.exit(Effect.withTracer(session, breaking(method)))
+          assert.isTrue(Exit.isFailure(exit) && exit.cause._tag === "Die", String(exit))
+          yield* assertIdle(db)
+          assert.deepStrictEqual(hooks, method === "event" ? ["commit"] : [])
+          assert.deepStrictEqual(yield* numbers(db), method === "event" ? [1] : [])
+          yield* db.session(Effect.gen(function*() {
+            yield* Effect.exit(Effect.withTracer(db.session(Effect.void), breaking(method)))
+            yield* insert(db, 2)
+          }))
+          assert.include(yield* numbers(db), 2)
+        }))
+    }
+  })
+)
+
+/** An embedded database of whose connection something throws. */
+const embedded = (change: (connection: Connection) => Partial<Connection>) => {
+  const made = Effect.provideService(
+    Database.make({ url: ":memory:", environment: "test" }),
+    Interceptor,
+    (driver) =>
+      Effect.succeed({
+        ...driver,
+        connect: (onLost, restore) =>
+          Effect.map(
+            driver.connect(onLost, restore),
+            (connection) =>
+              Object.defineProperties({ ...connection }, Object.getOwnPropertyDescriptors(change(connection)))
+          )
+      })
+  )
+  return Effect.tap(made, createTables)
+}
+
+describe("a driver that throws", () => {
+  live("when it is to commit keeps no connection", () =>
+    Effect.gen(function*() {
+      let isBroken = false
+      const db = yield* embedded(({ commit }) => ({
+        get commit() {
+          return isBroken ? broken() : commit
+        }
+      }))
+      isBroken = true
+      const hooks: Array<string> = []
+      const exit = yield* Effect.exit(db.session(Effect.zipRight(
+        Session.afterCommit(Effect.sync(() => hooks.push("commit"))),
+        insert(db, 1)
+      )))
+      isBroken = false
+      assert.isTrue(Exit.isFailure(exit) && exit.cause._tag === "Die", String(exit))
+      assert.deepStrictEqual(hooks, [])
+      yield* assertIdle(db)
+      // It is not known what became of the transaction, so nobody gets its connection.
+      assert.strictEqual((yield* db.poolStats).closed.unusable, 1)
+    }))
+
+  for (const method of ["savepoint", "rollbackToSavepoint", "releaseSavepoint"] as const) {
+    live(`when it is to do ${method} keeps no turn, and nothing of the nested session`, () =>
+      Effect.gen(function*() {
+        const db = yield* embedded(() => ({ [method]: broken }))
+        yield* db.session(Effect.gen(function*() {
+          yield* insert(db, 1)
+          const exit = yield* Effect.exit(db.session(insert(db, 2)))
+          assert.isTrue(Exit.isFailure(exit) && exit.cause._tag === "Die", String(exit))
+          yield* Effect.timeout(insert(db, 3), "2 seconds")
+        }))
+        assert.deepStrictEqual(yield* numbers(db), [1, 3])
+        yield* assertIdle(db)
+      }))
+  }
+})
