@@ -20,13 +20,15 @@ const longest = 0x3fff_ffff
 /** What is set aside for a message whose rest is still to come, however long it says that it is. */
 const firstReserve = 65_536
 
+const nothing = Buffer.alloc(0)
+
 /** Takes a message: its kind, and where its body begins and ends in the bytes, which are used again afterwards. */
 export type Receive = (kind: number, bytes: Buffer, at: number, end: number) => void
 
 /** Follows what one server says, however it is cut into pieces. */
 export class Frames {
   /** The beginning of a message whose end has not come yet. */
-  private held = Buffer.alloc(0)
+  private held = nothing
   private heldLength = 0
   private greeted = false
   private ready = false
@@ -64,7 +66,9 @@ export class Frames {
     if (this.heldLength === length) {
       this.heldLength = 0
       this.pass(this.held, 0, length)
-      this.held = Buffer.alloc(0)
+      if (this.held.length > firstReserve) {
+        this.held = nothing
+      }
     }
     return at
   }
