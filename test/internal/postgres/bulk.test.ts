@@ -142,6 +142,11 @@ describe("many rows in one INSERT", () => {
         }
         yield* sql`DELETE FROM many`
       }
+      // Some of them, beside texts.
+      yield* sql`INSERT INTO many ${
+        sql.insert(range(0, 700).map((id) => ({ id, name: id % 2 === 0 ? Buffer.from("abc") : "abc" })))
+      }`
+      assert.strictEqual((yield* sql`SELECT 1 FROM many WHERE name = 'abc'`).length, 700)
       const strange = yield* Effect.flip(
         sql`INSERT INTO many ${sql.insert(range(0, 700).map((id) => ({ id, "a\0b": 1 })))}`
       )

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Columns } from "../../../src/internal/postgres/columns.js"
 import * as Flights from "../../../src/internal/postgres/flights.js"
+import { Malformed } from "../../../src/internal/postgres/messages.js"
 
 describe("postgres flight", () => {
   it("keeps no rows once nobody waits for them", () => {
@@ -25,5 +26,25 @@ describe("postgres flight", () => {
     flight.dataRow(row("2"), 0, 7)
     assert.deepStrictEqual(flight.answer.rows, [])
     assert.isUndefined(flight.answers)
+  })
+
+  it("takes no row that is not of the columns described", () => {
+    const field = { tableID: 0, columnID: 0, dataTypeID: 25, dataTypeSize: -1, dataTypeModifier: -1, format: "text" }
+    const columns = new Columns([{ ...field, name: "a" }, { ...field, name: "b" }])
+    const read = (bytes: ReadonlyArray<number>) => columns.read(undefined, Buffer.from(bytes), 0, bytes.length)
+    assert.deepStrictEqual(read([0, 2, 0, 0, 0, 1, 65, 255, 255, 255, 255]), { a: "A", b: null })
+    for (
+      const wrong of [
+        [],
+        [0],
+        [0, 1, 0, 0, 0, 1, 65],
+        [0, 3, 0, 0, 0, 1, 65, 0, 0, 0, 1, 66, 0, 0, 0, 1, 67],
+        [0, 2, 0, 0, 0, 1, 65],
+        [0, 2, 0, 0, 0, 9, 65, 0, 0, 0, 1, 66],
+        [0, 2, 0, 0, 0, 1, 65, 255, 255, 255, 254]
+      ]
+    ) {
+      assert.throws(() => read(wrong), Malformed)
+    }
   })
 })

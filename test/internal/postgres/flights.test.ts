@@ -79,6 +79,25 @@ describe("round trips", () => {
       }
     }))
 
+  it.scopedLive("what begins says only what was asked for", () =>
+    Effect.gen(function*() {
+      const { asked, c } = yield* counted()
+      for (
+        const [options, said] of [
+          [{}, []],
+          [{ lockTimeout: Duration.seconds(2) }, ["lock_timeout = 2000"]],
+          [{ statementTimeout: Duration.seconds(3) }, ["statement_timeout = 3000"]]
+        ] as const
+      ) {
+        asked.length = 0
+        yield* c.begin(options)
+        yield* rows(c, "SELECT 1")
+        yield* c.commit
+        const settings = asked.join().match(/(?:lock|statement)_timeout [=A-Z 0-9]*/g) ?? []
+        assert.deepStrictEqual([...settings], [...said])
+      }
+    }))
+
   it.scopedLive("an empty transaction costs none, and one that only defines something is merged too", () =>
     Effect.gen(function*() {
       const { c, during } = yield* counted()
