@@ -67,12 +67,10 @@ export class Calls {
       } catch (error) {
         return resume(Effect.fail(fail(error as DatabaseError)))
       }
-      flight.land = (lost) =>
-        resume(
-          lost === undefined && flight.error === undefined
-            ? finish(flight)
-            : Effect.fail(fail(this.failure(flight, lost)))
-        )
+      flight.land = (lost) => {
+        const error = this.failure(flight, lost)
+        resume(error === undefined ? finish(flight) : Effect.fail(fail(error)))
+      }
       channel.submit(flight)
       return channel.stop(flight)
     })
@@ -88,9 +86,8 @@ export class Calls {
     const since = performance.now()
     flight.land = (lost) => {
       took = performance.now() - since
-      answer = lost === undefined && flight.error === undefined
-        ? Effect.succeed(flight)
-        : Effect.fail(toSqlError(this.failure(flight, lost)))
+      const error = this.failure(flight, lost)
+      answer = error === undefined ? Effect.succeed(flight) : Effect.fail(toSqlError(error))
       told()
     }
     if (refused === undefined) {
@@ -124,10 +121,10 @@ export class Calls {
   briefly(make: () => Flight): Effect.Effect<void, DatabaseError> {
     return Effect.async<void, DatabaseError>((resume) => {
       const flight = make()
-      flight.land = (lost) =>
-        resume(
-          lost === undefined && flight.error === undefined ? Effect.void : Effect.fail(this.failure(flight, lost))
-        )
+      flight.land = (lost) => {
+        const error = this.failure(flight, lost)
+        resume(error === undefined ? Effect.void : Effect.fail(error))
+      }
       this.channel.submitBriefly(flight)
     })
   }
@@ -137,7 +134,11 @@ export class Calls {
     return fromPostgres(cause, { phase: "statement", description: this.description })
   }
 
-  private failure(flight: Flight, lost: Error | undefined): DatabaseError {
+  /** What a flight that has landed has failed with, if it has. */
+  private failure(flight: Flight, lost: Error | undefined): DatabaseError | undefined {
+    if (lost === undefined && flight.error === undefined) {
+      return undefined
+    }
     const { commit, params, user } = flight.options
     return fromPostgres(flight.error ?? lost, {
       phase: commit === true && flight.sent && lost !== undefined ? "commit" : "statement",

@@ -366,13 +366,8 @@ export class Channel {
       case kinds.readyForQuery:
         return this.ready(String.fromCharCode(bytes[at]) as Transaction)
       case kinds.emptyQuery:
-      case kinds.closeComplete: {
-        const flight = this.during("an answer")
-        if (flight !== undefined) {
-          flight.isAnswered = true
-        }
-        return
-      }
+      case kinds.closeComplete:
+        return this.during("an answer")?.done()
       case kinds.bindComplete:
       case kinds.notice:
       case kinds.copyOut:
@@ -385,22 +380,10 @@ export class Channel {
         return this.during("columns")?.described(new Columns(fieldsOf(new Cursor(bytes, at, end))))
       case kinds.noData:
         return this.during("an answer")?.described(null)
-      case kinds.portalSuspended: {
-        const flight = this.during("an answer")
-        if (flight !== undefined) {
-          flight.isAnswered = true
-          flight.suspended = true
-        }
-        return
-      }
-      case kinds.parameterDescription: {
-        const flight = this.during("types")
-        if (flight !== undefined) {
-          flight.isAnswered = true
-          flight.types = typesOf(new Cursor(bytes, at, end))
-        }
-        return
-      }
+      case kinds.portalSuspended:
+        return this.during("an answer")?.suspends()
+      case kinds.parameterDescription:
+        return this.during("types")?.hasTypes(typesOf(new Cursor(bytes, at, end)))
       case kinds.error:
         return this.failed(errorOf(bytes, at, end))
       case kinds.parameterStatus:

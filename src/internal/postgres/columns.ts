@@ -87,41 +87,36 @@ export class Columns {
   }
 
   private object(bytes: Buffer, from: number, end: number): object {
-    const { names, parsers } = this
+    const { names } = this
     const row: Record<string, unknown> = { ...this.empty }
     let at = from
     for (let i = 0; i < names.length; i++) {
       const length = lengthAt(bytes, at, end)
       at += 4
-      if (length < 0) {
-        row[names[i]] = null
-      } else {
-        const parse = parsers[i]
-        row[names[i]] = parse === undefined
-          ? integer(bytes, at, at + length)
-          : parse(bytes.toString("utf8", at, at + length))
-        at += length
-      }
+      row[names[i]] = this.value(i, bytes, at, length)
+      at += Math.max(0, length)
     }
     return row
   }
 
   private array(bytes: Buffer, from: number, end: number): ReadonlyArray<unknown> {
-    const { parsers } = this
     const row: Array<unknown> = []
     let at = from
-    for (let i = 0; i < parsers.length; i++) {
+    for (let i = 0; i < this.parsers.length; i++) {
       const length = lengthAt(bytes, at, end)
       at += 4
-      if (length < 0) {
-        row[i] = null
-      } else {
-        const parse = parsers[i]
-        row[i] = parse === undefined ? integer(bytes, at, at + length) : parse(bytes.toString("utf8", at, at + length))
-        at += length
-      }
+      row[i] = this.value(i, bytes, at, length)
+      at += Math.max(0, length)
     }
     return row
+  }
+
+  private value(column: number, bytes: Buffer, at: number, length: number): unknown {
+    if (length < 0) {
+      return null
+    }
+    const parse = this.parsers[column]
+    return parse === undefined ? integer(bytes, at, at + length) : parse(bytes.toString("utf8", at, at + length))
   }
 }
 

@@ -211,9 +211,7 @@ export class Connection implements Driver.Connection {
       const made = this.status() === "active" && !this.#channel.busy
         ? this.#ahead(() => [{ text }])
         : this.#command(text)
-      return Effect.map(made, () => {
-        this.#channel.savepoints.push(name)
-      })
+      return this.#opens(name, made)
     })
   }
 
@@ -244,11 +242,9 @@ export class Connection implements Driver.Connection {
 
   beginWithin(name: string, options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
     const access = options.readOnly === true ? "; SET LOCAL transaction_read_only = on" : ""
-    return Effect.map(
-      this.#command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${Transaction.limitsText(options)}`),
-      () => {
-        this.#channel.savepoints.push(name)
-      }
+    return this.#opens(
+      name,
+      this.#command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${Transaction.limitsText(options)}`)
     )
   }
 
@@ -326,6 +322,12 @@ export class Connection implements Driver.Connection {
       }
       channel.ahead.push(...steps())
       return Effect.void
+    })
+  }
+
+  #opens(savepoint: string, made: Effect.Effect<void, DatabaseError>): Effect.Effect<void, DatabaseError> {
+    return Effect.map(made, () => {
+      this.#channel.savepoints.push(savepoint)
     })
   }
 

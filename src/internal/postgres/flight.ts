@@ -110,7 +110,7 @@ export abstract class Flight {
       out.closeStatement(name)
     }
     for (const step of this.steps) {
-      this.writeStep(out, step, prepared)
+      this.writeStep(out, step, this.named(prepared, step.text))
     }
     this.writeMain(out, prepared)
   }
@@ -141,11 +141,12 @@ export abstract class Flight {
 
   /** The server is ready: what it was to parse and has not is not known to it. */
   ended(): void {
-    for (const entry of this.parsing.splice(0)) {
+    for (const entry of this.parsing) {
       if (entry !== undefined) {
         entry.state = "stale"
       }
     }
+    this.parsing.length = 0
   }
 
   /** Whether nothing of it was done. */
@@ -209,6 +210,22 @@ export abstract class Flight {
     this.forgets ||= shadows || forgetting.test(tag)
   }
 
+  /** It has done what it was asked for, and there is no more to say of that. */
+  done(): void {
+    this.isAnswered = true
+  }
+
+  /** It stopped at the number of rows that it asked for. */
+  suspends(): void {
+    this.isAnswered = true
+    this.suspended = true
+  }
+
+  hasTypes(types: ReadonlyArray<number>): void {
+    this.isAnswered = true
+    this.types = types
+  }
+
   failed(error: ServerError): void {
     this.isAnswered = true
     this.error ??= error
@@ -255,8 +272,8 @@ export abstract class Flight {
     return this.unnamed ? undefined : prepared.use(text)
   }
 
-  private writeStep(out: Writer, step: Step, prepared: Prepared): void {
-    this.writeBind(out, "", this.named(prepared, step.text), step.text, [])
+  private writeStep(out: Writer, step: Step, entry: Entry | undefined): void {
+    this.writeBind(out, "", entry, step.text, [])
     out.execute("", 0)
   }
 
@@ -264,8 +281,7 @@ export abstract class Flight {
   protected ask(out: Writer, prepared: Prepared): void {
     const step: Step = { text: backendStep, onRow: ([backend]) => prepared.answeredBy(Number(backend)) }
     this.steps = [...this.steps, step]
-    this.writeBind(out, "", undefined, step.text, [])
-    out.execute("", 0)
+    this.writeStep(out, step, undefined)
   }
 
   private nextAnswer(): void {

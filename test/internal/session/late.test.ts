@@ -41,6 +41,20 @@ const late = <A, E>(
     budget
   ))
 
+/** Starts what comes late, and goes on when it is about to be sent, or a little later. */
+const started = <A, E>(each: (typeof cases)[number], effect: Effect.Effect<A, E>) =>
+  Effect.gen(function*() {
+    const began = { is: false }
+    const child = yield* late(each, began, effect)
+    for (let turn = 0; !began.is && turn < 200; turn++) {
+      yield* Effect.yieldNow()
+    }
+    for (let turn = 0; turn < each.pauses; turn++) {
+      yield* Effect.yieldNow()
+    }
+    return child
+  })
+
 const ways: ReadonlyArray<
   readonly [name: string, write: (db: Database.Service, n: number) => Effect.Effect<unknown, unknown>]
 > = [
@@ -57,15 +71,8 @@ for (const dialect of dialects) {
           for (const [n, each] of cases.entries()) {
             let child: Fiber.Fiber<Exit.Exit<unknown, unknown>> | undefined
             const inner = Effect.gen(function*() {
-              const began = { is: false }
               yield* db.sql`SELECT 1`
-              child = yield* late(each, began, write(db, n))
-              for (let turn = 0; !began.is && turn < 200; turn++) {
-                yield* Effect.yieldNow()
-              }
-              for (let turn = 0; turn < each.pauses; turn++) {
-                yield* Effect.yieldNow()
-              }
+              child = yield* started(each, write(db, n))
               return yield* Effect.fail("undone")
             })
             yield* db.session(Effect.zipRight(
@@ -84,15 +91,8 @@ for (const dialect of dialects) {
           for (const [n, each] of cases.entries()) {
             let child: Fiber.Fiber<Exit.Exit<unknown, unknown>> | undefined
             yield* db.session(Effect.gen(function*() {
-              const began = { is: false }
               yield* db.sql`SELECT 1`
-              child = yield* late(each, began, write(db, n))
-              for (let turn = 0; !began.is && turn < 200; turn++) {
-                yield* Effect.yieldNow()
-              }
-              for (let turn = 0; turn < each.pauses; turn++) {
-                yield* Effect.yieldNow()
-              }
+              child = yield* started(each, write(db, n))
             }))
             yield* Effect.exit(db.session(Effect.gen(function*() {
               yield* db.sql`SELECT 1`
@@ -112,15 +112,8 @@ for (const dialect of dialects) {
           const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0 })
           for (const [n, each] of cases.entries()) {
             const exit = yield* db.session(Effect.gen(function*() {
-              const began = { is: false }
               yield* db.sql`SELECT 1`
-              const child = yield* late(each, began, write(db, n))
-              for (let turn = 0; !began.is && turn < 200; turn++) {
-                yield* Effect.yieldNow()
-              }
-              for (let turn = 0; turn < each.pauses; turn++) {
-                yield* Effect.yieldNow()
-              }
+              const child = yield* started(each, write(db, n))
               yield* Effect.exit(db.session(Effect.zipRight(
                 db.sql`SELECT 1`,
                 Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 5), Effect.fail("undone"))
