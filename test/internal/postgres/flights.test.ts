@@ -44,6 +44,18 @@ const insert = (c: Connection, id: number) => rows(c, "INSERT INTO items VALUES 
 
 const count = (database: string) => Effect.map(query(database, "SELECT count(*)::int AS n FROM items"), (r) => r[0].n)
 
+const ids = (database: string) =>
+  Effect.map(query(database, "SELECT id FROM items ORDER BY id"), (found) => found.map(({ id }) => id))
+
+/** A slow statement, and an insert that was sent behind it. */
+const underWay = (c: Connection, id: number) =>
+  Effect.gen(function*() {
+    const slow = yield* Effect.fork(Effect.exit(rows(c, "SELECT pg_sleep(0.2)")))
+    const behind = yield* Effect.fork(Effect.exit(insert(c, id)))
+    yield* Effect.sleep("20 millis")
+    return [slow, behind] as const
+  })
+
 const errorOf = <A>(effect: Effect.Effect<A, any>): Effect.Effect<DatabaseError> =>
   Effect.map(
     Effect.flip(effect),
@@ -150,8 +162,7 @@ describe("round trips", () => {
       yield* c.rollbackToSavepoint("a")
       yield* insert(c, 3)
       yield* c.commit
-      const kept = yield* query(database, "SELECT id FROM items ORDER BY id")
-      assert.deepStrictEqual(kept.map(({ id }) => id), [1, 3])
+      assert.deepStrictEqual(yield* ids(database), [1, 3])
     }))
 
   it.scopedLive("a savepoint is not before a statement that was given earlier", () =>
@@ -322,19 +333,14 @@ describe("statements of one transaction at once", () => {
       yield* insert(c, 1)
       yield* c.savepoint("a")
       yield* insert(c, 2)
-      const [slow, queued] = yield* Effect.forEach(
-        [rows(c, "SELECT pg_sleep(0.2)"), insert(c, 3)],
-        (each) => Effect.fork(Effect.exit(each))
-      )
-      yield* Effect.sleep("20 millis")
+      const [slow, queued] = yield* underWay(c, 3)
       yield* Fiber.interrupt(queued)
       yield* Fiber.join(slow)
       assert.strictEqual(c.status(), "aborted")
       yield* c.rollbackToSavepoint("a")
       yield* insert(c, 4)
       yield* c.commit
-      const kept = yield* query(database, "SELECT id FROM items ORDER BY id")
-      assert.deepStrictEqual(kept.map(({ id }) => id), [1, 4])
+      assert.deepStrictEqual(yield* ids(database), [1, 4])
     }))
 })
 
@@ -533,11 +539,7 @@ describe("what must never be", () => {
     Effect.gen(function*() {
       const { c, database } = yield* counted()
       const interruptOne = Effect.gen(function*() {
-        const fibers = yield* Effect.forEach(
-          [rows(c, "SELECT pg_sleep(0.1)"), insert(c, 2)],
-          (each) => Effect.fork(Effect.exit(each))
-        )
-        yield* Effect.sleep("20 millis")
+        const fibers = yield* underWay(c, 2)
         const inner = yield* Effect.fork(c.savepoint("inner"))
         yield* Effect.yieldNow()
         yield* Fiber.interrupt(fibers[1])
@@ -561,8 +563,7 @@ describe("what must never be", () => {
       yield* c.rollbackToSavepoint("outer")
       yield* insert(c, 4)
       yield* c.commit
-      const kept = yield* query(database, "SELECT id FROM items ORDER BY id")
-      assert.deepStrictEqual(kept.map(({ id }) => id), [1, 4])
+      assert.deepStrictEqual(yield* ids(database), [1, 4])
     }))
 
   it.scopedLive("nothing that was done is done again because of a name", () =>
@@ -616,11 +617,7 @@ describe("what must never be", () => {
       for (const ending of ["ROLLBACK", " rollback", "ABORT"]) {
         yield* rows(c, "BEGIN")
         yield* insert(c, 1)
-        const fibers = yield* Effect.forEach(
-          [rows(c, "SELECT pg_sleep(0.1)"), insert(c, 2)],
-          (each) => Effect.fork(Effect.exit(each))
-        )
-        yield* Effect.sleep("20 millis")
+        const fibers = yield* underWay(c, 2)
         yield* Fiber.interrupt(fibers[1])
         yield* Fiber.join(fibers[0])
         assert.strictEqual((yield* errorOf(rows(c, "SELECT 1")))._tag, "TransactionAborted")
