@@ -10,8 +10,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { BeginOptions, Refusal, Status } from "../driver.js"
-import { type Context, located, lostTag, make as makeError } from "../failure.js"
+import type { Context } from "../failure.js"
 import { stoppable } from "../stoppable.js"
+import { abortedError, type About, closedError, lostError, timeoutError, unsentError } from "./errors.js"
 import type { Link, Outcome, Sent } from "./link.js"
 import * as Loop from "./loop.js"
 import { cells, over, type Question, type Request } from "./protocol.js"
@@ -35,12 +36,6 @@ export interface Options {
   /** What every connection has loaded when a transaction begins. */
   readonly extensions: ReadonlyArray<string>
   readonly onLost: (error: DatabaseError) => void
-}
-
-/** What a failure tells of the statement. */
-interface About {
-  readonly sql?: string
-  readonly params?: ReadonlyArray<unknown>
 }
 
 const defaultLockTimeout = Duration.seconds(5)
@@ -79,7 +74,7 @@ export class Conversation {
 
   constructor(options: Options) {
     this.#options = options
-    options.link.watch((reason) => this.#lose(this.#lostError("statement", reason, {})))
+    options.link.watch((reason) => this.#lose(lostError(options.description, "statement", reason, {})))
   }
 
   get status(): Status {
@@ -105,7 +100,7 @@ export class Conversation {
   /** What begins goes along with the first statement. */
   begin(options: BeginOptions): DatabaseError | undefined {
     if (this.#closed) {
-      return this.#closedError()
+      return closedError(this.#options.description)
     }
     if (this.#inTransaction || this.begun !== undefined) {
       return fromSqlite({ message: "cannot start a transaction within a transaction", code: "SQLITE_ERROR" }, {
@@ -288,7 +283,7 @@ export class Conversation {
       return request._tag === "Rollback"
         ? Exit.void
         : this.#closed
-        ? Exit.fail(this.#closedError())
+        ? Exit.fail(closedError(this.#options.description))
         : undefined
     }
     if (this.#refused !== undefined && (isRun(request) || request._tag === "Commit")) {
@@ -311,7 +306,7 @@ export class Conversation {
   #note({ begin, request }: Question, about: About, outcome: Outcome): DatabaseError | undefined {
     if (outcome._tag === "Lost") {
       const phase = outcome.committing ? "commit" : request._tag === "Open" ? "connect" : "statement"
-      const error = this.#lostError(phase, outcome.reason, about)
+      const error = lostError(this.#options.description, phase, outcome.reason, about)
       this.#lose(error)
       return outcome.timedOut ? timeoutError(about) : error
     }
@@ -374,46 +369,4 @@ export class Conversation {
       }
     }
   }
-
-  #closedError(): DatabaseError {
-    return makeError("ConnectionLost", {
-      dialect: "sqlite",
-      code: "SQLITE_MISUSE",
-      reason: `the connection to ${this.#options.description} is closed`
-    })
-  }
-
-  #lostError(phase: Context["phase"], reason: string, about: About): DatabaseError {
-    const tag = lostTag(phase)
-    return makeError(tag, {
-      dialect: "sqlite",
-      code: "SQLITE_ABORT",
-      reason: located(tag, reason, { phase, description: this.#options.description }, "open"),
-      statement: about.sql
-    })
-  }
 }
-
-const abortedError = (about: About): DatabaseError =>
-  makeError("TransactionAborted", {
-    dialect: "sqlite",
-    code: "SQLITE_ABORT",
-    reason: "the transaction has already ended, by an earlier failure or by a statement of its own",
-    statement: about.sql
-  })
-
-const unsentError = (about: About): DatabaseError =>
-  makeError("InvalidData", {
-    dialect: "sqlite",
-    code: "SQLITE_MISMATCH",
-    reason: "it could not be handed over to the thread of the connection: the memory of a parameter is gone",
-    statement: about.sql
-  })
-
-const timeoutError = (about: About): DatabaseError =>
-  makeError("StatementTimeout", {
-    dialect: "sqlite",
-    code: "SQLITE_INTERRUPT",
-    reason: "the statement ran longer than the statement timeout",
-    statement: about.sql
-  })

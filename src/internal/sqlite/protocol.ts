@@ -105,6 +105,8 @@ export interface ThreadData {
   readonly options: OpenOptions
   /** Holds a `Phase` for each question that is on its way, or waits there. */
   readonly phases: SharedArrayBuffer
+  /** By which both threads see what the other does. */
+  readonly vigil: SharedArrayBuffer
   /** Where questions come from and answers go. */
   readonly port: MessagePort
 }

@@ -3,9 +3,13 @@
  */
 import { MessageChannel, receiveMessageOnPort } from "node:worker_threads"
 import { withBuffers } from "./bytes.js"
-import type { Link, Outcome } from "./link.js"
+import type { Link, Outcome, Sent } from "./link.js"
+import * as Loop from "./loop.js"
 import { cells, type Letter, type OpenOptions, Phase, type ThreadReply } from "./protocol.js"
 import { startWorker } from "./startWorker.js"
+import * as Vigil from "./vigil.js"
+
+const answeredAlready: Sent = { stop: () => true }
 
 // How long what was told to stop may take: until the next row, or until a commit is on disk.
 const stopGrace = 200
@@ -20,8 +24,10 @@ const commitGrace = 800
 export const thread = (options: OpenOptions): Link => {
   const shared = new SharedArrayBuffer(cells * Int32Array.BYTES_PER_ELEMENT)
   const phases = new Int32Array(shared)
+  const watched = new SharedArrayBuffer(Vigil.size * Int32Array.BYTES_PER_ELEMENT)
+  const vigil = new Vigil.Asker(watched)
   const { port1: port, port2 } = new MessageChannel()
-  const worker = startWorker({ options, phases: shared, port: port2 })
+  const worker = startWorker({ options, phases: shared, vigil: watched, port: port2 })
   /** Who asked, by cell. */
   const asking = new Map<number, (outcome: Outcome) => void>()
   const free = Array.from({ length: cells }, (_, cell) => cell)
@@ -33,6 +39,7 @@ export const thread = (options: OpenOptions): Link => {
   const posted = (batch: ReadonlyArray<Letter>): boolean => {
     try {
       port.postMessage(batch)
+      vigil.sent()
       return true
     } catch {
       return false
@@ -120,39 +127,50 @@ export const thread = (options: OpenOptions): Link => {
     send: (question, limit, told) => {
       if (ended !== undefined) {
         told({ _tag: "Lost", reason: ended, timedOut: false, committing: false })
-        return { stop: () => true }
+        return answeredAlready
       }
       const cell = free.pop()!
       let timedOut = false
+      let timer: NodeJS.Timeout | undefined
       let grace: NodeJS.Timeout | undefined
       const patience = (millis: number) => {
         grace ??= setTimeout(() => end("what it ran did not stop, and was left behind"), millis)
-      }
-      const timer = limit === undefined ? undefined : setTimeout(() => {
-        // What commits already is as good as done.
-        if (stop(cell) !== Phase.committing) {
-          timedOut = true
-          patience(stopGrace)
-        }
-      }, limit)
-      Atomics.store(phases, cell, Phase.waiting)
-      if (asking.size === 0) {
-        port.ref()
-      }
-      if (letters.length === 0) {
-        if (asking.size === 0) {
-          queueMicrotask(post)
-        } else {
-          setImmediate(post)
-        }
       }
       const tell = (outcome: Outcome) => {
         clearTimeout(timer)
         clearTimeout(grace)
         told(timedOut ? { ...outcome, timedOut } : outcome)
       }
+      const alone = asking.size === 0
+      Atomics.store(phases, cell, Phase.waiting)
       asking.set(cell, tell)
       letters.push({ cell, request: question.request, begin: question.begin, within: question.within })
+      if (alone && vigil.isAwaited && !Loop.standsStill()) {
+        if (vigil.ask(post)) {
+          hearRest()
+        }
+      } else if (letters.length === 1) {
+        if (alone) {
+          queueMicrotask(post)
+        } else {
+          setImmediate(post)
+        }
+      }
+      if (asking.get(cell) !== tell) {
+        return answeredAlready
+      }
+      if (alone) {
+        port.ref()
+      }
+      if (limit !== undefined) {
+        timer = setTimeout(() => {
+          // What commits already is as good as done.
+          if (stop(cell) !== Phase.committing) {
+            timedOut = true
+            patience(stopGrace)
+          }
+        }, limit)
+      }
       return {
         stop: () => {
           if (asking.get(cell) !== tell) {

@@ -1,13 +1,15 @@
 /**
  * The thread of a connection: an engine that answers messages.
  */
-import { workerData } from "node:worker_threads"
+import { receiveMessageOnPort, workerData } from "node:worker_threads"
 import { holdsBytes } from "./bytes.js"
 import { Engine } from "./engine.js"
 import { type Letter, Phase, type Reply, type ThreadData, type ThreadReply } from "./protocol.js"
+import { Answerer } from "./vigil.js"
 
-const { options, phases: shared, port } = workerData as ThreadData
+const { options, phases: shared, port, vigil: watched } = workerData as ThreadData
 const phases = new Int32Array(shared)
+const vigil = new Answerer(watched)
 
 /** That of the question that is being answered. */
 let current = 0
@@ -28,10 +30,12 @@ const answer = (letter: Letter): Reply | Promise<Reply> => {
 const send = (cell: number, reply: Reply): void => {
   const message: ThreadReply = { cell, reply, bytes: holdsBytes(reply.value) }
   port.postMessage(message)
+  vigil.sent()
 }
 
-// Each is answered as soon as it is done: the next may take long.
-port.on("message", (letters: ReadonlyArray<Letter>) => {
+/** Each is answered as soon as it is done: the next may take long. */
+const hear = (letters: ReadonlyArray<Letter>): void => {
+  vigil.came()
   for (const letter of letters) {
     const reply = answer(letter)
     if (reply instanceof Promise) {
@@ -39,5 +43,13 @@ port.on("message", (letters: ReadonlyArray<Letter>) => {
     } else {
       send(letter.cell, reply)
     }
+  }
+}
+
+port.on("message", (letters: ReadonlyArray<Letter>) => {
+  hear(letters)
+  while (vigil.awaits()) {
+    const { message }: { readonly message: ReadonlyArray<Letter> } = receiveMessageOnPort(port)!
+    hear(message)
   }
 })

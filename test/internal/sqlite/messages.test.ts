@@ -41,8 +41,12 @@ const calls = <A, E, R>(
     )
   })
 
+/** Begins when the thread sleeps: awake it gets what is asked one by one, and answers at once. */
 const messages = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  calls(MessagePort.prototype, "postMessage", ([message]) => Array.isArray(message), effect)
+  Effect.delay(
+    calls(MessagePort.prototype, "postMessage", ([message]) => Array.isArray(message), effect),
+    "5 millis"
+  )
 
 const prepares = <A, E, R>(effect: Effect.Effect<A, E, R>) => calls(Sqlite.prototype, "prepare", () => true, effect)
 
@@ -122,7 +126,9 @@ describe("messages", () => {
       const concurrent = Effect.gen(function*() {
         yield* connection.begin({})
         yield* run(connection, "SELECT 1")
+        yield* Effect.sleep("5 millis")
         yield* all(20, (i) => run(connection, "INSERT INTO t VALUES (?)", [1_000 + i]))
+        yield* Effect.sleep("5 millis")
         yield* connection.commit
       })
       assert.strictEqual(yield* messages(concurrent), 3)
