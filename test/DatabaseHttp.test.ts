@@ -278,25 +278,51 @@ Dialects.forEachDialect((name, layer, dialect) =>
         assert.isTrue(yield* idle)
       }).pipe(Effect.provide(layer)))
 
-    it.scopedLive("refuses a web socket, and says why", () =>
+    it.scopedLive("refuses a web socket, and says why; what only asks for one is answered as anything else", () =>
       Effect.gen(function*() {
         yield* setup
         const seen: Array<unknown> = []
-        const app = DatabaseHttp.middleware()(
-          Effect.as(Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => request.upgrade), ok)
-        ).pipe(Effect.tapError((error) => Effect.sync(() => seen.push(error))))
-        const port = yield* serve(app)
-        const socket = yield* connect(
-          port,
-          "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n" +
-            "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        const text = yield* Effect.async<string>((resume) => {
-          socket.once("data", (data) => resume(Effect.succeed(data.toString())))
-        })
-        assert.match(text, /^HTTP\/1.1 500 /)
-        assert.instanceOf(seen[0], DatabaseHttp.EndlessResponse)
-        assert.match((seen[0] as Error).message, /web socket/)
+        const request = HttpServerRequest.HttpServerRequest
+        const upgrades = Effect.flatMap(request, ({ upgrade }) => upgrade)
+        const modified = Effect.flatMap(request, (request) => request.modify({ url: "/x" }).modify({}).upgrade)
+        const port = yield* serve(HttpRouter.empty.pipe(
+          HttpRouter.get("/upgrades", Effect.as(Effect.zipRight(insert("a"), upgrades), ok)),
+          HttpRouter.get("/modified", Effect.as(Effect.zipRight(insert("b"), modified), ok)),
+          HttpRouter.get(
+            "/plain",
+            Effect.zipRight(
+              insert("c"),
+              Effect.map(request, ({ method, url }) => HttpServerResponse.text(`${method} ${url}`))
+            )
+          ),
+          DatabaseHttp.middleware({ readOnly: false }),
+          Effect.tapError((error) => Effect.sync(() => seen.push(error)))
+        ))
+        const asked = (path: string) =>
+          Effect.gen(function*() {
+            const socket = yield* connect(
+              port,
+              `GET ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n` +
+                "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            let text = ""
+            yield* Effect.async<void>((resume) => {
+              socket.on("data", (data) => (text += data.toString()))
+              socket.once("end", () => resume(Effect.void))
+            })
+            return text
+          })
+        assert.match(yield* asked("/upgrades"), /^HTTP\/1.1 500 /)
+        assert.match(yield* asked("/modified"), /^HTTP\/1.1 500 /)
+        assert.strictEqual(seen.length, 2)
+        for (const error of seen) {
+          assert.instanceOf(error, DatabaseHttp.EndlessResponse)
+          assert.match((error as Error).message, /web socket/)
+        }
+        const answer = yield* asked("/plain")
+        assert.match(answer, /^HTTP\/1.1 200 /)
+        assert.include(answer, "GET /plain")
+        assert.deepStrictEqual(yield* names, ["c"])
         assert.isTrue(yield* idle)
       }).pipe(Effect.provide(layer)))
 

@@ -78,6 +78,28 @@ const finished = (response: HttpServerResponse.HttpServerResponse, method: strin
 const isUpgrade = (request: HttpServerRequest.HttpServerRequest): boolean =>
   request.headers.upgrade?.toLowerCase() === "websocket"
 
+const webSocket = "a web socket outlives its request, so it cannot be part of a request's session"
+
+/** A request that may be answered, although it asks for a web socket, with anything but that. */
+const withoutUpgrade = (request: HttpServerRequest.HttpServerRequest): HttpServerRequest.HttpServerRequest =>
+  Object.create(request, {
+    upgrade: { get: () => Effect.die(new EndlessResponse({ reason: webSocket })) },
+    modify: {
+      value: (options: Parameters<typeof request.modify>[0]) => withoutUpgrade(request.modify(options))
+    }
+  })
+
+const refusingUpgrade = <A, E, R>(
+  answer: Effect.Effect<A, E, R>,
+  request: HttpServerRequest.HttpServerRequest
+): Effect.Effect<A, E | EndlessResponse, R> =>
+  answer.pipe(
+    Effect.provideService(HttpServerRequest.HttpServerRequest, withoutUpgrade(request)),
+    Effect.catchSomeDefect((defect) =>
+      defect instanceof EndlessResponse ? Option.some(refuse(defect.reason)) : Option.none()
+    )
+  ) as Effect.Effect<A, E | EndlessResponse, R>
+
 /**
  * Runs what answers a request in a session. `seal` is run on its answer inside of the session too, and what it fails with
  * rolls back as well.
@@ -94,9 +116,7 @@ export const inSession = <A, E, R, B, E2, R2>(
 > =>
   Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
-    if (isUpgrade(request)) {
-      return yield* refuse("a web socket outlives its request, so it cannot be part of a request's session")
-    }
+    const work = isUpgrade(request) ? refusingUpgrade(answer, request) : answer
     const database = yield* Database
     const { bodyLimit = defaultBodyLimit, ...asked } = options
     const context = Option.getOrUndefined(yield* Effect.serviceOption(HttpRouter.RouteContext))
@@ -112,7 +132,7 @@ export const inSession = <A, E, R, B, E2, R2>(
         }
         return whole
       })
-    const session = (work: Effect.Effect<A, E, R>) =>
+    const session = (work: Effect.Effect<A, E | EndlessResponse, R>) =>
       database.session(Effect.flatMap(work, sealed), {
         ...asked,
         name: asked.name ?? (path === undefined ? request.method : `${request.method} ${path}`),
@@ -121,8 +141,8 @@ export const inSession = <A, E, R, B, E2, R2>(
     // A server runs applications where nothing interrupts them, and routes where a client that leaves does. Waiting for a
     // connection and for the commit ends when the client leaves, unless the route says that it must not be interrupted.
     return yield* context?.route.uninterruptible === true
-      ? session(answer)
+      ? session(work)
       : Effect.checkInterruptible((interruptible) =>
-        interruptible ? session(answer) : Effect.interruptible(session(Effect.uninterruptible(answer)))
+        interruptible ? session(work) : Effect.interruptible(session(Effect.uninterruptible(work)))
       )
   })
