@@ -155,27 +155,24 @@ export const make = <A>(options: Options<A>): Effect.Effect<Pool<A>, never, Scop
     })
     yield* Effect.addFinalizer(() => shutdown)
 
-    const wait = (restore: Restore, holding: ReadonlyArray<Lease<A>>) =>
-      Effect.suspend(() => {
-        const waiter = core.enqueue(holding)
-        if (waiter.exit !== undefined) {
-          return waiter.exit
-        }
-        return Effect.onInterrupt(
-          restore(Effect.async<InternalLease<A>, DatabaseError>((resume) => {
-            if (waiter.exit === undefined) {
-              waiter.resume = resume
-            } else {
-              resume(waiter.exit)
-            }
-          })),
-          () => Effect.sync(() => core.cancel(waiter))
-        )
-      })
     const take = (restore: Restore, holding: ReadonlyArray<Lease<A>> = []): Effect.Effect<Lease<A>, DatabaseError> =>
       Effect.suspend(() => {
         const lease = core.takeIdle()
-        return lease === undefined ? wait(restore, holding) : Effect.succeed(lease)
+        if (lease !== undefined) {
+          return Effect.succeed(lease)
+        }
+        const waiter = core.enqueue(holding)
+        const waiting = Effect.async<InternalLease<A>, DatabaseError>((resume) => {
+          if (waiter.exit === undefined) {
+            waiter.resume = resume
+          } else {
+            resume(waiter.exit)
+          }
+        })
+        return waiter.exit ?? Effect.catchAllCause(restore(waiting), (cause) => {
+          core.cancel(waiter)
+          return Effect.failCause(cause)
+        })
       })
 
     return {

@@ -13,26 +13,12 @@ type Resume<A, E> = (effect: Effect.Effect<A, E>) => void
  */
 export const stoppable = <A, E>(ask: (resume: Resume<A, E>) => Effect.Effect<void> | void): Effect.Effect<A, E> =>
   Effect.uninterruptibleMask((restore) => {
-    let answer: Effect.Effect<A, E> | undefined = undefined
-    let resume: Resume<A, E> = (effect) => {
-      answer ??= effect
-    }
-    const stop = ask((effect) => resume(effect))
-    if (answer !== undefined) {
-      return answer
-    }
-    const waiting = restore(Effect.async<A, E>((waiting) => {
-      if (answer === undefined) {
-        resume = waiting
-      } else {
-        waiting(answer)
-      }
-    }))
-    return stop === undefined ? waiting : Effect.matchCauseEffect(waiting, {
-      onSuccess: Exit.succeed,
-      onFailure: (cause) =>
-        Cause.isInterruptedOnly(cause)
-          ? Effect.onExit(Exit.failCause(cause), () => stop)
-          : Exit.failCause(cause)
+    let stop: Effect.Effect<void> | void = undefined
+    const waiting = Effect.async<A, E>((resume) => {
+      stop = ask(resume)
     })
+    return Effect.catchAllCause(restore(waiting), (cause) =>
+      stop !== undefined && Cause.isInterruptedOnly(cause)
+        ? Effect.onExit(Exit.failCause(cause), () => stop!)
+        : Exit.failCause(cause))
   })

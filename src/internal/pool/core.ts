@@ -99,7 +99,7 @@ export class Core<A> {
     return waiter
   }
 
-  /** The fiber was interrupted: what it was given meanwhile, without getting to know, goes on to the next. */
+  /** The fiber waits no more: what it was given without getting to know, since it was interrupted, goes on to the next. */
   cancel(waiter: Waiter<A>): void {
     if (waiter.exit === undefined) {
       this.waiters.remove(waiter)

@@ -4,9 +4,10 @@
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import type * as FiberId from "effect/FiberId"
+import * as FiberId from "effect/FiberId"
 import type * as Tracer from "effect/Tracer"
 import type { DatabaseError } from "../../DatabaseError.js"
+import { keep } from "../shapes.js"
 
 /**
  * What a slot is doing: `stalled` has been connecting for so long that nobody relies on it, `checking` is a ping,
@@ -86,3 +87,5 @@ export class Lease<A> {
     this.pool.giveBack(this)
   }
 }
+
+keep(new Lease({ giveBack: () => undefined }, makeSlot(0.5, 0, 0.5), 0.5, FiberId.none, undefined))

@@ -9,7 +9,7 @@ import { stoppable } from "../stoppable.js"
 import type { Channel } from "./channel.js"
 import type { Flight } from "./flight.js"
 import { prepareValue, serverError } from "./pg.js"
-import type { Asked } from "./portal.js"
+import { type Asked, type Batch, batchOf } from "./portal.js"
 import { fromPostgres } from "./sqlState.js"
 import type { Encoded } from "./writer.js"
 
@@ -70,9 +70,10 @@ export class Calls {
       flight.land = (lost) => {
         const error = this.failure(flight, lost)
         resume(error === undefined ? finish(flight) : Effect.fail(fail(error)))
+        flight.release()
       }
       channel.submit(flight)
-      return channel.stop(flight)
+      return Effect.suspend(() => channel.stop(flight))
     })
   }
 
@@ -80,14 +81,15 @@ export class Calls {
   ask(flight: Flight, refusal: Refusal | undefined): Asked {
     const channel = this.channel
     const refused = refusal?.()
-    let answer: Effect.Effect<Flight, SqlError> | undefined = undefined
+    let answer: Effect.Effect<Batch, SqlError> | undefined = undefined
     let told = (): void => undefined
     let took = Infinity
     const since = performance.now()
     flight.land = (lost) => {
       took = performance.now() - since
       const error = this.failure(flight, lost)
-      answer = error === undefined ? Effect.succeed(flight) : Effect.fail(toSqlError(error))
+      answer = error === undefined ? Effect.succeed(batchOf(flight)) : Effect.fail(toSqlError(error))
+      flight.release()
       told()
     }
     if (refused === undefined) {
@@ -95,13 +97,19 @@ export class Calls {
     } else {
       answer = Effect.fail(toSqlError(refused))
     }
+    // What is called when the flight lands is kept for as long as the flight is: see `release`.
+    const handOver = (resume: (answer: Effect.Effect<Batch, SqlError>) => void): void => {
+      const given = answer!
+      answer = undefined
+      resume(given)
+    }
     return {
       answer: stoppable((resume) => {
         if (answer !== undefined) {
-          return resume(answer)
+          return handOver(resume)
         }
-        told = () => resume(answer!)
-        return channel.stop(flight)
+        told = () => handOver(resume)
+        return Effect.suspend(() => channel.stop(flight))
       }),
       took: () => took,
       settle: Effect.async<void>((resume) => {

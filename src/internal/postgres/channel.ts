@@ -6,9 +6,9 @@
  */
 import * as Effect from "effect/Effect"
 import type { Key } from "./cancel.js"
-import { Columns } from "./columns.js"
+import { columnsOf } from "./columns.js"
 import type * as Flight from "./flight.js"
-import { Cursor, errorOf, fieldsOf, kinds, Malformed, type ServerError, tagOf, typesOf } from "./messages.js"
+import { Cursor, errorOf, kinds, Malformed, type ServerError, tagOf, typesOf } from "./messages.js"
 import { serverError } from "./pg.js"
 import { Prepared, type Preparing } from "./prepared.js"
 import { ignoreErrors, type Route } from "./socket.js"
@@ -377,7 +377,7 @@ export class Channel {
       case kinds.parseComplete:
         return this.during("an answer")?.parseComplete()
       case kinds.rowDescription:
-        return this.during("columns")?.described(new Columns(fieldsOf(new Cursor(bytes, at, end))))
+        return this.during("columns")?.described(columnsOf(bytes, at, end))
       case kinds.noData:
         return this.during("an answer")?.described(null)
       case kinds.portalSuspended:

@@ -2,7 +2,7 @@
  * From rows on the wire to rows of JavaScript, with `pg`'s own types.
  */
 import Pg from "pg"
-import { Cursor, Malformed } from "./messages.js"
+import { Cursor, fieldsOf, Malformed } from "./messages.js"
 
 type Parse = (text: string) => unknown
 
@@ -57,9 +57,40 @@ const refuseBinary = (): never => {
   throw new Error("a column comes in binary format")
 }
 
+/** How many descriptions are remembered, and of how many bytes at most. */
+const most = 256
+const longest = 4_096
+
+const known = new Map<string, Columns>()
+
+/**
+ * What a server says of columns. It says the same time and again, and rows of one shape are built faster: what is
+ * compiled for a shape is thrown away together with it.
+ */
+export const columnsOf = (bytes: Buffer, at: number, end: number): Columns => {
+  const said = bytes.toString("latin1", at, end)
+  const before = known.get(said)
+  if (before?.isCurrent() === true) {
+    return before
+  }
+  const columns = new Columns(fieldsOf(new Cursor(bytes, at, end)))
+  if (said.length <= longest) {
+    if (known.size >= most) {
+      known.delete(known.keys().next().value!)
+    }
+    known.set(said, columns)
+  }
+  return columns
+}
+
+const parserOfField = ({ dataTypeID, format }: Pg.FieldDef): Parse =>
+  format === "text" ? parserOf(dataTypeID, "text") : refuseBinary
+
 /** What a server said of its columns, and how their values are read. */
 export class Columns {
   private readonly names: ReadonlyArray<string>
+  /** As they were when this was made. */
+  private readonly given: ReadonlyArray<Parse>
   /** Undefined for whole numbers. */
   private readonly parsers: ReadonlyArray<Parse | undefined>
   /** Every row begins as a copy of it, and so all of them have one shape. */
@@ -67,15 +98,20 @@ export class Columns {
 
   constructor(readonly fields: Array<Pg.FieldDef>) {
     this.names = fields.map(({ name }) => name)
-    this.parsers = fields.map(({ dataTypeID, format }) => {
-      const parse = format === "text" ? parserOf(dataTypeID, "text") : refuseBinary
-      return parse === Number || (integerTypes.has(dataTypeID) && isParseInt(parse)) ? undefined : parse
-    })
+    this.given = fields.map(parserOfField)
+    this.parsers = this.given.map((parse, i) =>
+      parse === Number || (integerTypes.has(fields[i].dataTypeID) && isParseInt(parse)) ? undefined : parse
+    )
     const empty: Record<string, null> = Object.create(null)
     for (const name of this.names) {
       empty[name] = null
     }
     this.empty = { ...empty }
+  }
+
+  /** Whether no type has got another parser since. */
+  isCurrent(): boolean {
+    return this.fields.every((field, i) => parserOfField(field) === this.given[i])
   }
 
   /** One row; throws Malformed where it is none, and what a type's parser throws. */

@@ -121,7 +121,7 @@ export class Connection implements Driver.Connection {
         open: (rows) =>
           this.#calls.fly(
             () => Flights.openPortal(portal, sql, this.#calls.encode(sql, params), rows, options),
-            Effect.succeed,
+            (flight) => Effect.succeed(Portal.batchOf(flight)),
             toSqlError,
             refusal
           ),

@@ -43,12 +43,19 @@ const leaving = /^(?:SET|RESET|LISTEN|PREPARE|DECLARE|DO)\b/
 /** CREATE TABLE AS and SELECT INTO answer as SELECT does, but without columns. */
 const creating = /^(?:CREATE|SELECT)\b/
 const temporary = /temp/i
+/** These end a transaction whatever follows, and so does a rollback after which another begins. */
+const ending = /^(?:COMMIT|PREPARE TRANSACTION)$/
+const chaining = /\bAND\s+CHAIN\b/i
+const beginning = /^(?:BEGIN|START TRANSACTION)$/
 /** After these the server may know nothing of what was prepared. */
 const forgetting = /^(?:DISCARD ALL|DEALLOCATE)\b/
 
 const backendStep = "SELECT pg_catalog.pg_backend_pid()"
 
 const noAnswer = (): Answer => ({ rows: [], columns: undefined, tag: undefined })
+
+/** In place of what was handed over. */
+const gone: Answer = noAnswer()
 
 /** One exchange. It lands once: when the server is ready again, or when the connection is lost. */
 export abstract class Flight {
@@ -72,6 +79,8 @@ export abstract class Flight {
   dirties = false
   /** Whether what was prepared is not to be used any more: the server has forgotten it, or a table hides another. */
   forgets = false
+  /** Whether the transaction that it was given in is over, also where another has begun since. */
+  endsTransaction = false
   /** The rows' size on the wire. */
   bytes = 0
   /** Of the parameters, where they were asked for. */
@@ -124,6 +133,15 @@ export abstract class Flight {
   abandon(): void {
     this.abandoned = true
     this.answer = noAnswer()
+    this.answers = undefined
+  }
+
+  /**
+   * Lets go of its answer, which has been handed over. It and what is called when it lands know of each other, and V8 was
+   * seen to keep those until it goes through the whole heap, with all rows of a long stream.
+   */
+  release(): void {
+    this.answer = gone
     this.answers = undefined
   }
 
@@ -208,6 +226,8 @@ export abstract class Flight {
     const shadows = this.answer.columns === undefined && creating.test(tag) && temporary.test(this.text)
     this.dirties ||= shadows || leaving.test(tag)
     this.forgets ||= shadows || forgetting.test(tag)
+    this.endsTransaction ||= ending.test(tag) || (tag === "ROLLBACK" && chaining.test(this.text)) ||
+      (beginning.test(tag) && this.answers?.some(({ tag }) => tag === "ROLLBACK") === true)
   }
 
   /** It has done what it was asked for, and there is no more to say of that. */

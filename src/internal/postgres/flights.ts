@@ -1,6 +1,7 @@
 /**
  * What a connection can ask for in one round trip.
  */
+import { keep } from "../shapes.js"
 import type { Columns } from "./columns.js"
 import { Flight, type Options } from "./flight.js"
 import { isPlannable, type Prepared } from "./prepared.js"
@@ -168,3 +169,6 @@ export const readPortal = (portal: string, columns: Columns, text: string, rows:
   new ReadPortal(portal, columns, text, rows, options)
 
 export const closePortal = (portal: string): Flight => new ClosePortal(portal)
+
+keep(new Statement("", [], { params: [], user: true, prepare: true }))
+keep(new Query("", { user: false, commit: true }))

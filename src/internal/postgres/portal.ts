@@ -24,7 +24,7 @@ export interface Options {
   readonly wait: Effect.Effect<void, SqlError>
   readonly begin: Effect.Effect<void, SqlError>
   /** Opens the portal and reads its first rows. */
-  readonly open: (rows: number) => Effect.Effect<Flight, SqlError>
+  readonly open: (rows: number) => Effect.Effect<Batch, SqlError>
   /** Asks for more rows. */
   readonly read: (columns: Columns, rows: number) => Asked
   readonly close: Effect.Effect<void, DatabaseError>
@@ -32,9 +32,27 @@ export interface Options {
   readonly rollback: Effect.Effect<void, DatabaseError>
 }
 
+/** What was read at once. */
+export interface Batch {
+  readonly rows: ReadonlyArray<object>
+  readonly columns: Columns | undefined
+  /** Their size on the wire. */
+  readonly bytes: number
+  /** Whether there is no more to read. */
+  readonly isLast: boolean
+}
+
+export const batchOf = ({ answer: { columns, rows }, bytes, suspended }: Flight): Batch => ({
+  rows,
+  columns,
+  bytes,
+  isLast: !suspended
+})
+
 /** What was asked for, and may be waited for later. */
 export interface Asked {
-  readonly answer: Effect.Effect<Flight, SqlError>
+  /** To be waited for once. */
+  readonly answer: Effect.Effect<Batch, SqlError>
   /** How long the answer took, in milliseconds. */
   readonly took: () => number
   /** For the case that nobody wants it any more: waits, not for long, since to cancel it would fail the transaction. */
@@ -53,12 +71,12 @@ const batchBytes = 512 * 1024
  */
 const quick = 50
 
-const nextRows = (rows: number, flight: Flight): number => {
-  const received = flight.answer.rows.length
+const nextRows = (rows: number, batch: Batch): number => {
+  const received = batch.rows.length
   if (received === 0) {
     return rows
   }
-  const fitting = Math.floor(batchBytes / (flight.bytes / received))
+  const fitting = Math.floor(batchBytes / (batch.bytes / received))
   return Math.max(fewestRows, Math.min(mostRows, rows * growth, fitting))
 }
 
@@ -73,7 +91,7 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
     /** The next batch, which the server reads while the consumer has this one. */
     let next: Asked | undefined = undefined
 
-    const open: Effect.Effect<Flight, SqlError> = Effect.suspend(() => {
+    const open: Effect.Effect<Batch, SqlError> = Effect.suspend(() => {
       const status = options.status()
       if (status === "busy") {
         return Effect.zipRight(options.wait, open)
@@ -89,16 +107,15 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
       }
       const asking = columns === undefined ? undefined : next ?? options.read(columns, rows)
       next = undefined
-      return Effect.flatMap(Effect.mapError(asking?.answer ?? open, Option.some), (flight) => {
-        const { rows: received } = flight.answer
-        columns ??= flight.answer.columns
-        rows = nextRows(rows, flight)
-        ended = !flight.suspended
+      return Effect.flatMap(Effect.mapError(asking?.answer ?? open, Option.some), (batch) => {
+        columns ??= batch.columns
+        rows = nextRows(rows, batch)
+        ended = batch.isLast
         // In a transaction of somebody else's, an error of rows that nobody asked for would be met by who knows not of it.
         if (own && columns !== undefined && asking !== undefined && !ended && asking.took() < quick) {
           next = options.read(columns, rows)
         }
-        const chunk = Chunk.unsafeFromArray<object>(options.transformRows?.(received) ?? received)
+        const chunk = Chunk.unsafeFromArray<object>(options.transformRows?.(batch.rows) ?? batch.rows)
         return ended && own
           ? Effect.as(Effect.mapError(options.commit, (error) => Option.some(toSqlError(error))), chunk)
           : Effect.succeed(chunk)

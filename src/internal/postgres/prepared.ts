@@ -10,8 +10,13 @@ import type { Columns } from "./columns.js"
 import type { ServerError } from "./messages.js"
 import { isStalePlan } from "./sqlState.js"
 
-/** How many texts a connection remembers: as many as pgjdbc (preparedStatementCacheQueries). */
+/** How many texts a connection prepares: as many as pgjdbc (preparedStatementCacheQueries). */
 const capacity = 256
+/**
+ * For how many statements one that is prepared must not have been used to make room for another. Where more take turns
+ * than there is room for, preparing each of them would be in vain: it went before it came again.
+ */
+const patience = 8 * capacity
 /** What a text may measure to be remembered: a longer one was written for one occasion. */
 const longestText = 16_384
 
@@ -49,16 +54,16 @@ export class Preparing {
   }
 }
 
-/** A text that came before. */
+/** A text that came again, and is prepared. */
 export interface Entry {
   readonly text: string
-  /** Made when it is first prepared. */
-  name: string
+  readonly name: string
   /** What the server knows of the name: nothing, perhaps (it is being told), all, or what is out of date. */
   state: "new" | "sent" | "known" | "stale"
   /** What the server said of its rows: null where there are none, undefined where it has not said it yet. */
   columns: Columns | null | undefined
   epoch: number
+  /** Which of the connection's statements it last was. */
   used: number
 }
 
@@ -70,7 +75,13 @@ export class Prepared {
   wonders = false
   private direct: boolean | undefined
   private readonly entries = new Map<string, Entry>()
-  private clock = 0
+  /** The same, in the order in which they are asked to make room, and who is asked next. */
+  private ring: Array<Entry> = []
+  private hand = 0
+  /** Texts that came, the last of them and those before. */
+  private lately = new Set<string>()
+  private before = new Set<string>()
+  private count = 0
 
   /** `backend` is the process that the server said it is. */
   constructor(private readonly preparing: Preparing, private readonly backend: number | undefined) {
@@ -88,26 +99,30 @@ export class Prepared {
 
   /** What to run a text by that is about to be sent, if it is to be run by a name. */
   use(text: string): Entry | undefined {
-    const entry = this.entries.get(text)
+    const { direct, preparing } = this
+    const allowed = preparing.allows(direct)
+    if (!allowed && !preparing.wonders(direct)) {
+      return undefined
+    }
+    this.count++
+    const known = this.entries.get(text)
+    if (known === undefined && !this.came(text)) {
+      return undefined
+    }
+    if (!allowed) {
+      this.wonders = true
+      return undefined
+    }
+    const entry = known ?? this.admit(text)
     if (entry === undefined) {
-      if (text.length <= longestText && isPlannable(text)) {
-        this.remember(text)
-      }
       return undefined
     }
-    entry.used = ++this.clock
-    if (!this.preparing.allows(this.direct)) {
-      this.wonders ||= this.preparing.wonders(this.direct)
-      return undefined
-    }
+    entry.used = this.count
     if (entry.state === "sent") {
       return undefined
     }
-    if (entry.name === "") {
-      entry.name = `${prefix}${createHash("sha256").update(text).digest("base64url").slice(0, 22)}`
-    }
-    if (entry.epoch !== this.preparing.epoch) {
-      entry.epoch = this.preparing.epoch
+    if (entry.epoch !== preparing.epoch) {
+      entry.epoch = preparing.epoch
       entry.columns = undefined
       entry.state = entry.state === "known" ? "stale" : entry.state
     }
@@ -130,41 +145,55 @@ export class Prepared {
 
   /** Begins anew. The server may know all names, some or none; that one is closed which it does not know is no error. */
   clear(): void {
-    for (const { name, state } of this.entries.values()) {
+    for (const { name, state } of this.ring) {
       if (state !== "new") {
         this.closing.push(name)
       }
     }
+    this.ring = []
     this.entries.clear()
+    this.lately.clear()
+    this.before.clear()
   }
 
-  private remember(text: string): void {
-    if (this.entries.size >= capacity) {
-      this.evict()
+  /** Whether a text came before, which from now on it did. */
+  private came(text: string): boolean {
+    if (this.lately.has(text) || this.before.has(text)) {
+      return true
     }
-    this.entries.set(text, {
-      text,
-      name: "",
-      state: "new",
-      columns: undefined,
-      epoch: this.preparing.epoch,
-      used: ++this.clock
-    })
+    if (text.length <= longestText && isPlannable(text)) {
+      if (this.lately.size >= capacity) {
+        this.before = this.lately
+        this.lately = new Set()
+      }
+      this.lately.add(text)
+    }
+    return false
   }
 
-  private evict(): void {
-    let oldest: Entry | undefined
-    for (const entry of this.entries.values()) {
-      if (entry.state !== "sent" && (oldest === undefined || entry.used < oldest.used)) {
-        oldest = entry
+  /** A text that came again, if there is place for it or one has not been used for long. Asks but one. */
+  private admit(text: string): Entry | undefined {
+    let place = this.ring.length
+    if (place >= capacity) {
+      place = this.hand = (this.hand + 1) % capacity
+      const { name, state, text, used } = this.ring[place]
+      if (state === "sent" || this.count - used <= patience) {
+        return undefined
+      }
+      this.entries.delete(text)
+      if (state !== "new") {
+        this.closing.push(name)
       }
     }
-    if (oldest !== undefined) {
-      this.entries.delete(oldest.text)
-      if (oldest.state !== "new") {
-        this.closing.push(oldest.name)
-      }
-    }
+    // Once it has made room it must come twice again: by then its name is closed.
+    this.lately.delete(text)
+    this.before.delete(text)
+    const name = `${prefix}${createHash("sha256").update(text).digest("base64url").slice(0, 22)}`
+    const { epoch } = this.preparing
+    const entry: Entry = { text, name, state: "new", columns: undefined, epoch, used: this.count }
+    this.ring[place] = entry
+    this.entries.set(text, entry)
+    return entry
   }
 }
 

@@ -388,21 +388,65 @@ describe("prepared statements", () => {
       assert.strictEqual((yield* names(on)).length, 1)
     }))
 
-  it.scopedLive("are bounded: the least recently used are closed on the server", () =>
+  const numbered = (n: number) => `SELECT ${n} AS n, $1::int AS p`
+
+  it.scopedLive("are bounded: one that is not used for long makes room, and is closed on the server", () =>
     Effect.gen(function*() {
       const { c } = yield* counted()
-      for (let i = 0; i < 400; i++) {
-        const text = `SELECT ${i} AS n, $1::int AS p`
-        yield* rows(c, text, [i])
-        assert.deepStrictEqual(yield* rows(c, text, [i]), [{ n: i, p: i }])
-        if (i % 50 === 0) {
-          yield* rows(c, select, [1])
-        }
+      const twice = (n: number) =>
+        Effect.forEach([1, 2], (p) =>
+          Effect.map(rows(c, numbered(n), [p]), (given) => {
+            assert.deepStrictEqual(given, [{ n, p }])
+          }))
+      // With the first that comes again it is asked where the connection leads.
+      yield* Effect.replicateEffect(rows(c, "SELECT 1"), 2)
+      const kept = Effect.map(names(c), (found) => new Set(found.map(({ statement }) => statement)))
+      yield* Effect.forEach(Array.from({ length: 300 }, (_, n) => n), twice)
+      const first = yield* kept
+      assert.deepStrictEqual(first, new Set(Array.from({ length: 256 }, (_, n) => numbered(n))), "who came later waits")
+      for (let i = 0; i < 2_048; i++) {
+        yield* rows(c, numbered(i % 100), [i])
       }
-      const kept = yield* names(c)
-      assert.isAtMost(kept.length, 256)
-      assert.isAbove(kept.length, 200)
-      assert.isTrue(kept.some(({ statement }) => statement === select), "what is used again stays")
+      yield* Effect.forEach(Array.from({ length: 256 }, (_, n) => 1_000 + n), twice)
+      const later = yield* kept
+      assert.strictEqual(later.size, 256)
+      for (let n = 0; n < 256; n++) {
+        assert.strictEqual(later.has(numbered(n)), n < 100, `statement ${n}`)
+      }
+      yield* rows(c, numbered(200), [1])
+      assert.deepStrictEqual(yield* kept, later, "what made room counts as new")
+      for (let i = 0; i < 2_048; i++) {
+        yield* rows(c, numbered(1_000), [i])
+      }
+      yield* rows(c, numbered(200), [1])
+      assert.isTrue((yield* kept).has(numbered(200)))
+    }))
+
+  it.scopedLive("stay prepared where more take turns than there is room for", () =>
+    Effect.gen(function*() {
+      const { asked, c } = yield* counted()
+      const round = Effect.forEach(Array.from({ length: 400 }, (_, n) => n), (n) => rows(c, numbered(n), [n]))
+      yield* Effect.replicateEffect(rows(c, "SELECT 1"), 2)
+      yield* round
+      yield* round
+      asked.length = 0
+      yield* round
+      assert.strictEqual(asked.filter((bytes) => !bytes.includes("SELECT")).length, 256)
+    }))
+
+  it.scopedLive("columns follow the parsers of their types, which an application may change", () =>
+    Effect.gen(function*() {
+      const { c } = yield* counted()
+      const money = Pg.types.builtins.MONEY
+      const usual = Pg.types.getTypeParser(money)
+      const read = c.executeUnprepared("SELECT 1::money AS price", [], undefined)
+      assert.deepStrictEqual(yield* read, [{ price: "$1.00" }])
+      yield* Effect.acquireRelease(
+        Effect.sync(() => Pg.types.setTypeParser(money, (value) => Number(value.slice(1)))),
+        () => Effect.sync(() => Pg.types.setTypeParser(money, usual))
+      )
+      assert.deepStrictEqual(yield* read, [{ price: 1 }])
+      assert.deepStrictEqual(yield* c.executeUnprepared("SELECT 2::money AS price", [], undefined), [{ price: 2 }])
     }))
 
   it.scopedLive("follow a table that changes its columns; inside a transaction that is an error that retry mends", () =>
