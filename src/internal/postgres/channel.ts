@@ -53,6 +53,9 @@ const endsTransaction = /^\s*(?:ROLLBACK|ABORT)\b/i
 const interrupted = (): ServerError =>
   serverError(abortedTransaction, "a statement of the transaction was interrupted while others of it were under way")
 
+const endedByUser = (): ServerError =>
+  serverError(abortedTransaction, "the transaction has already ended, by a statement of its own")
+
 const endsConnection = (error: Error | undefined): error is Error =>
   error !== undefined && /^(?:57P|08|25P0[34])/.test((error as { readonly code?: string }).code ?? "")
 
@@ -72,6 +75,8 @@ export class Channel {
   ahead: Array<Flight.Step> = []
   /** Why nothing of the transaction may run or be committed, although the server would do so. */
   refused: ServerError | undefined = undefined
+  /** Whether a transaction has begun that only we may end. */
+  begun = false
   /** The savepoints that are open, or will be with what goes ahead; the innermost is the last. */
   readonly savepoints: Array<string> = []
   /** With so many savepoints was given, or with more, what could not be told of. */
@@ -236,6 +241,13 @@ export class Channel {
     }
   }
 
+  /** Whatever becomes of the transaction, it is not ours any more. */
+  abandon(): void {
+    this.forget()
+    this.refused = undefined
+    this.begun = false
+  }
+
   /** The transaction is over, or nothing of it was ever sent. */
   forget(): void {
     this.ahead = []
@@ -271,7 +283,7 @@ export class Channel {
       return this.lose(serverError("08P01", "the server was ready without having answered"))
     }
     flight.ended()
-    if (transaction === "I" && this.refused?.code === abortedTransaction) {
+    if (transaction === "I" && !this.begun && this.refused?.code === abortedTransaction) {
       this.refused = undefined
     }
     if (flight.follow(out)) {
@@ -282,8 +294,21 @@ export class Channel {
     if (flight.error !== undefined && this.again(flight)) {
       return this.send(flight)
     }
+    this.watch(flight)
     this.land(flight, undefined)
     this.stopping.proceed()
+  }
+
+  /** Whether our transaction has begun, or has ended; where a statement of its own has ended it, nothing more is run. */
+  private watch(flight: Flight.Flight): void {
+    const isOver = this.transaction === "I"
+    this.begun ||= flight.begins && !(isOver && flight.error !== undefined)
+    if (!flight.options.user) {
+      this.begun &&= !isOver
+    } else if (this.begun && (isOver || flight.endsTransaction)) {
+      this.refuse(endedByUser())
+      this.refusedDepth = 0
+    }
   }
 
   /** What a flight leaves behind. */

@@ -194,8 +194,7 @@ export class Connection implements Driver.Connection {
   get rollback(): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
       const channel = this.#channel
-      channel.forget()
-      channel.refused = undefined
+      channel.abandon()
       // With its connection the transaction has ended too.
       return channel.closed === undefined && this.#isOpen ? this.#command("ROLLBACK") : Effect.void
     })
