@@ -19,6 +19,8 @@ export class Watched {
   readonly since = performance.now()
   /** From when on it has its connection. */
   begun: { readonly id: string } | undefined = undefined
+  /** Where it stands among those that are open. */
+  place = -1
   private isEnding = false
   private running = 0
   private statement: string | undefined = undefined
@@ -121,7 +123,8 @@ class Slowest {
 
 /** Passes on to the metrics what it is told, and remembers it. */
 export class Tracker implements OperationRecorder {
-  private readonly sessions = new Set<Watched>()
+  /** In no order. A Set's tables, thrown away one after the other, would keep what was in them for long. */
+  private readonly sessions: Array<Watched> = []
   private readonly slowest = new Slowest()
   private readonly errors = new Tally()
   private readonly reasons = new Tally()
@@ -132,12 +135,21 @@ export class Tracker implements OperationRecorder {
 
   opened(name: string): Watched {
     const session = new Watched(name)
-    this.sessions.add(session)
+    session.place = this.sessions.push(session) - 1
     return session
   }
 
+  /** May be told twice. */
   closed(session: Watched): void {
-    this.sessions.delete(session)
+    const { place } = session
+    if (place >= 0) {
+      const last = this.sessions.pop()!
+      if (last !== session) {
+        this.sessions[place] = last
+        last.place = place
+      }
+      session.place = -1
+    }
   }
 
   operation(seconds: number, error?: string, code?: string): void {
@@ -169,7 +181,7 @@ export class Tracker implements OperationRecorder {
 
   now(): Activity {
     return {
-      sessions: Array.from(this.sessions, (session) => session.now()),
+      sessions: [...this.sessions].sort((one, other) => one.since - other.since).map((session) => session.now()),
       statements: this.slowest.now(),
       errors: this.errors.now(),
       committed: this.commits,

@@ -146,6 +146,26 @@ describe("Tracker", () => {
     assert.strictEqual(sessions[0].statement, statements[0].text)
   })
 
+  it("shows the sessions that are open, oldest first, whatever the order in which they end", () => {
+    for (let seed = 1; seed <= 50; seed++) {
+      const tracked = tracker()
+      let random = seed
+      const open: Array<ReturnType<Tracker["opened"]>> = []
+      for (let i = 0; i < 200; i++) {
+        random = random * 48_271 % 2_147_483_647
+        if (open.length === 0 || random % 5 < 3) {
+          open.push(tracked.opened(`${i}`))
+        } else {
+          const [ended] = open.splice(random % open.length, 1)
+          tracked.closed(ended)
+          tracked.closed(ended)
+        }
+        const names = tracked.now().sessions.map(({ name }) => name)
+        assert.deepStrictEqual(names, open.map(({ name }) => name), `seed ${seed}`)
+      }
+    }
+  })
+
   it("knows the state of a session, also with statements side by side", () => {
     const tracked = tracker()
     const session = tracked.opened("states")
