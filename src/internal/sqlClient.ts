@@ -41,6 +41,7 @@ export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =
   Effect.map(reactivityOf, (reactivity) => {
     const { driver, pool, sessions, spanAttributes, spanParameters, tracker } = options
     const environment = {
+      dialect: driver.dialect,
       pool,
       sessions,
       spanAttributes,

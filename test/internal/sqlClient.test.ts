@@ -2,11 +2,13 @@ import * as Reactivity from "@effect/experimental/Reactivity"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
 import { describe, it } from "@effect/vitest"
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
@@ -16,7 +18,7 @@ import * as Path from "node:path"
 import { inspect } from "node:util"
 import { assert } from "vitest"
 import * as Database from "../../src/Database.js"
-import { isDatabaseError } from "../../src/DatabaseError.js"
+import { fromSqlError, isDatabaseError } from "../../src/DatabaseError.js"
 import * as Dialects from "../support/dialects.js"
 import { eventually } from "../support/eventually.js"
 import { on, onEach, open } from "./clients.js"
@@ -80,6 +82,42 @@ describe("statements", () => {
         [{ name: "Bob" }]
       )
     }))
+
+  onEach(
+    "a helper that is given no rows is a typed failure, in whatever way the statement is run",
+    ({ sql }) =>
+      Effect.gen(function*() {
+        yield* people(sql)
+        const insert = sql`INSERT INTO people ${sql.insert([])}`
+        const update = sql`UPDATE people SET name = data.name FROM ${sql.updateValues([], "data")}`
+        const ways: ReadonlyArray<Effect.Effect<unknown, SqlError>> = [
+          insert,
+          update,
+          insert.raw,
+          insert.values,
+          insert.unprepared,
+          insert.withoutTransform,
+          Stream.runCollect(insert.stream),
+          sql.withTransaction(insert)
+        ]
+        for (const tracing of [true, false]) {
+          for (const way of ways) {
+            const error = fromSqlError(yield* Effect.flip(Effect.withTracerEnabled(way, tracing)))
+            assert.strictEqual(error._tag, "InvalidStatement")
+            assert.include(error.message, "at least one row")
+          }
+        }
+        // What an application's own code throws is a defect.
+        const row = {
+          get name(): string {
+            throw new TypeError("mine")
+          }
+        }
+        const throwing = sql`INSERT INTO people ${sql.insert(row)}`
+        const exit = yield* Effect.exit(throwing)
+        assert(Exit.isFailure(exit) && exit.cause._tag === "Die")
+      })
+  )
 
   onEach(
     "the helpers: insert, update, in, and, or, csv, join, literal and identifiers",

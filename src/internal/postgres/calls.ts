@@ -35,6 +35,12 @@ export class Calls {
       refuse("54023", `a statement may have ${maxParams} parameters, and was given ${params.length}`)
     }
     return params.map((param, i) => {
+      if (isNothing(param)) {
+        refuse(
+          "22023",
+          `parameter $${i + 1} cannot be sent: it is or holds a function, a symbol, or a date that is none`
+        )
+      }
       try {
         return encoded(prepareValue(param))
       } catch (cause) {
@@ -155,6 +161,19 @@ export class Calls {
       params,
       canceled: false
     })
+  }
+}
+
+/** What `pg` would send as whatever its text is. */
+const isNothing = (value: unknown): boolean => {
+  switch (typeof value) {
+    case "function":
+    case "symbol":
+      return true
+    case "object":
+      return value instanceof Date ? Number.isNaN(value.getTime()) : Array.isArray(value) && value.some(isNothing)
+    default:
+      return false
   }
 }
 

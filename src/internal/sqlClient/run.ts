@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
-import { toSqlError } from "../../DatabaseError.js"
+import { type Dialect, toSqlError } from "../../DatabaseError.js"
 import type { Lease, Pool } from "../../Pool.js"
 import * as Telemetry from "../../Telemetry.js"
 import type { Connection, Refusal } from "../driver.js"
@@ -21,6 +21,7 @@ import { abridged, type Tracker, type Watched } from "../telemetry/activity.js"
 
 /** Where statements run. */
 export interface Environment {
+  readonly dialect: Dialect
   readonly pool: Pool<Connection>
   readonly sessions: Sessions
   /** A statement that takes longer is logged. */

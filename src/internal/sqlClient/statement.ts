@@ -9,7 +9,9 @@ import { identity } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
+import { toSqlError } from "../../DatabaseError.js"
 import * as Telemetry from "../../Telemetry.js"
+import { make as makeError } from "../failure.js"
 import { currentFiber } from "../pool/holders.js"
 import { isTraced } from "../telemetry/tracing.js"
 import { type Environment as Running, type Operation, run, stream } from "./run.js"
@@ -49,6 +51,10 @@ const executeValues: Operation<ReadonlyArray<ReadonlyArray<unknown>>> = (connect
 const executeUnprepared = <A>(
   ...[connection, sql, params, { transformRows }, refusal]: Parameters<Operation<A>>
 ): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.executeUnprepared(sql, params, transformRows, refusal)
+
+type Built = ReturnType<Statement.Statement<unknown>["compile"]>
+
+const isBuilt = (built: Built | Effect.Effect<never, SqlError>): built is Built => Array.isArray(built)
 
 const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
 
@@ -111,7 +117,13 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
               (sql, params) => Effect.succeed(stream<A>(this.#client, sql, params, span))
             )
         )
-        : Effect.succeed(stream<A>(this.#client, ...this.compile(), undefined))
+        : Effect.map(
+          Effect.suspend(() => {
+            const built = this.#built(this, false)
+            return isBuilt(built) ? Effect.succeed(built) : built
+          }),
+          ([sql, params]) => stream<A>(this.#client, sql, params, undefined)
+        )
     ))
   }
 
@@ -151,8 +163,8 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
   /** To be called by the fiber that runs what it gives. */
   #run<B>(name: string, operation: Operation<B>, withoutTransform = false): Effect.Effect<B, SqlError> {
     if (!isLookedAt()) {
-      const [sql, params] = this.compile(withoutTransform)
-      return run(this.#client, operation, sql, params, undefined)
+      const built = this.#built(this, withoutTransform)
+      return isBuilt(built) ? run(this.#client, operation, built[0], built[1], undefined) : built
     }
     return Effect.useSpan(
       Telemetry.statementSpan,
@@ -162,17 +174,36 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     )
   }
 
+  /** A statement's text and parameters, or why there are none. */
+  #built(statement: Statement.Statement<unknown>, withoutTransform: boolean): Built | Effect.Effect<never, SqlError> {
+    try {
+      return statement.compile(withoutTransform)
+    } catch (defect) {
+      return statement.segments.some(hasNoRows)
+        ? Effect.fail(toSqlError(makeError("InvalidStatement", {
+          dialect: this.#client.dialect,
+          code: "42601",
+          reason: "sql.insert and sql.updateValues need at least one row, and were given none"
+        })))
+        : Effect.die(defect)
+    }
+  }
+
   /** Lets a transformer change the statement, and the span say what it does. */
   #described<B, E>(
     span: Tracer.Span,
     name: string,
     withoutTransform: boolean,
     f: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<B, E>
-  ): Effect.Effect<B, E> {
+  ): Effect.Effect<B, E | SqlError> {
     const { constructor_, spanAttributes, spanParameters } = this.#client
-    return Effect.withFiberRuntime<B, E>((fiber) => {
-      const start = (statement: Statement.Statement<unknown>) => {
-        const [sql, params] = statement.compile(withoutTransform)
+    return Effect.withFiberRuntime<B, E | SqlError>((fiber) => {
+      const start = (statement: Statement.Statement<unknown>): Effect.Effect<B, E | SqlError> => {
+        const built = this.#built(statement, withoutTransform)
+        if (!isBuilt(built)) {
+          return built
+        }
+        const [sql, params] = built
         for (const [key, value] of spanAttributes) {
           span.attribute(key, value)
         }
@@ -190,6 +221,9 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     })
   }
 }
+
+const hasNoRows = (segment: Statement.Segment): boolean =>
+  (segment._tag === "RecordInsertHelper" || segment._tag === "RecordUpdateHelper") && segment.value.length === 0
 
 /** Whether a tracer or a transformer is told of the statements of the fiber that asks. */
 const isLookedAt = (): boolean => {

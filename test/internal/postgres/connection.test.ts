@@ -110,7 +110,9 @@ describe("postgres connection", () => {
             throw new Error("confidential-value")
           }
         }
-        for (const value of [circular, { big: 1n }, throws]) {
+        const functions = [() => "confidential-value", Symbol("confidential-value")]
+        const nothing = [...functions, functions, [[1, [functions[1]]]], new Date(NaN), [new Date(), new Date(NaN)]]
+        for (const value of [circular, { big: 1n }, throws, ...nothing]) {
           const error = yield* failure(rows(c, "SELECT $1::text", [value]))
           assert.strictEqual(error._tag, "InvalidData")
           assert.include(error.reason, "$1")
