@@ -5,10 +5,10 @@
  * what becomes of them: whatever fails there fails all that follows.
  */
 import * as Effect from "effect/Effect"
+import { Answers, type Transaction } from "./answers.js"
 import type { Key } from "./cancel.js"
-import { columnsOf } from "./columns.js"
 import type * as Flight from "./flight.js"
-import { Cursor, errorOf, kinds, Malformed, type ServerError, tagOf, typesOf } from "./messages.js"
+import type { ServerError } from "./messages.js"
 import { serverError } from "./pg.js"
 import { Prepared, type Preparing } from "./prepared.js"
 import { ignoreErrors, type Route } from "./socket.js"
@@ -22,9 +22,6 @@ const terminate = Buffer.from([0x58, 0, 0, 0, 4])
 /** How many flights may be under way at once. */
 const mostUnderWay = 64
 
-/** As ReadyForQuery says: in no transaction, in one, in one that failed. */
-export type Transaction = "I" | "T" | "E"
-
 /** What the start of a connection has found out. */
 export interface Options {
   readonly wire: Wire
@@ -35,12 +32,6 @@ export interface Options {
   readonly parameters: Map<string, string>
   readonly preparing: Preparing
 }
-
-/**
- * The settings that are kept: no more, since a server may report any number. They change when it is promoted or reloads
- * its configuration, not by what a borrower does.
- */
-export const serversOwn: ReadonlySet<string> = new Set(["in_hot_standby", "default_transaction_read_only"])
 
 const closedHere = (): Error => serverError("08003", "the connection is closed")
 
@@ -362,15 +353,6 @@ export class Channel {
     }
   }
 
-  /** The flight that is being answered; nothing may be said where there is none. */
-  private during(kind: string): Flight.Flight | undefined {
-    const flight = this.sent.at(0)
-    if (flight === undefined) {
-      this.lose(serverError("08P01", `the server sent ${kind} without having been asked`))
-    }
-    return flight
-  }
-
   // pg's Client has done its part when the connection is ready. From here on it would get in the way: it takes a flight
   // for over at its error, which is before the server is ready again, and knows neither flights nor their order.
   private takeOver(): void {
@@ -379,68 +361,15 @@ export class Channel {
     wire.on("error", (error: Error) => this.lose(error))
     wire.on("end", () => this.lose(serverError("08006", "the server closed the connection")))
     wire.stream.on("error", ignoreErrors)
-    wire.receive = (kind, bytes, at, end) => this.receive(kind, bytes, at, end)
-  }
-
-  private receive(kind: number, bytes: Buffer, at: number, end: number): void {
-    switch (kind) {
-      case kinds.dataRow:
-        return this.during("a row")?.dataRow(bytes, at, end)
-      case kinds.commandComplete:
-        return this.during("an answer")?.completed(tagOf(bytes, at, end))
-      case kinds.readyForQuery:
-        return this.ready(String.fromCharCode(bytes[at]) as Transaction)
-      case kinds.emptyQuery:
-      case kinds.closeComplete:
-        return this.during("an answer")?.done()
-      case kinds.bindComplete:
-      case kinds.notice:
-      case kinds.copyOut:
-      case kinds.copyData:
-      case kinds.copyDone:
-        return
-      case kinds.parseComplete:
-        return this.during("an answer")?.parseComplete()
-      case kinds.rowDescription:
-        return this.during("columns")?.described(columnsOf(bytes, at, end))
-      case kinds.noData:
-        return this.during("an answer")?.described(null)
-      case kinds.portalSuspended:
-        return this.during("an answer")?.suspends()
-      case kinds.parameterDescription:
-        return this.during("types")?.hasTypes(typesOf(new Cursor(bytes, at, end)))
-      case kinds.error:
-        return this.failed(errorOf(bytes, at, end))
-      case kinds.parameterStatus:
-        return this.parameter(new Cursor(bytes, at, end))
-      case kinds.notification: {
-        const cursor = new Cursor(bytes, at + 4, end)
-        return this.onNotification(cursor.text(), cursor.text())
-      }
-      case kinds.copyIn:
-        this.during("a request for data")?.copyIn(out)
-        return this.flush()
-      default:
-        throw new Malformed(`it sent a message of the unknown kind ${kind.toString(16)}`)
-    }
-  }
-
-  /** An error that nobody asked for is the server's last word: it shuts down, or the transaction idled too long. */
-  private failed(error: ServerError): void {
-    const flight = this.sent.at(0)
-    if (flight === undefined || error.code === undefined) {
-      this.lose(error)
-    } else {
-      flight.failed(error)
-    }
-  }
-
-  private parameter(cursor: Cursor): void {
-    const name = cursor.text()
-    if (serversOwn.has(name)) {
-      this.parameters.set(name, cursor.text())
-    } else if (this.sent.at(0)?.options.user === true) {
-      this.sent[0].dirties = true
-    }
+    const answers = new Answers(this.sent, this.parameters, {
+      ready: (transaction) => this.ready(transaction),
+      notified: (channel, payload) => this.onNotification(channel, payload),
+      copyIn: (flight) => {
+        flight.copyIn(out)
+        this.flush()
+      },
+      lose: (error) => this.lose(error)
+    })
+    wire.receive = (kind, bytes, at, end) => answers.receive(kind, bytes, at, end)
   }
 }
