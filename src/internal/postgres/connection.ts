@@ -17,6 +17,7 @@ import type * as Flight from "./flight.js"
 import * as Flights from "./flights.js"
 import { resultOf, serverError } from "./pg.js"
 import * as Portal from "./portal.js"
+import * as Statements from "./statements.js"
 import * as Transaction from "./transaction.js"
 
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
@@ -69,8 +70,7 @@ export class Connection implements Driver.Connection {
     transformRows: TransformRows,
     refusal?: Driver.Refusal
   ) {
-    const rows = this.#statement(sql, params, { params, user: true, prepare: true }, refusal, rowsOf<object>)
-    return transformRows === undefined ? rows : Effect.map(rows, transformRows)
+    return this.#rows(sql, params, { params, user: true, prepare: true }, transformRows, refusal)
   }
 
   executeUnprepared(
@@ -79,8 +79,7 @@ export class Connection implements Driver.Connection {
     transformRows: TransformRows,
     refusal?: Driver.Refusal
   ) {
-    const rows = this.#statement(sql, params, { params, user: true }, refusal, rowsOf<object>)
-    return transformRows === undefined ? rows : Effect.map(rows, transformRows)
+    return this.#rows(sql, params, { params, user: true }, transformRows, refusal)
   }
 
   executeRaw(
@@ -88,18 +87,19 @@ export class Connection implements Driver.Connection {
     params: ReadonlyArray<unknown>,
     refusal?: Driver.Refusal
   ): Effect.Effect<unknown, SqlError.SqlError> {
-    return this.#statement(
+    return Statements.run(this.#calls, {
       sql,
       params,
-      { params, user: true, prepare: true },
+      options: { params, user: true, prepare: true },
       refusal,
-      (flight) => Effect.succeed(flight.answers?.map(resultOf) ?? resultOf(flight.answer))
-    )
+      finish: ({ answer, answers }) => Effect.succeed(answers?.map(resultOf) ?? resultOf(answer))
+    })
   }
 
   executeValues(sql: string, params: ReadonlyArray<unknown>, refusal?: Driver.Refusal) {
     const options: Flight.Options = { params, user: true, prepare: true, rowMode: "array" }
-    return this.#statement(sql, params, options, refusal, rowsOf<ReadonlyArray<unknown>>)
+    const finish = Statements.rowsOf<ReadonlyArray<unknown>>
+    return Statements.run(this.#calls, { sql, params, options, refusal, finish })
   }
 
   executeStream(
@@ -306,6 +306,17 @@ export class Connection implements Driver.Connection {
     return { _id: "sqlayer/PostgresConnection", id: this.id, status: this.status() }
   }
 
+  #rows(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    options: Flight.Options,
+    transformRows: TransformRows,
+    refusal: Driver.Refusal | undefined
+  ): Effect.Effect<ReadonlyArray<object>, SqlError.SqlError> {
+    const rows = Statements.run(this.#calls, { sql, params, options, refusal, finish: Statements.rowsOf<object> })
+    return transformRows === undefined ? rows : Effect.map(rows, transformRows)
+  }
+
   /** Whether a transaction is open, or will be with what is said next. */
   get #isOpen(): boolean {
     const { ahead, busy, transaction } = this.#channel
@@ -343,68 +354,4 @@ export class Connection implements Driver.Connection {
   #command(text: string): Effect.Effect<void, DatabaseError> {
     return this.#calls.fly(() => Flights.query(text, internal), () => Effect.void, identity)
   }
-
-  #statement<A>(
-    sql: string,
-    params: ReadonlyArray<unknown>,
-    options: Flight.Options,
-    refusal: Driver.Refusal | undefined,
-    finish: (flight: Flight.Flight) => Effect.Effect<A, SqlError.SqlError>
-  ): Effect.Effect<A, SqlError.SqlError> {
-    const plan = Bulk.planOf(params)
-    return plan === undefined
-      ? this.#calls.fly(
-        () => Flights.statement(sql, this.#calls.encode(sql, params), options),
-        finish,
-        toSqlError,
-        refusal
-      )
-      : this.#manyRows(plan, sql, params, options, refusal, finish)
-  }
-
-  #manyRows<A>(
-    plan: Bulk.Plan,
-    sql: string,
-    params: ReadonlyArray<unknown>,
-    options: Flight.Options,
-    refusal: Driver.Refusal | undefined,
-    finish: (flight: Flight.Flight) => Effect.Effect<A, SqlError.SqlError>
-  ): Effect.Effect<A, SqlError.SqlError> {
-    const described = this.#calls.fly(
-      () => {
-        this.#calls.encode(plan.single, [])
-        return Flights.describeParameters(plan.single, { user: true })
-      },
-      ({ types }) => Effect.succeed(Bulk.typesOf(plan, types)),
-      toSqlError,
-      refusal
-    )
-    return Effect.flatMap(described, (types) => {
-      const [text, values] = types === undefined ? plan.byValue() : [sql, params]
-      // For an error, which must not show any value.
-      const shown = {
-        ...options,
-        get params() {
-          return plan.byValue()[1]
-        }
-      }
-      return this.#calls.fly(
-        () => {
-          const encoded = this.#calls.encode(text, values)
-          return types === undefined
-            ? Flights.statement(text, encoded, options)
-            : Flights.typedStatement(text, encoded, types, shown)
-        },
-        finish,
-        toSqlError,
-        refusal
-      )
-    })
-  }
 }
-
-const rowsOf = <Row extends object>({ answer, answers }: Flight.Flight): Effect.Effect<ReadonlyArray<Row>> =>
-  // Several statements at once have several answers.
-  Effect.succeed<ReadonlyArray<object>>(answers?.map(({ rows }) => rows) ?? answer.rows) as Effect.Effect<
-    ReadonlyArray<Row>
-  >
