@@ -21,6 +21,12 @@ for file in sqlite/worker.js databaseHttp/dashboard/browser/client.js cli/main.j
   grep -qx "dist/internal/$file" "$app/files" || { echo "the package lacks $file" >&2; exit 1; }
 done
 
+# The command that the README gives, in an empty folder: with today's registry it finds versions that go together.
+mkdir "$app/empty"
+echo '{ "name": "empty", "private": true }' >"$app/empty/package.json"
+read -r -a packages < <(sed -n 's/^npm install sqlayer //p' README.md)
+(cd "$app/empty" && npm install --dry-run --no-audit --no-fund --loglevel=error "../$tarball" "${packages[@]}" >/dev/null)
+
 cp test/tools/consumer.ts "$app/main.ts"
 node - "$root" "$app" "$tarball" <<'JS'
 const fs = require("node:fs")
@@ -61,6 +67,19 @@ done
 
 npx --no-install tsc
 node out/main.js
+
+# The declarations of every module, libraries' included, without Node's types, which not every application has.
+{
+  echo '// @ts-expect-error Node is not known here.'
+  echo 'export type Nodes = NodeJS.Timeout'
+  for file in node_modules/sqlayer/dist/*.d.ts; do
+    module=$(basename "$file" .d.ts)
+    echo "export * as $module from \"sqlayer$([ "$module" = index ] || echo "/$module")\""
+  done
+} >nodeless.ts
+sed -e 's/"types":\["node"\]/"types":[]/; s/"main.ts"/"nodeless.ts"/; s/"ESNext.Disposable"/"ESNext.Disposable","DOM"/' \
+  tsconfig.json >tsconfig.nodeless.json
+npx --no-install tsc -p tsconfig.nodeless.json --noEmit --skipLibCheck false
 DATABASE_URL=:memory: npx --no-install sqlayer check --json
 
 for module in internal/driver internal/driver.js internal/sqlite/worker dist/index.js src/index.ts; do

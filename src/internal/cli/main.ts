@@ -13,7 +13,7 @@ try {
   const [what] = message.split(/ imported from |\n/, 1)
   process.stderr.write(
     "sqlayer: the command line needs packages that are not installed: " +
-      `npm install @effect/cli @effect/platform-node (${what})\n`
+      `npm install @effect/cli@0 @effect/platform-node@0 (${what})\n`
   )
   process.exitCode = 1
 }

@@ -14,7 +14,7 @@ describe("sqlayer", () => {
       assert.strictEqual(
         stderr,
         "sqlayer: the command line needs packages that are not installed: " +
-          "npm install @effect/cli @effect/platform-node (Cannot find package '@effect/cli')\n"
+          "npm install @effect/cli@0 @effect/platform-node@0 (Cannot find package '@effect/cli')\n"
       )
       assert.strictEqual(status, 1)
     }))
