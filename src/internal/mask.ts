@@ -6,8 +6,8 @@
  * 1. By place. What stands in quotes is masked, whatever its length, unless it is known to be a name: it follows a word
  *    for something of the schema (`column "x"`) or is one of the names that the server sent in a field of its own.
  *    Servers do not escape what they quote, so a masked quotation reaches to the last quotation mark of the text.
- *    Tuples in a DETAIL (`Key (email)=(x@y)`, `Failing row contains (1, x)`) are masked likewise, to the last
- *    parenthesis.
+ *    Tuples in a DETAIL (`Key (email)=(x@y)`, `Failing row contains (1, x)`), whatever its code, are masked likewise, to
+ *    the last parenthesis.
  * 2. By value. Wherever else a parameter's text stands, it is masked: anywhere from `anywhereFrom` characters, as a
  *    whole word from `wordFrom` characters, a number as a whole word of any length. Shorter ones cannot be told from
  *    the text around them; only a text that the application raises itself can hold them outside of quotes.
@@ -213,18 +213,37 @@ export const maskText = (message: string, sources: Sources): string => {
   return out + maskForms(text.slice(done), present)
 }
 
-/** Masks the values in a PostgreSQL DETAIL about data: the tuples as well, whose names before the `=` stay. */
-export const maskDetail = (detail: string, sources: Sources): string => {
+// A function or a type with its arguments, and a row's place: what the server's own details have in parentheses.
+const signature = /[\p{L}\p{N}_$"]\([\p{L}\p{N}_$ ,."[\]]*\)|\btuple \(\d+,\d+\)/gu
+
+/** The names before the `=` of a tuple: one pair of parentheses, which may hold others, right in front of it. */
+const namesOf = (tuple: string): string => {
+  let depth = 0
+  for (let at = 0; at < tuple.length; at++) {
+    depth += tuple[at] === "(" ? 1 : tuple[at] === ")" ? -1 : 0
+    if (depth === 0) {
+      const equals = /^ ?= ?(?=\()/.exec(tuple.slice(at + 1))
+      return equals === null ? "" : tuple.slice(0, at + 1) + equals[0]
+    }
+  }
+  return ""
+}
+
+/**
+ * Masks the values in a PostgreSQL DETAIL: the tuples as well, whose names before the `=` stay. `signatures` stay where
+ * the DETAIL should hold no rows.
+ */
+export const maskDetail = (detail: string, sources: Sources, stays?: "signatures"): string => {
   const text = formsIn(detail, sources.params).filter((form) => misleading.test(form)).reduce(maskForm, detail)
-  const first = text.indexOf("(")
+  const tuples = stays === undefined ? text : text.replace(signature, (found) => " ".repeat(found.length))
+  const first = tuples.indexOf("(")
   if (first === -1) {
     return maskText(text, sources)
   }
-  const named = /\) ?= ?\(/.exec(text)
-  const open = named === null ? first : named.index + named[0].length - 1
+  const names = namesOf(text.slice(first))
   const close = text.lastIndexOf(")")
-  return maskText(text.slice(0, first), sources) + text.slice(first, open) + "(" + MASK +
-    (close > open ? maskText(text.slice(close), sources) : "")
+  return maskText(text.slice(0, first), sources) + names + "(" + MASK +
+    (close > first + names.length && !text.includes("(", close) ? maskText(text.slice(close), sources) : "")
 }
 
 /** The text of whatever was thrown. */

@@ -143,12 +143,36 @@ describe("a DETAIL's tuples", () => {
     ["no \"x\" here", "no \"***\" here"],
     ["secret9 (x) of secret9", "*** (***) of ***", ["secret9"]],
     ["Key (a)=(v)w) x", "Key (a)=(***) x", ["v)w"]],
-    ["say a(b and \"x\"", "say *** and \"***\"", ["a(b"]]
+    ["say a(b and \"x\"", "say *** and \"***\"", ["a(b"]],
+    // Names stand in one pair of parentheses, right before the equals sign.
+    ["Key (a, lower(b::text))=(x) exists.", "Key (a, lower(b::text))=(***) exists."],
+    ["Row (x) has (a)=(y) now", "Row (***) now"],
+    ["Key (a=(x) has (b)=(y", "Key (***"]
   ]
   it.each(cases.map(([text, masked, params]) => [text, masked, params] as const))(
     "%s",
     (text, masked, params) => assert.strictEqual(maskDetail(text, { params }), masked)
   )
+})
+
+describe("a DETAIL that should hold no rows", () => {
+  it.each<readonly [text: string, masked: string]>([
+    // What a server says.
+    ["view v depends on function f(integer, text[])", "view v depends on function f(integer, text[])"],
+    ["aggregate a() depends on function f(\"x\")", "aggregate a() depends on function f(\"***\")"],
+    ["Returned type numeric(10,2) does not match.", "Returned type numeric(10,2) does not match."],
+    ["waits for ExclusiveLock on tuple (0,12) of relation 1", "waits for ExclusiveLock on tuple (0,12) of relation 1"],
+    ["no parentheses", "no parentheses"],
+    // And what others do.
+    ["Key (email)=(ada@example.com) already exists.", "Key (email)=(***) already exists."],
+    ["Key(email)=(ada) exists", "Key(email)=(***) exists"],
+    ["Key (a)=(x) of f(integer) here", "Key (a)=(***) here"],
+    ["of f(integer): (ada) here", "of f(integer): (***) here"],
+    ["user(ada@example.com) here", "user(***) here"],
+    ["row (1, ada", "row (***"],
+    ["tuple (0,ada)", "tuple (***)"],
+    ["see (this)", "see (***)"]
+  ])("%s", (text, masked) => assert.strictEqual(maskDetail(text, {}, "signatures"), masked))
 })
 
 describe("mentions", () => {

@@ -149,7 +149,8 @@ const serverTag = (error: ServerError, context: Context): Tag => {
   return code === "40003" && context.phase === "commit" ? "CommitOutcomeUnknown" : tag
 }
 
-// The classes whose DETAIL is about the statement or the server; any other may hold a row.
+// The classes whose DETAIL is about the statement or the server; any other may hold a row, and so may all that functions
+// raise.
 const detailWithoutRows = new Set(["08", "0A", "26", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"])
 
 const detailOf = (error: ServerError, sources: Sources): string | undefined => {
@@ -157,9 +158,8 @@ const detailOf = (error: ServerError, sources: Sources): string | undefined => {
   if (error.detail === undefined || /^2200[L-T]$/.test(error.code)) {
     return undefined
   }
-  return detailWithoutRows.has(error.code.slice(0, 2))
-    ? maskText(error.detail, sources)
-    : maskDetail(error.detail, sources)
+  const isRowless = detailWithoutRows.has(error.code.slice(0, 2)) && error.routine !== "exec_stmt_raise"
+  return maskDetail(error.detail, sources, isRowless ? "signatures" : undefined)
 }
 
 const fromServer = (error: ServerError, context: Context): DatabaseError => {

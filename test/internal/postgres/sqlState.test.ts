@@ -829,16 +829,49 @@ describe("masking", () => {
     assert.strictEqual(error.detail, "Key (email)=(***) already exists.")
   })
 
-  it("masks the tuples of a DETAIL unless it is of a class that speaks of no rows, and has none of an XML document", () => {
-    const detail = (code: string) => fromPostgres(answer(code, { detail: "see (this)" }), { phase: "statement" }).detail
-    for (const prefix of "08 0A 26 28 2B 3D 3F 40 42 53 54 55 57 58".split(" ")) {
-      assert.strictEqual(detail(`${prefix}000`), "see (this)", prefix)
-    }
-    for (const code of ["22000", "23505", "44000", "P0001", "XX000", "Q0001", "2200K", "2200U"]) {
-      assert.strictEqual(detail(code), "see (***)", code)
+  const rowless = "08 0A 26 28 2B 3D 3F 40 42 53 54 55 57 58".split(" ").map((prefix) => `${prefix}000`)
+  const rows = ["22000", "23505", "25000", "44000", "P0001", "XX000", "Q0001", "2200K", "2200U"]
+  const detailOf = (code: string, fields: object) => fromPostgres(answer(code, fields), { phase: "statement" }).detail
+
+  it("masks the tuples of every DETAIL, and has none of an XML document", () => {
+    for (const code of [...rowless, ...rows, "40001", "42501", "57014", "53400", "0A000", "28P01", "54001", "99999"]) {
+      const error = fromPostgres(
+        answer(code, { message: "raised", detail: `Key (email)=(${mark}) already exists.` }),
+        { phase: "statement" }
+      )
+      assert.strictEqual(error.detail, "Key (email)=(***) already exists.", code)
+      assertHoldsNot(error, mark)
+      assert.strictEqual(detailOf(code, { detail: "see (this)" }), "see (***)", code)
     }
     for (const code of ["2200L", "2200M", "2200N", "2200S", "2200T"]) {
-      assert.strictEqual(detail(code), undefined, code)
+      assert.strictEqual(detailOf(code, { detail: "see (this)" }), undefined, code)
+    }
+  })
+
+  it("leaves signatures in a DETAIL of the classes that speak of no rows, unless a function raised it", () => {
+    const detail = "view v depends on function f(integer)"
+    for (const code of rowless) {
+      assert.strictEqual(detailOf(code, { detail, routine: "reportDependentObjects" }), detail, code)
+      assert.strictEqual(
+        detailOf(code, { detail, routine: "exec_stmt_raise" }),
+        "view v depends on function f(***)",
+        code
+      )
+    }
+    for (const code of rows) {
+      assert.strictEqual(detailOf(code, { detail }), "view v depends on function f(***)", code)
+    }
+  })
+
+  it("masks what a function raises, whatever its code", async () => {
+    for (const code of ["40001", "42501", "42704", "55000", "57014", "53400", "08006", "0A000", "26000", "54000"]) {
+      const error = await classify({
+        code,
+        statement: `DO $$ BEGIN RAISE EXCEPTION 'taken' USING ERRCODE = '${code}', ` +
+          `DETAIL = 'Key (email)=(' || chr(97) || 'da@example.com) for f(' || chr(97) || 'da)'; END $$`
+      })
+      assertHoldsNot(error, "ada")
+      assert.strictEqual(error.detail, "Key (email)=(***)", code)
     }
   })
 
