@@ -115,6 +115,8 @@ export interface PostgresTarget {
   readonly username: string
   readonly password: Redacted.Redacted<string> | undefined
   readonly sslMode: SslMode
+  /** libpq's `channel_binding`: whether the password is proven for this TLS connection alone, where the server can. */
+  readonly channelBinding: "disable" | "prefer" | "require"
   readonly sslRootCert: string | undefined
   readonly sslCert: string | undefined
   readonly sslKey: string | undefined
@@ -163,6 +165,7 @@ export interface Settings {
   readonly poolTimeout: Duration.Duration
   /** Infinite where a connection lives for ever. */
   readonly poolRecycle: Duration.Duration
+  /** Infinite where the URL asks for no limit. */
   readonly connectTimeout: Duration.Duration
   /** How long start-up keeps trying; zero is one attempt. */
   readonly connectRetry: Duration.Duration
@@ -252,14 +255,14 @@ const settle = (
     poolSize: ask("poolSize", Rule.wholeNumber(1)) ?? own.poolSize,
     poolMaxOverflow: ask("poolMaxOverflow", Rule.wholeNumber(0)) ?? own.poolMaxOverflow,
     poolRecycle: Duration.isZero(recycle) ? Duration.infinity : recycle,
-    connectTimeout: ask("connectTimeout", Rule.duration()) ?? Duration.seconds(5)
+    connectTimeout: ask("connectTimeout", Rule.duration()) ?? Duration.seconds(5),
+    lockTimeout: ask("lockTimeout", Rule.duration("no limit"))
   }
   const slow = ask("slowStatement", Rule.duration("never")) ?? Duration.seconds(1)
   const times = {
     poolTimeout: ask("poolTimeout", Rule.duration()) ?? Duration.seconds(30),
     connectRetry: ask("connectRetry", Rule.duration("one attempt")) ?? own.connectRetry,
     statementTimeout: ask("statementTimeout", Rule.duration("no limit")),
-    lockTimeout: ask("lockTimeout", Rule.duration("no limit")),
     idleInTransactionTimeout: ask("idleInTransactionTimeout", Rule.duration("no limit")),
     shutdownTimeout: ask("shutdownTimeout", Rule.duration("no waiting")) ?? Duration.seconds(10),
     healthTimeout: ask("healthTimeout", Rule.duration()) ?? Duration.seconds(2),
@@ -282,7 +285,7 @@ const settle = (
   problems.forEach((message) => asking.refuse("url", message))
   const place = Match.valueTags(url, {
     postgres: (url) => Place.postgres(url, server, pool, asking),
-    sqlite: (url) => Place.sqlite(url, thread, pool)
+    sqlite: (url) => Place.sqlite(url, thread, pool, asking)
   })
   return asking.conclude({
     environment,

@@ -119,6 +119,7 @@ describe("DatabaseConfig", () => {
         username: user,
         password: undefined,
         sslMode: "prefer",
+        channelBinding: "disable",
         sslRootCert: undefined,
         sslCert: undefined,
         sslKey: undefined,
@@ -599,9 +600,23 @@ describe("DatabaseConfig", () => {
       assert.deepStrictEqual(resolved(options).connectTimeout, Duration.millis(7_000))
     })
 
+    it("and where it asks for no limit to connecting", () => {
+      const options = { url: `${server}?connect_timeout=0`, connectTimeout: "1 second" } as const
+      assert.deepStrictEqual(resolved(options).connectTimeout, Duration.infinity)
+    })
+
+    it("a SQLite file's timeout is the one for locks, in seconds", () => {
+      const options = { url: "sqlite+aiosqlite:///ledger.db?timeout=2.5", lockTimeout: "1 second" } as const
+      assert.deepStrictEqual(resolved(options).lockTimeout, Duration.millis(2_500))
+      assert.deepStrictEqual(
+        resolved({ ...options, url: "sqlite:///ledger.db" }).lockTimeout,
+        Duration.millis(1_000)
+      )
+    })
+
     it("and is validated as they are", () => {
       assert.deepStrictEqual(
-        errorsOf(load({ DATABASE_URL: `${server}?connect_timeout=0&target_session_attrs=master` })),
+        errorsOf(load({ DATABASE_URL: `${server}?connect_timeout=soon&target_session_attrs=master` })),
         [
           [
             "InvalidData",
@@ -613,7 +628,7 @@ describe("DatabaseConfig", () => {
             "InvalidData",
             "DATABASE_URL",
             "expected parameter connect_timeout to be a duration such as \"30 seconds\", \"500 millis\" or \"30\" " +
-            "(seconds), from 1 millisecond to 24 days, but was given \"0\""
+            "(seconds), from 1 millisecond to 24 days, or 0 (no limit), but was given \"soon\""
           ]
         ]
       )

@@ -16,6 +16,8 @@ export const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "
 
 type SslMode = (typeof sslModes)[number]
 
+const bindings = ["disable", "prefer", "require"] as const
+
 const sessionAttrs = [
   "any",
   "read-write",
@@ -27,6 +29,7 @@ const sessionAttrs = [
 
 const defaultApplicationName = "sqlayer"
 const defaultSessionAttrs = "any"
+const defaultBinding = "disable"
 
 /** Options that mean something to a server only, validated. */
 interface ServerOptions {
@@ -37,12 +40,13 @@ interface ServerOptions {
   readonly sslKey: string | undefined
 }
 
-/** What a dialect may change of the pool's figures. */
+/** What a dialect, or its URL, may change of the pool's figures and the times. */
 interface PoolOptions {
   readonly poolSize: number
   readonly poolMaxOverflow: number
   readonly poolRecycle: Duration.Duration
   readonly connectTimeout: Duration.Duration
+  readonly lockTimeout: Duration.Duration | undefined
 }
 
 const systemUser = Option.liftThrowable(() => Os.userInfo().username)
@@ -73,25 +77,35 @@ export const postgres = (
     miss(field, `the name of a file that belongs to the ${other} given`)
   }
   const system = sslRootCert === "system"
-  const asked = strongest(inUrl("sslmode", Rule.oneOf(sslModes)), options.sslMode)
+  // asyncpg takes there what sslmode can be, JDBC takes true.
+  const ssl = inUrl("ssl", Rule.oneOf(["true", ...sslModes]))
+  const asked = strongest(inUrl("sslmode", Rule.oneOf(sslModes)), ssl === "true" ? "require" : ssl, options.sslMode)
   const sslMode = asked ?? (system ? "verify-full" : "prefer")
+  const modeField = parameters.sslmode === undefined && parameters.ssl === undefined ? "sslMode" : "url"
   if (system && sslMode !== "verify-full") {
     const expected = "sslmode verify-full, as the root certificates are the system's"
-    refuse(parameters.sslmode === undefined ? "sslMode" : "url", problem(expected, Rule.show(sslMode)))
+    refuse(modeField, problem(expected, Rule.show(sslMode)))
+  }
+  const channelBinding = inUrl("channel_binding", Rule.oneOf(bindings)) ?? defaultBinding
+  if (channelBinding === "require" && sslMode === "disable") {
+    refuse(modeField, problem("a sslmode that encrypts, as channel_binding is require", Rule.show(sslMode)))
   }
   if (sslMode === "verify-ca" && sslRootCert === undefined) {
     miss("sslRootCert", "the name of a file, as anyone can have a certificate from one of the system's authorities")
   }
   const database = url.database ?? username ?? ""
+  const attrs = inUrl("target_session_attrs", Rule.oneOf(sessionAttrs))
+  const connectTimeout = inUrl("connect_timeout", Rule.duration("no limit"))
   return {
     target: {
       _tag: "postgres" as const,
       hosts: url.hosts,
-      targetSessionAttrs: inUrl("target_session_attrs", Rule.oneOf(sessionAttrs)) ?? defaultSessionAttrs,
+      targetSessionAttrs: attrs ?? defaultSessionAttrs,
       database,
       username: username ?? "",
       password: url.password,
       sslMode,
+      channelBinding,
       sslRootCert: system ? undefined : sslRootCert,
       sslCert,
       sslKey,
@@ -99,15 +113,33 @@ export const postgres = (
       serverOptions: inUrl("options", Rule.text)
     },
     name: database,
-    pool: { ...pool, connectTimeout: inUrl("connect_timeout", Rule.duration()) ?? pool.connectTimeout }
+    pool: {
+      ...pool,
+      connectTimeout: connectTimeout === undefined
+        ? pool.connectTimeout
+        : Duration.isZero(connectTimeout)
+        ? Duration.infinity
+        : connectTimeout
+    }
   }
 }
 
 /** One connection for good: a pool's figures are ignored, as they are often set where the URL is not. */
-export const sqlite = (url: SqliteUrl.SqliteUrl, thread: "worker" | "main", pool: PoolOptions) => ({
+export const sqlite = (
+  { timeout, ...url }: SqliteUrl.SqliteUrl,
+  thread: "worker" | "main",
+  pool: PoolOptions,
+  { parameter }: Asking.Asking<"url">
+) => ({
   target: { ...url, thread: url.filename === SqliteUrl.memory ? "main" as const : thread },
   name: Path.basename(url.filename),
-  pool: { ...pool, poolSize: 1, poolMaxOverflow: 0, poolRecycle: Duration.infinity }
+  pool: {
+    ...pool,
+    poolSize: 1,
+    poolMaxOverflow: 0,
+    poolRecycle: Duration.infinity,
+    lockTimeout: parameter("timeout", timeout, Rule.duration()) ?? pool.lockTimeout
+  }
 })
 
 const unless = (omitted: string, value: string): string | undefined => value === omitted ? undefined : value
@@ -119,6 +151,7 @@ export const formatPostgres = (target: ReturnType<typeof postgres>["target"]): s
     sslrootcert: target.sslRootCert,
     sslcert: target.sslCert,
     sslkey: target.sslKey,
+    channel_binding: unless(defaultBinding, target.channelBinding),
     application_name: unless(defaultApplicationName, target.applicationName),
     options: target.serverOptions,
     target_session_attrs: unless(defaultSessionAttrs, target.targetSessionAttrs)

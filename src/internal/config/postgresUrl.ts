@@ -25,9 +25,11 @@ export interface Host {
 /** The parameters that say more than where and who. Their values are validated by those who use them. */
 export type Parameter =
   | "sslmode"
+  | "ssl"
   | "sslrootcert"
   | "sslcert"
   | "sslkey"
+  | "channel_binding"
   | "application_name"
   | "connect_timeout"
   | "options"
@@ -44,6 +46,7 @@ const accepted = [
   "sslcert",
   "sslkey",
   "ssl",
+  "channel_binding",
   "application_name",
   "connect_timeout",
   "options",
@@ -76,11 +79,24 @@ const pair = (hosts: ReadonlyArray<string>, ports: ReadonlyArray<string>, unmet:
   return [{ host: first, port: port(0) }, ...rest.map((host, index) => ({ host, port: port(index + 1) }))]
 }
 
-/** `host:port` or `[address]:port`. What is neither becomes a host that is none. */
-const place = (text: string, unmet: Array<string>): { readonly host: string; readonly port: string } => {
-  const [, address, name, port = ""] = /^(?:\[([^[\]]*:[^[\]]*)\]|([^:[\]]*))(?::(.*))?$/s.exec(text) ?? []
-  return { host: decode(address ?? name ?? "[", "each host", unmet), port }
+interface Place {
+  readonly host: string
+  readonly port: string
 }
+
+/** `host:port` or `[address]:port`. What is neither becomes a host that is none. */
+const place = (text: string): Place => {
+  const [, address, name, port = ""] = /^(?:\[([^[\]]*:[^[\]]*)\]|([^:[\]]*))(?::(.*))?$/s.exec(text) ?? []
+  return { host: address ?? name ?? "[", port }
+}
+
+/** The same in a parameter, where an address needs no brackets and a directory no escapes. */
+const parameterPlace = (text: string): Place =>
+  text.startsWith("/") || Net.isIPv6(text) ? { host: text, port: "" } : place(text)
+
+/** Undefined where no place has one. */
+const portsOf = (places: ReadonlyArray<Place>): ReadonlyArray<string> | undefined =>
+  places.some(({ port }) => port !== "") ? places.map(({ port }) => port) : undefined
 
 const present = (text: string): string | undefined => text === "" ? undefined : text
 
@@ -104,13 +120,20 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   const urlUser = decode(user, "the user", unmet)
   const urlPassword = decode(password, "the password", unmet)
   const database = decode(path.slice(1), "the database", unmet)
-  const { shown: shownSearch, values } = query(search, accepted, unmet)
+  const { shown: shownSearch, values } = query(search, accepted, unmet, ["host", "port"])
   const before = unmet.length
-  const places = authority.slice(at + 1).split(",").map((text) => place(text, unmet))
-  const ports = places.some(({ port }) => port !== "") ? places.map(({ port }) => port) : [""]
+  const places = authority.slice(at + 1).split(",").map((text) => {
+    const { host, port } = place(text)
+    return { host: decode(host, "each host", unmet), port }
+  })
+  const parameterPlaces = values.host?.split(",").map(parameterPlace)
+  const parameterPorts = parameterPlaces && portsOf(parameterPlaces)
+  if (parameterPorts !== undefined && values.port !== undefined) {
+    unmet.push("ports behind the hosts or in parameter port, not both")
+  }
   const hosts = pair(
-    values.host?.split(",") ?? places.map(({ host }) => host),
-    values.port?.split(",") ?? ports,
+    (parameterPlaces ?? places).map(({ host }) => host),
+    parameterPorts ?? values.port?.split(",") ?? portsOf(places) ?? [""],
     unmet
   )
   // Without an @, hosts and ports that are none may be the user and the password of a URL that was cut off, and what
@@ -129,11 +152,12 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
       password: secret === undefined ? undefined : Redacted.make(secret),
       database: values.dbname ?? present(database),
       parameters: {
-        // asyncpg takes there what sslmode can be, JDBC takes true.
-        sslmode: values.sslmode ?? (values.ssl === "true" ? "require" : values.ssl),
+        sslmode: values.sslmode,
+        ssl: values.ssl,
         sslrootcert: values.sslrootcert,
         sslcert: values.sslcert,
         sslkey: values.sslkey,
+        channel_binding: values.channel_binding,
         application_name: values.application_name,
         connect_timeout: values.connect_timeout,
         options: values.options,

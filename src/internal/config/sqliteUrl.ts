@@ -9,6 +9,8 @@ export interface SqliteUrl {
   /** A path, or `:memory:`. */
   readonly filename: string
   readonly readOnly: boolean
+  /** Seconds, validated by those who use it. */
+  readonly timeout?: string | undefined
 }
 
 /** What stands for a database in memory wherever a file's name is expected. */
@@ -19,26 +21,31 @@ export const inMemory: SqliteUrl = { _tag: "sqlite", filename: memory, readOnly:
 
 const modes: ReadonlyArray<string> = ["ro", "rwc", "memory"]
 
+type Parameter = "mode" | "uri" | "timeout" | "check_same_thread"
+
+// What SQLAlchemy passes to Python's driver. Which threads it would allow has no meaning here.
+const sqlAlchemys = ["mode", "timeout", "check_same_thread"] as const
+
 /** Where a URL's file is, or how such URLs begin where it names none. */
 type Place =
-  | { readonly path: string; readonly search: string; readonly parameters: ReadonlyArray<"mode" | "uri"> }
+  | { readonly path: string; readonly search: string; readonly parameters: ReadonlyArray<Parameter> }
   | { readonly expected: string }
 
 const sqlitePlace = (rest: string): Place => {
   const [path, search = ""] = cut(rest, "?")
   const nested = /^\/\/\/file:(.*)$/is.exec(path)
   if (nested !== null) {
-    return filePlace(`${nested[1]}?${search}`, ["mode", "uri"])
+    return filePlace(`${nested[1]}?${search}`, [...sqlAlchemys, "uri"])
   }
   const inner = path.startsWith("//") ? path.slice(2) : `/${path}`
   if (inner !== "" && inner !== memory && !inner.startsWith("/")) {
     return { expected: "sqlite:///relative.db, sqlite:////absolute.db or sqlite:///:memory: (no host between slashes)" }
   }
   const isMemory = path.startsWith("//") && (inner === "" || inner === "/")
-  return { path: isMemory ? memory : inner.replace(/^\//, ""), search, parameters: ["mode"] }
+  return { path: isMemory ? memory : inner.replace(/^\//, ""), search, parameters: sqlAlchemys }
 }
 
-const filePlace = (rest: string, parameters: ReadonlyArray<"mode" | "uri"> = ["mode"]): Place => {
+const filePlace = (rest: string, parameters: ReadonlyArray<Parameter> = ["mode"]): Place => {
   const [path, search = ""] = cut(cut(rest, "#")[0], "?")
   const local = /^\/\/(?:localhost)?(\/.*)$/is.exec(path)
   return local === null && path.startsWith("//")
@@ -75,12 +82,17 @@ export const parse = (scheme: keyof typeof places, rest: string): Reading<Sqlite
   return {
     problems: unmet.map((expected) => problem(expected, given)),
     // A name that begins with file: would be taken for a URI by what opens the file.
-    url: { _tag: "sqlite", filename: /^file:/i.test(filename) ? `./${filename}` : filename, readOnly: mode === "ro" }
+    url: {
+      _tag: "sqlite",
+      filename: /^file:/i.test(filename) ? `./${filename}` : filename,
+      readOnly: mode === "ro",
+      timeout: values.timeout
+    }
   }
 }
 
 /** Writes what `parse` reads. */
-export const format = ({ filename, readOnly }: Omit<SqliteUrl, "_tag">): string => {
+export const format = ({ filename, readOnly }: Pick<SqliteUrl, "filename" | "readOnly">): string => {
   const path = filename === memory ? memory : filename.split("/").map(encodeURIComponent).join("/")
   return `sqlite:///${path}${formatQuery({ mode: readOnly ? "ro" : undefined })}`
 }

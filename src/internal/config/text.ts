@@ -52,13 +52,15 @@ export interface Query<Name extends string> {
 const secret = "password"
 
 /**
- * Reads `a=1&b=2` as libpq does: `+` is a plus, an empty value is no value. Other names than the accepted ones are
- * refused and named, but never behind a password: they might be the part of it that follows an unescaped `&`.
+ * Reads `a=1&b=2` as libpq does: `+` is a plus, an empty value is no value. Those that may come again are one, with
+ * commas. Other names than the accepted ones are refused and named, but never behind a password: they might be the part
+ * of it that follows an unescaped `&`.
  */
 export const query = <Name extends string>(
   text: string,
   accepted: ReadonlyArray<Name>,
-  unmet: Array<string>
+  unmet: Array<string>,
+  repeatable: ReadonlyArray<NoInfer<Name>> = []
 ): Query<Name> => {
   const isAccepted = (name: string): name is Name => (accepted as ReadonlyArray<string>).includes(name)
   const pairs = text.split("&").filter((pair) => pair !== "").map((pair) => cut(pair, "="))
@@ -78,10 +80,10 @@ export const query = <Name extends string>(
     const value = raw === undefined ? "" : decode(raw, `parameter ${name}`, unmet)
     if (raw === undefined) {
       unmet.push(`parameter ${name} to have a value behind =`)
-    } else if (values[name] !== undefined) {
+    } else if (values[name] !== undefined && !repeatable.includes(name)) {
       unmet.push(`parameter ${name} once`)
     } else if (value !== "") {
-      values[name] = value
+      values[name] = values[name] === undefined ? value : `${values[name]},${value}`
     }
   })
   return { values, shown: shown.length === 0 ? "" : `?${shown.join("&")}` }

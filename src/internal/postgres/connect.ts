@@ -84,7 +84,14 @@ const attempt = (
 
     const startUp = (socket: NetSocket, resume: Resume): void => {
       const parameters = new Map<string, string>()
-      const wire = new Wire(socket, startupParameters(settings, target))
+      const encrypted = socket instanceof TLSSocket
+      const bound = target.channelBinding === "require"
+      if (bound && !encrypted) {
+        socket.destroy()
+        const cause = serverError("28000", "channel_binding is require, and this connection is not encrypted")
+        return resume(Effect.fail({ cause, elseways: false }))
+      }
+      const wire = new Wire(socket, startupParameters(settings, target), bound)
       wire.on("parameterStatus", (message: { readonly parameterName: string; readonly parameterValue: string }) => {
         if (serversOwn.has(message.parameterName)) {
           parameters.set(message.parameterName, message.parameterValue)
@@ -99,7 +106,8 @@ const attempt = (
         database: target.database,
         password: () => Promise.resolve().then(() => passwordOf(target)),
         ssl: false,
-        sslnegotiation: "postgres"
+        sslnegotiation: "postgres",
+        enableChannelBinding: encrypted && target.channelBinding !== "disable"
       } as Pg.ClientConfig)
       const session = client as unknown as Session
       let settled = false
@@ -136,7 +144,7 @@ const attempt = (
             route: {
               host: socket.remoteAddress ?? host.host,
               port: host.port,
-              encryption: socket instanceof TLSSocket ? "required" : "plain",
+              encryption: encrypted ? "required" : "plain",
               tls
             },
             parameters,

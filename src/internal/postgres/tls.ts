@@ -11,11 +11,15 @@ export type Encryption = "plain" | "offered" | "required"
 
 /**
  * What is tried in turn: the next one only when the server, or its certificate, refused the one before. `prefer` and
- * `allow` protect against nobody who can change what is sent, as libpq's manual says. Unix sockets know no TLS.
+ * `allow` protect against nobody who can change what is sent, as libpq's manual says. Unix sockets know no TLS. What must
+ * be bound to TLS is not tried without.
  */
 export const attempts = (target: PostgresTarget, host: string): ReadonlyArray<Encryption> => {
   if (host.startsWith("/")) {
     return ["plain"]
+  }
+  if (target.channelBinding === "require" && target.sslMode !== "disable") {
+    return ["required"]
   }
   switch (target.sslMode) {
     case "disable":

@@ -4,8 +4,14 @@
 import { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
 import { Frames, type Receive } from "./frames.js"
-import { Protocol } from "./pg.js"
+import { Protocol, serverError } from "./pg.js"
 import { ignoreErrors } from "./socket.js"
+
+/** How a server may ask for a password that it could use elsewhere. */
+const unboundRequests = [
+  ["authenticationCleartextPassword", "the password itself"],
+  ["authenticationMD5Password", "an MD5 hash of the password"]
+] as const
 
 /** `pg` reads whole messages, with their headers. */
 const headerLength = 5
@@ -18,10 +24,13 @@ export class Wire extends Protocol {
   /** Takes the server's messages: `pg`, until somebody else does. */
   receive: Receive = () => undefined
   readonly #parameters: Record<string, string>
+  readonly #bound: boolean
 
-  constructor(socket: Socket, parameters: Record<string, string>) {
+  /** `bound`: the password is proven for this TLS connection alone, or not at all. */
+  constructor(socket: Socket, parameters: Record<string, string>, bound: boolean) {
     super({ stream: socket })
     this.#parameters = parameters
+    this.#bound = bound
   }
 
   /** Called by `pg`'s Client, which listens for `connect` only afterwards. */
@@ -60,15 +69,38 @@ export class Wire extends Protocol {
     this.stream.destroy()
   }
 
+  /** What `pg` would answer to the server goes nowhere, as it hears of the message only afterwards. */
+  private refuseUnbound(offers: string): void {
+    this.emit("error", serverError("28000", `channel_binding is require, and the server ${offers}`))
+    this.stream.destroy()
+  }
+
   /** `pg` believes a server that leaves out the proof that it knows the password too, or the whole authentication. */
   private watchAuthentication(): void {
     let proving = false
+    let proven = false
     let authenticated = false
+    if (this.#bound) {
+      this.on("authenticationSASL", ({ mechanisms }: { readonly mechanisms: ReadonlyArray<string> }) => {
+        if (!mechanisms.includes("SCRAM-SHA-256-PLUS")) {
+          this.refuseUnbound("does not offer SCRAM-SHA-256-PLUS")
+        }
+      })
+      for (const [event, what] of unboundRequests) {
+        this.on(event, () => this.refuseUnbound(`asks for ${what}`))
+      }
+      this.on("authenticationOk", () => {
+        if (!proven) {
+          this.refuseUnbound("lets the user in without a proof of the password")
+        }
+      })
+    }
     this.on("authenticationSASL", () => {
       proving = true
     })
     this.on("authenticationSASLFinal", () => {
       proving = false
+      proven = true
     })
     this.on("authenticationOk", () => {
       authenticated = true

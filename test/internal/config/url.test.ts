@@ -59,6 +59,9 @@ describe("SQLite URLs", () => {
     ["sqlite:///file:/a.db?uri=true", "/a.db"],
     ["sqlite:///file::memory:?uri=true", ":memory:"],
     ["sqlite:///%66ile:a.db", "./file:a.db"],
+    ["sqlite+aiosqlite:///a.db?check_same_thread=False", "a.db"],
+    ["sqlite:///a.db?timeout=20&check_same_thread=false&mode=rwc", "a.db"],
+    ["sqlite:///file:a.db?uri=true&check_same_thread=true", "a.db"],
     ["file:data.db", "data.db"],
     ["file:data.db#fragment", "data.db"],
     ["file:/abs.db", "/abs.db"],
@@ -94,7 +97,14 @@ describe("SQLite URLs", () => {
     ["sqlite:///a.db?mode=rw", "parameter mode to be one of ro, rwc, memory"],
     ["sqlite:///a.db?mode", "parameter mode to have a value"],
     ["sqlite:///a.db?mode=ro&mode=ro", "parameter mode once"],
-    ["sqlite:///a.db?cache=shared", "each parameter to be one of mode and not cache"],
+    ["sqlite:///a.db?cache=shared", "each parameter to be one of mode, timeout, check_same_thread and not cache"],
+    ["file:a.db?timeout=5", "each parameter to be one of mode and not timeout"],
+    [
+      "sqlite:///a.db?timeout=soon",
+      "parameter timeout to be a duration such as \"30 seconds\", \"500 millis\" or \"30\" (seconds), from 1 millisecond"
+    ],
+    ["sqlite:///a.db?timeout=0", "parameter timeout to be a duration"],
+    ["sqlite:///a.db?check_same_thread", "parameter check_same_thread to have a value"],
     ["file::memory:?mode=ro", "memory, which cannot be read only"]
   ])("%s is refused: expected %s", (url, part) => {
     assert.include(refusal(url)[0], part)
@@ -110,6 +120,7 @@ describe("PostgreSQL URLs", () => {
     username: "app",
     password: undefined,
     sslMode: "prefer",
+    channelBinding: "disable",
     sslRootCert: undefined,
     sslCert: undefined,
     sslKey: undefined,
@@ -163,6 +174,23 @@ describe("PostgreSQL URLs", () => {
     ["postgres://app@/db?host=a,b&port=1,2", { hosts: [{ host: "a", port: 1 }, { host: "b", port: 2 }] }],
     ["postgres://app@/db?host=a%2Cb&port=1", { hosts: [{ host: "a", port: 1 }, { host: "b", port: 1 }] }],
     ["postgres://app@/db?host=a,/tmp&port=1,", { hosts: [{ host: "a", port: 1 }, { host: "/tmp", port: 5432 }] }],
+    // As SQLAlchemy writes them.
+    ["postgresql+asyncpg://app:pw@/db?host=HostA:5432&host=HostB:5433", {
+      hosts: [{ host: "HostA", port: 5432 }, { host: "HostB", port: 5433 }],
+      password: "pw"
+    }],
+    ["postgresql+psycopg2://app@/db?host=a&host=b&port=1&port=2", {
+      hosts: [{ host: "a", port: 1 }, { host: "b", port: 2 }]
+    }],
+    ["postgres://app@/db?host=a:7", { hosts: [{ host: "a", port: 7 }] }],
+    ["postgres://app@g:9/db?host=a:7", { hosts: [{ host: "a", port: 7 }] }],
+    ["postgres://app@/db?host=a:7&host=b", { hosts: [{ host: "a", port: 7 }, { host: "b", port: 5432 }] }],
+    ["postgres://app@/db?host=a:7,[::1]:8&host=/tmp&host=::1", {
+      hosts: [{ host: "a", port: 7 }, { host: "::1", port: 8 }, { host: "/tmp", port: 5432 }, {
+        host: "::1",
+        port: 5432
+      }]
+    }],
     ["postgres://app@a,b/db?port=7", { hosts: [{ host: "a", port: 7 }, { host: "b", port: 7 }] }],
     ["postgres://app@h/db?sslmode=verify-full&sslrootcert=/a%20b/ca.pem", {
       sslMode: "verify-full",
@@ -173,6 +201,13 @@ describe("PostgreSQL URLs", () => {
     ["postgres://app@h/db?ssl=verify-full", { sslMode: "verify-full" }],
     ["postgres://app@h/db?ssl=disable", { sslMode: "disable" }],
     ["postgres://app@h/db?ssl=true&sslmode=verify-full", { sslMode: "verify-full" }],
+    ["postgres://app@h/db?ssl=verify-full&sslmode=disable", { sslMode: "verify-full" }],
+    ["postgres://app@h/db?channel_binding=disable", {}],
+    ["postgres://app@h/db?channel_binding=prefer", { channelBinding: "prefer" }],
+    ["postgres://app@h/db?sslmode=require&channel_binding=require", {
+      sslMode: "require",
+      channelBinding: "require"
+    }],
     ["postgres://app@h/db?application_name=my+app%20x", { applicationName: "my+app x" }],
     ["postgres://app@h/db?application_name=", {}],
     ["postgres://app@h/db?options=-c%20search_path%3Dapp", { serverOptions: "-c search_path=app" }],
@@ -212,6 +247,10 @@ describe("PostgreSQL URLs", () => {
     ["postgres://app:pw@a:1,b:2/db?host=c", "a port for each host, or one for all"],
     ["postgres://app:pw@/db?host=relative/dir", "each host"],
     ["postgres://app:pw@/db?port=x", "each port"],
+    ["postgres://app:pw@/db?host=a:x", "each port"],
+    ["postgres://app:pw@/db?host=a:0&host=b", "each port"],
+    ["postgres://app:pw@/db?host=a&host=b&host=c&port=1&port=2", "a port for each host, or one for all"],
+    ["postgres://app:pw@/db?host=a:1&port=2", "ports behind the hosts or in parameter port, not both"],
     ["postgres://a%p:pw@h/db", "the user to be UTF-8 text"],
     ["postgres://app:p%w@h/db", "the password to be UTF-8 text with % only before two hexadecimal digits"],
     ["postgres://app:p%FF@h/db", "the password to be UTF-8 text"],
@@ -221,8 +260,13 @@ describe("PostgreSQL URLs", () => {
     ["postgres://app:a/b@h/db", "@ is written %40, / is %2F and ? is %3F"],
     ["postgres://app:a?b@h/db", "@ is written %40, / is %2F and ? is %3F"],
     [
-      "postgres://h/db?channel_binding=require",
-      "and not channel_binding, but was given postgres://h/db?channel_binding=***"
+      "postgres://h/db?channelbinding=require",
+      "and not channelbinding, but was given postgres://h/db?channelbinding=***"
+    ],
+    ["postgres://h/db?channel_binding=yes", "parameter channel_binding to be one of disable, prefer, require, but"],
+    [
+      "postgres://h/db?sslmode=disable&channel_binding=require",
+      "a sslmode that encrypts, as channel_binding is require, but was given \"disable\""
     ],
     ["postgres://h/db?sslmode", "parameter sslmode to have a value behind ="],
     ["postgres://h/db?sslmode=%", "parameter sslmode to be UTF-8 text"],
@@ -233,10 +277,11 @@ describe("PostgreSQL URLs", () => {
     ],
     [
       "postgres://h/db?ssl=1",
-      "parameter sslmode to be one of disable, allow, prefer, require, verify-ca, verify-full"
+      "parameter ssl to be one of true, disable, allow, prefer, require, verify-ca, verify-full"
     ],
+    ["postgres://h/db?ssl=false", "parameter ssl to be one of true, disable"],
     ["postgres://h/db?target_session_attrs=master", "parameter target_session_attrs to be one of any, read-write"],
-    ["postgres://h/db?connect_timeout=0", "parameter connect_timeout to be a duration"],
+    ["postgres://h/db?connect_timeout=-1", "parameter connect_timeout to be a duration"],
     ["mysql://app:pw@h/db", "postgres:, postgresql:, sqlite: or file:, or :memory:"],
     ["hunter2", "something else (not shown)"],
     ["host=h password=hunter2", "something else (not shown)"],
@@ -333,12 +378,15 @@ describe("properties", () => {
       "require" as const,
       "verify-full" as const
     ),
+    channelBinding: FastCheck.constantFrom("disable" as const, "prefer" as const, "require" as const),
     sslRootCert: FastCheck.option(line, { nil: undefined }),
     sslCert: certificate,
     sslKey: certificate,
     applicationName: line,
     serverOptions: FastCheck.option(line, { nil: undefined })
-  }).filter(({ sslCert, sslKey }) => (sslCert === undefined) === (sslKey === undefined))
+  }).filter(({ channelBinding, sslCert, sslKey, sslMode }) =>
+    (sslCert === undefined) === (sslKey === undefined) && !(channelBinding === "require" && sslMode === "disable")
+  )
 
   const sqlite: FastCheck.Arbitrary<DatabaseConfig.SqliteTarget> = FastCheck.oneof(
     FastCheck.record({

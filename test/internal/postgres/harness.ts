@@ -46,6 +46,7 @@ export const target = (url: string, overrides: Partial<PostgresTarget> = {}): Po
     username: decodeURIComponent(parsed.username),
     password: parsed.password === "" ? undefined : Redacted.make(decodeURIComponent(parsed.password)),
     sslMode: "disable",
+    channelBinding: "disable",
     sslRootCert: undefined,
     sslCert: undefined,
     sslKey: undefined,

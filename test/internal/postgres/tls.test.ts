@@ -4,14 +4,17 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
 import { once } from "node:events"
 import * as Net from "node:net"
+import * as Tls from "node:tls"
 import type { PostgresTarget, SslMode } from "../../../src/DatabaseConfig.js"
 import type { DatabaseError } from "../../../src/DatabaseError.js"
 import { eventually } from "../../support/eventually.js"
 import { query, type Server, server, url } from "../../support/postgres.js"
 import { proxy } from "../../support/proxy.js"
-import { type CertificateFiles, certificateFiles, certificates } from "../../support/tls.js"
+import { type CertificateFiles, certificateFiles, certificates, type KeyPair } from "../../support/tls.js"
 import { connection, rows } from "./harness.js"
 
 interface World {
@@ -22,6 +25,8 @@ interface World {
   readonly onlyTls: Server
   readonly onlyPlain: Server
   readonly clientCertificates: Server
+  readonly letsEveryoneIn: Server
+  readonly asksForPassword: Server
 }
 
 class Servers extends Context.Tag("test/Servers")<Servers, World>() {}
@@ -41,10 +46,52 @@ const Live = Layer.scoped(
       clientCertificates: server({
         ssl: { ...made.server, clientCa: made.ca },
         hba: "hostssl all all all cert\nhostnossl all all all scram-sha-256\n"
-      })
+      }),
+      letsEveryoneIn: server({ ssl: made.server, hba: "host all all all trust\nlocal all all trust\n" }),
+      asksForPassword: server({ ssl: made.server, hba: "host all all all password\nlocal all all trust\n" })
     }, { concurrency: 3 })
   })
 )
+
+/** Ends encryption with a certificate of its own, and hands over what is inside. */
+const inBetween = (
+  pair: KeyPair,
+  onSocket: (inside: Tls.TLSSocket) => void
+): Effect.Effect<string, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.promise(async () => {
+      const sockets = new Set<Net.Socket>()
+      const listener = Net.createServer((socket) => {
+        sockets.add(socket.on("error", () => undefined))
+        socket.once("data", () => {
+          const inside = new Tls.TLSSocket(socket, { isServer: true, ...pair })
+          onSocket(inside.on("error", () => undefined))
+          socket.write("S")
+        })
+      })
+      listener.listen(0, "127.0.0.1")
+      await once(listener, "listening")
+      return { listener, sockets }
+    }),
+    ({ listener, sockets }) =>
+      Effect.sync(() => {
+        listener.close()
+        sockets.forEach((socket) => socket.destroy())
+      })
+  ).pipe(Effect.map(({ listener }) => `127.0.0.1:${(listener.address() as Net.AddressInfo).port}`))
+
+/** Passes on what is inside to a server, over an encryption of its own. */
+const passOn = (to: Server) => (inside: Tls.TLSSocket): void => {
+  const raw = Net.connect(to.port, "127.0.0.1")
+  raw.on("error", () => undefined)
+  raw.write(Buffer.from([0, 0, 0, 8, 4, 210, 22, 47]))
+  raw.once("data", () => {
+    const outside = Tls.connect({ socket: raw, rejectUnauthorized: false })
+    outside.on("error", () => undefined)
+    inside.pipe(outside)
+    outside.pipe(inside)
+  })
+}
 
 type Outcome = "tls" | "plain" | DatabaseError
 
@@ -63,6 +110,16 @@ const isRefused = (result: Outcome, ...words: ReadonlyArray<string>) => {
   }
   assert.strictEqual(result._tag, "ConnectionFailed")
   assert.isFalse(result._tag === "ConnectionFailed" && result.transient, result.message)
+  for (const word of words) {
+    assert.include(result.message, word)
+  }
+}
+
+const isNotLetIn = (result: Outcome, ...words: ReadonlyArray<string>) => {
+  if (typeof result === "string") {
+    return assert.fail(`connected, ${result}`)
+  }
+  assert.strictEqual(result._tag, "AuthenticationFailed", result.message)
   for (const word of words) {
     assert.include(result.message, word)
   }
@@ -165,6 +222,84 @@ describe("postgres tls", () => {
         const { good } = yield* Servers
         const hosts = [{ host: good.socketDir, port: good.port }] as const
         assert.strictEqual(yield* outcome(good.url, "verify-full", { hosts, sslRootCert: "/no/such/file" }), "plain")
+      }))
+
+    it.effect("a bound password lets in where the server can prove that nobody is in between", () =>
+      Effect.gen(function*() {
+        const { files, good, onlyTls } = yield* Servers
+        for (const channelBinding of ["disable", "prefer", "require"] as const) {
+          assert.strictEqual(yield* outcome(good.url, "require", { channelBinding }), "tls")
+          assert.strictEqual(yield* outcome(good.url, "prefer", { channelBinding }), "tls")
+          assert.strictEqual(
+            yield* outcome(onlyTls.url, "verify-full", { channelBinding, sslRootCert: files.ca }),
+            "tls"
+          )
+        }
+        assert.strictEqual(yield* outcome(good.url, "allow", { channelBinding: "require" }), "tls")
+        const wrong = { password: Redacted.make("wrong"), channelBinding: "require" } as const
+        isNotLetIn(yield* outcome(good.url, "require", wrong), "password authentication failed")
+      }))
+
+    it.scoped("and does not where somebody is, who ends encryption and begins it again", () =>
+      Effect.gen(function*() {
+        const { good } = yield* Servers
+        const made = yield* certificates()
+        const address = yield* inBetween(made.server, passOn(good))
+        const to = good.url.replace(/127\.0\.0\.1:\d+/, address)
+        assert.strictEqual(yield* outcome(to, "require", { channelBinding: "disable" }), "tls")
+        isNotLetIn(yield* outcome(to, "require", { channelBinding: "prefer" }), "channel binding")
+        isNotLetIn(yield* outcome(to, "require", { channelBinding: "require" }), "channel binding")
+      }))
+
+    it.effect("what is required to be bound is refused without", () =>
+      Effect.gen(function*() {
+        const { asksForPassword, clientCertificates, files, good, letsEveryoneIn } = yield* Servers
+        const channelBinding = "require"
+        const hosts = [{ host: good.socketDir, port: good.port }] as const
+        isNotLetIn(yield* outcome(good.url, "disable", { channelBinding }), "channel_binding", "not encrypted")
+        isNotLetIn(yield* outcome(good.url, "prefer", { channelBinding, hosts }), "channel_binding", "not encrypted")
+        isRefused(yield* outcome(url(), "prefer", { channelBinding }), "does not support SSL")
+        assert.strictEqual(yield* outcome(letsEveryoneIn.url, "require", { channelBinding: "prefer" }), "tls")
+        isNotLetIn(
+          yield* outcome(letsEveryoneIn.url, "require", { channelBinding }),
+          "channel_binding",
+          "without a proof"
+        )
+        assert.strictEqual(yield* outcome(asksForPassword.url, "require", { channelBinding: "prefer" }), "tls")
+        isNotLetIn(
+          yield* outcome(asksForPassword.url, "require", { channelBinding }),
+          "channel_binding",
+          "password itself"
+        )
+        const certificate = { sslCert: files.clientCert, sslKey: files.clientKey, channelBinding } as const
+        isNotLetIn(yield* outcome(clientCertificates.url, "require", certificate), "channel_binding", "without a proof")
+      }))
+
+    it.scoped("whose password is then not sent, in whatever form", () =>
+      Effect.gen(function*() {
+        const made = yield* certificates()
+        const asked = [
+          [[0, 0, 0, 3], "the password itself"],
+          [[0, 0, 0, 5, 1, 2, 3, 4], "an MD5 hash"],
+          [[0, 0, 0, 10, ...Buffer.from("SCRAM-SHA-256\0\0")], "does not offer SCRAM-SHA-256-PLUS"]
+        ] as const
+        for (const [request, words] of asked) {
+          const heard: Array<Buffer> = []
+          let ended = false
+          const address = yield* inBetween(made.server, (inside) => {
+            inside.once("data", () => {
+              inside.on("data", (piece: Buffer) => heard.push(piece))
+              inside.write(Buffer.from([0x52, 0, 0, 0, request.length + 4, ...request]))
+            })
+            inside.once("close", () => {
+              ended = true
+            })
+          })
+          const to = `postgres://ada:hunter2@${address}/db`
+          isNotLetIn(yield* outcome(to, "require", { channelBinding: "require" }), "channel_binding", words)
+          yield* eventually(Effect.sync(() => ended))
+          assert.strictEqual(Buffer.concat(heard).length, 0, words)
+        }
       }))
 
     it.effect("the cancel request is encrypted as the connection is", () =>
