@@ -19,6 +19,7 @@ import type * as Scope from "effect/Scope"
 import * as DatabaseConfig from "./DatabaseConfig.js"
 import * as DatabaseError from "./DatabaseError.js"
 import * as Health from "./Health.js"
+import { traced } from "./internal/config/origins.js"
 import { opened } from "./internal/database/opened.js"
 import { type Connection, type Driver, Interceptor, type Readers } from "./internal/driver.js"
 import { make as makeError } from "./internal/failure.js"
@@ -244,7 +245,8 @@ export const layer: Layer.Layer<
 > = layerOf(Effect.flatMap(DatabaseConfig.config, (settings) => open(settings)))
 
 /**
- * The database that a configuration describes.
+ * The database that a configuration describes. An option that is not valid is named by what its Config reads, where that
+ * is one variable.
  *
  * @since 0.1.0
  * @category layers
@@ -253,7 +255,10 @@ export const layerConfig = (
   config: Config.Config.Wrap<DatabaseConfig.Options>
 ): Layer.Layer<Database | SqlClient.SqlClient, ConfigError.ConfigError | DatabaseError.DatabaseError> =>
   layerOf(Effect.flatMap(
-    Effect.flatMap(Config.unwrap(config), (options) => DatabaseConfig.resolve(options)),
+    Effect.flatMap(
+      Config.unwrap(config),
+      (options) => Effect.catchAll(DatabaseConfig.resolve(options), (error) => traced(config, error))
+    ),
     (settings) => open(settings)
   ))
 
@@ -270,6 +275,9 @@ export const layerFrom = (
 /**
  * Runs an effect as one unit of work: committed when it succeeds and the commit is known to have happened, rolled back
  * when it fails, dies or is interrupted. SqlError becomes DatabaseError.
+ *
+ * In a pipe it is called, with options or without: `effect.pipe(Database.session())`. Passed on uncalled, TypeScript could
+ * not tell the effect's types.
  *
  * @since 0.1.0
  * @category sessions

@@ -231,5 +231,5 @@ export const layerStatus = <R = never>(
  * @category progress
  */
 export const toTerminal = (
-  stream: NodeJS.WritableStream & { readonly isTTY?: boolean } = process.stderr
+  stream: { readonly write: (text: string) => unknown; readonly isTTY?: boolean | undefined } = process.stderr
 ): (progress: Progress) => Effect.Effect<void> => ProgressText.show(stream, process.env)

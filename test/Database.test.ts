@@ -4,7 +4,8 @@
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import * as SqlClient from "@effect/sql/SqlClient"
-import { assert, describe, it } from "@effect/vitest"
+import type { SqlError } from "@effect/sql/SqlError"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
@@ -16,6 +17,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import { pipe } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
@@ -29,6 +31,7 @@ import { inspect } from "node:util"
 import * as Database from "../src/Database.js"
 import * as DatabaseConfig from "../src/DatabaseConfig.js"
 import * as DatabaseError from "../src/DatabaseError.js"
+import * as Session from "../src/Session.js"
 import { assertHoldsNot } from "./internal/renderings.js"
 import { directory, file } from "./internal/sqlite/support.js"
 import { freePort } from "./support/cluster.js"
@@ -260,6 +263,54 @@ describe("layerConfig", () => {
       const other = configError(wrong)
       assert.include(other, "poolSize")
     }))
+
+  const wrong = (config: Parameters<typeof Database.layerConfig>[0], variables: { readonly [name: string]: string }) =>
+    Effect.scoped(Layer.build(Database.layerConfig(config).pipe(Layer.provide(environment(variables))))).pipe(
+      Effect.flip,
+      Effect.map((error) =>
+        ConfigError.isConfigError(error)
+          ? ConfigError.reduceWithContext<undefined, Array<string>>(error, undefined, {
+            andCase: (_, left, right) => [...left, ...right],
+            orCase: (_, left, right) => [...left, ...right],
+            invalidDataCase: (_, path, message) => [`${path.join(".")}: ${message}`],
+            missingDataCase: (_, path, message) => [`missing ${path.join(".")}: ${message}`],
+            sourceUnavailableCase: () => [],
+            unsupportedCase: () => []
+          })
+          : assert.fail(`${error._tag}: ${error.message}`)
+      )
+    )
+
+  it.live("names what an option was read from, all of them at once", () =>
+    Effect.gen(function*() {
+      const given = { SIZE: "0", "POOL.WAIT": "0 seconds", LEDGER_URL: "postgres://ada:hunter2@h:x/db" }
+      const messages = yield* wrong({
+        url: Config.redacted("LEDGER_URL"),
+        poolSize: Config.withDefault(Config.integer("SIZE"), 5),
+        poolTimeout: Config.nested(Config.duration("WAIT"), "POOL"),
+        poolMaxOverflow: Config.succeed(-1)
+      }, given)
+      assert.deepStrictEqual(messages.map((message) => message.slice(0, message.indexOf(":"))).sort(), [
+        "LEDGER_URL",
+        "POOL.WAIT",
+        "SIZE",
+        "poolMaxOverflow"
+      ])
+      assert.include(messages.join("\n"), "SIZE: expected a whole number, at least 1, but was given 0")
+      assert.notInclude(messages.join("\n"), "hunter2")
+    }))
+
+  it.live("and by its own name where that is not one variable", () =>
+    Effect.gen(function*() {
+      const sum = Config.map(Config.all([Config.integer("A"), Config.integer("B")]), ([a, b]) => a + b)
+      const [message] = yield* wrong({ url: Config.succeed(":memory:"), poolSize: sum }, { A: "1", B: "-2" })
+      assert.include(message, "poolSize: expected")
+      const options = Config.map(Config.integer("SIZE"), (poolSize) => ({ url: ":memory:", poolSize }))
+      const [other] = yield* wrong(options, { SIZE: "0" })
+      assert.include(other, "poolSize: expected")
+      const production = { environment: Config.literal("production")("WHERE") }
+      assert.include((yield* wrong(production, { WHERE: "production" }))[0], "missing url: expected")
+    }))
 })
 
 describe("two databases in one application", () => {
@@ -466,6 +517,67 @@ describe("a database that cannot be opened", () => {
       const second = yield* Database.make({ url: own.url, connectRetry: "20 seconds" })
       assert.isTrue(yield* second.health)
     }))
+})
+
+describe("a URL as libpq and SQLAlchemy write it", () => {
+  it.scopedLive("asks several hosts, without a limit to the time that it takes", () =>
+    Effect.gen(function*() {
+      const { hostname, password, pathname, port, username } = new URL(yield* freshDatabase)
+      const hosts = `host=${hostname}:${yield* Effect.promise(freePort)}&host=${hostname}:${port}`
+      const database = yield* Database.make({
+        url: `postgresql+asyncpg://${username}:${password}@${pathname}?${hosts}&connect_timeout=0`
+      })
+      assert.isTrue(yield* database.health)
+    }))
+
+  it.scopedLive("waits for another's lock on a SQLite file as long as it says", () =>
+    Effect.gen(function*() {
+      const path = `${yield* directory}/ledger.db`
+      const first = yield* Database.make({ url: `sqlite:///${path}` })
+      const second = yield* Database.make({ url: `sqlite+aiosqlite:///${path}?timeout=0.2&check_same_thread=false` })
+      const error = yield* first.session(Effect.gen(function*() {
+        yield* first.sql`CREATE TABLE a (b)`
+        return yield* Effect.flip(second.session(second.sql`CREATE TABLE c (d)`))
+      }))
+      assert.strictEqual(error._tag, "LockTimeout")
+    }))
+})
+
+describe("the types of session", () => {
+  interface Other {
+    readonly _: unique symbol
+  }
+  type Given = Effect.Effect<number, SqlError | "mine", Session.Session | Other>
+  type Ran<R> = Effect.Effect<number, "mine" | DatabaseError.DatabaseError, R>
+
+  it("are the effect's, however it is called", () => {
+    const given = Effect.succeed(1) as Given
+    const own = Database.session
+    expectTypeOf(own(given)).toEqualTypeOf<Ran<Database.Database | Other>>()
+    expectTypeOf(own(given, { name: "a", readOnly: true })).toEqualTypeOf<Ran<Database.Database | Other>>()
+    expectTypeOf(given.pipe(own())).toEqualTypeOf<Ran<Database.Database | Other>>()
+    expectTypeOf(given.pipe(own({ retry: true }))).toEqualTypeOf<Ran<Database.Database | Other>>()
+    expectTypeOf(pipe(given, own(undefined))).toEqualTypeOf<Ran<Database.Database | Other>>()
+    const of = (service: Database.Service) => {
+      expectTypeOf(service.session(given)).toEqualTypeOf<Ran<Other>>()
+      expectTypeOf(service.session(given, { name: "a" })).toEqualTypeOf<Ran<Other>>()
+      expectTypeOf(given.pipe(service.session())).toEqualTypeOf<Ran<Other>>()
+      expectTypeOf(given.pipe(service.session({ timeout: "1 second" }))).toEqualTypeOf<Ran<Other>>()
+    }
+    // A tag is an effect too, and has a name as options have.
+    expectTypeOf(own(Session.Session)).toEqualTypeOf<
+      Effect.Effect<Session.Service, DatabaseError.DatabaseError, Database.Database>
+    >()
+    assert.isFunction(of)
+  })
+
+  it("refuse what would be lost: options that there are not, and a call that was left out", () => {
+    const given = Effect.succeed(1) as Given
+    // @ts-expect-error misspelt
+    assert.isFunction(Database.session({ isolaton: "serializable" }))
+    // @ts-expect-error It runs all the same, but its types would be unknown.
+    assert.isTrue(Effect.isEffect(given.pipe(Database.session)))
+  })
 })
 
 /** The files that this process has open. */
