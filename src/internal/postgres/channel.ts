@@ -68,6 +68,8 @@ export class Channel {
   refused: ServerError | undefined = undefined
   /** Whether a transaction has begun that only we may end. */
   begun = false
+  /** Whether a statement of its own has ended it, and its savepoints. */
+  isOver = false
   /** The savepoints that are open, or will be with what goes ahead; the innermost is the last. */
   readonly savepoints: Array<string> = []
   /** With so many savepoints was given, or with more, what could not be told of. */
@@ -237,6 +239,7 @@ export class Channel {
     this.forget()
     this.refused = undefined
     this.begun = false
+    this.isOver = false
   }
 
   /** The transaction is over, or nothing of it was ever sent. */
@@ -292,11 +295,12 @@ export class Channel {
 
   /** Whether our transaction has begun, or has ended; where a statement of its own has ended it, nothing more is run. */
   private watch(flight: Flight.Flight): void {
-    const isOver = this.transaction === "I"
-    this.begun ||= flight.begins && !(isOver && flight.error !== undefined)
+    const isOutside = this.transaction === "I"
+    this.begun ||= flight.begins && !(isOutside && flight.error !== undefined)
     if (!flight.options.user) {
-      this.begun &&= !isOver
-    } else if (this.begun && (isOver || flight.endsTransaction)) {
+      this.begun &&= !isOutside
+    } else if (this.begun && (isOutside || flight.endsTransaction)) {
+      this.isOver = true
       this.refuse(endedByUser())
       this.refusedDepth = 0
     }

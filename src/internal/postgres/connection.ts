@@ -131,8 +131,10 @@ export class Connection implements Driver.Connection {
         begin: Effect.mapError(this.begin({}), toSqlError),
         commit: this.commit,
         rollback: Effect.suspend(() => {
-          this.#channel.forget()
-          return this.#calls.briefly(() => Flights.query("ROLLBACK", internal))
+          this.#channel.abandon()
+          return this.#channel.closed === undefined && this.#isOpen
+            ? this.#calls.briefly(() => Flights.query("ROLLBACK", internal))
+            : Effect.void
         })
       })
     })
@@ -232,7 +234,11 @@ export class Connection implements Driver.Connection {
   rollbackToSavepoint(name: string): Effect.Effect<void, DatabaseError> {
     const quoted = Pg.escapeIdentifier(name)
     return Effect.suspend(() => {
-      this.#channel.leave(name, true)
+      const channel = this.#channel
+      channel.leave(name, true)
+      if (channel.isOver && channel.refused !== undefined) {
+        return Effect.fail(this.#calls.refusal(channel.refused))
+      }
       return this.#forget(quoted)
         ? Effect.void
         : this.#command(`ROLLBACK TO SAVEPOINT ${quoted}; RELEASE SAVEPOINT ${quoted}`)

@@ -45,7 +45,8 @@ const creating = /^(?:CREATE|SELECT)\b/
 const temporary = /temp/i
 /** These end a transaction whatever follows, and so does a rollback after which another begins. */
 const ending = /^(?:COMMIT|PREPARE TRANSACTION)$/
-const chaining = /\bAND\s+CHAIN\b/i
+const gap = String.raw`(?:\s|/\*[\s\S]*?\*/|--[^\n]*(?:\n|$))+`
+const chaining = new RegExp(`\\b(?:ROLLBACK|ABORT)(?:${gap}(?:WORK|TRANSACTION))?${gap}AND${gap}CHAIN\\b`, "i")
 const beginning = /^(?:BEGIN|START TRANSACTION)$/
 /** After these the server may know nothing of what was prepared. */
 const forgetting = /^(?:DISCARD ALL|DEALLOCATE)\b/
@@ -97,6 +98,8 @@ export abstract class Flight {
   protected entry: Entry | undefined = undefined
   /** Whether what was sent last is in the simple protocol. */
   protected isSimple = false
+  /** Whether a command of it was answered with ROLLBACK, which may also be to a savepoint. */
+  private hasRolledBack = false
   /** Names have failed it once. */
   private unnamed = false
 
@@ -227,7 +230,8 @@ export abstract class Flight {
     this.dirties ||= shadows || leaving.test(tag)
     this.forgets ||= shadows || forgetting.test(tag)
     this.endsTransaction ||= ending.test(tag) || (tag === "ROLLBACK" && chaining.test(this.text)) ||
-      (beginning.test(tag) && this.answers?.some(({ tag }) => tag === "ROLLBACK") === true)
+      (this.hasRolledBack && beginning.test(tag))
+    this.hasRolledBack ||= tag === "ROLLBACK"
   }
 
   /** It has done what it was asked for, and there is no more to say of that. */

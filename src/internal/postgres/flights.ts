@@ -56,7 +56,7 @@ class Statement extends Flight {
       this.ask(out, prepared)
     }
     this.writeBind(out, "", entry, this.text, this.values)
-    if (entry?.columns === undefined) {
+    if (entry?.columns === undefined || entry.columns?.isCurrent() === false) {
       out.describePortal("")
       this.entry = entry
     } else if (entry.columns !== null) {

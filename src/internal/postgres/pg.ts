@@ -17,7 +17,8 @@ interface Result extends Pg.QueryResult {
 export const resultOf = ({ columns, rows, tag }: Answer): Pg.QueryResult => {
   const result = new Pg.Result(undefined as unknown as string, Pg.types) as unknown as Result
   if (columns !== undefined) {
-    result.addFields(columns.fields)
+    // What is known of columns is shared with others, and a result is its owner's.
+    result.addFields(columns.fields.map((field) => ({ ...field })))
   }
   if (tag !== undefined) {
     result.addCommandComplete({ text: tag })

@@ -127,10 +127,10 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
         // Also when nobody heard of its opening, because the stream was interrupted meanwhile.
         return asked ? Effect.ignore(options.close) : Effect.void
       }
-      if (options.status() === "outside") {
-        return Effect.void
-      }
-      return Exit.isSuccess(exit) ? commitEarly(options.commit) : Effect.ignore(options.rollback)
+      const rollback = Effect.ignore(options.rollback)
+      return Exit.isSuccess(exit) && options.status() !== "outside"
+        ? Effect.zipRight(commitEarly(options.commit), rollback)
+        : rollback
     }
 
     yield* Effect.addFinalizer((exit) =>

@@ -1,3 +1,4 @@
+import type { SqlError } from "@effect/sql/SqlError"
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -440,13 +441,32 @@ describe("prepared statements", () => {
       const money = Pg.types.builtins.MONEY
       const usual = Pg.types.getTypeParser(money)
       const read = c.executeUnprepared("SELECT 1::money AS price", [], undefined)
+      const prepared = rows(c, "SELECT $1::money AS price", [3])
       assert.deepStrictEqual(yield* read, [{ price: "$1.00" }])
+      assert.deepStrictEqual(
+        yield* Effect.replicateEffect(prepared, 3),
+        Array.from({ length: 3 }, () => [{ price: "$3.00" }])
+      )
       yield* Effect.acquireRelease(
         Effect.sync(() => Pg.types.setTypeParser(money, (value) => Number(value.slice(1)))),
         () => Effect.sync(() => Pg.types.setTypeParser(money, usual))
       )
       assert.deepStrictEqual(yield* read, [{ price: 1 }])
       assert.deepStrictEqual(yield* c.executeUnprepared("SELECT 2::money AS price", [], undefined), [{ price: 2 }])
+      assert.deepStrictEqual(yield* Effect.replicateEffect(prepared, 2), [[{ price: 3 }], [{ price: 3 }]])
+    }))
+
+  it.scopedLive("what somebody does to a result reaches nobody else's", () =>
+    Effect.gen(function*() {
+      const { c } = yield* counted()
+      const raw = c.executeRaw("SELECT 1 AS a, $1::int AS b", [2]) as Effect.Effect<Pg.QueryResult, SqlError>
+      for (let i = 0; i < 4; i++) {
+        const { fields, rows: [row] } = yield* raw
+        assert.deepStrictEqual([fields.map(({ name }) => name), row], [["a", "b"], { a: 1, b: 2 }])
+        fields[0].name = "changed"
+        fields.pop()
+        row.a = 5
+      }
     }))
 
   it.scopedLive("follow a table that changes its columns; inside a transaction that is an error that retry mends", () =>
