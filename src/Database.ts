@@ -295,7 +295,9 @@ export const session: {
 ) as typeof session
 
 /**
- * A session as a scoped resource, whose commit is explicit: a scope that closes without one rolls back.
+ * A session as a scoped resource, whose commit is explicit: a scope that closes without one rolls back. Within another
+ * session it is a savepoint of that, a part of it (`join`) or on a connection of its own (`new`), as `propagation` says.
+ * It cannot be run again, so `retry` is refused.
  *
  * @since 0.1.0
  * @category sessions

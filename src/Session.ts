@@ -29,11 +29,11 @@ export type Isolation = DriverIsolation
 export interface Options {
   /** Names the session in logs and spans. */
   readonly name?: string | undefined
-  /** Default: the server's. A nested session cannot ask for a stronger one than the session around it has. */
+  /** Default: the server's. A session that is nested or joins cannot ask for a stronger one than the outermost has. */
   readonly isolation?: Isolation | undefined
-  /** Refuses writes. A nested session has the access mode of the session around it. */
+  /** Refuses writes. Of the outermost session. */
   readonly readOnly?: boolean | undefined
-  /** PostgreSQL, with "serializable" and `readOnly`: waits for a snapshot that cannot fail. */
+  /** PostgreSQL, with "serializable" and `readOnly`: waits for a snapshot that cannot fail. Of the outermost session. */
   readonly deferrable?: boolean | undefined
   /**
    * The longest time from asking for a connection to the beginning of the commit, with all that `retry` adds; then the
@@ -46,7 +46,8 @@ export interface Options {
   readonly lockTimeout?: Duration.DurationInput | undefined
   /**
    * Runs the whole session again when it failed with a retryable error, never after CommitOutcomeUnknown: by the
-   * schedule, or for `true` up to five times after 20 ms, doubled each time and jittered. Of the outermost session.
+   * schedule, or for `true` up to five times after 20 ms, doubled each time and jittered. Of the outermost session. One
+   * that is acquired cannot be run again, and fails with InvalidStatement.
    */
   readonly retry?: boolean | Schedule.Schedule<unknown, DatabaseError> | undefined
   /**
@@ -87,7 +88,11 @@ export interface Service {
 export class Session extends Context.Tag("sqlayer/Session")<Session, Service>() {}
 
 /**
- * A session as a scoped resource: closing its scope without a commit rolls it back.
+ * A session as a scoped resource: closing its scope without a commit rolls it back. Inside another session of the same
+ * database it is a savepoint, and what that one's code does meanwhile waits; what the fiber that acquired it does outside
+ * of `run` fails with InvalidStatement, since it would wait for ever. With propagation `join` it is a part of that one,
+ * which it commits with, or which it makes `rollbackOnly`. While it is open the session around it cannot commit, and fails
+ * with TransactionAborted.
  *
  * @since 0.1.0
  * @category models
@@ -96,7 +101,10 @@ export interface Handle {
   readonly id: string
   /** Runs an effect inside the session. Its statements fail with SessionClosed once the session has ended. */
   readonly run: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Session>>
-  /** Ends the session. Fails with what the commit failed with, or with SessionClosed if it has ended already. */
+  /**
+   * Ends the session. Fails with what the commit failed with, or with SessionClosed if it has ended already. Inside
+   * another session it is committed with that one.
+   */
   readonly commit: Effect.Effect<void, DatabaseError>
   /** Ends the session. Does nothing if it has ended already. */
   readonly rollback: Effect.Effect<void>

@@ -8,6 +8,7 @@ import * as Fiber from "effect/Fiber"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Connection } from "../driver.js"
 import { currentFiber } from "../pool/holders.js"
+import { type Fail, unfinished } from "./errors.js"
 import * as Patience from "./patience.js"
 import type { Region } from "./region.js"
 import type { Unit } from "./unit.js"
@@ -72,28 +73,48 @@ export const runHooks = (hooks: ReadonlyArray<Effect.Effect<void>>, { restore }:
   )
 
 /**
- * Whether no nested session is left running by some other fiber. One that is has done half of its work, so nothing may be
- * committed; and it must not use the connection once others have it, so one that does not end in time takes the
- * connection with it.
+ * Ends a session: keeps its work, if that is to be kept and no nested session is left running by some other fiber, or
+ * undoes it. One that is left has done half of its work, so nothing may be committed.
  */
-export const settled = ({ connection, gate }: Unit): Effect.Effect<boolean> =>
-  gate.isOpen
-    ? Effect.succeed(true)
-    : Effect.gen(function*() {
-      const over = yield* Deferred.make<void>()
-      const tell = Deferred.succeed(over, undefined)
-      const turn = yield* Effect.forkDaemon(
-        Effect.uninterruptible(Effect.zipRight(
-          gate.hold(Effect.interruptible),
-          Effect.zipRight(Effect.sync(() => gate.release()), tell)
-        ))
-      )
-      const timer = yield* Effect.forkDaemon(Effect.interruptible(Effect.delay(
-        Effect.zipRight(Effect.sync(() => connection.destroy()), tell),
-        grace
-      )))
-      yield* Deferred.await(over)
-      yield* Fiber.interruptFork(turn)
-      yield* Fiber.interruptFork(timer)
-      return false
-    })
+export const decided = <A, E, B>(
+  unit: Unit,
+  exit: Exit.Exit<A, E>,
+  fail: Fail<E>,
+  keep: () => Effect.Effect<B>,
+  undo: (exit: Exit.Exit<A, E>) => Effect.Effect<B>
+): Effect.Effect<B> => {
+  const keeps = Exit.isSuccess(exit) && !unit.isRollbackOnly
+  unit.end()
+  return Effect.suspend(() =>
+    unit.isAlone
+      ? (keeps ? keep() : undo(exit))
+      : Effect.flatMap(settled(unit), () => undo(keeps ? Exit.fail(fail(unfinished(unit, unit.dialect))) : exit))
+  )
+}
+
+/**
+ * Waits until what is nested in a session has ended. It must not use the connection once others have it, so what does not
+ * end in time takes the connection with it. A session that was acquired is ended here: nobody else might.
+ */
+const settled = ({ connection, gate }: Unit): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    yield* gate.holder?.leave ?? Effect.void
+    if (gate.isOpen) {
+      return
+    }
+    const over = yield* Deferred.make<void>()
+    const tell = Deferred.succeed(over, undefined)
+    const turn = yield* Effect.forkDaemon(
+      Effect.uninterruptible(Effect.zipRight(
+        gate.hold(Effect.interruptible),
+        Effect.zipRight(Effect.sync(() => gate.release()), tell)
+      ))
+    )
+    const timer = yield* Effect.forkDaemon(Effect.interruptible(Effect.delay(
+      Effect.zipRight(Effect.sync(() => connection.destroy()), tell),
+      grace
+    )))
+    yield* Deferred.await(over)
+    yield* Fiber.interruptFork(turn)
+    yield* Fiber.interruptFork(timer)
+  })

@@ -2,9 +2,11 @@
  * What a session itself can fail with.
  */
 import * as Duration from "effect/Duration"
+import type * as FiberId from "effect/FiberId"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Isolation, Options } from "../../Session.js"
 import { make } from "../failure.js"
+import { fiberName } from "../pool/holders.js"
 import { called, unnamed } from "./report.js"
 import type { Unit } from "./unit.js"
 
@@ -39,8 +41,23 @@ export const tooStrong = (asked: Isolation, around: Isolation, dialect: Dialect)
   make("InvalidStatement", {
     dialect,
     code: "25001",
-    reason: `a session nested in one that is "${around}" cannot be "${asked}": ` +
+    reason: `a session within one that is "${around}" cannot be "${asked}": ` +
       `ask for it in the outermost session, or use propagation "new"`
+  })
+
+export const waitsForItself = (unit: Unit, fiber: FiberId.FiberId): DatabaseError =>
+  make("InvalidStatement", {
+    dialect: unit.dialect,
+    code: "25001",
+    reason: `${fiberName(fiber)} holds a session that it acquired in ${called(unit.name)} (${unit.id}) ` +
+      "and would wait for ever: do this with its run, or end it first"
+  })
+
+export const notAgain = (dialect: Dialect): DatabaseError =>
+  make("InvalidStatement", {
+    dialect,
+    code: "0A000",
+    reason: "the session's option retry: a session that is acquired cannot be run again, only an effect can"
   })
 
 export const reservedClosed = (dialect: Dialect): DatabaseError =>

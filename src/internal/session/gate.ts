@@ -3,6 +3,7 @@
  * Savepoints are a stack, so whatever else ran inside a nested session would be rolled back with it.
  */
 import * as Effect from "effect/Effect"
+import type * as FiberId from "effect/FiberId"
 import { stoppable } from "../stoppable.js"
 
 interface Waiter {
@@ -10,7 +11,16 @@ interface Waiter {
   readonly resume: () => void
 }
 
+/** Who holds it as long as they like. */
+export interface Holder {
+  readonly fiber: FiberId.FiberId
+  /** Lets go of it, unless that is happening. */
+  readonly leave: Effect.Effect<void>
+}
+
 export class Gate {
+  /** Of a nested session that was acquired, and not of one that ends with its effect. */
+  holder: Holder | undefined = undefined
   private held = false
   private readonly queue: Array<Waiter> = []
 
@@ -43,6 +53,7 @@ export class Gate {
 
   release(): void {
     this.held = false
+    this.holder = undefined
     while (!this.held && this.queue.length > 0) {
       const waiter = this.queue.shift()!
       this.held = waiter.exclusive

@@ -4,105 +4,144 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Options, Session } from "../../Session.js"
+import { type Beginning, type Begun, undo } from "./acquired.js"
 import { within } from "./context.js"
-import { answered, briefly, settled } from "./ending.js"
-import { type Fail, tooStrong, unfinished } from "./errors.js"
+import { answered, briefly, decided } from "./ending.js"
+import type { Fail } from "./errors.js"
 import { judged, type Limit } from "./limit.js"
-import { isolations } from "./options.js"
 import type { Region } from "./region.js"
 import { traced } from "./span.js"
-import { Unit } from "./unit.js"
+import type { Unit } from "./unit.js"
 
 /** Where a session is nested, and what it was asked for. */
-interface Nesting<A, E, E2> {
+export interface Nesting {
   readonly options: Options
   readonly parent: Unit
   /** The session, of whatever database, that its code is written inside of. */
   readonly outer: Unit | undefined
-  readonly limit: Limit<A, E>
-  readonly fail: Fail<E2>
-  readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
-  readonly region: Region
+}
+
+/** A session that is nested, and the savepoint that it is. */
+interface Level {
+  readonly unit: Unit
+  readonly parent: Unit
+  readonly savepoint: string
+}
+
+/** Sets a savepoint, when no other one is open beside it. To be run uninterruptibly. */
+const begin = ({ options, outer, parent }: Nesting, { restore }: Region): Effect.Effect<Level, DatabaseError> => {
+  const ifAllowed = <A>(goOn: () => Effect.Effect<A, DatabaseError>) =>
+    Effect.suspend(() => {
+      const refusal = parent.refusal()
+      return refusal === undefined ? goOn() : Effect.fail(refusal)
+    })
+  return ifAllowed(() => {
+    const savepoint = parent.savepoint()
+    return Effect.zipRight(
+      restore(parent.connection.savepoint(savepoint)),
+      ifAllowed(() => Effect.succeed({ unit: parent.within(options, outer), parent, savepoint }))
+    )
+  })
 }
 
 /** Whether there was no transaction any more: nothing is left to undo, and its commit fails. */
 const isOver = ({ cause }: Exit.Failure<void, DatabaseError>): boolean =>
   Option.exists(Cause.failureOption(cause), ({ _tag }) => _tag === "TransactionAborted")
 
-/** Runs an effect in a savepoint, when no other one is open beside it. */
+/** Releases a savepoint or rolls back to it, as long as the connection is for the session around it to use. */
+const end = <A, E>(
+  { parent, savepoint, unit }: Level,
+  exit: Exit.Exit<A, E>,
+  fail: Fail<E>,
+  region: Region
+): Effect.Effect<Exit.Exit<A, E>> => {
+  const { connection } = parent
+  const rollBack = Effect.suspend(() =>
+    Effect.map(briefly(connection, connection.rollbackToSavepoint(savepoint)), (result) => {
+      if (Exit.isFailure(result) && !isOver(result)) {
+        connection.destroy()
+      }
+    })
+  )
+  const undo = (exit: Exit.Exit<A, E>): Effect.Effect<Exit.Exit<A, E>> => {
+    const refusal = parent.refusal()
+    return Effect.map(refusal === undefined ? rollBack : Effect.void, () => {
+      parent.root.undoneHooks.push(...unit.rollbackHooks)
+      return refusal === undefined || Exit.isFailure(exit) ? exit : Exit.fail(fail(refusal))
+    })
+  }
+  const release = Effect.suspend(() => connection.releaseSavepoint(savepoint))
+  const keep = (): Effect.Effect<Exit.Exit<A, E>> =>
+    parent.refusal() === undefined
+      ? Effect.flatMap(answered(connection, release, region), (result) => {
+        if (Exit.isFailure(result)) {
+          return undo(Exit.failCause(Cause.map(result.cause, fail)))
+        }
+        parent.adopt(unit)
+        return Effect.succeed(exit)
+      })
+      : undo(exit)
+  return decided(unit, exit, fail, keep, undo)
+}
+
+/** What an effect is run with in a savepoint. */
+interface Running<A, E, E2> extends Nesting {
+  readonly limit: Limit<A, E>
+  readonly fail: Fail<E2>
+  readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+  readonly region: Region
+}
+
+/** Runs an effect in a savepoint. */
 export const nested = <A, E, R, E2>(
   effect: Effect.Effect<A, E, R>,
-  { fail, limit, options, outer, parent, region, spanAttributes }: Nesting<A, E | E2, E2>
+  running: Running<A, E | E2, E2>
 ): Effect.Effect<A, E | E2, Exclude<R, Session>> => {
-  const { connection, dialect, lease } = parent
-  const around = parent.root.options.isolation ?? "read committed"
-  if (options.isolation !== undefined && isolations.indexOf(options.isolation) > isolations.indexOf(around)) {
-    return Effect.fail(fail(tooStrong(options.isolation, around, dialect)))
-  }
-  const { restore } = region
+  const { fail, limit, options, parent: { gate }, region, spanAttributes } = running
   return Effect.uninterruptible(
-    Effect.flatMap(parent.gate.hold(restore), () =>
-      traced(options, spanAttributes, (span) => {
-        const refusal = parent.refusal()
-        if (refusal !== undefined) {
-          return Effect.fail(fail(refusal))
-        }
-        const unit = new Unit(parent.owner, dialect, lease, parent.watched, options, parent, outer)
-        span?.attribute("sqlayer.session.id", unit.id)
-        const savepoint = parent.savepoint()
-        const undo = briefly(connection, connection.rollbackToSavepoint(savepoint)).pipe(
-          Effect.tap((exit) =>
-            Effect.sync(() => {
-              if (Exit.isFailure(exit) && !isOver(exit)) {
-                connection.destroy()
-              }
-              parent.root.undoneHooks.push(...unit.rollbackHooks)
-            })
-          )
-        )
-        return Effect.flatMap(
-          Effect.mapError(restore(connection.savepoint(savepoint)), fail),
-          () =>
-            within(restore, effect, unit, span, (exited): Effect.Effect<A, E | E2> => {
-              const exit = judged(exited, limit)
-              unit.end()
-              return Effect.flatMap(settled(unit), (alone): Effect.Effect<A, E | E2> => {
-                const refusal = parent.refusal()
-                if (refusal !== undefined) {
-                  // The session around it has ended, so the connection is no longer for it to use.
-                  return Exit.isFailure(exit) ? exit : Effect.fail(fail(refusal))
-                }
-                if (Exit.isSuccess(exit) && !alone) {
-                  return Effect.zipRight(undo, Effect.fail(fail(unfinished(unit, dialect))))
-                }
-                if (Exit.isFailure(exit) || unit.isRollbackOnly) {
-                  return Effect.zipRight(
-                    undo,
-                    Effect.suspend(() => {
-                      limit.ended = exit
-                      return exit
-                    })
-                  )
-                }
-                const released = answered(
-                  connection,
-                  Effect.suspend(() => connection.releaseSavepoint(savepoint)),
-                  region
-                )
-                return Effect.flatMap(released, (result): Effect.Effect<A, E | E2> => {
-                  if (Exit.isFailure(result)) {
-                    return Effect.zipRight(undo, Effect.failCause(Cause.map(result.cause, fail)))
-                  }
-                  parent.adopt(unit)
+    Effect.flatMap(
+      gate.hold(region.restore),
+      () =>
+        traced(
+          options,
+          spanAttributes,
+          (span) =>
+            Effect.flatMap(Effect.mapError(begin(running, region), fail), (level) => {
+              span?.attribute("sqlayer.session.id", level.unit.id)
+              return within(region.restore, effect, level.unit, span, (exit) =>
+                Effect.flatMap(end<A, E | E2>(level, judged(exit, limit), fail, region), (exit) => {
                   limit.ended = exit
                   return exit
-                })
-              })
+                }))
             })
-        )
-      }).pipe(Effect.ensuring(Effect.sync(() => parent.gate.release()))))
+        ).pipe(Effect.ensuring(Effect.sync(() => gate.release())))
+    )
   )
+}
+
+/** A savepoint whose end is told explicitly, by the fiber that holds it or by others. */
+export const nestedByHand = (nesting: Nesting, fiber: FiberId.FiberId): Beginning => {
+  const { gate } = nesting.parent
+  const release = Effect.sync(() => gate.release())
+  return {
+    begin: (region) =>
+      Effect.flatMap(gate.hold(region.restore), () =>
+        Effect.matchCauseEffect(begin(nesting, region), {
+          onFailure: (cause) => Effect.zipRight(release, Effect.failCause(cause)),
+          onSuccess: (level) => {
+            const begun: Begun = {
+              unit: level.unit,
+              inside: level.unit,
+              finish: (exit, region) => Effect.ensuring(end(level, exit, (error) => error, region), release)
+            }
+            gate.holder = { fiber, leave: undo(begun, region) }
+            return Effect.succeed(begun)
+          }
+        })),
+    neverBegan: Effect.failCause
+  }
 }

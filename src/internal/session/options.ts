@@ -3,6 +3,7 @@
  * ignored, and plain JavaScript has no compiler to say so.
  */
 import * as Duration from "effect/Duration"
+import type * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
@@ -11,9 +12,11 @@ import type { Isolation, Options } from "../../Session.js"
 import * as Rule from "../config/rule.js"
 import { problem } from "../config/text.js"
 import { make as makeError } from "../failure.js"
+import { notAgain, tooStrong } from "./errors.js"
+import type { Unit } from "./unit.js"
 
 /** From the weakest to the strongest. */
-export const isolations: ReadonlyArray<Isolation> = [
+const isolations: ReadonlyArray<Isolation> = [
   "read uncommitted",
   "read committed",
   "repeatable read",
@@ -70,3 +73,24 @@ export const unacceptable = (options: Options, dialect: Dialect): DatabaseError 
   }
   return undefined
 }
+
+/** Why a session cannot be within another one, as a fiber asks. */
+export const unfitting = (
+  { isolation, propagation }: Options,
+  surrounding: Unit,
+  fiber: FiberId.FiberId
+): DatabaseError | undefined => {
+  const refusal = surrounding.refusal()
+  if (refusal !== undefined) {
+    return refusal
+  }
+  const around = surrounding.root.options.isolation ?? "read committed"
+  if (isolation !== undefined && isolations.indexOf(isolation) > isolations.indexOf(around)) {
+    return tooStrong(isolation, around, surrounding.dialect)
+  }
+  return propagation === "join" ? undefined : surrounding.inVain(fiber)
+}
+
+/** Why a session that is acquired cannot be what it is asked to be: it has no effect that could be run again. */
+export const unrepeatable = ({ retry }: Options, dialect: Dialect): DatabaseError | undefined =>
+  retry === undefined || retry === false ? undefined : notAgain(dialect)

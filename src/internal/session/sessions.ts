@@ -14,14 +14,15 @@ import type { Lease, Pool } from "../../Pool.js"
 import type { Handle, Options, Session } from "../../Session.js"
 import type { BeginOptions, Connection } from "../driver.js"
 import type { Tracker, Watched } from "../telemetry/activity.js"
+import { acquired, type Beginning, joined } from "./acquired.js"
 import { currentContext, innermost, provide, within } from "./context.js"
-import { answered, rolledBack, runHooks, settled } from "./ending.js"
-import { type Fail, lostBeforeCommit, reservedClosed, timedOut, unfinished } from "./errors.js"
+import { answered, decided, rolledBack, runHooks } from "./ending.js"
+import { type Fail, lostBeforeCommit, reservedClosed, timedOut } from "./errors.js"
 import { fateOf } from "./fate.js"
 import { judged, type Limit, limited } from "./limit.js"
-import { nested } from "./nested.js"
-import { unacceptable } from "./options.js"
-import { interruptible, limitedRegionOf, type Region, regionOf } from "./region.js"
+import { nested, nestedByHand } from "./nested.js"
+import { unacceptable, unfitting, unrepeatable } from "./options.js"
+import { limitedRegionOf, type Region, regionOf } from "./region.js"
 import { endLevel, endMessage, endReason, unnamed } from "./report.js"
 import { failedWith, retried } from "./retry.js"
 import { ended, traced } from "./span.js"
@@ -90,36 +91,31 @@ export class Sessions {
       }
       const region = (options.timeout === undefined ? regionOf : limitedRegionOf)(runtimeFlags)
       const context = fiber.currentContext
-      const surrounding = this.current(context)
-      if (surrounding === undefined || options.propagation === "new") {
+      const surrounding = this.surrounding(context, options)
+      if (surrounding === undefined) {
         return this.limited<A, E | E2, Exclude<R, Session>, E2>(
           (limit) => this.outermost(effect, options, fail, innermost(context), limit, region),
           options,
           fail
         )
       }
-      const refusal = surrounding.refusal()
-      if (refusal !== undefined) {
-        return Effect.fail(fail(refusal))
-      }
-      if (options.propagation === "join") {
-        return this.limited<A, E | E2, Exclude<R, Session>, E2>(
-          () => provide(effect, surrounding),
-          options,
-          fail
-        )
+      const unfit = unfitting(options, surrounding, fiber.id())
+      if (unfit !== undefined) {
+        return Effect.fail(fail(unfit))
       }
       return this.limited<A, E | E2, Exclude<R, Session>, E2>(
-        (limit) =>
-          nested(effect, {
-            options,
-            parent: surrounding,
-            outer: innermost(context),
-            limit,
-            fail,
-            spanAttributes,
-            region
-          }),
+        options.propagation === "join"
+          ? () => provide(effect, surrounding)
+          : (limit) =>
+            nested(effect, {
+              options,
+              parent: surrounding,
+              outer: innermost(context),
+              limit,
+              fail,
+              spanAttributes,
+              region
+            }),
         options,
         fail
       )
@@ -128,83 +124,46 @@ export class Sessions {
 
   /** A session whose end is told explicitly. */
   acquire(options: Options): Effect.Effect<Handle, DatabaseError, Scope.Scope> {
-    return Effect.withFiberRuntime<Handle, DatabaseError, Scope.Scope>((_, { runtimeFlags }) => {
-      const region = regionOf(runtimeFlags)
-      return Effect.uninterruptible(Effect.gen(this, function*() {
-        const unaccepted = unacceptable(options, this.settings.dialect)
-        if (unaccepted !== undefined) {
-          return yield* Effect.fail(unaccepted)
-        }
-        const watched = this.watch(options)
-        const clock = yield* Effect.clock
-        const asked = clock.unsafeCurrentTimeMillis()
-        const unit = yield* this.beginWithin(region, options, watched)
-        let over = false
-        const end = (exit: Exit.Exit<void, DatabaseError>, region: Region) =>
-          Effect.suspend(() => {
-            if (over) {
-              return Effect.fail(unit.refusal()!)
-            }
-            over = true
-            return Effect.flatMap(this.end(unit, exit, (error) => error, region), ({ exit }) => exit)
-          })
-        const undo = (region: Region) =>
-          Effect.uninterruptible(Effect.ignore(Effect.suspend(() => {
-            unit.isRollbackOnly = true
-            return end(Exit.void, region)
-          })))
-        yield* Effect.addFinalizer(() => undo(region))
-        const timeout = duration(options.timeout)
-        if (timeout !== undefined) {
-          const expire = Effect.suspend(() => {
-            const error = timedOut(options, this.settings.dialect)
-            unit.end(error)
-            return Effect.uninterruptible(Effect.ignore(end(Exit.fail(error), region)))
-          })
-          const left = Duration.subtract(timeout, Duration.millis(clock.unsafeCurrentTimeMillis() - asked))
-          yield* Effect.forkScoped(Effect.interruptible(Effect.zipRight(Effect.sleep(left), expire)))
-        }
-        return {
-          id: unit.id,
-          run: (effect) => provide(effect, unit),
-          // Whoever ends it may be in another region than where it began.
-          commit: Effect.withFiberRuntime((_, { runtimeFlags }) =>
-            Effect.uninterruptible(end(Exit.void, regionOf(runtimeFlags)))
-          ),
-          rollback: Effect.withFiberRuntime((_, { runtimeFlags }) => undo(regionOf(runtimeFlags)))
-        }
-      }))
+    const { dialect } = this.settings
+    return Effect.withFiberRuntime((fiber, { runtimeFlags }) => {
+      const unaccepted = unacceptable(options, dialect) ?? unrepeatable(options, dialect)
+      if (unaccepted !== undefined) {
+        return Effect.fail(unaccepted)
+      }
+      const context = fiber.currentContext
+      const surrounding = this.surrounding(context, options)
+      const unfit = surrounding === undefined ? undefined : unfitting(options, surrounding, fiber.id())
+      if (unfit !== undefined) {
+        return Effect.fail(unfit)
+      }
+      const outer = innermost(context)
+      const beginning = () =>
+        surrounding === undefined
+          ? this.byHand(options, outer)
+          : options.propagation === "join"
+          ? joined(options, surrounding, outer)
+          : nestedByHand({ options, parent: surrounding, outer }, fiber.id())
+      return acquired(beginning, options, regionOf(runtimeFlags), dialect)
     })
   }
 
-  /** Begins within the session's timeout. To be run uninterruptibly. */
-  private beginWithin(around: Region, options: Options, watched: Watched): Effect.Effect<Unit, DatabaseError> {
-    const outer = innermost(currentContext())
-    const region = options.timeout === undefined ? around : interruptible
-    let begun: Unit | undefined
-    return around.restore(this.limited<Unit, DatabaseError, never, DatabaseError>(
-      () =>
-        Effect.uninterruptible(
-          Effect.tap(Effect.suspend(() => this.begin(region, options, outer, watched)), (unit) =>
-            Effect.sync(() => {
-              begun = unit
-            }))
-        ),
-      options,
-      (error) => error
-    )).pipe(
-      Effect.catchAllCause((cause) =>
-        Effect.zipRight(
-          // It began at the moment of the interruption.
-          Effect.suspend(() =>
-            begun === undefined
-              ? Effect.void
-              : Effect.zipRight(rolledBack(begun.connection), begun.lease.release)
-          ),
-          this.neverBegan<Unit, DatabaseError>(cause, watched, (error) => error)
-        )
-      )
-    )
+  /** The session that one with these options is to be within. */
+  private surrounding(context: Context.Context<never>, { propagation }: Options): Unit | undefined {
+    return propagation === "new" ? undefined : this.current(context)
+  }
+
+  private byHand(options: Options, outer: Unit | undefined): Beginning {
+    const watched = this.watch(options)
+    const fail: Fail<DatabaseError> = (error) => error
+    return {
+      begin: (region) =>
+        Effect.map(this.begin(region, options, outer, watched), (unit) => ({
+          unit,
+          inside: unit,
+          finish: (exit, region) => Effect.map(this.end(unit, exit, fail, region), ({ exit }) => exit)
+        })),
+      neverBegan: (cause) => this.neverBegan(cause, watched, fail)
+    }
   }
 
   /** A connection for free use until the scope closes. */
@@ -302,8 +261,6 @@ export class Sessions {
   ): Effect.Effect<Outcome<A, E>> {
     const { connection, watched } = unit
     watched.ends()
-    const commits = Exit.isSuccess(exit) && !unit.isRollbackOnly
-    unit.end()
     const undone = (exit: Exit.Exit<A, E>) =>
       Effect.map(rolledBack(connection), (): Outcome<A, E> => ({
         exit,
@@ -334,8 +291,6 @@ export class Sessions {
           })
           : undone(failed)
       })
-    const finish = (alone: boolean) =>
-      !commits ? undone(exit) : alone ? commit() : undone(Exit.fail(fail(unfinished(unit, this.settings.dialect))))
     const goOn = (outcome: Outcome<A, E>): Effect.Effect<Outcome<A, E>> => {
       unit.lease.giveBack()
       const told = outcome.hooks.length === 0
@@ -348,17 +303,14 @@ export class Sessions {
         Effect.succeed(outcome)
       )
     }
-    return Effect.matchCauseEffect(
-      Effect.suspend(() => unit.gate.isOpen ? finish(true) : Effect.flatMap(settled(unit), finish)),
-      {
-        onSuccess: goOn,
-        onFailure: (cause) => {
-          // A driver that throws must not keep the connection, nor leave it to others.
-          connection.destroy()
-          return goOn({ exit: Exit.failCause(cause), committed: false, hooks: unit.undoneHooks })
-        }
+    return Effect.matchCauseEffect(decided(unit, exit, fail, commit, undone), {
+      onSuccess: goOn,
+      onFailure: (cause) => {
+        // A driver that throws must not keep the connection, nor leave it to others.
+        connection.destroy()
+        return goOn({ exit: Exit.failCause(cause), committed: false, hooks: unit.undoneHooks })
       }
-    )
+    })
   }
 
   /** Ends an effect that takes too long; not once its commit has begun. */

@@ -5,12 +5,14 @@
 import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
+import type * as FiberId from "effect/FiberId"
 import * as Stream from "effect/Stream"
 import { type DatabaseError, type Dialect, SessionClosed, toSqlError } from "../../DatabaseError.js"
 import type { Lease } from "../../Pool.js"
 import type { Options, Service } from "../../Session.js"
 import type { Connection, Refusal } from "../driver.js"
 import type { Watched } from "../telemetry/activity.js"
+import { waitsForItself } from "./errors.js"
 import { Gate } from "./gate.js"
 import { called, unnamed } from "./report.js"
 
@@ -33,7 +35,7 @@ abstract class Borrowed implements SqlConnection.Connection {
   abstract refusal(): DatabaseError | undefined
 
   /** What a statement must wait for, if anything. */
-  protected abstract turn(): Effect.Effect<void> | undefined
+  protected abstract turn(): Effect.Effect<void, SqlError> | undefined
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     return this.enter((connection, refusal) => connection.execute(sql, params, transformRows, refusal))
@@ -120,6 +122,8 @@ export class Unit extends Borrowed implements Service {
   /** Of the outermost session: what nested ones wanted to be done after their rollback, which has happened. */
   readonly undoneHooks: Array<Effect.Effect<void>> = []
   isRollbackOnly = false
+  /** How many sessions that were acquired as a part of this one have not ended. */
+  openParts = 0
   private readonly number = ++count
   private hasEnded = false
   private ended: DatabaseError | undefined = undefined
@@ -144,6 +148,11 @@ export class Unit extends Borrowed implements Service {
     this.root = parent === undefined ? this : parent.root
   }
 
+  /** A session within this one, of the code of another one. */
+  within(options: Options, outer: Unit | undefined): Unit {
+    return new Unit(this.owner, this.dialect, this.lease, this.watched, options, this, outer)
+  }
+
   get id(): string {
     return prefix + this.number.toString(36)
   }
@@ -159,16 +168,31 @@ export class Unit extends Borrowed implements Service {
     })
   }
 
-  protected turn() {
-    return this.gate.isOpen ? undefined : this.gate.pass
+  /** Whether no session within it is left. */
+  get isAlone(): boolean {
+    return this.gate.isOpen && this.openParts === 0
   }
 
-  /** From now on its statements fail: with SessionClosed, or with the error given. */
-  end(error?: DatabaseError): void {
-    if (!this.hasEnded) {
+  /** Why a fiber must not wait for its turn here: it would wait for itself. */
+  inVain(fiber: FiberId.FiberId): DatabaseError | undefined {
+    return this.gate.holder?.fiber === fiber ? waitsForItself(this, fiber) : undefined
+  }
+
+  protected turn() {
+    return this.gate.isOpen ? undefined : Effect.withFiberRuntime<void, SqlError>((fiber) => {
+      const refusal = this.inVain(fiber.id())
+      return refusal === undefined ? this.gate.pass : Effect.fail(toSqlError(refusal))
+    })
+  }
+
+  /** From now on its statements fail: with SessionClosed, or with the error given. Says whether they did not before. */
+  end(error?: DatabaseError): boolean {
+    const ends = !this.hasEnded
+    if (ends) {
       this.hasEnded = true
       this.ended = error
     }
+    return ends
   }
 
   /** Unique in the transaction. */

@@ -99,7 +99,19 @@ describe("a driver that throws", () => {
       assert.strictEqual((yield* db.poolStats).closed.unusable, 1)
     }))
 
-  for (const method of ["savepoint", "rollbackToSavepoint", "releaseSavepoint"] as const) {
+  live("when it is to do rollbackToSavepoint keeps no turn, and nothing of the sessions", () =>
+    Effect.gen(function*() {
+      const db = yield* embedded(() => ({ rollbackToSavepoint: broken }))
+      const exit = yield* Effect.exit(db.session(Effect.gen(function*() {
+        yield* insert(db, 1)
+        assert.strictEqual(yield* Effect.flip(db.session(Effect.zipRight(insert(db, 2), Effect.fail("mine")))), "mine")
+        yield* Effect.ignore(Effect.timeout(insert(db, 3), "2 seconds"))
+      })))
+      assert.isTrue(Exit.isFailure(exit), String(exit))
+      yield* assertIdle(db)
+    }))
+
+  for (const method of ["savepoint", "releaseSavepoint"] as const) {
     live(`when it is to do ${method} keeps no turn, and nothing of the nested session`, () =>
       Effect.gen(function*() {
         const db = yield* embedded(() => ({ [method]: broken }))
