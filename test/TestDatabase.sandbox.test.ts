@@ -476,7 +476,7 @@ describe("TestDatabase.sandbox: what only SQLite has", () => {
         yield* Database.session(late)
         yield* execute("DELETE FROM strict_children")
         yield* execute("DELETE FROM parents")
-        yield* Database.session(Effect.map(tagOf(early), (tag) => assert.strictEqual(tag, "ForeignKeyViolation")))
+        assert.strictEqual(yield* tagOf(Database.session(early)), "ForeignKeyViolation")
       })))
 
     test("a transaction that a conflict ends is over, and the database is not", ({ database, inSandbox }) =>

@@ -97,7 +97,7 @@ export interface Connection extends SqlConnection.Connection {
   readonly commitWithin: (name: string, around: BeginOptions | undefined) => Effect.Effect<void, DatabaseError>
   /** Rolls back what `beginWithin` began. */
   readonly rollbackWithin: (name: string, around: BeginOptions | undefined) => Effect.Effect<void, DatabaseError>
-  /** Leaves an open transaction as a statement that fails leaves it: aborted on PostgreSQL, as it is on SQLite. */
+  /** Leaves an open transaction as a statement that fails leaves it: aborted. */
   readonly failStatement: Effect.Effect<void, DatabaseError>
   /** One round trip that does nothing. */
   readonly ping: Effect.Effect<void, DatabaseError>

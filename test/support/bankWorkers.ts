@@ -9,6 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import * as Struct from "effect/Struct"
 import type * as Database from "../../src/Database.js"
 import { fromSqlError } from "../../src/DatabaseError.js"
 import * as Session from "../../src/Session.js"
@@ -168,7 +169,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
       run: (attempted, options) =>
         session(attempted(({ move }) => Effect.zipRight(move("a"), Session.rollbackOnly)), options)
     },
-    // PostgreSQL has aborted the transaction, and SQLite has not.
+    // Which has aborted the transaction.
     swallowed: {
       parts: ["a"],
       run: (attempted, options) =>
@@ -182,7 +183,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
       parts: ["a", "b"],
       run: (attempted, options) =>
         Effect.scoped(
-          Effect.flatMap(db.acquireSession(options), (handle) =>
+          Effect.flatMap(db.acquireSession(Struct.omit(options, "retry")), (handle) =>
             handle.run(attempted(({ move }) =>
               Effect.zipRight(move("a"), session(move("b")))
             )).pipe(
@@ -195,7 +196,8 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
       kept: false,
       run: (attempted, options) =>
         Effect.scoped(
-          Effect.flatMap(db.acquireSession(options), (handle) => handle.run(attempted(({ move }) => move("a"))))
+          Effect.flatMap(db.acquireSession(Struct.omit(options, "retry")), (handle) =>
+            handle.run(attempted(({ move }) => move("a"))))
         )
     },
     // Left in the middle of a transaction of its own.

@@ -138,7 +138,11 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     rollbackToSavepoint: (name) =>
       Effect.zipRight(command(`ROLLBACK TO ${Within.identifier(name)}`), command(`RELEASE ${Within.identifier(name)}`)),
     ...Within.make(conversation, command, description),
-    failStatement: Effect.void,
+    failStatement: Effect.suspend(() =>
+      conversation.status === "active"
+        ? Effect.catchTag(command("FAIL"), "InvalidStatement", () => Effect.void)
+        : Effect.void
+    ),
     ping: ask({ _tag: "Ping" }),
     reset: ask({ _tag: "Reset" }),
     close: conversation.goodbye.pipe(

@@ -15,7 +15,7 @@ import { stoppable } from "../stoppable.js"
 import { abortedError, type About, closedError, lostError, timeoutError, unsentError } from "./errors.js"
 import type { Link, Outcome, Sent } from "./link.js"
 import * as Loop from "./loop.js"
-import { cells, over, type Question, type Request } from "./protocol.js"
+import { cells, isBusy, isRun, isUndo, over, type Question, type Request } from "./protocol.js"
 import { fromSqlite } from "./resultCode.js"
 import { isPlain } from "./statementText.js"
 import { type Ticket, Turn } from "./turn.js"
@@ -48,9 +48,6 @@ const millisOf = (duration: Duration.Duration | undefined): number | undefined =
   return millis > 0 && Number.isFinite(millis) ? millis : undefined
 }
 
-const isRun = (request: Request): boolean =>
-  request._tag === "Run" || request._tag === "Fetch" || request._tag === "FetchNext"
-
 const isEnd = (request: Request): boolean =>
   request._tag === "Commit" || request._tag === "Rollback" || request._tag === "Reset"
 
@@ -64,6 +61,8 @@ export class Conversation {
   #opened = false
   #closed = false
   #inTransaction = false
+  /** Whether a statement of the transaction failed. */
+  #failed = false
   #dirty = false
   /** Whether what begins is still to be sent, with the first statement. */
   #unsent = false
@@ -81,7 +80,7 @@ export class Conversation {
     if (this.#closed) {
       return "closed"
     }
-    if (this.#inTransaction || this.#unsent) {
+    if (this.#unsent || (this.#inTransaction && !this.#failed)) {
       return "active"
     }
     return this.begun !== undefined ? "aborted" : this.#dirty ? "dirty" : "idle"
@@ -154,7 +153,7 @@ export class Conversation {
         ? Exit.succeed(outcome._tag === "Answered" ? outcome.reply.value : undefined)
         : this.#canPass(question, before, error)
         ? undefined
-        : Exit.fail(fail(this.#given(question, error)))
+        : Exit.fail(fail(this.#given(question, error, true)))
     })
     return exit ?? this.#waited(request, fail, about, refusal)
   }
@@ -208,8 +207,7 @@ export class Conversation {
               Math.min(pause * (1 + Math.random()) / 2, left)
             )
           } else {
-            // What was not sent has begun nothing, and the next one can.
-            const told = abandoned || outcome._tag === "Unsent" ? error : this.#given(question, error)
+            const told = outcome._tag === "Unsent" ? error : this.#given(question, error, !abandoned)
             end(Exit.fail(fail(told)))
           }
         })
@@ -241,6 +239,9 @@ export class Conversation {
       return Effect.async<void>((resume) => {
         abandoned = true
         if (!done && sent === undefined) {
+          if (pausing !== undefined) {
+            this.#waitedInVain(request)
+          }
           clearTimeout(pausing)
           this.#turn.leave(ticket)
         }
@@ -272,7 +273,8 @@ export class Conversation {
     return {
       request,
       begin: begins ? { readOnly: this.begun?.readOnly === true, extensions } : undefined,
-      within: this.begun !== undefined && !this.#unsent && (isRun(request) || request._tag === "Commit")
+      within: this.begun !== undefined && !this.#unsent && (isRun(request) || request._tag === "Commit"),
+      failed: this.#failed
     }
   }
 
@@ -313,8 +315,10 @@ export class Conversation {
     if (outcome._tag === "Unsent") {
       return unsentError(about)
     }
-    const { begun, dirty, failure, inTransaction } = outcome.reply
+    const { begun, dirty, failed, failure, inTransaction } = outcome.reply
     this.#inTransaction = inTransaction
+    // What was on its way when another one gave up waiting has no part in that.
+    this.#failed = failed || (this.#failed && inTransaction && !(failure === undefined && isUndo(request)))
     this.#dirty = dirty
     if (begin !== undefined && begun) {
       this.#unsent = false
@@ -326,7 +330,7 @@ export class Conversation {
       return undefined
     }
     if (failure.code === over) {
-      return abortedError(about)
+      return abortedError(failure.message, about)
     }
     if (outcome.timedOut && failure.code === "SQLITE_INTERRUPT") {
       return timeoutError(about)
@@ -344,20 +348,32 @@ export class Conversation {
     return error
   }
 
-  /** A failure that is told. What could not begin is not begun by a later statement, which would not know of it. */
-  #given({ begin }: Question, error: DatabaseError): DatabaseError {
-    if (begin !== undefined && this.#unsent) {
+  /**
+   * A failure that is final. What could not begin is not begun by a later statement, which would not know of it; unless
+   * nobody was told.
+   */
+  #given({ begin, request }: Question, error: DatabaseError, told: boolean): DatabaseError {
+    if (begin === undefined || !this.#unsent) {
+      if (isBusy(error.code)) {
+        this.#waitedInVain(request)
+      }
+    } else if (told) {
       this.#unsent = false
       this.#refused = error
     }
     return error
   }
 
+  /** Of a transaction that has begun that is a failure, which its engine cannot tell from one that is tried again. */
+  #waitedInVain(request: Request): void {
+    this.#failed ||= this.#inTransaction && this.begun !== undefined && isRun(request)
+  }
+
   /** Whether it failed for another's lock, and nothing that it has done or read stands in the way of trying again. */
   #canPass({ begin, request }: Question, before: boolean, error: DatabaseError): boolean {
     const expected = before || (begin !== undefined && !this.#unsent)
     return !this.#closed && this.#inTransaction === expected && request._tag !== "FetchNext" &&
-      error.code.startsWith("SQLITE_BUSY") && (error._tag === "LockTimeout" || !this.#inTransaction)
+      isBusy(error.code) && (error._tag === "LockTimeout" || !this.#inTransaction)
   }
 
   #lose(error: DatabaseError): void {

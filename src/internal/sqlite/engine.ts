@@ -9,6 +9,9 @@ import {
   type Begin,
   type Failure,
   type Fetch,
+  isBusy,
+  isRun,
+  isUndo,
   type OpenOptions,
   over,
   type Question,
@@ -34,6 +37,10 @@ const backupPages = 100
 const isConstraint = (error: unknown): boolean =>
   error instanceof Sqlite.SqliteError && error.code.startsWith("SQLITE_CONSTRAINT")
 
+const endedBefore = "the transaction has already ended, by an earlier failure or by a statement of its own"
+const failedBefore = "an earlier statement of the transaction failed, so it can only be rolled back: " +
+  "a failure that is to be caught and gone on after belongs in a nested session"
+
 const quoted = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
 
 const failureOf = (error: unknown): Failure => ({
@@ -51,6 +58,8 @@ export class Engine {
   #database: Sqlite.Database | undefined
   #dirty = false
   #queryOnly = false
+  /** Whether a statement of the transaction failed. What is tried again has not. */
+  #failed = false
   #place: Place | undefined
 
   constructor(options: OpenOptions, control: Control) {
@@ -61,20 +70,26 @@ export class Engine {
   }
 
   /** Does what is asked. A promise only where better-sqlite3 gives one: for a backup. */
-  answer({ begin, request, within }: Question): Reply | Promise<Reply> {
+  answer({ begin, failed, request, within }: Question): Reply | Promise<Reply> {
     let begun = false
     try {
       if (begin !== undefined) {
         this.#begin(begin)
         begun = true
-      } else if (within && !this.#db.inTransaction) {
-        throw this.#isOver(request)
+      } else if (within) {
+        this.#failed ||= failed
+        this.#checkTransaction(request)
       }
       const value = this.#handle(request)
+      if (within) {
+        // What was done although it had failed went back to before that.
+        this.#failed = false
+      }
       return value instanceof Promise
         ? value.then((value) => this.#reply(value, undefined, begun), (error) => this.#reply(undefined, error, begun))
         : this.#reply(value, undefined, begun)
     } catch (error) {
+      this.#failed ||= (within || begun) && isRun(request) && !isBusy(failureOf(error).code)
       return this.#reply(undefined, error, begun)
     }
   }
@@ -90,16 +105,24 @@ export class Engine {
       failure: error === undefined ? undefined : failureOf(error),
       begun,
       inTransaction: this.#database?.inTransaction === true,
+      failed: this.#failed,
       dirty: this.#dirty || this.#cursors.size > 0
     }
   }
 
-  /** What SQLite rolled back by itself must not go on as statements that each commit alone. */
-  #isOver(request: Request): Error {
+  /**
+   * What SQLite rolled back by itself must not go on as statements that each commit alone. Where it only undid a
+   * statement, what is left of the transaction must not be committed by whoever does not know of it.
+   */
+  #checkTransaction(request: Request): void {
+    const { inTransaction } = this.#db
+    if (inTransaction && !(this.#failed && !isUndo(request))) {
+      return
+    }
     if (request._tag === "Commit") {
       this.#rollback()
     }
-    return new Sqlite.SqliteError("the transaction is over", over)
+    throw new Sqlite.SqliteError(inTransaction ? failedBefore : endedBefore, over)
   }
 
   #handle(request: Request): unknown {
@@ -316,6 +339,7 @@ export class Engine {
     if (this.#db.inTransaction) {
       this.#execute("ROLLBACK")
     }
+    this.#failed = false
     this.#setQueryOnly(false)
   }
 

@@ -32,11 +32,11 @@ export const lostError = (
   })
 }
 
-export const abortedError = (about: About): DatabaseError =>
+export const abortedError = (reason: string, about: About): DatabaseError =>
   makeError("TransactionAborted", {
     dialect: "sqlite",
     code: "SQLITE_ABORT",
-    reason: "the transaction has already ended, by an earlier failure or by a statement of its own",
+    reason,
     statement: about.sql
   })
 

@@ -79,7 +79,7 @@ export const local = (options: OpenOptions): Link => {
     watch: () => {},
     destroy: () => {
       stopped = true
-      void engine.answer({ request: { _tag: "Close" }, begin: undefined, within: false })
+      void engine.answer({ request: { _tag: "Close" }, begin: undefined, within: false, failed: false })
     }
   }
 }

@@ -3,6 +3,7 @@
  */
 
 import type { MessagePort } from "node:worker_threads"
+import { isRollback } from "./statementText.js"
 
 /** What to open. */
 export interface OpenOptions {
@@ -52,6 +53,16 @@ export type Request =
   | { readonly _tag: "LoadExtension"; readonly path: string }
   | { readonly _tag: "Close" }
 
+/** A statement, the beginning of a stream, or more of it. */
+export const isRun = (request: Request): boolean =>
+  request._tag === "Run" || request._tag === "Fetch" || request._tag === "FetchNext"
+
+/** Whether it goes back to a savepoint, or ends the transaction without keeping anything. */
+export const isUndo = (request: Request): boolean => request._tag === "Run" && isRollback(request.sql)
+
+/** Whether another's lock stands in the way, which may be gone when it is tried again. */
+export const isBusy = (code: string | undefined): boolean => code?.startsWith("SQLITE_BUSY") === true
+
 /** How a transaction begins. */
 export interface Begin {
   readonly readOnly: boolean
@@ -66,6 +77,8 @@ export interface Question {
   readonly begin: Begin | undefined
   /** Whether it belongs to a transaction that has begun: once that is over, nothing of it is done. */
   readonly within: boolean
+  /** Whether a statement of that transaction failed by what its engine does not count as a failure: waiting in vain. */
+  readonly failed: boolean
 }
 
 /** A question to another thread. */
@@ -80,7 +93,7 @@ export interface Batch {
   readonly done: boolean
 }
 
-/** The code of what was to be done in a transaction that is over. */
+/** The code of what was to be done in a transaction that is over, or can only be rolled back. */
 export const over = "over"
 
 /** What better-sqlite3 threw. */
@@ -96,6 +109,8 @@ export interface Reply {
   /** Whether it began the transaction that it was to begin. */
   readonly begun: boolean
   readonly inTransaction: boolean
+  /** Whether a statement of the transaction failed, so that it can only be rolled back, or back to a savepoint. */
+  readonly failed: boolean
   /** Whether something was left that only a reset clears. */
   readonly dirty: boolean
 }

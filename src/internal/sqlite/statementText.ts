@@ -19,6 +19,11 @@ const plain = /^(?:select|insert|update|delete|replace|with|values)\b/i
 /** Whether a statement reads or writes rows and does nothing else: it neither begins nor ends a transaction. */
 export const isPlain = (sql: string): boolean => plain.test(textOf(sql))
 
+const rollback = /^rollback\b/i
+
+/** Whether a statement rolls back, all or to a savepoint. */
+export const isRollback = (sql: string): boolean => rollback.test(textOf(sql))
+
 const attaching = /^(?:attach|detach)\b/i
 const temporary = /^create\s+temp(?:orary)?\b|^create\b[^(]*\btemp["'`\]]?\s*\./i
 const setting = /^pragma\s+(?:\w+\s*\.\s*)?(\w+)\s*([=(])/i

@@ -144,7 +144,7 @@ export const thread = (options: OpenOptions): Link => {
       const alone = asking.size === 0
       Atomics.store(phases, cell, Phase.waiting)
       asking.set(cell, tell)
-      letters.push({ cell, request: question.request, begin: question.begin, within: question.within })
+      letters.push({ cell, ...question })
       if (alone && vigil.isAwaited && !Loop.standsStill()) {
         if (vigil.ask(post)) {
           hearRest()

@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { MessagePort } from "node:worker_threads"
 import { assert } from "vitest"
@@ -238,10 +239,70 @@ for (const thread of ["worker", "main"] as const) {
         const { connection } = yield* setUp
         yield* connection.begin({})
         assert.strictEqual((yield* Effect.flip(run(connection, "SELEC 1")))._tag, "InvalidStatement")
-        assert.strictEqual(connection.status(), "active")
-        yield* run(connection, "INSERT INTO t VALUES (1)")
+        assert.strictEqual(connection.status(), "aborted")
+        const insert = run(connection, "INSERT INTO t VALUES (1)")
+        const error = yield* Effect.flip(insert)
+        assert.strictEqual(error._tag, "TransactionAborted")
+        assert.include(error.message, "nested session")
         yield* connection.rollback
+        assert.strictEqual(connection.status(), "idle")
         assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [])
+        yield* insert
+      }))
+
+    it.scopedLive("what is on its way behind a failure is refused, and nothing of it is kept", () =>
+      Effect.gen(function*() {
+        const { connection } = yield* setUp
+        yield* connection.begin({})
+        yield* run(connection, "INSERT INTO t VALUES (1)")
+        yield* connection.savepoint("one")
+        const insert = (i: number) => run(connection, "INSERT INTO t VALUES (?)", [i])
+        const exits = yield* all(10, (i) => Effect.exit(insert(i === 3 ? 1 : 100 + i)))
+        assert.deepStrictEqual(exits.map(Exit.isSuccess), Array.from({ length: 10 }, (_, i) => i < 3))
+        const tags = yield* Effect.forEach(exits.slice(3), (exit) => Effect.map(Effect.flip(exit), ({ _tag }) => _tag))
+        assert.deepStrictEqual(tags, ["UniqueViolation", ...Array.from({ length: 6 }, () => "TransactionAborted")])
+        assert.strictEqual(connection.status(), "aborted")
+        yield* connection.rollbackToSavepoint("one")
+        assert.strictEqual(connection.status(), "active")
+        yield* insert(2)
+        yield* connection.commit
+        assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [{ a: 1 }, { a: 2 }])
+      }))
+
+    // In a file that is not in WAL mode who reads finds it busy within a transaction.
+    it.scopedLive("who waits for another's lock has not failed, who waits in vain has", () =>
+      Effect.gen(function*() {
+        const filename = yield* file
+        const locked = (millis: number) =>
+          running(
+            `const db = new Sqlite(file)
+            db.exec("CREATE TABLE IF NOT EXISTS t (a); BEGIN EXCLUSIVE")
+            setTimeout(() => db.exec("COMMIT"), ${millis})
+            console.log("locked")`,
+            filename
+          )
+        yield* Effect.flatMap(locked(0), ({ end }) => end)
+        const connection = yield* connect(driver(filename, { thread, readOnly: true }))
+        const read = run(connection, "SELECT a FROM t")
+        const vain = yield* locked(60_000)
+        yield* connection.begin({ lockTimeout: Duration.millis(50) })
+        assert.strictEqual((yield* Effect.flip(read))._tag, "LockTimeout")
+        assert.strictEqual(connection.status(), "aborted")
+        assert.strictEqual((yield* Effect.flip(read))._tag, "TransactionAborted")
+        assert.strictEqual((yield* Effect.flip(connection.commit))._tag, "TransactionAborted")
+        assert.strictEqual(connection.status(), "idle")
+        yield* connection.begin({ lockTimeout: Duration.minutes(1) })
+        assert.isTrue(Option.isNone(yield* Effect.timeoutOption(read, 50)))
+        assert.strictEqual(connection.status(), "aborted")
+        yield* run(connection, "ROLLBACK TO nowhere").pipe(Effect.ignore)
+        assert.strictEqual((yield* Effect.flip(read))._tag, "TransactionAborted")
+        yield* connection.rollback
+        yield* vain.end
+        yield* locked(200)
+        yield* connection.begin({ lockTimeout: Duration.minutes(1) })
+        assert.deepStrictEqual(yield* read, [])
+        assert.strictEqual(connection.status(), "active")
+        yield* connection.commit
       }))
 
     it.scopedLive("what SQLite ends by itself ends for what is on its way too", () =>

@@ -107,7 +107,7 @@ describe("opening", () => {
           yield* connection.begin({})
           assert.deepStrictEqual(yield* connection.execute("SELECT * FROM t", [], undefined), [])
           assert.strictEqual(yield* refused, "ReadOnlyViolation")
-          yield* connection.commit
+          yield* connection.rollback
           assert.strictEqual(connection.status(), "idle")
         }))
 

@@ -109,7 +109,8 @@ describe("vigil", () => {
                 ? { _tag: "Open" }
                 : { _tag: "Run", sql, params: [], form: "rows", cached: true, safeIntegers: false },
               begin: undefined,
-              within: false
+              within: false,
+              failed: false
             },
             undefined,
             (outcome) => {
@@ -120,11 +121,12 @@ describe("vigil", () => {
           returned = true
         })
       yield* ask(undefined)
+      // On a machine that has much to do the other thread is rarely there in time.
       let atOnce = 0
-      for (let i = 0; i < 5_000 && atOnce < 100; i++) {
+      for (let i = 0; i < (hasSeveral ? 100_000 : 5_000) && atOnce < 10; i++) {
         atOnce += (yield* ask("SELECT 1")) ? 1 : 0
       }
-      assert.strictEqual(atOnce, hasSeveral ? 100 : 0)
+      assert.strictEqual(atOnce, hasSeveral ? 10 : 0)
       // What takes long is not waited for.
       assert.isFalse(
         yield* ask(
