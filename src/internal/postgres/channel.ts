@@ -39,7 +39,7 @@ const closedHere = (): Error => serverError("08003", "the connection is closed")
 const abortedTransaction = "25P02"
 
 /** What somebody may say who may say nothing else any more. */
-const endsTransaction = /^\s*(?:ROLLBACK|ABORT)\b/i
+const rollsBack = /^\s*(?:ROLLBACK|ABORT)\b/i
 
 const interrupted = (): ServerError =>
   serverError(abortedTransaction, "a statement of the transaction was interrupted while others of it were under way")
@@ -109,7 +109,7 @@ export class Channel {
     this.ahead = []
     if (this.closed !== undefined) {
       this.land(flight, this.closed)
-    } else if (this.refused !== undefined && !endsTransaction.test(flight.text)) {
+    } else if (this.refused !== undefined && !rollsBack.test(flight.text)) {
       this.ahead = [...flight.steps]
       flight.error = this.refused
       this.land(flight, undefined)

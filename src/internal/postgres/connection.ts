@@ -130,12 +130,7 @@ export class Connection implements Driver.Connection {
         wait: Effect.mapError(this.ping, toSqlError),
         begin: Effect.mapError(this.begin({}), toSqlError),
         commit: this.commit,
-        rollback: Effect.suspend(() => {
-          this.#channel.abandon()
-          return this.#channel.closed === undefined && this.#isOpen
-            ? this.#calls.briefly(() => Flights.query("ROLLBACK", internal))
-            : Effect.void
-        })
+        rollback: this.#undo(this.#calls.briefly(() => Flights.query("ROLLBACK", internal)))
       })
     })
   }
@@ -194,12 +189,7 @@ export class Connection implements Driver.Connection {
   }
 
   get rollback(): Effect.Effect<void, DatabaseError> {
-    return Effect.suspend(() => {
-      const channel = this.#channel
-      channel.abandon()
-      // With its connection the transaction has ended too.
-      return channel.closed === undefined && this.#isOpen ? this.#command("ROLLBACK") : Effect.void
-    })
+    return this.#undo(this.#command("ROLLBACK"))
   }
 
   savepoint(name: string): Effect.Effect<void, DatabaseError> {
@@ -327,6 +317,14 @@ export class Connection implements Driver.Connection {
   get #isOpen(): boolean {
     const { ahead, busy, transaction } = this.#channel
     return transaction !== "I" || busy || ahead.length > 0
+  }
+
+  /** Rolls back what is open. With its connection the transaction has ended too. */
+  #undo(rollback: Effect.Effect<void, DatabaseError>): Effect.Effect<void, DatabaseError> {
+    return Effect.suspend(() => {
+      this.#channel.abandon()
+      return this.#channel.closed === undefined && this.#isOpen ? rollback : Effect.void
+    })
   }
 
   /** Sends something along with whatever comes next. */

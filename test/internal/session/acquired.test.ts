@@ -8,13 +8,12 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Database from "../../../src/Database.js"
 import type { DatabaseError } from "../../../src/DatabaseError.js"
-import { type Connection, Interceptor } from "../../../src/internal/driver.js"
 import * as Session from "../../../src/Session.js"
 import { type Dialect, forEachDialect, postgres } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
 import { Interruptor, modes } from "../../support/interruptor.js"
 import { freshDatabase, query } from "../../support/postgres.js"
-import { assertIdle, createTables, failure, insert, live, numbers, open, timed } from "./harness.js"
+import { assertIdle, createTables, embedded, failure, insert, live, numbers, open, timed } from "./harness.js"
 
 const small = { poolSize: 1, poolMaxOverflow: 0 }
 
@@ -663,27 +662,13 @@ describe("a session that is acquired within another one, which ends meanwhile", 
   live("does not begin, and keeps no connection", () =>
     Effect.gen(function*() {
       const asked = yield* Deferred.make<void>()
-      const made = Effect.provideService(
-        Database.make({ url: ":memory:", environment: "test" }),
-        Interceptor,
-        (driver) =>
-          Effect.succeed({
-            ...driver,
-            connect: (onLost, restore) =>
-              Effect.map(
-                driver.connect(onLost, restore),
-                (connection): Connection =>
-                  Object.defineProperty({ ...connection }, "savepoint", {
-                    value: (name: string) =>
-                      Deferred.succeed(asked, undefined).pipe(
-                        Effect.zipRight(Effect.sleep("50 millis")),
-                        Effect.zipRight(connection.savepoint(name))
-                      )
-                  })
-              )
-          })
-      )
-      const db = yield* Effect.tap(made, createTables)
+      const db = yield* embedded((connection) => ({
+        savepoint: (name) =>
+          Deferred.succeed(asked, undefined).pipe(
+            Effect.zipRight(Effect.sleep("50 millis")),
+            Effect.zipRight(connection.savepoint(name))
+          )
+      }))
       let late: Fiber.RuntimeFiber<DatabaseError> | undefined
       const [error, millis] = yield* timed(failure(db.session(Effect.gen(function*() {
         yield* insert(db, 1)

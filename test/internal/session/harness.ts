@@ -7,8 +7,9 @@ import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import type * as Scope from "effect/Scope"
 import { assert } from "vitest"
-import type * as Database from "../../../src/Database.js"
+import * as Database from "../../../src/Database.js"
 import { type DatabaseError, fromSqlError, isDatabaseError } from "../../../src/DatabaseError.js"
+import { type Connection, Interceptor } from "../../../src/internal/driver.js"
 import { type Dialect, make } from "../../support/dialects.js"
 
 type Options = Parameters<typeof make>[1]
@@ -31,6 +32,25 @@ export const createTables = (database: Database.Service) =>
 
 /** A new database with the tables. */
 export const open = (dialect: Dialect, options?: Options) => Effect.tap(make(dialect, options), createTables)
+
+/** An embedded database with the tables, of whose connections something is other than it should be. */
+export const embedded = (change: (connection: Connection) => Partial<Connection>) => {
+  const made = Effect.provideService(
+    Database.make({ url: ":memory:", environment: "test" }),
+    Interceptor,
+    (driver) =>
+      Effect.succeed({
+        ...driver,
+        connect: (onLost, restore) =>
+          Effect.map(
+            driver.connect(onLost, restore),
+            (connection) =>
+              Object.defineProperties({ ...connection }, Object.getOwnPropertyDescriptors(change(connection)))
+          )
+      })
+  )
+  return Effect.tap(made, createTables)
+}
 
 export const insert = (database: Database.Service, n: number) => database.sql`INSERT INTO items (n) VALUES (${n})`
 

@@ -5,11 +5,9 @@ import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Tracer from "effect/Tracer"
-import * as Database from "../../../src/Database.js"
-import { type Connection, Interceptor } from "../../../src/internal/driver.js"
 import * as Session from "../../../src/Session.js"
 import { forEachDialect } from "../../support/dialects.js"
-import { assertIdle, createTables, insert, live, numbers, open } from "./harness.js"
+import { assertIdle, embedded, insert, live, numbers, open } from "./harness.js"
 
 const native = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
@@ -56,25 +54,6 @@ forEachDialect((name, _, dialect) =>
     }
   })
 )
-
-/** An embedded database of whose connection something throws. */
-const embedded = (change: (connection: Connection) => Partial<Connection>) => {
-  const made = Effect.provideService(
-    Database.make({ url: ":memory:", environment: "test" }),
-    Interceptor,
-    (driver) =>
-      Effect.succeed({
-        ...driver,
-        connect: (onLost, restore) =>
-          Effect.map(
-            driver.connect(onLost, restore),
-            (connection) =>
-              Object.defineProperties({ ...connection }, Object.getOwnPropertyDescriptors(change(connection)))
-          )
-      })
-  )
-  return Effect.tap(made, createTables)
-}
 
 describe("a driver that throws", () => {
   live("when it is to commit keeps no connection", () =>
