@@ -11,7 +11,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect } from "./DatabaseError.js"
 import type { Connection, Driver, ServerInfo } from "./internal/driver.js"
-import { make as makeError } from "./internal/failure.js"
+import { make as makeError } from "./internal/makeError.js"
 import type { Pool, Stats } from "./Pool.js"
 
 /**

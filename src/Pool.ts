@@ -10,7 +10,7 @@ import * as FiberSet from "effect/FiberSet"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect, PoolFigures } from "./DatabaseError.js"
 import { Core } from "./internal/pool/core.js"
-import type { Lease as InternalLease } from "./internal/pool/slot.js"
+import type { Lease as InternalLease } from "./internal/pool/entry.js"
 import type { Quantiles } from "./Telemetry.js"
 
 /**

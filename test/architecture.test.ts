@@ -6,14 +6,14 @@ import { fileURLToPath } from "node:url"
 // The modules from left to right: each imports only what stands to its left, or what stands in its own row unless the
 // row is split into parts. A name that ends with a slash is a folder. (The linter sees to it that there are no circles.)
 const order: ReadonlyArray<{ readonly parts: ReadonlyArray<ReadonlyArray<string>> }> = [
-  { parts: [["DatabaseError", "internal/mask", "internal/failure", "internal/stoppable", "internal/shapes"]] },
+  { parts: [["DatabaseError", "internal/mask", "internal/makeError", "internal/asyncInterrupt", "internal/hiddenClass"]] },
   { parts: [["DatabaseConfig", "internal/config/"]] },
   { parts: [["Telemetry", "internal/telemetry/"]] },
   { parts: [["internal/driver"]] },
   { parts: [["internal/postgres/"], ["internal/sqlite/"]] },
   { parts: [["Pool", "internal/pool/"]] },
   { parts: [["Session", "internal/session/"]] },
-  { parts: [["internal/sqlClient", "internal/sqlClient/"]] },
+  { parts: [["internal/sqlClient/client", "internal/sqlClient/"]] },
   { parts: [["Health", "internal/health/"]] },
   { parts: [["Database", "internal/database/"]] },
   { parts: [["Migrations", "internal/migrations/"]] },

@@ -29,7 +29,7 @@ const groups: { readonly [name: string]: Group } = {
   errors: {
     mutate: [
       "src/DatabaseError.ts",
-      "src/internal/failure.ts",
+      "src/internal/makeError.ts",
       "src/internal/mask.ts",
       "src/internal/postgres/sqlState.ts",
       "src/internal/sqlite/resultCode.ts"
@@ -57,13 +57,13 @@ const groups: { readonly [name: string]: Group } = {
   session: {
     mutate: ["src/Session.ts", "src/internal/session/*.ts"],
     tests: [
-      "test/internal/session/gate.test.ts",
+      "test/internal/session/connectionLock.test.ts",
       "test/Session.test.ts",
-      "test/internal/session/ending.test.ts",
+      "test/internal/session/commit.test.ts",
       "test/internal/session/options.test.ts",
-      "test/internal/sqlClient.test.ts",
+      "test/internal/sqlClient/client.test.ts",
       "test/internal/session/interruption.test.ts",
-      "test/internal/session/fate.test.ts",
+      "test/internal/session/commitOutcome.test.ts",
       "test/hostile.test.ts"
     ],
     testTimeout: 15_000
@@ -71,13 +71,13 @@ const groups: { readonly [name: string]: Group } = {
   postgres: {
     mutate: ["src/internal/postgres/*.ts", "!src/internal/postgres/sqlState.ts"],
     tests: [
-      "test/internal/postgres/frames.test.ts",
-      "test/internal/postgres/flight.test.ts",
+      "test/internal/postgres/protocol/parser.test.ts",
+      "test/internal/postgres/exchange.test.ts",
       "test/internal/postgres/driver.test.ts",
       "test/internal/postgres/contract.test.ts",
       "test/internal/postgres/connection.test.ts",
       "test/internal/postgres/!(sqlState).test.ts",
-      "test/internal/session/fate.test.ts"
+      "test/internal/session/commitOutcome.test.ts"
     ],
     testTimeout: 15_000
   }

@@ -13,7 +13,7 @@ import * as Stream from "effect/Stream"
 import type { EventEmitter } from "node:events"
 import { setImmediate as turn } from "node:timers/promises"
 import type * as Database from "../../src/Database.js"
-import { make as makeError } from "../../src/internal/failure.js"
+import { make as makeError } from "../../src/internal/makeError.js"
 
 /** As many as there are connections. */
 export const poolSize = 4

@@ -20,7 +20,7 @@ import * as Predicate from "effect/Predicate"
 import * as Database from "../../Database.js"
 import { type DatabaseError, isDatabaseError, typed } from "../../DatabaseError.js"
 import type { Session } from "../../Session.js"
-import { exclusively } from "./exclusively.js"
+import { exclusively } from "./lock.js"
 import * as History from "./history.js"
 import {
   type Applied,

@@ -9,9 +9,9 @@ import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { CloseReason, Options, Stats } from "../../Pool.js"
-import { Alarm, grain } from "./alarm.js"
-import { connectError, Failures, jittered, poolClosed, poolTimeout } from "./failures.js"
-import { Figures } from "./figures.js"
+import { Alarm, grain } from "./timer.js"
+import { connectError, Failures, jittered, poolClosed, poolTimeout } from "./backoff.js"
+import { Figures } from "./stats.js"
 import {
   type CurrentFiber,
   currentFiber,
@@ -21,10 +21,10 @@ import {
   heldBy,
   warnHeld,
   warnNested
-} from "./holders.js"
-import { Lease, makeSlot, type Slot } from "./slot.js"
+} from "./leakDetection.js"
+import { Lease, makeSlot, type Slot } from "./entry.js"
 import { type Waiter, Waiters } from "./waiters.js"
-import * as Work from "./work.js"
+import * as Work from "./background.js"
 
 export class Core<A> {
   readonly drained = Deferred.unsafeMake<void>(FiberId.none)

@@ -4,7 +4,7 @@
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type { DatabaseError } from "../../DatabaseError.js"
-import type { Lease } from "./slot.js"
+import type { Lease } from "./entry.js"
 
 /** One fiber that waits. */
 export interface Waiter<A> {

@@ -11,17 +11,17 @@ import Pg from "pg"
 import type { PostgresHost, PostgresTarget, Settings } from "../../DatabaseConfig.js"
 import { type DatabaseError, fromSqlError, isRetryable } from "../../DatabaseError.js"
 import type { Restore } from "../driver.js"
-import { make as makeError } from "../failure.js"
-import { serversOwn } from "./answers.js"
-import { Channel } from "./channel.js"
+import { make as makeError } from "../makeError.js"
+import { serversOwn } from "./receive.js"
+import { Pipeline } from "./pipeline.js"
 import { Connection } from "./connection.js"
 import { serverError, type Session } from "./pg.js"
-import type { Preparing } from "./prepared.js"
-import * as Socket from "./socket.js"
+import type { Preparing } from "./statementCache.js"
+import * as Socket from "./transport/socket.js"
 import { fromPostgres } from "./sqlState.js"
-import * as Tls from "./tls.js"
-import { milliseconds } from "./transaction.js"
-import { Wire } from "./wire.js"
+import * as Tls from "./transport/tls.js"
+import { milliseconds } from "./transactionSql.js"
+import { StartupConnection } from "./startup.js"
 
 /** Where a connection leads, as it may be shown. */
 export const describeHost = (target: PostgresTarget, { host, port }: PostgresHost): string =>
@@ -91,7 +91,7 @@ const attempt = (
         const cause = serverError("28000", "channel_binding is require, and this connection is not encrypted")
         return resume(Effect.fail({ cause, elseways: false }))
       }
-      const wire = new Wire(socket, startupParameters(settings, target), bound)
+      const wire = new StartupConnection(socket, startupParameters(settings, target), bound)
       wire.on("parameterStatus", (message: { readonly parameterName: string; readonly parameterValue: string }) => {
         if (serversOwn.has(message.parameterName)) {
           parameters.set(message.parameterName, message.parameterValue)
@@ -137,7 +137,7 @@ const attempt = (
         }
         if (settle()) {
           const { processID, secretKey } = session
-          const channel = new Channel({
+          const channel = new Pipeline({
             wire,
             key: processID === null || secretKey === null ? undefined : { processId: processID, secret: secretKey },
             // A name may lead to several servers: the request must reach the one that answered.

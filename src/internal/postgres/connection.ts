@@ -8,17 +8,17 @@ import * as Stream from "effect/Stream"
 import Pg from "pg"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type * as Driver from "../driver.js"
-import { make as makeError } from "../failure.js"
+import { make as makeError } from "../makeError.js"
 import * as Bulk from "./bulk.js"
-import { Calls } from "./calls.js"
-import type { Channel } from "./channel.js"
-import * as Fate from "./fate.js"
-import type * as Flight from "./flight.js"
-import * as Flights from "./flights.js"
+import { Sender } from "./send.js"
+import type { Pipeline } from "./pipeline.js"
+import * as Fate from "./transactionOutcome.js"
+import type * as Flight from "./exchange.js"
+import * as Flights from "./exchanges.js"
 import { resultOf, serverError } from "./pg.js"
 import * as Portal from "./portal.js"
-import * as Statements from "./statements.js"
-import * as Transaction from "./transaction.js"
+import * as Statements from "./execute.js"
+import * as Transaction from "./transactionSql.js"
 
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
@@ -27,21 +27,21 @@ const internal: Flight.Options = { user: false }
 /** Over a channel whose connection is established. */
 export class Connection implements Driver.Connection {
   readonly id: number
-  readonly #channel: Channel
-  readonly #calls: Calls
+  readonly #channel: Pipeline
+  readonly #calls: Sender
   readonly #elsewhere: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
   #portals = 0
   #transaction: Fate.Transaction | undefined = undefined
 
   /** `elsewhere` connects to the same server. */
   constructor(
-    channel: Channel,
+    channel: Pipeline,
     id: number,
     description: string,
     elsewhere: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
   ) {
     this.#channel = channel
-    this.#calls = new Calls(channel, description)
+    this.#calls = new Sender(channel, description)
     this.#elsewhere = elsewhere
     this.id = id
   }

@@ -12,7 +12,7 @@ import type { Driver, Restore } from "../driver.js"
 import * as Bulk from "./bulk.js"
 import { connect, describeHost } from "./connect.js"
 import * as Listen from "./listen.js"
-import { Preparing } from "./prepared.js"
+import { Preparing } from "./statementCache.js"
 
 const json = Statement.custom<PgClient.PgCustom>("PgJson")
 

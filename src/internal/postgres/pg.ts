@@ -4,8 +4,8 @@
 import type { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
 import Pg from "pg"
-import type { Answer } from "./flight.js"
-import type { ServerError } from "./messages.js"
+import type { Answer } from "./exchange.js"
+import type { ServerError } from "./protocol/messages.js"
 
 /** One command's result, as `pg` builds it. */
 interface Result extends Pg.QueryResult {

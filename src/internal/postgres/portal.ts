@@ -13,8 +13,8 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
-import type { Columns } from "./columns.js"
-import type { Flight } from "./flight.js"
+import type { RowDescription } from "./protocol/rowDescription.js"
+import type { Exchange } from "./exchange.js"
 
 /** What a stream asks of its connection. */
 export interface Options {
@@ -26,7 +26,7 @@ export interface Options {
   /** Opens the portal and reads its first rows. */
   readonly open: (rows: number) => Effect.Effect<Batch, SqlError>
   /** Asks for more rows. */
-  readonly read: (columns: Columns, rows: number) => Asked
+  readonly read: (columns: RowDescription, rows: number) => Asked
   readonly close: Effect.Effect<void, DatabaseError>
   readonly commit: Effect.Effect<void, DatabaseError>
   readonly rollback: Effect.Effect<void, DatabaseError>
@@ -35,14 +35,14 @@ export interface Options {
 /** What was read at once. */
 export interface Batch {
   readonly rows: ReadonlyArray<object>
-  readonly columns: Columns | undefined
+  readonly columns: RowDescription | undefined
   /** Their size on the wire. */
   readonly bytes: number
   /** Whether there is no more to read. */
   readonly isLast: boolean
 }
 
-export const batchOf = ({ answer: { columns, rows }, bytes, suspended }: Flight): Batch => ({
+export const batchOf = ({ answer: { columns, rows }, bytes, suspended }: Exchange): Batch => ({
   rows,
   columns,
   bytes,
@@ -86,7 +86,7 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
     let own = false
     let asked = false
     let ended = false
-    let columns: Columns | undefined = undefined
+    let columns: RowDescription | undefined = undefined
     let rows = firstRows
     /** The next batch, which the server reads while the consumer has this one. */
     let next: Asked | undefined = undefined

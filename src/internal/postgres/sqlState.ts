@@ -5,7 +5,7 @@
  */
 import * as Predicate from "effect/Predicate"
 import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
-import { type Context, located, lostTag, make } from "../failure.js"
+import { type Context, located, lostTag, make } from "../makeError.js"
 import { maskCause, maskDetail, maskText, type Sources, textOf } from "../mask.js"
 
 type Tag = DatabaseError["_tag"]

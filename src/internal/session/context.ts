@@ -11,8 +11,8 @@ import * as FiberRefs from "effect/FiberRefs"
 import * as Tracer from "effect/Tracer"
 import type { Restore } from "../../Pool.js"
 import { Session } from "../../Session.js"
-import { currentFiber } from "../pool/holders.js"
-import { Unit } from "./unit.js"
+import { currentFiber } from "../pool/leakDetection.js"
+import { Transaction } from "./transaction.js"
 
 /** The context of the fiber that asks. */
 export const currentContext = (): Context.Context<never> => currentFiber()?.currentContext ?? Context.empty()
@@ -21,13 +21,13 @@ export const currentContext = (): Context.Context<never> => currentFiber()?.curr
  * The innermost session, of whatever database. SqlResolver passes on only @effect/sql's own tag, so that is asked too,
  * and believed only if it holds one of ours.
  */
-export const innermost = (context: Context.Context<never>): Unit | undefined => {
+export const innermost = (context: Context.Context<never>): Transaction | undefined => {
   const session = context.unsafeMap.get(Session.key)
-  if (session instanceof Unit) {
+  if (session instanceof Transaction) {
     return session
   }
   const transaction = context.unsafeMap.get(SqlClient.TransactionConnection.key) as ReadonlyArray<unknown> | undefined
-  return transaction?.[0] instanceof Unit ? transaction[0] : undefined
+  return transaction?.[0] instanceof Transaction ? transaction[0] : undefined
 }
 
 /** What a fiber's context is, and what it was in the fibers before it. */
@@ -48,7 +48,7 @@ const withContext = (refs: FiberRefs.FiberRefs, stack: Stack): FiberRefs.FiberRe
 export const within = <A, E, R, A2, E2>(
   restore: Restore,
   effect: Effect.Effect<A, E, R>,
-  unit: Unit,
+  unit: Transaction,
   span: Tracer.Span | undefined,
   goOn: (exit: Exit.Exit<A, E>) => Effect.Effect<A2, E2>
 ): Effect.Effect<A2, E2, Exclude<R, Session>> =>
@@ -78,6 +78,6 @@ export const within = <A, E, R, A2, E2>(
 /** Runs an effect inside of a session that somebody else ends. */
 export const provide = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
-  unit: Unit
+  unit: Transaction
 ): Effect.Effect<A, E, Exclude<R, Session>> =>
   Effect.uninterruptibleMask((restore) => within(restore, effect, unit, undefined, (exit) => exit))

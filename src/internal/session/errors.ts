@@ -5,15 +5,15 @@ import * as Duration from "effect/Duration"
 import type * as FiberId from "effect/FiberId"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Isolation, Options } from "../../Session.js"
-import { make } from "../failure.js"
-import { fiberName } from "../pool/holders.js"
-import { called, unnamed } from "./report.js"
-import type { Unit } from "./unit.js"
+import { make } from "../makeError.js"
+import { fiberName } from "../pool/leakDetection.js"
+import { called, unnamed } from "./log.js"
+import type { Transaction } from "./transaction.js"
 
 /** Every error that a session itself fails with goes through this, so that `withTransaction` can promise SqlError. */
 export type Fail<E> = (error: DatabaseError) => E
 
-export const lostBeforeCommit = (unit: Unit, dialect: Dialect): DatabaseError =>
+export const lostBeforeCommit = (unit: Transaction, dialect: Dialect): DatabaseError =>
   make("ConnectionLost", {
     dialect,
     code: "08006",
@@ -21,7 +21,7 @@ export const lostBeforeCommit = (unit: Unit, dialect: Dialect): DatabaseError =>
       "the server says that it was rolled back"
   })
 
-export const unfinished = (unit: Unit, dialect: Dialect): DatabaseError => {
+export const unfinished = (unit: Transaction, dialect: Dialect): DatabaseError => {
   const around = `${called(unit.name)} (${unit.id})`
   return make("TransactionAborted", {
     dialect,
@@ -45,7 +45,7 @@ export const tooStrong = (asked: Isolation, around: Isolation, dialect: Dialect)
       `ask for it in the outermost session, or use propagation "new"`
   })
 
-export const waitsForItself = (unit: Unit, fiber: FiberId.FiberId): DatabaseError =>
+export const waitsForItself = (unit: Transaction, fiber: FiberId.FiberId): DatabaseError =>
   make("InvalidStatement", {
     dialect: unit.dialect,
     code: "25001",

@@ -8,32 +8,32 @@ import type * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Options, Session } from "../../Session.js"
-import { type Beginning, type Begun, undo } from "./acquired.js"
+import { type Beginning, type Begun, undo } from "./handle.js"
 import { within } from "./context.js"
-import { answered, briefly, decided } from "./ending.js"
+import { answered, briefly, decided } from "./commit.js"
 import type { Fail } from "./errors.js"
-import { judged, type Limit } from "./limit.js"
-import type { Region } from "./region.js"
+import { judged, type Timeout } from "./timeout.js"
+import type { Interruptibility } from "./interruptibility.js"
 import { traced } from "./span.js"
-import type { Unit } from "./unit.js"
+import type { Transaction } from "./transaction.js"
 
 /** Where a session is nested, and what it was asked for. */
 export interface Nesting {
   readonly options: Options
-  readonly parent: Unit
+  readonly parent: Transaction
   /** The session, of whatever database, that its code is written inside of. */
-  readonly outer: Unit | undefined
+  readonly outer: Transaction | undefined
 }
 
 /** A session that is nested, and the savepoint that it is. */
 interface Level {
-  readonly unit: Unit
-  readonly parent: Unit
+  readonly unit: Transaction
+  readonly parent: Transaction
   readonly savepoint: string
 }
 
 /** Sets a savepoint, when no other one is open beside it. To be run uninterruptibly. */
-const begin = ({ options, outer, parent }: Nesting, { restore }: Region): Effect.Effect<Level, DatabaseError> => {
+const begin = ({ options, outer, parent }: Nesting, { restore }: Interruptibility): Effect.Effect<Level, DatabaseError> => {
   const ifAllowed = <A>(goOn: () => Effect.Effect<A, DatabaseError>) =>
     Effect.suspend(() => {
       const refusal = parent.refusal()
@@ -57,7 +57,7 @@ const end = <A, E>(
   { parent, savepoint, unit }: Level,
   exit: Exit.Exit<A, E>,
   fail: Fail<E>,
-  region: Region
+  region: Interruptibility
 ): Effect.Effect<Exit.Exit<A, E>> => {
   const { connection } = parent
   const rollBack = Effect.suspend(() =>
@@ -90,10 +90,10 @@ const end = <A, E>(
 
 /** What an effect is run with in a savepoint. */
 interface Running<A, E, E2> extends Nesting {
-  readonly limit: Limit<A, E>
+  readonly limit: Timeout<A, E>
   readonly fail: Fail<E2>
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
-  readonly region: Region
+  readonly region: Interruptibility
 }
 
 /** Runs an effect in a savepoint. */
@@ -101,10 +101,10 @@ export const nested = <A, E, R, E2>(
   effect: Effect.Effect<A, E, R>,
   running: Running<A, E | E2, E2>
 ): Effect.Effect<A, E | E2, Exclude<R, Session>> => {
-  const { fail, limit, options, parent: { gate }, region, spanAttributes } = running
+  const { fail, limit, options, parent: { connectionLock }, region, spanAttributes } = running
   return Effect.uninterruptible(
     Effect.flatMap(
-      gate.hold(region.restore),
+      connectionLock.hold(region.restore),
       () =>
         traced(
           options,
@@ -118,18 +118,18 @@ export const nested = <A, E, R, E2>(
                   return exit
                 }))
             })
-        ).pipe(Effect.ensuring(Effect.sync(() => gate.release())))
+        ).pipe(Effect.ensuring(Effect.sync(() => connectionLock.release())))
     )
   )
 }
 
 /** A savepoint whose end is told explicitly, by the fiber that holds it or by others. */
 export const nestedByHand = (nesting: Nesting, fiber: FiberId.FiberId): Beginning => {
-  const { gate } = nesting.parent
-  const release = Effect.sync(() => gate.release())
+  const { connectionLock } = nesting.parent
+  const release = Effect.sync(() => connectionLock.release())
   return {
     begin: (region) =>
-      Effect.flatMap(gate.hold(region.restore), () =>
+      Effect.flatMap(connectionLock.hold(region.restore), () =>
         Effect.matchCauseEffect(begin(nesting, region), {
           onFailure: (cause) => Effect.zipRight(release, Effect.failCause(cause)),
           onSuccess: (level) => {
@@ -138,7 +138,7 @@ export const nestedByHand = (nesting: Nesting, fiber: FiberId.FiberId): Beginnin
               inside: level.unit,
               finish: (exit, region) => Effect.ensuring(end(level, exit, (error) => error, region), release)
             }
-            gate.holder = { fiber, leave: undo(begun, region) }
+            connectionLock.holder = { fiber, leave: undo(begun, region) }
             return Effect.succeed(begun)
           }
         })),

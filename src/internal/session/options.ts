@@ -11,9 +11,9 @@ import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Isolation, Options } from "../../Session.js"
 import * as Rule from "../config/rule.js"
 import { problem } from "../config/text.js"
-import { make as makeError } from "../failure.js"
+import { make as makeError } from "../makeError.js"
 import { notAgain, tooStrong } from "./errors.js"
-import type { Unit } from "./unit.js"
+import type { Transaction } from "./transaction.js"
 
 /** From the weakest to the strongest. */
 const isolations: ReadonlyArray<Isolation> = [
@@ -77,7 +77,7 @@ export const unacceptable = (options: Options, dialect: Dialect): DatabaseError 
 /** Why a session cannot be within another one, as a fiber asks. */
 export const unfitting = (
   { isolation, propagation }: Options,
-  surrounding: Unit,
+  surrounding: Transaction,
   fiber: FiberId.FiberId
 ): DatabaseError | undefined => {
   const refusal = surrounding.refusal()

@@ -10,7 +10,7 @@ import * as Schedule from "effect/Schedule"
 import { type DatabaseError, fromSqlError, isDatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { Options } from "../../Session.js"
 import type { OperationRecorder } from "../telemetry/recorders.js"
-import { again, type Limit } from "./limit.js"
+import { again, type Timeout } from "./timeout.js"
 
 const defaultRetry = Schedule.intersect(Schedule.jittered(Schedule.exponential("20 millis")), Schedule.recurs(5))
 
@@ -28,7 +28,7 @@ export const failedWith = (exit: Exit.Exit<unknown, unknown>): DatabaseError | u
 export const retried = <A, E, R>(
   attempt: Effect.Effect<A, E, R>,
   { retry }: Options,
-  limit: Limit<A, E>,
+  limit: Timeout<A, E>,
   recorder: OperationRecorder
 ): Effect.Effect<A, E, R> => {
   if (retry === undefined || retry === false) {

@@ -14,19 +14,19 @@ import type { Lease, Pool } from "../../Pool.js"
 import type { Handle, Options, Session } from "../../Session.js"
 import type { BeginOptions, Connection } from "../driver.js"
 import type { Tracker, Watched } from "../telemetry/activity.js"
-import { acquired, type Beginning, joined } from "./acquired.js"
+import { acquired, type Beginning, joined } from "./handle.js"
 import { currentContext, innermost, provide, within } from "./context.js"
-import { answered, decided, rolledBack, runHooks } from "./ending.js"
+import { answered, decided, rolledBack, runHooks } from "./commit.js"
 import { type Fail, lostBeforeCommit, reservedClosed, timedOut } from "./errors.js"
-import { fateOf } from "./fate.js"
-import { judged, type Limit, limited } from "./limit.js"
+import { fateOf } from "./commitOutcome.js"
+import { judged, type Timeout, limited } from "./timeout.js"
 import { nested, nestedByHand } from "./nested.js"
 import { unacceptable, unfitting, unrepeatable } from "./options.js"
-import { limitedRegionOf, type Region, regionOf } from "./region.js"
-import { endLevel, endMessage, endReason, unnamed } from "./report.js"
+import { limitedRegionOf, type Interruptibility, regionOf } from "./interruptibility.js"
+import { endLevel, endMessage, endReason, unnamed } from "./log.js"
 import { failedWith, retried } from "./retry.js"
 import { ended, traced } from "./span.js"
-import { Reserved, Unit } from "./unit.js"
+import { Reserved, Transaction } from "./transaction.js"
 
 /** How a unit of work went, and what is left to do once its connection is back. */
 interface Outcome<A, E> {
@@ -69,7 +69,7 @@ export class Sessions {
   constructor(private readonly settings: Settings) {}
 
   /** The innermost session of this database that the code of this context runs in, ended or not. */
-  current(context: Context.Context<never>): Unit | undefined {
+  current(context: Context.Context<never>): Transaction | undefined {
     let unit = innermost(context)
     while (unit !== undefined && unit.owner !== this) {
       unit = unit.outer
@@ -148,11 +148,11 @@ export class Sessions {
   }
 
   /** The session that one with these options is to be within. */
-  private surrounding(context: Context.Context<never>, { propagation }: Options): Unit | undefined {
+  private surrounding(context: Context.Context<never>, { propagation }: Options): Transaction | undefined {
     return propagation === "new" ? undefined : this.current(context)
   }
 
-  private byHand(options: Options, outer: Unit | undefined): Beginning {
+  private byHand(options: Options, outer: Transaction | undefined): Beginning {
     const watched = this.watch(options)
     const fail: Fail<DatabaseError> = (error) => error
     return {
@@ -186,9 +186,9 @@ export class Sessions {
     effect: Effect.Effect<A, E, R>,
     options: Options,
     fail: Fail<E2>,
-    outer: Unit | undefined,
-    limit: Limit<A, E | E2>,
-    region: Region
+    outer: Transaction | undefined,
+    limit: Timeout<A, E | E2>,
+    region: Interruptibility
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
     const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptible(
       traced(options, this.settings.spanAttributes, (span) => {
@@ -227,11 +227,11 @@ export class Sessions {
 
   /** Takes a connection and begins a transaction on it. To be run uninterruptibly, by the fiber that calls it. */
   private begin(
-    { restore }: Region,
+    { restore }: Interruptibility,
     options: Options,
-    outer: Unit | undefined,
+    outer: Transaction | undefined,
     watched: Watched
-  ): Effect.Effect<Unit, DatabaseError> {
+  ): Effect.Effect<Transaction, DatabaseError> {
     const { dialect, readers } = this.settings
     const pool = options.readOnly === true && readers !== undefined ? readers : this.settings.pool
     const start = (lease: Lease<Connection>) =>
@@ -242,7 +242,7 @@ export class Sessions {
             Effect.failCause(cause)
           ),
         onSuccess: () => {
-          const unit = new Unit(this, dialect, lease, watched, options, undefined, outer)
+          const unit = new Transaction(this, dialect, lease, watched, options, undefined, outer)
           watched.begun = unit
           return Effect.succeed(unit)
         }
@@ -253,10 +253,10 @@ export class Sessions {
 
   /** Commits or rolls back, gives the connection back, says what went wrong, and runs what waited for the end. */
   private end<A, E>(
-    unit: Unit,
+    unit: Transaction,
     exit: Exit.Exit<A, E>,
     fail: Fail<E>,
-    region: Region,
+    region: Interruptibility,
     span?: Tracer.Span
   ): Effect.Effect<Outcome<A, E>> {
     const { connection, watched } = unit
@@ -315,7 +315,7 @@ export class Sessions {
 
   /** Ends an effect that takes too long; not once its commit has begun. */
   private limited<A, E, R, E2>(
-    work: (limit: Limit<A, E | E2>) => Effect.Effect<A, E | E2, R>,
+    work: (limit: Timeout<A, E | E2>) => Effect.Effect<A, E | E2, R>,
     options: Options,
     fail: Fail<E2>
   ): Effect.Effect<A, E | E2, R> {
@@ -358,7 +358,7 @@ export class Sessions {
   }
 
   /** The leases on connections of this database that the surrounding sessions hold. */
-  private holding(outer: Unit | undefined): ReadonlyArray<Lease<Connection>> {
+  private holding(outer: Transaction | undefined): ReadonlyArray<Lease<Connection>> {
     const leases: Array<Lease<Connection>> = []
     for (let unit = outer; unit !== undefined; unit = unit.outer) {
       if (unit.owner === this && unit.refusal() === undefined) {

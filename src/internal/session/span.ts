@@ -6,9 +6,9 @@ import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
 import type { Options } from "../../Session.js"
 import * as Telemetry from "../../Telemetry.js"
-import { currentFiber } from "../pool/holders.js"
+import { currentFiber } from "../pool/leakDetection.js"
 import { isTraced } from "../telemetry/tracing.js"
-import { endReason } from "./report.js"
+import { endReason } from "./log.js"
 import { failedWith } from "./retry.js"
 
 /** Says why a session failed, of whatever kind it is and also if it never began. */

@@ -14,10 +14,10 @@ import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Connection, Refusal } from "../driver.js"
 import { compact } from "./bytes.js"
-import * as Conversation from "./conversation.js"
+import * as Conversation from "./engineClient.js"
 import { unbindable } from "./params.js"
 import type { Batch, Request, Run } from "./protocol.js"
-import * as Within from "./within.js"
+import * as Within from "./sandbox.js"
 
 /** A connection, and what SqliteClient can do beyond one. */
 export interface SqliteConnection extends Connection {

@@ -3,7 +3,7 @@
  */
 import Sqlite from "better-sqlite3"
 import { Cursors, interrupted } from "./cursors.js"
-import { Place } from "./place.js"
+import { Place } from "./fileIdentity.js"
 import {
   type Batch,
   type Begin,
@@ -19,7 +19,7 @@ import {
   type Request,
   type Run
 } from "./protocol.js"
-import { type Prepared, Statements } from "./statements.js"
+import { type Prepared, Statements } from "./statementCache.js"
 
 /** How whoever asked takes part in what runs. */
 export interface Control {

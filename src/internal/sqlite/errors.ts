@@ -2,7 +2,7 @@
  * What a connection fails with by itself, and not because SQLite said so.
  */
 import type { DatabaseError } from "../../DatabaseError.js"
-import { type Context, located, lostTag, make as makeError } from "../failure.js"
+import { type Context, located, lostTag, make as makeError } from "../makeError.js"
 
 /** What a failure tells of the statement. */
 export interface About {

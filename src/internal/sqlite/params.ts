@@ -3,7 +3,7 @@
  */
 import { isTypedArray } from "node:util/types"
 import type { DatabaseError } from "../../DatabaseError.js"
-import { make } from "../failure.js"
+import { make } from "../makeError.js"
 
 const minimum = -(2n ** 63n)
 const maximum = 2n ** 63n - 1n

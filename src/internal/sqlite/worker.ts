@@ -5,7 +5,7 @@ import { receiveMessageOnPort, workerData } from "node:worker_threads"
 import { holdsBytes } from "./bytes.js"
 import { Engine } from "./engine.js"
 import { type Letter, Phase, type Reply, type ThreadData, type ThreadReply } from "./protocol.js"
-import { Answerer } from "./vigil.js"
+import { Answerer } from "./spinWait.js"
 
 const { options, phases: shared, port, vigil: watched } = workerData as ThreadData
 const phases = new Int32Array(shared)

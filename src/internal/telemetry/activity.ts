@@ -4,7 +4,7 @@
 import * as Duration from "effect/Duration"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Activity, OpenSession, StatementFigures } from "../../Telemetry.js"
-import { keep } from "../shapes.js"
+import { keep } from "../hiddenClass.js"
 import type { OperationRecorder } from "./recorders.js"
 
 /** How many statements are remembered, and how many of them are shown. */

@@ -12,13 +12,13 @@ import * as FiberSet from "effect/FiberSet"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { BeginOptions, Connection, Driver } from "../driver.js"
-import { make as makeError } from "../failure.js"
+import { make as makeError } from "../makeError.js"
 import { currentContext, innermost } from "../session/context.js"
-import { briefly, rolledBack } from "../session/ending.js"
-import type { Unit } from "../session/unit.js"
+import { briefly, rolledBack } from "../session/commit.js"
+import type { Transaction } from "../session/transaction.js"
 import { byTag } from "./errors.js"
-import { type Readiness, Turns } from "./turns.js"
-import { Virtual } from "./virtual.js"
+import { type Readiness, Turns } from "./sandboxLock.js"
+import { Virtual } from "./sandboxConnection.js"
 import { type Wrapped, wrapping } from "./wrapped.js"
 
 /** A savepoint that is open. */
@@ -170,7 +170,7 @@ export class Sandbox {
   }
 
   /** This sandbox's connection that a session is on, whatever stands before it. */
-  private virtualOf(unit: Unit): Virtual | undefined {
+  private virtualOf(unit: Transaction): Virtual | undefined {
     let connection: Connection | undefined = unit.connection
     while (connection !== undefined && !(connection instanceof Virtual && connection.sandbox === this)) {
       connection = (connection as Partial<Wrapped>).inner

@@ -14,7 +14,7 @@ import { createServer } from "node:http"
 import * as Database from "../../../src/Database.js"
 import type { DatabaseError } from "../../../src/DatabaseError.js"
 import { dashboard, type DashboardOptions } from "../../../src/internal/databaseHttp/dashboard.js"
-import { make as makeError } from "../../../src/internal/failure.js"
+import { make as makeError } from "../../../src/internal/makeError.js"
 
 /** What would take the page over if it were put there as markup. */
 export const hostile = `<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>`

@@ -1,0 +1,78 @@
+/**
+ * The standard SqlClient of @effect/sql over a pool and its sessions.
+ */
+import * as Reactivity from "@effect/experimental/Reactivity"
+import * as SqlClient from "@effect/sql/SqlClient"
+import * as Statement from "@effect/sql/Statement"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { toSqlError } from "../../DatabaseError.js"
+import type { Pool } from "../../Pool.js"
+import type { Options } from "../../Session.js"
+import type { Connection, Driver } from "../driver.js"
+import type { Sessions } from "../session/sessions.js"
+import { makeConstructor } from "./statement.js"
+import { Texts } from "./texts.js"
+import type { Tracker } from "../telemetry/activity.js"
+
+interface MakeOptions {
+  readonly driver: Driver
+  readonly pool: Pool<Connection>
+  readonly sessions: Sessions
+  readonly tracker: Tracker
+  readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+  readonly spanParameters: boolean
+  readonly slowStatement: Duration.Duration
+  readonly transformResultNames: ((name: string) => string) | undefined
+  readonly transformJson: boolean
+}
+
+const noOptions: Options = {}
+
+/** The application's, if it has one, so that what it says has changed is heard here. */
+const reactivityOf = Effect.flatMap(
+  Effect.serviceOption(Reactivity.Reactivity),
+  Option.match({ onNone: () => Reactivity.make, onSome: Effect.succeed })
+)
+
+/** Makes the client; the driver adds its own methods to it. */
+export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =>
+  Effect.map(reactivityOf, (reactivity) => {
+    const { driver, pool, sessions, spanAttributes, spanParameters, tracker } = options
+    const environment = {
+      dialect: driver.dialect,
+      pool,
+      sessions,
+      spanAttributes,
+      spanParameters,
+      slowMillis: Duration.toMillis(options.slowStatement),
+      tracker
+    }
+    const transformRows = options.transformResultNames === undefined
+      ? undefined
+      : Statement.defaultTransforms(options.transformResultNames, options.transformJson).array
+    // What depends on no argument has no name in it that could be transformed.
+    const texts = new Texts()
+    const plain = () =>
+      makeConstructor({ ...environment, compiler: driver.compiler.withoutTransform, transformRows: undefined }, texts)
+
+    const client = Object.assign(makeConstructor({ ...environment, compiler: driver.compiler, transformRows }, texts), {
+      [SqlClient.TypeId]: SqlClient.TypeId,
+      safe: undefined as unknown as SqlClient.SqlClient,
+      withTransaction: <R, E, A>(effect: Effect.Effect<A, E, R>) =>
+        sessions.run(effect, noOptions, toSqlError) as Effect.Effect<A, E | ReturnType<typeof toSqlError>, R>,
+      reserve: Effect.mapError(sessions.reserve, toSqlError),
+      withoutTransforms(this: SqlClient.SqlClient): SqlClient.SqlClient {
+        if (transformRows === undefined) {
+          return this
+        }
+        const constructor = plain()
+        const untransformed: SqlClient.SqlClient = Object.assign(constructor, { ...this, ...constructor })
+        return Object.assign(untransformed, { safe: untransformed, withoutTransforms: () => untransformed })
+      },
+      reactive: reactivity.stream,
+      reactiveMailbox: reactivity.query
+    }) as unknown as SqlClient.SqlClient
+    return Object.assign(client, { safe: client })
+  })

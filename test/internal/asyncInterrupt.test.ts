@@ -1,0 +1,42 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { stoppable } from "../../src/internal/asyncInterrupt.js"
+import { Interruptor, type Mode } from "../support/interruptor.js"
+
+describe("what can be stopped", () => {
+  for (const mode of ["step", "answered", "crossed"] satisfies ReadonlyArray<Mode>) {
+    it.live(`is stopped or over whenever it is interrupted (${mode})`, () =>
+      Effect.gen(function*() {
+        let stops = 0
+        for (let at = 1;; at++) {
+          const interruptor = new Interruptor(mode, at)
+          let asked = false
+          let over = false
+          const exit = yield* interruptor.victim(stoppable<string, never>((resume) => {
+            asked = true
+            setImmediate(() => {
+              over = true
+              resume(Effect.succeed("answer"))
+            })
+            return Effect.sync(() => {
+              over = true
+              stops++
+            })
+          }))
+          assert.isTrue(over || !asked, `${mode} ${at}`)
+          if (!interruptor.hit) {
+            assert.deepStrictEqual(exit, Exit.succeed("answer"))
+            break
+          }
+        }
+        assert.isTrue(stops > 0 || mode === "crossed")
+      }))
+  }
+
+  it.effect("may answer before it has told how it is stopped, and need not say how", () =>
+    Effect.gen(function*() {
+      assert.strictEqual(yield* stoppable<number, never>((resume) => resume(Effect.succeed(1))), 1)
+      assert.strictEqual(yield* Effect.flip(stoppable<never, string>((resume) => resume(Effect.fail("no")))), "no")
+    }))
+})
