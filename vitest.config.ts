@@ -15,9 +15,10 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",
-    // Much of the time is spent on waiting.
+    // The tests mostly wait for servers and timers.
     poolOptions: { forks: { maxForks: Math.max(2, availableParallelism()) } },
-    testTimeout: 30_000,
+    // Far more than any test takes, also on a slow and busy machine.
+    testTimeout: 60_000,
     hookTimeout: 60_000,
     teardownTimeout: 30_000,
     allowOnly: !ci,

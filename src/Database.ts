@@ -1,5 +1,6 @@
 /**
- * The database of an application: one Layer, chosen by the environment, that gives sessions, statements and health.
+ * The database of an application: a Layer, configured by the environment, that provides sessions, statements, health and
+ * statistics.
  *
  * @since 0.1.0
  */
@@ -19,32 +20,38 @@ import type * as Scope from "effect/Scope"
 import * as DatabaseConfig from "./DatabaseConfig.js"
 import * as DatabaseError from "./DatabaseError.js"
 import * as Health from "./Health.js"
-import { traced } from "./internal/config/errorPaths.js"
-import { opened } from "./internal/database/opened.js"
+import { failWithPaths } from "./internal/config/errorPaths.js"
+import { driverOf } from "./internal/database/driverOf.js"
+import { openDatabases } from "./internal/database/opened.js"
 import { type Connection, type Driver, Interceptor, type Readers } from "./internal/driver.js"
 import { make as makeError } from "./internal/makeError.js"
-import * as Postgres from "./internal/postgres/driver.js"
 import { Sessions } from "./internal/session/sessions.js"
 import * as Client from "./internal/sqlClient/client.js"
-import * as Sqlite from "./internal/sqlite/driver.js"
-import { Tracker } from "./internal/telemetry/activity.js"
+import { ActivityTracker } from "./internal/telemetry/activity.js"
 import * as Recorders from "./internal/telemetry/recorders.js"
 import * as Pool from "./Pool.js"
 import type * as Session from "./Session.js"
 import type * as Telemetry from "./Telemetry.js"
 
 /**
- * A database that is open.
+ * An open database. The functions of this module that have the same names use the `Database` of the context; these are for
+ * a second database, under a tag of its own.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Service {
+  /** The kind of database, `"postgres"` or `"sqlite"`. */
   readonly dialect: DatabaseError.Dialect
-  /** The SqlClient of @effect/sql; also what the layer provides under its tag. */
+  /**
+   * The SqlClient of @effect/sql, which the layers also provide under its own tag. Its statements run in the session that
+   * they are executed in, or in autocommit mode on a connection of the pool. They fail with SqlError, whose cause is a
+   * DatabaseError.
+   */
   readonly sql: SqlClient.SqlClient
-  /** SqlClient, and PgClient or SqliteClient, under their tags: what a layer of one's own can provide. */
+  /** SqlClient, and PgClient or SqliteClient, under their tags, for a layer that provides another database. */
   readonly context: Context.Context<SqlClient.SqlClient>
+  /** Runs an effect as a session. See `Database.session`. */
   readonly session: {
     <A, E, R>(
       effect: Effect.Effect<A, E, R>,
@@ -54,71 +61,66 @@ export interface Service {
       effect: Effect.Effect<A, E, R>
     ) => Effect.Effect<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session>>
   }
+  /** Begins a session until the scope closes. See `Database.acquireSession`. */
   readonly acquireSession: (
     options?: Session.Options
   ) => Effect.Effect<Session.Handle, DatabaseError.DatabaseError, Scope.Scope>
+  /** Whether the database responds. See `Database.health`. */
   readonly health: Effect.Effect<boolean>
+  /** Health in detail. See `Database.report`. */
   readonly report: Effect.Effect<Health.Report>
+  /** The statistics of the connection pool. See `Database.poolStats`. */
   readonly poolStats: Effect.Effect<Pool.Stats>
+  /** The open sessions and the statistics of statements. See `Database.activity`. */
   readonly activity: Effect.Effect<Telemetry.Activity>
 }
 
 /**
- * The application's database.
+ * The application's database, which the layers of this module provide.
  *
  * @since 0.1.0
  * @category tags
  */
 export class Database extends Context.Tag("sqlayer/Database")<Database, Service>() {}
 
-/** The one place where drivers are chosen. */
-const driverOf = (settings: DatabaseConfig.Settings): Driver => {
-  const { target } = settings
-  switch (target._tag) {
-    case "postgres":
-      return Postgres.make(settings, target)
-    case "sqlite":
-      return Sqlite.make(settings, target)
-  }
-}
-
-const intercepted = (driver: Driver): Effect.Effect<Driver, DatabaseError.DatabaseError, Scope.Scope> =>
+/** Passes the driver through the Interceptor of the context, if there is one. */
+const intercept = (driver: Driver): Effect.Effect<Driver, DatabaseError.DatabaseError, Scope.Scope> =>
   Effect.flatMap(
     Effect.serviceOption(Interceptor),
-    Option.match({ onNone: () => Effect.succeed(driver), onSome: (intercept) => intercept(driver) })
+    Option.match({ onNone: () => Effect.succeed(driver), onSome: (interceptor) => interceptor(driver) })
   )
 
-/** The pause between attempts to connect at start-up: doubled from 100 ms up to 5 seconds, jittered. */
-const pauses = Schedule.jittered(
+/** The delay between attempts to connect at start-up: doubled from 100 ms up to 5 seconds, jittered. */
+const connectSchedule = Schedule.jittered(
   Schedule.union(Schedule.exponential("100 millis"), Schedule.spaced("5 seconds"))
 )
 
-const logAttempt = (description: string, retries: boolean) => (error: DatabaseError.DatabaseError) =>
+const logConnectError = (description: string, retries: boolean) => (error: DatabaseError.DatabaseError) =>
   Effect.logWarning(
     retries && DatabaseError.isRetryable(error)
       ? `${description} cannot be connected to yet: ${error._tag}: ${error.message}`
       : `${description} cannot be connected to: ${error._tag}: ${error.message}`
   )
 
-/** Opens the first connection, so that a database that is not there fails the layer and not the first request. */
-const connected = (
+/** Opens the first connection, so that the layer fails, and not the first request, if the database is not available. */
+const connect = (
   pool: Pool.Pool<Connection>,
   driver: Driver,
   settings: DatabaseConfig.Settings
 ): Effect.Effect<void, DatabaseError.DatabaseError> => {
   const retries = Duration.greaterThan(settings.connectRetry, Duration.zero)
   return pool.warm.pipe(
-    Effect.tapError(logAttempt(driver.description, retries)),
+    Effect.tapError(logConnectError(driver.description, retries)),
     retries
       ? Effect.retry({
         while: DatabaseError.isRetryable,
-        schedule: Schedule.upTo(pauses, settings.connectRetry)
+        schedule: Schedule.upTo(connectSchedule, settings.connectRetry)
       })
       : (warm) => warm
   )
 }
 
-const poolOf = (
+const makePool = (
   settings: DatabaseConfig.Settings,
   name: string,
   { dialect }: Driver,
@@ -142,25 +144,25 @@ const poolOf = (
 
 const open = (
   settings: DatabaseConfig.Settings,
-  own = driverOf(settings)
+  ownDriver = driverOf(settings)
 ): Effect.Effect<Service, DatabaseError.DatabaseError, Scope.Scope> =>
   Effect.gen(function*() {
-    const driver = yield* intercepted(own)
+    const driver = yield* intercept(ownDriver)
     const { dialect } = driver
-    const pool = yield* poolOf(settings, settings.name, driver, driver)
-    yield* connected(pool, driver, settings)
-    const reading = driver.readers?.()
-    const readers = reading === undefined
+    const pool = yield* makePool(settings, settings.name, driver, driver)
+    yield* connect(pool, driver, settings)
+    const readersDriver = driver.readers?.()
+    const readers = readersDriver === undefined
       ? undefined
-      : yield* poolOf(settings, `${settings.name} (readers)`, driver, reading)
+      : yield* makePool(settings, `${settings.name} (readers)`, driver, readersDriver)
     if (readers !== undefined) {
-      // At once, so that from now on neither takes new work while the other comes to its end.
+      // Concurrently, so that neither pool accepts new work while the other one shuts down.
       yield* Effect.addFinalizer(() => Effect.zip(pool.shutdown, readers.shutdown, { concurrent: true }))
     }
 
-    const tracker = new Tracker(Recorders.operations(settings.name, dialect, driver.spanAttributes))
+    const tracker = new ActivityTracker(Recorders.operations(settings.name, dialect, driver.spanAttributes))
     const { spanAttributes } = driver
-    const sessions = new Sessions({ name: settings.name, dialect, pool, readers, spanAttributes, tracker })
+    const sessions = new Sessions({ dialect, pool, readers, spanAttributes, tracker })
     const client = yield* Client.make({
       driver,
       pool,
@@ -186,13 +188,13 @@ const open = (
       health: health.check,
       report: health.report,
       poolStats: Effect.sync(pool.stats),
-      activity: Effect.sync(() => tracker.now())
+      activity: Effect.sync(() => tracker.snapshot())
     }
-    opened.set(service, { driver, acquire: pool.acquire, over: (other) => open(settings, other) })
+    openDatabases.set(service.sql, { driver, acquire: pool.acquire, openWith: (other) => open(settings, other) })
     return service
   })
 
-/** `f(effect, options?)` and `f(options?)(effect)`: an effect is never an option. */
+/** Both `f(effect, options?)` and `f(options?)(effect)`. */
 const dataFirstOrLast = <Options>(
   f: (effect: Effect.Effect<unknown, unknown, unknown>, options?: Options) => unknown
 ) =>
@@ -201,8 +203,8 @@ const dataFirstOrLast = <Options>(
     ? f(first, options)
     : (effect: Effect.Effect<unknown, unknown, unknown>) => f(effect, first)
 
-/** ConfigError renders itself, which its type does not say. */
-const refused = (options: DatabaseConfig.Options) => (error: { readonly toString: () => string }) =>
+/** The error of invalid options. A ConfigError's `toString` renders all of its messages, though its type lacks it. */
+const invalidOptions = (options: DatabaseConfig.Options) => (error: { readonly toString: () => string }) =>
   makeError("ConnectionFailed", {
     dialect: "postgres",
     code: "08001",
@@ -212,9 +214,10 @@ const refused = (options: DatabaseConfig.Options) => (error: { readonly toString
   })
 
 /**
- * Opens a database until the scope closes: for a second one in the same application, under a tag of its own. Fails with
- * ConnectionFailed, AuthenticationFailed or DatabaseCorrupt where it cannot be connected to within `connectRetry`, and
- * with a ConnectionFailed that names all of them where options are not valid.
+ * Opens a database until the scope closes, for example a second one in the same application. Opens one connection, and
+ * tries again for as long as `connectRetry` allows while the error may pass. Then it fails with the last error, which is
+ * ConnectionFailed, AuthenticationFailed or DatabaseCorrupt. Invalid options fail at once with one ConnectionFailed that
+ * names all of them.
  *
  * @since 0.1.0
  * @category constructors
@@ -222,19 +225,20 @@ const refused = (options: DatabaseConfig.Options) => (error: { readonly toString
 export const make = (
   options: DatabaseConfig.Options
 ): Effect.Effect<Service, DatabaseError.DatabaseError, Scope.Scope> =>
-  Effect.flatMap(Either.mapLeft(DatabaseConfig.resolve(options), refused(options)), (settings) => open(settings))
+  Effect.flatMap(Either.mapLeft(DatabaseConfig.resolve(options), invalidOptions(options)), (settings) => open(settings))
 
 const layerOf = <E>(
   service: Effect.Effect<Service, E, Scope.Scope>
 ): Layer.Layer<Database | SqlClient.SqlClient, E> =>
   Layer.scopedContext(Effect.map(service, (database) => Context.add(database.context, Database, database))).pipe(
-    // An application has this layer once, so its `Reactivity.mutation` wakes the queries of `sql.reactive`.
+    // The application's `Reactivity.mutation` and the queries of `sql.reactive` share this layer, which is memoized.
     Layer.provide(Reactivity.layer)
   )
 
 /**
- * The database that the environment names (APP_ENV, DATABASE_URL and the other DATABASE_… variables). Provides Database,
- * SqlClient, and PgClient or SqliteClient, whichever it is.
+ * The database that the environment configures, by APP_ENV, DATABASE_URL and the other DATABASE_… variables. Provides
+ * Database, SqlClient, and PgClient or SqliteClient. Fails with ConfigError if a variable is missing or invalid, and
+ * otherwise as `make` does.
  *
  * @since 0.1.0
  * @category layers
@@ -245,8 +249,8 @@ export const layer: Layer.Layer<
 > = layerOf(Effect.flatMap(DatabaseConfig.config, (settings) => open(settings)))
 
 /**
- * The database that a configuration describes. An option that is not valid is named by what its Config reads, where that
- * is one variable.
+ * The database that a Config describes. Fails with ConfigError if it cannot be read or an option is invalid, and otherwise
+ * as `make` does. The error names the variable that an invalid option was read from, if that is a single one.
  *
  * @since 0.1.0
  * @category layers
@@ -257,13 +261,13 @@ export const layerConfig = (
   layerOf(Effect.flatMap(
     Effect.flatMap(
       Config.unwrap(config),
-      (options) => Effect.catchAll(DatabaseConfig.resolve(options), (error) => traced(config, error))
+      (options) => Effect.catchAll(DatabaseConfig.resolve(options), (error) => failWithPaths(config, error))
     ),
     (settings) => open(settings)
   ))
 
 /**
- * The database that the options name. Fails as `make` does.
+ * The database that the options describe. Fails as `make` does.
  *
  * @since 0.1.0
  * @category layers
@@ -273,11 +277,24 @@ export const layerFrom = (
 ): Layer.Layer<Database | SqlClient.SqlClient, DatabaseError.DatabaseError> => layerOf(make(options))
 
 /**
- * Runs an effect as one unit of work: committed when it succeeds and the commit is known to have happened, rolled back
- * when it fails, dies or is interrupted. SqlError becomes DatabaseError.
+ * Runs an effect as a session: a transaction that commits when the effect succeeds, and rolls back when it fails, dies or
+ * is interrupted. The statements inside use the session's connection. Inside another session of the same database it is a
+ * savepoint, unless `propagation` says otherwise.
  *
- * In a pipe it is called, with options or without: `effect.pipe(Database.session())`. Passed on uncalled, TypeScript could
- * not tell the effect's types.
+ * It succeeds only if the commit is known to have happened. It fails with
+ *
+ * - the failure of the effect, in which SqlError is replaced by DatabaseError;
+ * - PoolTimeout, ConnectionFailed or DatabaseClosed if it gets no connection;
+ * - the error of the commit: a violated deferred constraint, SerializationFailure, TransactionAborted if a statement had
+ *   failed and its error was caught, or CommitOutcomeUnknown if the connection was lost while COMMIT was in flight;
+ * - SessionTimeout if it takes longer than its `timeout`;
+ * - InvalidData or InvalidStatement if its options are invalid, or cannot be had inside the surrounding session.
+ *
+ * Except for CommitOutcomeUnknown, a session that fails has changed nothing. The connection is always given back in a
+ * clean state, or closed.
+ *
+ * In a pipe it has to be called, with options or without: `effect.pipe(Database.session())`. Passed on uncalled,
+ * TypeScript cannot infer the types of the effect.
  *
  * @since 0.1.0
  * @category sessions
@@ -295,9 +312,9 @@ export const session: {
 ) as typeof session
 
 /**
- * A session as a scoped resource, whose commit is explicit: a scope that closes without one rolls back. Within another
- * session it is a savepoint of that, a part of it (`join`) or on a connection of its own (`new`), as `propagation` says.
- * It cannot be run again, so `retry` is refused.
+ * Begins a session with an explicit commit, until the scope closes: if it was not committed by then it is rolled back.
+ * Inside another session of the same database it is a savepoint, unless `propagation` says otherwise. Fails as `session`
+ * does before its effect runs, and with InvalidStatement for the option `retry`, since there is no effect to run again.
  *
  * @since 0.1.0
  * @category sessions
@@ -308,7 +325,7 @@ export const acquireSession = (
   Effect.flatMap(Database, (database) => database.acquireSession(options))
 
 /**
- * Whether the database answers. Never fails, and answers within the health timeout (2 seconds by default).
+ * Whether the database responds to a ping within `healthTimeout` (default: 2 seconds). Never fails.
  *
  * @since 0.1.0
  * @category health
@@ -316,7 +333,8 @@ export const acquireSession = (
 export const health: Effect.Effect<boolean, never, Database> = Effect.flatMap(Database, (database) => database.health)
 
 /**
- * The health with latency, server version, role, pool figures and the last error.
+ * The health in detail: latency, server version and role, the statistics of the pool, and the last error. Never fails, and
+ * takes at most `healthTimeout`.
  *
  * @since 0.1.0
  * @category health
@@ -327,7 +345,7 @@ export const report: Effect.Effect<Health.Report, never, Database> = Effect.flat
 )
 
 /**
- * The pool's figures now.
+ * The current statistics of the connection pool.
  *
  * @since 0.1.0
  * @category health
@@ -338,7 +356,8 @@ export const poolStats: Effect.Effect<Pool.Stats, never, Database> = Effect.flat
 )
 
 /**
- * The sessions that are open, the statements that took longest, and what was committed, rolled back and run again.
+ * The sessions that are open, the slowest statements, and how many sessions were committed, rolled back and retried since
+ * the database was opened.
  *
  * @since 0.1.0
  * @category health

@@ -1,5 +1,5 @@
 /**
- * From the environment to validated settings.
+ * Database settings, read from the environment or given in code, and validated.
  *
  * @since 0.1.0
  */
@@ -7,18 +7,17 @@ import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import type * as Either from "effect/Either"
-import * as Match from "effect/Match"
 import * as Option from "effect/Option"
 import * as Record from "effect/Record"
 import * as Redacted from "effect/Redacted"
-import * as Asking from "./internal/config/validation.js"
-import * as Place from "./internal/config/target.js"
 import * as Rule from "./internal/config/rule.js"
-import * as SqliteUrl from "./internal/config/sqliteUrl.js"
+import { sslModes } from "./internal/config/target.js"
 import * as Url from "./internal/config/url.js"
+import * as Validation from "./internal/config/validation.js"
 
 /**
- * Where an application runs. It decides the defaults: production must be told its database and gets a larger pool.
+ * The environment that an application runs in. It decides some defaults: production has no default `url`, a larger pool,
+ * and retries to connect when it starts.
  *
  * @since 0.1.0
  * @category models
@@ -26,7 +25,8 @@ import * as Url from "./internal/config/url.js"
 export type Environment = "production" | "development" | "test"
 
 /**
- * What libpq's sslmode says.
+ * libpq's [sslmode](https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION), from the weakest to the
+ * strongest.
  *
  * @since 0.1.0
  * @category models
@@ -34,66 +34,108 @@ export type Environment = "production" | "development" | "test"
 export type SslMode = "disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full"
 
 /**
- * What an application may ask for; everything has a default but production's `url`. The names are the environment
- * variables' (DATABASE_POOL_SIZE is `poolSize`). Durations are Effect's, at least a millisecond and at most 24 days;
- * zero is accepted where it has a meaning, and text that is only a number (`"30"`) is seconds.
+ * Options of a database. All have defaults, except `url` in production.
+ *
+ * Most options have an environment variable, which `config` reads: `poolSize` is DATABASE_POOL_SIZE, `url` is
+ * DATABASE_URL, `environment` is APP_ENV.
+ *
+ * Durations are Effect's, from 1 millisecond to 24 days (2^31 - 1 milliseconds, the maximum of PostgreSQL's timeouts and
+ * of JavaScript's timers). Zero is accepted where its meaning is given below. Text that is only a number (`"30"`) is in
+ * seconds; a number given in code is in milliseconds.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Default: development. The process's environment is not asked. */
+  /**
+   * The environment whose defaults apply. Default: `development`. `config` reads APP_ENV, and NODE_ENV if that is not
+   * set; options given in code never read the process's environment.
+   */
   readonly environment?: Environment | undefined
-  /** `postgres:`, `postgresql:`, `sqlite:`, `file:` or `:memory:`; default: `dev.db`, and in tests memory. */
+  /**
+   * The URL of the database: `postgres:`, `postgresql:`, `sqlite:`, `file:`, or `:memory:`. Default: none in production,
+   * `sqlite:///dev.db` in development, `sqlite:///:memory:` in test.
+   */
   readonly url?: string | Redacted.Redacted<string> | undefined
-  /** Names the pool in metrics and logs; default: the database's name. */
+  /** The pool's name in metrics and logs. Default: the database's name, or the file's. */
   readonly name?: string | undefined
-  /** Connections kept; default 10 in production, else 5. SQLite has one. */
+  /** Connections that the pool keeps open, at least 1. Default: 10 in production, otherwise 5. SQLite always has 1. */
   readonly poolSize?: number | undefined
-  /** Extra connections under load, closed when they come back; default 20 in production, else 10. SQLite has none. */
+  /**
+   * Connections beyond `poolSize` that the pool opens under load, at least 0. Default: 20 in production, otherwise 10.
+   * SQLite always has 0.
+   */
   readonly poolMaxOverflow?: number | undefined
-  /** The longest wait for a connection; default 30 seconds. */
+  /** Maximum wait for a connection; PoolTimeout after that. Default: 30 seconds. */
   readonly poolTimeout?: Duration.DurationInput | undefined
-  /** A connection's longest life; default 30 minutes, 0 is for ever. */
+  /** Maximum lifetime of a connection. Default: 30 minutes; 0 is no limit. A SQLite connection has no limit. */
   readonly poolRecycle?: Duration.DurationInput | undefined
-  /** One attempt to connect; default 5 seconds. */
+  /**
+   * Maximum duration of one attempt to connect. Default: 5 seconds. `connect_timeout` in a PostgreSQL URL takes
+   * precedence.
+   */
   readonly connectTimeout?: Duration.DurationInput | undefined
-  /** How long start-up keeps trying; default 30 seconds in production, else 0, which is one attempt. */
+  /**
+   * How long opening the database retries after a connection error that may pass. Default: 30 seconds in production,
+   * otherwise 0, which is a single attempt.
+   */
   readonly connectRetry?: Duration.DurationInput | undefined
-  /** This and the next two: 0 is no limit; default: what the server is set to. */
+  /** Maximum duration of a statement. Default: the server's setting; 0 is no limit. */
   readonly statementTimeout?: Duration.DurationInput | undefined
+  /**
+   * Maximum wait of a statement for a lock. Default: the server's setting; 0 is no limit. `timeout` in a SQLite URL takes
+   * precedence.
+   */
   readonly lockTimeout?: Duration.DurationInput | undefined
+  /**
+   * Maximum time that a transaction may be idle between two statements. Default: the server's setting; 0 is no limit.
+   * PostgreSQL only.
+   */
   readonly idleInTransactionTimeout?: Duration.DurationInput | undefined
-  /** How long shutdown waits for running sessions; default 10 seconds. */
+  /** How long closing the database waits for running sessions. Default: 10 seconds; 0 does not wait. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
-  /** The health check's limit; default 2 seconds. */
+  /** Maximum duration of a health check. Default: 2 seconds. */
   readonly healthTimeout?: Duration.DurationInput | undefined
-  /** A statement that takes longer is logged; default 1 second, 0 is never. */
+  /** Statements that take longer are logged. Default: 1 second; 0 logs none. */
   readonly slowStatement?: Duration.DurationInput | undefined
   /**
-   * PostgreSQL: whether statements that come again are prepared by name. `auto`, the default, does so where nothing stands
-   * between the server and the application: a pooler may pass a statement to a server that does not know its name. `on` is
-   * for poolers that keep names themselves.
+   * PostgreSQL: whether repeated statements are prepared by name. Default: `auto`. It prepares them unless a pooler
+   * stands between the application and the server, which may pass a statement to a server that does not know its name.
+   * `on` is for poolers that track names themselves.
    */
   readonly preparedStatements?: PreparedStatements | undefined
+  /** PostgreSQL: `application_name`, as pg_stat_activity shows it. Default: `sqlayer`. One line of text. */
   readonly applicationName?: string | undefined
+  /**
+   * PostgreSQL: whether and how the connection is encrypted. Default: `prefer`, or `verify-full` if `sslRootCert` is
+   * `system`. If the URL has an sslmode too, the stronger of the two applies.
+   */
   readonly sslMode?: SslMode | undefined
-  /** Files, as libpq's sslrootcert, sslcert and sslkey name them. */
+  /** PostgreSQL: the file of the root certificates, or `system` for the operating system's. Default: the system's. */
   readonly sslRootCert?: string | undefined
+  /** PostgreSQL: the file of the client's certificate, which needs `sslKey`. Default: none. */
   readonly sslCert?: string | undefined
+  /** PostgreSQL: the file of the key of `sslCert`. Default: none. */
   readonly sslKey?: string | undefined
-  /** SQLite: where statements run; default `worker` for a file, always `main` for :memory:. */
+  /**
+   * SQLite: the thread that statements run in. Default: `worker`. A database in memory always uses `main`, where a long
+   * statement blocks the event loop.
+   */
   readonly thread?: "worker" | "main" | undefined
+  /** Transforms the names of identifiers in statements, such as camelCase to snake_case. Default: names stay as they are. */
   readonly transformQueryNames?: ((name: string) => string) | undefined
+  /** Transforms the names of columns in results. Default: names stay as they are. */
   readonly transformResultNames?: ((name: string) => string) | undefined
+  /** Whether the transforms also apply to the keys of JSON values. Default: false. */
   readonly transformJson?: boolean | undefined
+  /** Attributes that are added to every span. Default: none. */
   readonly spanAttributes?: Record<string, unknown> | undefined
-  /** Whether statements' spans hold their parameters, which may be secret; default false. */
+  /** Whether spans of statements have the parameters, which may be secret. Default: false. */
   readonly spanParameters?: boolean | undefined
 }
 
 /**
- * Whether statements are prepared by name, so that the server neither parses nor plans them again.
+ * Whether statements are prepared by name, so that the server parses and plans them once for each connection.
  *
  * @since 0.1.0
  * @category models
@@ -101,43 +143,54 @@ export interface Options {
 export type PreparedStatements = "auto" | "on" | "off"
 
 /**
- * Where a PostgreSQL server is, and how to be let in.
+ * Where a PostgreSQL server is, and how to log in.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PostgresTarget {
   readonly _tag: "postgres"
-  /** Tried in order. A host that begins with a slash is the directory of a Unix socket. */
+  /** The hosts, tried in order. A host that begins with a slash is the directory of a Unix socket. */
   readonly hosts: readonly [PostgresHost, ...Array<PostgresHost>]
+  /** libpq's `target_session_attrs`: the kind of server to connect to. Default: `any`. */
   readonly targetSessionAttrs: "any" | "read-write" | "read-only" | "primary" | "standby" | "prefer-standby"
+  /** The database's name. Default: the user's name. */
   readonly database: string
+  /** The user's name. Default: the operating system's name for the user of this process. */
   readonly username: string
+  /** The password, if the URL has one. */
   readonly password: Redacted.Redacted<string> | undefined
+  /** Whether and how the connection is encrypted. */
   readonly sslMode: SslMode
-  /** libpq's `channel_binding`: whether the password is proven for this TLS connection alone, where the server can. */
+  /** libpq's `channel_binding`: whether SCRAM authentication is bound to the TLS connection. Default: `disable`. */
   readonly channelBinding: "disable" | "prefer" | "require"
+  /** The file of the root certificates, or undefined for the operating system's. */
   readonly sslRootCert: string | undefined
+  /** The file of the client's certificate, if it has one. */
   readonly sslCert: string | undefined
+  /** The file of the key of `sslCert`. */
   readonly sslKey: string | undefined
+  /** The `application_name` that pg_stat_activity shows. Default: `sqlayer`. */
   readonly applicationName: string
-  /** libpq's `options`: command-line options for the server (`-c search_path=app`). */
+  /** libpq's `options`: command-line options for the server, such as `-c search_path=app`. */
   readonly serverOptions: string | undefined
 }
 
 /**
- * One of the places where a PostgreSQL server may answer.
+ * A host and port of a PostgreSQL server.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PostgresHost {
+  /** A name, an IPv4 or IPv6 address without brackets, or the directory of a Unix socket. Default: `localhost`. */
   readonly host: string
+  /** From 1 to 65535. Default: 5432. */
   readonly port: number
 }
 
 /**
- * A SQLite file, or memory.
+ * A SQLite file, or a database in memory.
  *
  * @since 0.1.0
  * @category models
@@ -146,48 +199,66 @@ export interface SqliteTarget {
   readonly _tag: "sqlite"
   /** A path, or `:memory:`. */
   readonly filename: string
+  /** Whether the file is opened for reading only (`mode=ro`). Default: false. */
   readonly readOnly: boolean
+  /** The thread that statements run in. Default: `worker`; always `main` for `:memory:`. */
   readonly thread: "worker" | "main"
 }
 
 /**
- * Validated, with every default filled in.
+ * Validated settings, with every default filled in.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Settings {
+  /** The environment whose defaults were applied. */
   readonly environment: Environment
-  readonly target: PostgresTarget | SqliteTarget
+  /** Where the database is. */
+  readonly target: Url.Target
+  /** The pool's name in metrics and logs. */
   readonly name: string
+  /** Connections that the pool keeps open. */
   readonly poolSize: number
+  /** Connections beyond `poolSize` that the pool opens under load. */
   readonly poolMaxOverflow: number
+  /** Maximum wait for a connection. */
   readonly poolTimeout: Duration.Duration
-  /** Infinite where a connection lives for ever. */
+  /** Maximum lifetime of a connection; infinite is no limit. */
   readonly poolRecycle: Duration.Duration
-  /** Infinite where the URL asks for no limit. */
+  /** Maximum duration of one attempt to connect; infinite is no limit. */
   readonly connectTimeout: Duration.Duration
-  /** How long start-up keeps trying; zero is one attempt. */
+  /** How long opening the database retries to connect; zero is a single attempt. */
   readonly connectRetry: Duration.Duration
-  /** This and the next two: zero is no limit, undefined is what the server is set to. */
+  /** Maximum duration of a statement; zero is no limit, undefined is the server's setting. */
   readonly statementTimeout: Duration.Duration | undefined
+  /** Maximum wait of a statement for a lock; zero is no limit, undefined is the server's setting. */
   readonly lockTimeout: Duration.Duration | undefined
+  /** Maximum idle time in a transaction; zero is no limit, undefined is the server's setting. */
   readonly idleInTransactionTimeout: Duration.Duration | undefined
+  /** How long closing the database waits for running sessions. */
   readonly shutdownTimeout: Duration.Duration
+  /** Maximum duration of a health check. */
   readonly healthTimeout: Duration.Duration
-  /** Infinite where no statement is too slow. */
+  /** Statements that take longer are logged; infinite logs none. */
   readonly slowStatement: Duration.Duration
+  /** PostgreSQL: whether repeated statements are prepared by name. */
   readonly preparedStatements: PreparedStatements
+  /** Transforms the names of identifiers in statements. */
   readonly transformQueryNames: ((name: string) => string) | undefined
+  /** Transforms the names of columns in results. */
   readonly transformResultNames: ((name: string) => string) | undefined
+  /** Whether the transforms also apply to the keys of JSON values. */
   readonly transformJson: boolean
+  /** Attributes that are added to every span. */
   readonly spanAttributes: Record<string, unknown>
+  /** Whether spans of statements have the parameters. */
   readonly spanParameters: boolean
 }
 
 const environments: ReadonlyArray<Environment> = ["production", "development", "test"]
 
-/** What differs between the environments. */
+/** The defaults that differ between environments. */
 const defaults: { readonly [E in Environment]: EnvironmentDefaults } = {
   production: { url: undefined, poolSize: 10, poolMaxOverflow: 20, connectRetry: Duration.seconds(30) },
   development: { url: "sqlite:///dev.db", poolSize: 5, poolMaxOverflow: 10, connectRetry: Duration.zero },
@@ -201,11 +272,11 @@ interface EnvironmentDefaults {
   readonly connectRetry: Duration.Duration
 }
 
-const preparing: ReadonlyArray<PreparedStatements> = ["auto", "on", "off"]
+const preparedStatementsValues: ReadonlyArray<PreparedStatements> = ["auto", "on", "off"]
 
 const threads: ReadonlyArray<SqliteTarget["thread"]> = ["worker", "main"]
 
-/** The options that plain variables set. */
+/** The environment variables of options that are plain text. */
 const textVariables = {
   poolSize: "DATABASE_POOL_SIZE",
   poolMaxOverflow: "DATABASE_POOL_MAX_OVERFLOW",
@@ -227,72 +298,69 @@ const textVariables = {
   sslKey: "DATABASE_SSLKEY"
 } as const
 
-/** Every option that has a variable, with its name. */
+/** The environment variables of all options that have one. */
 const variables = { ...textVariables, environment: "APP_ENV", url: "DATABASE_URL" } as const
 
 type Field = keyof typeof variables | "name" | "thread"
 
 type Values = { readonly [F in Field]?: unknown }
 
-/** What is passed on as it is. */
+/** Options that need no validation. */
 type Extras = Pick<
   Options,
   "transformQueryNames" | "transformResultNames" | "transformJson" | "spanAttributes" | "spanParameters"
 >
 
-const settle = (
+const validate = (
   values: Values,
   extras: Extras,
   nameOf: (field: Field) => string
 ): Either.Either<Settings, ConfigError.ConfigError> => {
-  const asking = Asking.make(values, nameOf, "url")
-  const { ask } = asking
-  const environment = ask("environment", Rule.oneOf(environments)) ?? "development"
-  const own = defaults[environment]
-  const name = ask("name", Rule.text)
-  const recycle = ask("poolRecycle", Rule.duration("never")) ?? Duration.minutes(30)
+  const validation = Validation.make(values, nameOf, "url")
+  const { value } = validation
+  const environment = value("environment", Rule.oneOf(environments)) ?? "development"
+  const environmentDefaults = defaults[environment]
+  const name = value("name", Rule.text)
+  const recycle = value("poolRecycle", Rule.duration("never")) ?? Duration.minutes(30)
   const pool = {
-    poolSize: ask("poolSize", Rule.wholeNumber(1)) ?? own.poolSize,
-    poolMaxOverflow: ask("poolMaxOverflow", Rule.wholeNumber(0)) ?? own.poolMaxOverflow,
+    poolSize: value("poolSize", Rule.wholeNumber(1)) ?? environmentDefaults.poolSize,
+    poolMaxOverflow: value("poolMaxOverflow", Rule.wholeNumber(0)) ?? environmentDefaults.poolMaxOverflow,
     poolRecycle: Duration.isZero(recycle) ? Duration.infinity : recycle,
-    connectTimeout: ask("connectTimeout", Rule.duration()) ?? Duration.seconds(5),
-    lockTimeout: ask("lockTimeout", Rule.duration("no limit"))
+    connectTimeout: value("connectTimeout", Rule.duration()) ?? Duration.seconds(5),
+    lockTimeout: value("lockTimeout", Rule.duration("no limit"))
   }
-  const slow = ask("slowStatement", Rule.duration("never")) ?? Duration.seconds(1)
-  const times = {
-    poolTimeout: ask("poolTimeout", Rule.duration()) ?? Duration.seconds(30),
-    connectRetry: ask("connectRetry", Rule.duration("one attempt")) ?? own.connectRetry,
-    statementTimeout: ask("statementTimeout", Rule.duration("no limit")),
-    idleInTransactionTimeout: ask("idleInTransactionTimeout", Rule.duration("no limit")),
-    shutdownTimeout: ask("shutdownTimeout", Rule.duration("no waiting")) ?? Duration.seconds(10),
-    healthTimeout: ask("healthTimeout", Rule.duration()) ?? Duration.seconds(2),
+  const slow = value("slowStatement", Rule.duration("never")) ?? Duration.seconds(1)
+  const timeouts = {
+    poolTimeout: value("poolTimeout", Rule.duration()) ?? Duration.seconds(30),
+    connectRetry: value("connectRetry", Rule.duration("one attempt")) ?? environmentDefaults.connectRetry,
+    statementTimeout: value("statementTimeout", Rule.duration("no limit")),
+    idleInTransactionTimeout: value("idleInTransactionTimeout", Rule.duration("no limit")),
+    shutdownTimeout: value("shutdownTimeout", Rule.duration("no waiting")) ?? Duration.seconds(10),
+    healthTimeout: value("healthTimeout", Rule.duration()) ?? Duration.seconds(2),
     slowStatement: Duration.isZero(slow) ? Duration.infinity : slow
   }
-  const server = {
-    applicationName: ask("applicationName", Rule.text),
-    sslMode: ask("sslMode", Rule.oneOf(Place.sslModes)),
-    sslRootCert: ask("sslRootCert", Rule.filename),
-    sslCert: ask("sslCert", Rule.filename),
-    sslKey: ask("sslKey", Rule.filename)
+  const targetOptions = {
+    applicationName: value("applicationName", Rule.text),
+    sslMode: value("sslMode", Rule.oneOf(sslModes)),
+    sslRootCert: value("sslRootCert", Rule.filename),
+    sslCert: value("sslCert", Rule.filename),
+    sslKey: value("sslKey", Rule.filename)
   }
-  const preparedStatements = ask("preparedStatements", Rule.oneOf(preparing)) ?? "auto"
-  const thread = ask("thread", Rule.oneOf(threads)) ?? "worker"
-  const text = ask("url", Rule.secretText) ?? own.url
+  const preparedStatements = value("preparedStatements", Rule.oneOf(preparedStatementsValues)) ?? "auto"
+  const thread = value("thread", Rule.oneOf(threads)) ?? "worker"
+  const text = value("url", Rule.secretText) ?? environmentDefaults.url
   if (text === undefined) {
-    asking.miss("url", `${Url.forms}, in ${environment}`)
+    validation.missing("url", `${Url.forms}, in ${environment}`)
   }
-  const { problems, url } = Url.parse(text ?? SqliteUrl.memory)
-  problems.forEach((message) => asking.refuse("url", message))
-  const place = Match.valueTags(url, {
-    postgres: (url) => Place.postgres(url, server, pool, asking),
-    sqlite: (url) => Place.sqlite(url, thread, pool, asking)
-  })
-  return asking.conclude({
+  const { problems, value: resolveTarget } = Url.parse(text ?? Url.placeholder)
+  problems.forEach((message) => validation.refuse("url", message))
+  const resolved = resolveTarget({ ...targetOptions, thread }, pool, validation)
+  return validation.conclude({
     environment,
-    target: place.target,
-    name: name ?? place.name,
-    ...place.pool,
-    ...times,
+    target: resolved.target,
+    name: name ?? resolved.name,
+    ...resolved.pool,
+    ...timeouts,
     preparedStatements,
     transformQueryNames: extras.transformQueryNames,
     transformResultNames: extras.transformResultNames,
@@ -303,8 +371,9 @@ const settle = (
 }
 
 /**
- * Validates options that are given in code and fills in every default. An error names every option that is wrong, with
- * what was given (but no secret) and what is accepted.
+ * Validates options given in code, and fills in every default.
+ *
+ * The error of invalid options names each of them, with the value given, unless it may be secret, and the values accepted.
  *
  * @example
  * ```ts
@@ -317,14 +386,15 @@ const settle = (
  * @category constructors
  */
 export const resolve = (options: Options): Either.Either<Settings, ConfigError.ConfigError> =>
-  settle(options, options, (field) => field)
+  validate(options, options, (field) => field)
 
 const readText = (variable: string): Config.Config<Option.Option<string>> => Config.option(Config.string(variable))
 
 /**
- * Reads the settings from the environment, or from whatever else the ConfigProvider reads. An error names every
- * variable that is wrong, with what was given (but no secret) and what is accepted. A variable that is empty counts as
- * not given.
+ * Reads the settings from the environment variables, or from another ConfigProvider. An empty variable counts as absent.
+ *
+ * The error of invalid variables names each of them, with the value given, unless it may be secret, and the values
+ * accepted.
  *
  * @since 0.1.0
  * @category constructors
@@ -335,39 +405,31 @@ export const config: Config.Config<Settings> = Config.all({
   environment: readText(variables.environment),
   nodeEnvironment: readText("NODE_ENV")
 }).pipe(Config.mapOrFail(({ environment, nodeEnvironment, texts, url }) => {
-  const isOwn = Option.exists(environment, (text) => text.trim() !== "")
+  const isAppEnvSet = Option.exists(environment, (text) => text.trim() !== "")
   const values = {
     ...Record.map(texts, Option.getOrUndefined),
     url: Option.getOrUndefined(url),
-    environment: Option.getOrUndefined(isOwn ? environment : nodeEnvironment)
+    environment: Option.getOrUndefined(isAppEnvSet ? environment : nodeEnvironment)
   }
   const names: { readonly [F in Field]?: string } = {
     ...variables,
-    environment: isOwn ? variables.environment : "NODE_ENV"
+    environment: isAppEnvSet ? variables.environment : "NODE_ENV"
   }
-  return settle(values, {}, (field) => names[field] ?? field)
+  return validate(values, {}, (field) => names[field] ?? field)
 }))
 
-const format = (target: PostgresTarget | SqliteTarget, withPassword: boolean): string =>
-  Match.valueTags(target, {
-    postgres: (target) => Place.formatPostgres(withPassword ? target : { ...target, password: undefined }),
-    sqlite: (target) => SqliteUrl.format(target)
-  })
-
 /**
- * Shows where a target is, as a URL without its password.
+ * The URL of a target, without its password, for logs and messages.
  *
  * @since 0.1.0
  * @category conversions
  */
-export const render = (target: PostgresTarget | SqliteTarget): string => format(target, false)
+export const render = (target: Settings["target"]): string => Url.format(target, false)
 
 /**
- * The URL that means this target, password and all: what `resolve` makes of it is the same target again. Where a SQLite
- * file's statements run (`thread`) is no part of a URL.
+ * The URL of a target, with its password: `resolve` makes the same target of it. `thread` is not part of a URL.
  *
  * @since 0.1.0
  * @category conversions
  */
-export const toUrl = (target: PostgresTarget | SqliteTarget): Redacted.Redacted<string> =>
-  Redacted.make(format(target, true))
+export const toUrl = (target: Settings["target"]): Redacted.Redacted<string> => Redacted.make(Url.format(target, true))

@@ -1,10 +1,9 @@
 /**
- * What can fail: one tagged error for every kind of failure that a database can produce, the same on every dialect.
+ * The errors of sqlayer: one tagged error for each kind of failure, the same for every dialect. Catch them by tag.
  *
- * Catch them by tag. Codes are PostgreSQL's SQLSTATEs
- * (https://www.postgresql.org/docs/current/errcodes-appendix.html) and the names of SQLite's extended result codes
- * (https://sqlite.org/rescode.html). No error holds the parameters of a statement or the values of a row: the texts of
- * the server are masked.
+ * The codes are SQLSTATEs on PostgreSQL (https://www.postgresql.org/docs/current/errcodes-appendix.html) and the names of
+ * extended result codes on SQLite (https://sqlite.org/rescode.html). No error holds the parameters of a statement or the
+ * values of a row: they are masked in the messages of the server.
  *
  * @since 0.1.0
  */
@@ -15,7 +14,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
 /**
- * The databases that sqlayer speaks to, as a schema.
+ * The schema of the supported dialects.
  *
  * @since 0.1.0
  * @category models
@@ -23,7 +22,7 @@ import * as Schema from "effect/Schema"
 export const Dialect = Schema.Literal("postgres", "sqlite")
 
 /**
- * The databases that sqlayer speaks to.
+ * The supported dialects.
  *
  * @since 0.1.0
  * @category models
@@ -31,24 +30,30 @@ export const Dialect = Schema.Literal("postgres", "sqlite")
 export type Dialect = typeof Dialect.Type
 
 /**
- * A pool's figures at one moment, in connections: at most `maximum` = size + overflow are open, `used` of them are
- * checked out, `idle` wait in the pool, and `waiting` fibers queue for one.
+ * The schema of a pool's state at one moment.
  *
  * @since 0.1.0
  * @category models
  */
 export const PoolFigures = Schema.Struct({
+  /** The pool's name. */
   name: Schema.String,
+  /** The maximum number of open connections: `size` and `overflow`. */
   maximum: Schema.Int,
+  /** The number of connections that stay open once they were opened. */
   size: Schema.Int,
+  /** The number of connections that may be open beyond `size` under load. A limit, not the current number. */
   overflow: Schema.Int,
+  /** The number of connections that are open and not in use, including those that are being pinged. */
   idle: Schema.Int,
+  /** The number of connections that are checked out, including those that are being reset after their return. */
   used: Schema.Int,
+  /** The number of fibers that are waiting for a connection. */
   waiting: Schema.Int
 })
 
 /**
- * A pool's figures at one moment, in connections.
+ * A pool's state at one moment.
  *
  * @since 0.1.0
  * @category models
@@ -58,40 +63,44 @@ export type PoolFigures = typeof PoolFigures.Type
 const optionalString = Schema.optionalWith(Schema.String, { exact: true })
 
 const fields = {
-  /** The database that failed. */
+  /** The dialect of the database. */
   dialect: Dialect,
   /**
-   * SQLSTATE on PostgreSQL, the extended result code's name on SQLite; where the server was never reached, the code
-   * that stands for the condition.
+   * An SQLSTATE on PostgreSQL, the name of an extended result code on SQLite. If the database was not reached or did not
+   * say, the code for the condition.
    */
   code: Schema.String,
-  /** What happened, in the database's or the driver's words, with values masked. */
+  /** What happened, in the words of the database or of sqlayer, with values masked. */
   reason: Schema.String,
-  /** The server's DETAIL, with values masked. */
+  /** The DETAIL of PostgreSQL's error message, with values masked. */
   detail: optionalString,
-  /** The server's HINT, with values masked. */
+  /** The HINT of PostgreSQL's error message, with values masked. */
   hint: optionalString,
+  /** The schema of the table, as PostgreSQL reports it. */
   schema: optionalString,
+  /** The table that the error is about, where the database reports it. */
   table: optionalString,
+  /** The column that the error is about, where the database reports it. */
   column: optionalString,
+  /** The name of the constraint that was violated, where the database reports it. */
   constraint: optionalString,
-  /** The statement's text with its placeholders, never its parameters. */
+  /** The text of the statement with its placeholders, without its parameters. */
   statement: optionalString,
-  /** What led to it, if that says more than `reason` does. Never what the driver threw: that may hold values. */
+  /** The underlying error, if it says more than `reason`. Never the driver's error, which may hold values. */
   cause: Schema.optionalWith(Schema.Defect, { exact: true })
 }
 
 type FieldsOf<Tag extends string, Extra> = { readonly _tag: Schema.tag<Tag> } & typeof fields & Extra
 
-/** Makes the base of one error's class: the common fields, those of its own, and the message made of them. */
-const failure = <Self>() =>
+/** Makes the base class of an error, with the common fields, its own fields, and a message rendered from them. */
+const taggedError = <Self>() =>
 <Tag extends string, Extra extends Schema.Struct.Fields = {}>(
   tag: Tag,
   extra?: Extra
 ): Schema.TaggedErrorClass<Self, Tag, FieldsOf<Tag, Extra>> => {
   const Base = Schema.TaggedError<object>(`sqlayer/DatabaseError/${tag}`)(tag, { ...fields, ...extra })
   Object.defineProperty(Base.prototype, "message", {
-    get(this: Rendered): string {
+    get(this: RenderedFields): string {
       return render(this)
     },
     enumerable: false,
@@ -101,90 +110,93 @@ const failure = <Self>() =>
 }
 
 /**
- * No connection could be made: refused, unreachable, unknown host, TLS, too many clients, unknown database, a file that
- * cannot be opened. The message says where it tried to connect.
+ * A connection could not be opened: refused, unreachable, unknown host, TLS failure, too many clients, unknown database,
+ * or a file that cannot be opened. The message says which address or file.
  *
- * `transient` tells whether trying again can help. It is false for an unknown database, for whatever TLS refused, and
- * for a file or a socket that this process may not open. A host name that is not known counts as transient: where
- * containers start together, names often appear later than their users.
+ * `transient` says whether a retry may succeed. It is false for an unknown database, a TLS failure, and a file or socket
+ * that the process has no permission for. It is true for an unknown host name, because containers that start together
+ * often resolve each other's names only after a while.
  *
  * @since 0.1.0
  * @category errors
  */
-export class ConnectionFailed extends failure<ConnectionFailed>()("ConnectionFailed", { transient: Schema.Boolean }) {}
+export class ConnectionFailed
+  extends taggedError<ConnectionFailed>()("ConnectionFailed", { transient: Schema.Boolean })
+{}
 
 /**
- * The server refused the user or the password (SQLSTATE class 28), could not prove that it knows the password itself,
- * or SQLite's authorizer refused (SQLITE_AUTH).
+ * The server rejected the user or the password (SQLSTATE class 28), the server failed to prove in SCRAM authentication
+ * that it knows the password, or SQLite's authorizer denied an operation (SQLITE_AUTH).
  *
  * @since 0.1.0
  * @category errors
  */
-export class AuthenticationFailed extends failure<AuthenticationFailed>()("AuthenticationFailed") {}
+export class AuthenticationFailed extends taggedError<AuthenticationFailed>()("AuthenticationFailed") {}
 
 /**
- * An established connection broke: closed, reset, terminated by an administrator, out of protocol, or an I/O error of
- * the database file. Nothing was committed.
+ * An established connection broke: closed, reset, terminated by an administrator, a protocol violation, or an I/O error
+ * of the database file (SQLITE_IOERR). The transaction was not committed.
  *
  * @since 0.1.0
  * @category errors
  */
-export class ConnectionLost extends failure<ConnectionLost>()("ConnectionLost") {}
+export class ConnectionLost extends taggedError<ConnectionLost>()("ConnectionLost") {}
 
 /**
- * No connection became free within the wait. `stats` are the pool's figures at that moment; `cause` is why the last
- * attempt to connect failed, if it did.
+ * The pool had no connection within its timeout; `Pool.take` lists the conditions. `stats` is the state of the pool at that
+ * moment, and `cause` the error of the last attempt to connect, if it failed. On SQLite, whose pool has one connection
+ * for writing, it means that other sessions held the connection for that long.
  *
  * @since 0.1.0
  * @category errors
  */
-export class PoolTimeout extends failure<PoolTimeout>()(
+export class PoolTimeout extends taggedError<PoolTimeout>()(
   "PoolTimeout",
   { stats: Schema.optionalWith(PoolFigures, { exact: true }) }
 ) {}
 
 /**
- * The database was used after its scope closed.
+ * The database or pool was used while or after its scope closed.
  *
  * @since 0.1.0
  * @category errors
  */
-export class DatabaseClosed extends failure<DatabaseClosed>()("DatabaseClosed") {}
+export class DatabaseClosed extends taggedError<DatabaseClosed>()("DatabaseClosed") {}
 
 /**
  * A unique or primary key constraint was violated (23505; SQLITE_CONSTRAINT_UNIQUE, _PRIMARYKEY, _ROWID).
  *
- * PostgreSQL names the constraint and the table; SQLite names the table, and the column if it is a single one.
+ * PostgreSQL reports the constraint and the table. SQLite reports the table, and the column if there is only one.
  *
  * @since 0.1.0
  * @category errors
  */
-export class UniqueViolation extends failure<UniqueViolation>()("UniqueViolation") {}
+export class UniqueViolation extends taggedError<UniqueViolation>()("UniqueViolation") {}
 
 /**
- * A foreign key constraint was violated (23503, 23001; SQLITE_CONSTRAINT_FOREIGNKEY). SQLite does not say which.
+ * A foreign key constraint was violated (23503, 23001; SQLITE_CONSTRAINT_FOREIGNKEY). SQLite does not report which one.
  *
  * @since 0.1.0
  * @category errors
  */
-export class ForeignKeyViolation extends failure<ForeignKeyViolation>()("ForeignKeyViolation") {}
+export class ForeignKeyViolation extends taggedError<ForeignKeyViolation>()("ForeignKeyViolation") {}
 
 /**
- * A column that must have a value was given none (23502; SQLITE_CONSTRAINT_NOTNULL).
+ * A NOT NULL constraint was violated (23502; SQLITE_CONSTRAINT_NOTNULL).
  *
  * @since 0.1.0
  * @category errors
  */
-export class NotNullViolation extends failure<NotNullViolation>()("NotNullViolation") {}
+export class NotNullViolation extends taggedError<NotNullViolation>()("NotNullViolation") {}
 
 /**
- * A check constraint, a domain, a strict table's data type or a raising trigger refused a value (23514;
- * SQLITE_CONSTRAINT_CHECK, _DATATYPE, _TRIGGER).
+ * A value violates a check constraint, a domain (23514; SQLITE_CONSTRAINT_CHECK), or on SQLite the type of a column in a
+ * STRICT table (SQLITE_CONSTRAINT_DATATYPE), or a trigger raised an error (SQLITE_CONSTRAINT_TRIGGER).
  *
  * @since 0.1.0
  * @category errors
  */
-export class CheckViolation extends failure<CheckViolation>()("CheckViolation") {}
+export class CheckViolation extends taggedError<CheckViolation>()("CheckViolation") {}
 
 /**
  * An exclusion constraint was violated (23P01). PostgreSQL only.
@@ -192,143 +204,148 @@ export class CheckViolation extends failure<CheckViolation>()("CheckViolation") 
  * @since 0.1.0
  * @category errors
  */
-export class ExclusionViolation extends failure<ExclusionViolation>()("ExclusionViolation") {}
+export class ExclusionViolation extends taggedError<ExclusionViolation>()("ExclusionViolation") {}
 
 /**
- * The transaction could not be serialized with its neighbours and was rolled back (40001, 40002; SQLITE_BUSY_SNAPSHOT).
- * Running it again from its beginning is the cure.
+ * The transaction could not be serialized with concurrent ones and was rolled back (40001, 40002; SQLITE_BUSY_SNAPSHOT).
+ * Retry it from the beginning, as the session option `retry` does.
  *
  * @since 0.1.0
  * @category errors
  */
-export class SerializationFailure extends failure<SerializationFailure>()("SerializationFailure") {}
+export class SerializationFailure extends taggedError<SerializationFailure>()("SerializationFailure") {}
 
 /**
- * The server broke a deadlock by ending this transaction (40P01). Running it again from its beginning is the cure.
+ * The server resolved a deadlock by aborting this transaction (40P01). Retry it from the beginning, as the session option
+ * `retry` does. PostgreSQL only.
  *
  * @since 0.1.0
  * @category errors
  */
-export class DeadlockDetected extends failure<DeadlockDetected>()("DeadlockDetected") {}
+export class DeadlockDetected extends taggedError<DeadlockDetected>()("DeadlockDetected") {}
 
 /**
- * A lock was not granted in time (55P03), or the SQLite file or table stayed busy (SQLITE_BUSY, SQLITE_LOCKED).
+ * A lock was not available within the lock timeout, or at once for NOWAIT (55P03; SQLITE_BUSY, SQLITE_LOCKED).
  *
  * @since 0.1.0
  * @category errors
  */
-export class LockTimeout extends failure<LockTimeout>()("LockTimeout") {}
+export class LockTimeout extends taggedError<LockTimeout>()("LockTimeout") {}
 
 /**
- * A statement ran longer than its statement timeout (57014), or a transaction idled or lasted too long (25P03, 25P04).
- * The latter two end the connection as well.
+ * A statement took longer than the statement timeout (57014), or a transaction exceeded idle_in_transaction_session_timeout
+ * (25P03) or transaction_timeout (25P04). The server closes the connection in the last two cases. On SQLite sqlayer enforces
+ * the statement timeout.
  *
  * @since 0.1.0
  * @category errors
  */
-export class StatementTimeout extends failure<StatementTimeout>()("StatementTimeout") {}
+export class StatementTimeout extends taggedError<StatementTimeout>()("StatementTimeout") {}
 
 /**
- * A statement was cancelled by someone's request (57014 otherwise), or interrupted (SQLITE_INTERRUPT).
+ * A statement was canceled for another reason than a timeout, such as pg_cancel_backend (57014; SQLITE_INTERRUPT).
  *
  * @since 0.1.0
  * @category errors
  */
-export class StatementCanceled extends failure<StatementCanceled>()("StatementCanceled") {}
+export class StatementCanceled extends taggedError<StatementCanceled>()("StatementCanceled") {}
 
 /**
- * The statement is wrong: syntax, unknown table or column, wrong types, unsupported (class 42 but 42501, 0A000, 26000;
- * SQLITE_ERROR). On PostgreSQL the reason ends with the place in the statement's text, where the server gives it.
+ * The statement is invalid: a syntax error, an unknown table or column, wrong types, or an unsupported feature (class 42
+ * except 42501, 0A000, 26000; SQLITE_ERROR). On PostgreSQL `reason` ends with the position of the error in the statement,
+ * where the server reports it.
  *
  * @since 0.1.0
  * @category errors
  */
-export class InvalidStatement extends failure<InvalidStatement>()("InvalidStatement") {}
+export class InvalidStatement extends taggedError<InvalidStatement>()("InvalidStatement") {}
 
 /**
- * A value is not acceptable to its type or function, or cannot be sent (class 22; SQLITE_MISMATCH, SQLITE_RANGE,
- * SQLITE_TOOBIG).
+ * A value is invalid for its type or function, or cannot be encoded as a parameter (class 22; SQLITE_MISMATCH,
+ * SQLITE_RANGE, SQLITE_TOOBIG).
  *
  * @since 0.1.0
  * @category errors
  */
-export class InvalidData extends failure<InvalidData>()("InvalidData") {}
+export class InvalidData extends taggedError<InvalidData>()("InvalidData") {}
 
 /**
- * The user may not do this (42501; SQLITE_PERM).
+ * The user has no privilege for the operation (42501; SQLITE_PERM).
  *
  * @since 0.1.0
  * @category errors
  */
-export class InsufficientPrivilege extends failure<InsufficientPrivilege>()("InsufficientPrivilege") {}
+export class InsufficientPrivilege extends taggedError<InsufficientPrivilege>()("InsufficientPrivilege") {}
 
 /**
- * A write in a read-only transaction or database (25006; SQLITE_READONLY).
+ * A statement tried to write in a read-only transaction or database (25006; SQLITE_READONLY).
  *
  * @since 0.1.0
  * @category errors
  */
-export class ReadOnlyViolation extends failure<ReadOnlyViolation>()("ReadOnlyViolation") {}
+export class ReadOnlyViolation extends taggedError<ReadOnlyViolation>()("ReadOnlyViolation") {}
 
 /**
- * The server ran out of memory, disk or another limit (class 53 but 53300, class 54; SQLITE_FULL, SQLITE_NOMEM).
+ * The database ran out of memory or disk space, or a limit was exceeded (class 53 except 53300, class 54; SQLITE_FULL,
+ * SQLITE_NOMEM).
  *
  * @since 0.1.0
  * @category errors
  */
-export class ResourceExhausted extends failure<ResourceExhausted>()("ResourceExhausted") {}
+export class ResourceExhausted extends taggedError<ResourceExhausted>()("ResourceExhausted") {}
 
 /**
- * The database's files are damaged, or the file is no database (XX001, XX002; SQLITE_CORRUPT, SQLITE_NOTADB).
+ * The files of the database are damaged, or the file is not a database (XX001, XX002; SQLITE_CORRUPT, SQLITE_NOTADB).
  *
  * @since 0.1.0
  * @category errors
  */
-export class DatabaseCorrupt extends failure<DatabaseCorrupt>()("DatabaseCorrupt") {}
+export class DatabaseCorrupt extends taggedError<DatabaseCorrupt>()("DatabaseCorrupt") {}
 
 /**
- * The transaction had already failed when it was asked to go on or to commit, and was rolled back (25P02, or COMMIT
- * answered by ROLLBACK). Nothing was committed.
+ * A statement or COMMIT was sent in a transaction that had already failed (25P02, or COMMIT was answered with ROLLBACK).
+ * The transaction was rolled back. Usually the error of an earlier statement was caught and ignored.
  *
  * @since 0.1.0
  * @category errors
  */
-export class TransactionAborted extends failure<TransactionAborted>()("TransactionAborted") {}
+export class TransactionAborted extends taggedError<TransactionAborted>()("TransactionAborted") {}
 
 /**
- * The connection was lost while COMMIT was in flight: the work may or may not be committed. Never retried.
+ * The connection was lost after COMMIT was sent and before it was answered, so the transaction may or may not be committed.
+ * Never retried, because that could do the work twice.
  *
  * @since 0.1.0
  * @category errors
  */
-export class CommitOutcomeUnknown extends failure<CommitOutcomeUnknown>()("CommitOutcomeUnknown") {}
+export class CommitOutcomeUnknown extends taggedError<CommitOutcomeUnknown>()("CommitOutcomeUnknown") {}
 
 /**
- * A statement was given to a session that has ended.
+ * A statement was run in a session that has ended, usually by a fiber that outlived it.
  *
  * @since 0.1.0
  * @category errors
  */
-export class SessionClosed extends failure<SessionClosed>()("SessionClosed") {}
+export class SessionClosed extends taggedError<SessionClosed>()("SessionClosed") {}
 
 /**
- * The session's own `timeout` ran out, and it was rolled back.
+ * The session took longer than its option `timeout`, and was rolled back.
  *
  * @since 0.1.0
  * @category errors
  */
-export class SessionTimeout extends failure<SessionTimeout>()("SessionTimeout") {}
+export class SessionTimeout extends taggedError<SessionTimeout>()("SessionTimeout") {}
 
 /**
- * Any other failure; `code` is the database's own.
+ * Any other failure. `code` is the code of the database, or XX000 if there is none.
  *
  * @since 0.1.0
  * @category errors
  */
-export class UnknownDatabaseError extends failure<UnknownDatabaseError>()("UnknownDatabaseError") {}
+export class UnknownDatabaseError extends taggedError<UnknownDatabaseError>()("UnknownDatabaseError") {}
 
 /**
- * Every error that sqlayer fails with, as a schema, so that it can cross a wire.
+ * The schema of all errors, with which they can be sent to another process.
  *
  * @since 0.1.0
  * @category models
@@ -363,7 +380,7 @@ export const DatabaseError = Schema.Union(
 )
 
 /**
- * Every error that sqlayer fails with.
+ * Any of the errors of this module.
  *
  * @since 0.1.0
  * @category models
@@ -371,7 +388,7 @@ export const DatabaseError = Schema.Union(
 export type DatabaseError = typeof DatabaseError.Type
 
 /**
- * What a caller must say to make any of the errors: its fields but the tag.
+ * The arguments of the errors' constructors. ConnectionFailed also takes `transient`, and PoolTimeout also `stats`.
  *
  * @since 0.1.0
  * @category models
@@ -381,7 +398,8 @@ export type Fields = ConstructorParameters<typeof UniqueViolation>[0]
 const tags: ReadonlySet<unknown> = new Set(DatabaseError.members.map((member) => member._tag))
 
 /**
- * Whether a value is one of the errors of this module.
+ * Whether a value is one of the errors of this module. It goes by the tag, so it recognizes errors of another copy of
+ * sqlayer.
  *
  * @since 0.1.0
  * @category guards
@@ -389,32 +407,32 @@ const tags: ReadonlySet<unknown> = new Set(DatabaseError.members.map((member) =>
 export const isDatabaseError = (u: unknown): u is DatabaseError =>
   Predicate.hasProperty(u, "_tag") && tags.has(u._tag) && Predicate.hasProperty(u, "dialect")
 
-// By tag and not by instanceof: two copies of @effect/sql may be installed side by side.
+// By tag and not by instanceof, because several copies of @effect/sql may be installed.
 const isSqlError = (u: unknown): u is SqlError =>
   Predicate.hasProperty(u, SqlErrorTypeId) && Predicate.isTagged(u, "SqlError")
 
-// Query builders wrap what a statement failed with in errors of their own.
-const among = (cause: unknown, depth: number): DatabaseError | undefined =>
+/** Finds the DatabaseError in a chain of causes: query builders wrap the errors of statements in their own. */
+const findDatabaseError = (cause: unknown, maxDepth: number): DatabaseError | undefined =>
   isDatabaseError(cause)
     ? cause
-    : depth > 0 && Predicate.hasProperty(cause, "cause")
-    ? among(cause.cause, depth - 1)
+    : maxDepth > 0 && Predicate.hasProperty(cause, "cause")
+    ? findDatabaseError(cause.cause, maxDepth - 1)
     : undefined
 
 /**
- * The DatabaseError in a statement's SqlError.
+ * The DatabaseError in the `cause` of a SqlError, at any of 8 levels.
  *
- * An SqlError that sqlayer did not make (another client's) becomes UnknownDatabaseError: it keeps the message and the
- * code, but not the driver's error, whose texts may hold the values of parameters and rows.
+ * The SqlError of another client becomes an UnknownDatabaseError. It keeps the message and the code, but not the driver's
+ * error, which may hold the values of parameters and rows.
  *
  * @since 0.1.0
  * @category conversions
  */
 export const fromSqlError = (error: SqlError): DatabaseError => {
   const { cause } = error
-  const known = among(cause, 8)
-  if (known !== undefined) {
-    return known
+  const databaseError = findDatabaseError(cause, 8)
+  if (databaseError !== undefined) {
+    return databaseError
   }
   const code = Predicate.hasProperty(cause, "code") && Predicate.isString(cause.code) ? cause.code : "XX000"
   return new UnknownDatabaseError({
@@ -425,8 +443,8 @@ export const fromSqlError = (error: SqlError): DatabaseError => {
 }
 
 /**
- * The SqlError that @effect/sql promises for a statement: `cause` is the DatabaseError, `message` is its tag
- * and what happened.
+ * The SqlError with which a statement of @effect/sql fails. Its `cause` is the DatabaseError, its `message` consists of the
+ * tag and the message of the DatabaseError.
  *
  * @since 0.1.0
  * @category conversions
@@ -435,7 +453,8 @@ export const toSqlError = (error: DatabaseError): SqlError =>
   new SqlError({ cause: error, message: `${error._tag}: ${error.message}` })
 
 /**
- * Turns the SqlError in an effect's error channel into the typed DatabaseError.
+ * Maps the SqlErrors of an effect to DatabaseErrors (see `fromSqlError`), so that they can be caught by tag. Other errors,
+ * defects and interruptions stay as they are.
  *
  * @since 0.1.0
  * @category conversions
@@ -443,7 +462,7 @@ export const toSqlError = (error: DatabaseError): SqlError =>
 export const typed = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, Exclude<E, SqlError> | DatabaseError, R> =>
-  // The whole of the cause is kept, which Effect.mapError does not.
+  // Unlike Effect.mapError this keeps the whole cause, such as the defects of finalizers.
   Effect.mapErrorCause(
     effect,
     Cause.map((error) => isSqlError(error) ? fromSqlError(error) : error as Exclude<E, SqlError>)
@@ -458,7 +477,9 @@ const retryable: ReadonlySet<string> = new Set<DatabaseError["_tag"]>([
 ])
 
 /**
- * Whether running the whole session again may succeed. Never true once a commit may have happened.
+ * Whether the session that failed may succeed when it is run again from the beginning: true for ConnectionLost,
+ * PoolTimeout, SerializationFailure, DeadlockDetected, LockTimeout, and for ConnectionFailed if it is `transient`. None of
+ * them occurs after a transaction was committed.
  *
  * @since 0.1.0
  * @category predicates
@@ -467,7 +488,7 @@ export const isRetryable = (error: DatabaseError): boolean =>
   error._tag === "ConnectionFailed" ? error.transient : retryable.has(error._tag)
 
 /**
- * Whether the way to the database is what failed.
+ * Whether a connection could not be opened or broke: ConnectionFailed, AuthenticationFailed or ConnectionLost.
  *
  * @since 0.1.0
  * @category predicates
@@ -478,7 +499,8 @@ export const isConnectionError = (
   error._tag === "ConnectionFailed" || error._tag === "AuthenticationFailed" || error._tag === "ConnectionLost"
 
 /**
- * Whether a constraint of the schema refused the data: what an application usually answers rather than logs.
+ * Whether a constraint of the schema was violated: UniqueViolation, ForeignKeyViolation, NotNullViolation, CheckViolation or
+ * ExclusionViolation. Applications usually report these to their users instead of logging them.
  *
  * @since 0.1.0
  * @category predicates
@@ -489,20 +511,20 @@ export const isConstraintViolation = (
   error._tag === "UniqueViolation" || error._tag === "ForeignKeyViolation" || error._tag === "NotNullViolation" ||
   error._tag === "CheckViolation" || error._tag === "ExclusionViolation"
 
-interface Rendered extends Fields {
+interface RenderedFields extends Fields {
   readonly _tag: string
   readonly stats?: PoolFigures
 }
 
-/** Whether a text names something as a whole word. */
+/** Whether a text contains a name as a whole word. */
 const mentions = (text: string, name: string): boolean =>
   new RegExp(`(?<![\\w$])${name.replace(/[^\w\s]/g, "\\$&")}(?![\\w$])`).test(text)
 
 /**
- * One line: what happened, the code, then the names and figures that the reason does not hold already. The tag is the
- * error's name, so that every way of printing it says it once.
+ * Renders the message on one line: the reason, the code, and the names and pool stats that the reason does not mention. It
+ * leaves the tag out, because the tag is the error's `name`, which precedes the message wherever an error is printed.
  */
-function render(error: Rendered): string {
+function render(error: RenderedFields): string {
   const notes = [error.code]
   if (error.table !== undefined && !mentions(error.reason, error.table)) {
     notes.push(`table ${error.schema === undefined ? error.table : `${error.schema}.${error.table}`}`)
@@ -517,11 +539,11 @@ function render(error: Rendered): string {
     const { idle, maximum, name, used, waiting } = error.stats
     notes.push(`pool ${name}: ${used} of ${maximum} connections in use, ${idle} idle, ${waiting} waiting`)
   }
-  let out = `${error.reason} (${notes.join(", ")})`
-  for (const more of [error.detail, error.hint]) {
-    if (more !== undefined) {
-      out += out.endsWith(".") ? ` ${more}` : `. ${more}`
+  let message = `${error.reason} (${notes.join(", ")})`
+  for (const sentence of [error.detail, error.hint]) {
+    if (sentence !== undefined) {
+      message += message.endsWith(".") ? ` ${sentence}` : `. ${sentence}`
     }
   }
-  return out
+  return message
 }

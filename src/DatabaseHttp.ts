@@ -1,6 +1,6 @@
 /**
- * The database behind an HTTP server of @effect/platform: one session a request, what probes and Prometheus ask for, and
- * errors of the database as answers.
+ * The database in an HTTP server of @effect/platform: a session for each request, health checks, metrics, a dashboard,
+ * and responses to database errors.
  *
  * @since 0.1.0
  */
@@ -26,12 +26,12 @@ import * as RequestSession from "./internal/databaseHttp/session.js"
 import type * as Session from "./Session.js"
 
 /**
- * What the session of a request may be asked for: what any session may, but `retry`, since a request's body can be read
- * only once. A client that is answered 503 with Retry-After may try again.
+ * Options of the sessions of requests: those of any session but `propagation` and `retry`. A request cannot be run again,
+ * since its body can be read only once; a client that gets status 503 with Retry-After may repeat it.
  *
- * - `readOnly` is true for GET and HEAD, and false otherwise, unless told.
- * - `name` is the method and the route's path, unless told.
- * - `bodyLimit` is how many bytes a streamed response body may have: 4 MiB unless told.
+ * - `readOnly`: default true for GET and HEAD, otherwise false.
+ * - `name`: default the method and the route's path, such as `GET /accounts/:id`.
+ * - `bodyLimit`: maximum size in bytes of a streamed response body. Default: 4 MiB (4,194,304).
  *
  * @since 0.1.0
  * @category models
@@ -40,16 +40,15 @@ export interface Options extends RequestSession.Options {}
 
 export {
   /**
-   * A response that cannot be finished inside of its request's session: a web socket, an event stream, or a streamed
-   * body that is larger than `bodyLimit`. The request is rolled back and answered with status 500; `reason` says which of
-   * them it was.
+   * A response that cannot be completed inside the session of its request: a web socket, an event stream, or a streamed
+   * body larger than `bodyLimit`. The session is rolled back, and the response has status 500. `reason` says which it is.
    *
    * @since 0.1.0
    * @category errors
    */
   EndlessResponse,
   /**
-   * What the client of an HttpApi gets for an error of the database: the problem document that the server answered with.
+   * The error that a client of an HttpApi gets for a database error: the RFC 9457 problem document of the response.
    *
    * @since 0.1.0
    * @category errors
@@ -59,7 +58,7 @@ export {
 
 export {
   /**
-   * A page that shows live what the database is doing, behind a guard that the application gives.
+   * A page that shows what the database is doing, updated every second, behind a guard that the application provides.
    *
    * @since 0.1.0
    * @category dashboard
@@ -76,7 +75,7 @@ export {
 
 export {
   /**
-   * A package that `metricsRoute` needs is not installed. The message names them all.
+   * A package that `metricsRoute` needs is not installed. `message` names all of them, `reason` is Node's error.
    *
    * @since 0.1.0
    * @category errors
@@ -85,10 +84,13 @@ export {
 } from "./internal/databaseHttp/metrics.js"
 
 /**
- * One session a request, for a route, a router or a whole application. It is committed when the handler succeeds with a
- * status below 400, and rolled back when it fails, dies, answers with a status of 400 and above, or when the client goes
- * away before. The response is handed on only when the commit is known to have happened: a commit that fails is a failure
- * like any other. A streamed body is read to its end inside of the session.
+ * Runs each request in a session, for a route, a router or a whole application.
+ *
+ * The session is committed if the handler succeeds with a status below 400. It is rolled back if the handler fails, dies or
+ * responds with a status of 400 or above, or if the client disconnects before that. The response is sent after the commit,
+ * so a commit that fails is an error like any other. A streamed body is read to its end inside the session.
+ *
+ * Adds the errors of sessions, DatabaseError, and EndlessResponse; SqlError becomes DatabaseError.
  *
  * ```ts
  * import { HttpRouter, HttpServerResponse } from "@effect/platform"
@@ -127,8 +129,8 @@ export const middleware = (options: Options = {}) =>
   )
 
 /**
- * One session a request, for the handlers of an HttpApi's group that stand before it and have none yet. The session begins
- * when the request has been read and decoded, and its answer is encoded before the commit.
+ * Runs each request to a group of an HttpApi in a session. It applies to the handlers that were added before it and have no
+ * session yet. The session begins after the request was read and decoded, and the response is encoded before the commit.
  *
  * ```ts
  * import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "@effect/platform"
@@ -166,8 +168,8 @@ export const sessions: (options?: Options) => <
   Handlers.withSessions(options)
 
 /**
- * The answer to an error of the database: its status and an RFC 9457 problem document. The document is made of fixed texts
- * alone: no statement, no value, no code and no name of a table or a constraint is in it.
+ * The response to a database error: a status, and an RFC 9457 problem document. The document consists of fixed texts: it
+ * never has a statement, a value, a code, or the name of a table or a constraint.
  *
  * | error | status |
  * |---|---|
@@ -184,8 +186,8 @@ export const toResponse: (error: DatabaseError.DatabaseError) => HttpServerRespo
   Problems.toResponse
 
 /**
- * Answers what an application fails with because of the database, as `toResponse` does, and leaves all else alone. For a
- * route, a router or an application; for an HttpApi as its middleware, where it adds Retry-After to what `errors` says.
+ * Turns database errors of an application into the responses of `toResponse`, and leaves other errors alone. Use it on a
+ * route, a router or an application. As the middleware of an HttpApi it adds Retry-After to the responses of `errors`.
  *
  * @since 0.1.0
  * @category errors
@@ -195,8 +197,8 @@ export const problems: <E, R>(
 ) => HttpApp.Default<Exclude<E, DatabaseError.DatabaseError | SqlError>, R> = Problems.problems
 
 /**
- * What an endpoint, a group or an HttpApi that uses the database can fail with, for its `addError`: a handler may then
- * fail with any DatabaseError or SqlError and is answered as `toResponse` says, the documents are part of the OpenAPI
+ * The database errors of an endpoint, a group or an HttpApi, for its `addError`. A handler may then fail with any
+ * DatabaseError or SqlError, and the response is the one of `toResponse`. The problem documents are part of the OpenAPI
  * description, and a client gets a `Problem`.
  *
  * @since 0.1.0
@@ -208,7 +210,13 @@ export const errors: Schema.Schema<
 > = Problems.errors
 
 /**
- * What readiness says: the database's health without secrets, and the migrations where the application has them.
+ * The body of a readiness check.
+ *
+ * - `status`: `ready` if the database is healthy and no migration is pending, edited or missing; otherwise `unavailable`.
+ * - `database`: its health, without secrets: whether it answers, the latency in milliseconds, the server's version and
+ *   role, the pool's stats, and the last error.
+ * - `migrations`: how many are applied, which are pending, and which are edited or missing; absent if the application does
+ *   not provide Migrations. `error` is why the status is not known.
  *
  * @since 0.1.0
  * @category health
@@ -216,7 +224,7 @@ export const errors: Schema.Schema<
 export const Readiness = Health.Readiness
 
 /**
- * What readiness says.
+ * The body of a readiness check.
  *
  * @since 0.1.0
  * @category health
@@ -224,8 +232,8 @@ export const Readiness = Health.Readiness
 export type Readiness = Health.Readiness
 
 /**
- * Whether requests can be served: the database answers, and no migration is pending, edited or missing where the context
- * has Migrations.
+ * Whether the application can serve requests: the database answers and, if the context has Migrations, none is pending,
+ * edited or missing. Never fails. The migrations' status is read within 2 seconds; after that its last known value counts.
  *
  * @since 0.1.0
  * @category health
@@ -233,11 +241,11 @@ export type Readiness = Health.Readiness
 export const readiness: Effect.Effect<Readiness, never, Database> = Health.readiness
 
 /**
- * The probes as a group of an HttpApi, which `healthLayer` implements:
+ * The health checks as a group of an HttpApi, which `healthLayer` implements.
  *
- * - `GET /health/live`: 200 as long as the process answers. The database is not asked.
- * - `GET /health/ready`: 200 or 503, with the reasons.
- * - `GET /health/startup`: the same until it was ready once, and 200 from then on.
+ * - `GET /health/live`: 200 as long as the process responds. It does not use the database.
+ * - `GET /health/ready`: 200 or 503, with the Readiness.
+ * - `GET /health/startup`: the same until the database was ready once, and 200 from then on.
  *
  * @since 0.1.0
  * @category health
@@ -245,7 +253,7 @@ export const readiness: Effect.Effect<Readiness, never, Database> = Health.readi
 export const HealthApi = Health.HealthApi
 
 /**
- * Implements the HealthApi of an HttpApi.
+ * Implements the group HealthApi of an HttpApi.
  *
  * @since 0.1.0
  * @category health
@@ -266,8 +274,8 @@ export const healthLayer = <ApiId extends string, Groups extends HttpApiGroup.Ht
   )
 
 /**
- * The probes as a router, to be concatenated or mounted: `GET /health/live`, `/health/ready` and `/health/startup`, as
- * HealthApi describes them.
+ * The health checks as a router, to be concatenated or mounted: `GET /health/live`, `/health/ready` and `/health/startup`,
+ * as in HealthApi.
  *
  * @since 0.1.0
  * @category health
@@ -279,9 +287,11 @@ export const healthRoutes: HttpRouter.HttpRouter<never, Database> = HttpRouter.e
 )
 
 /**
- * Makes the route `GET /metrics` (unless told otherwise): the application's metrics in the text format of Prometheus, made
- * by the exporter of OpenTelemetry. It needs the packages `@effect/opentelemetry`, `@opentelemetry/exporter-prometheus`,
- * `@opentelemetry/resources` and `@opentelemetry/sdk-metrics`, and loads them when it is made.
+ * Makes a route that responds with the application's metrics in Prometheus' text format. `path` is its path; default:
+ * `/metrics`.
+ *
+ * It needs the packages `@effect/opentelemetry`, `@opentelemetry/exporter-prometheus`, `@opentelemetry/resources` and
+ * `@opentelemetry/sdk-metrics`, which are loaded when it is made. Fails with ExporterMissing if one is not installed.
  *
  * @since 0.1.0
  * @category metrics
@@ -289,4 +299,4 @@ export const healthRoutes: HttpRouter.HttpRouter<never, Database> = HttpRouter.e
 export const metricsRoute = (options?: {
   readonly path?: HttpRouter.PathInput | undefined
 }): Effect.Effect<HttpRouter.Route<never, never>, Metrics.ExporterMissing> =>
-  Effect.map(Metrics.make, (answer) => HttpRouter.makeRoute("GET", options?.path ?? "/metrics", answer))
+  Effect.map(Metrics.make, (response) => HttpRouter.makeRoute("GET", options?.path ?? "/metrics", response))

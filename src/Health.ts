@@ -1,5 +1,5 @@
 /**
- * Whether the database answers: as a boolean, and as a report for an operator.
+ * The health check of a database: a boolean, and a report for operators.
  *
  * @since 0.1.0
  */
@@ -15,23 +15,31 @@ import { make as makeError } from "./internal/makeError.js"
 import type { Pool, Stats } from "./Pool.js"
 
 /**
- * How the database is. It holds no secret, and may be shown to whoever may see the pool's figures.
+ * The result of a health check. It holds no secrets, but shows the load of the pool and the server's version.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Report {
-  /** Whether the database answered in time. */
+  /** Whether the database answered within the timeout. */
   readonly healthy: boolean
+  /** The dialect of the database. */
   readonly dialect: Dialect
-  /** What it took to answer, or to give up. */
+  /** How long the check took, until the answer or the failure. */
   readonly latency: Duration.Duration
-  /** The server's, or SQLite's; undefined where it did not answer. */
+  /** The version of the PostgreSQL server or of the SQLite library. Undefined if the database did not answer. */
   readonly version: string | undefined
-  /** `primary` and `standby` are PostgreSQL's, `embedded` is SQLite. */
+  /**
+   * The role of the server: `primary` or `standby` for PostgreSQL, `embedded` for SQLite. Undefined if the database did not
+   * answer.
+   */
   readonly role: ServerInfo["role"] | undefined
+  /** The statistics of the pool after the check. */
   readonly pool: Stats
-  /** Why it last was not healthy, and undefined if it always was. */
+  /**
+   * The error of the last check that failed, also if later ones succeeded. Undefined if none has failed. `check` and
+   * `report` share it.
+   */
   readonly lastError: DatabaseError | undefined
 }
 
@@ -42,48 +50,57 @@ export interface Report {
  * @category models
  */
 export interface Health {
+  /** Whether the database answers a ping within the timeout. Never fails. Concurrent calls share one check. */
   readonly check: Effect.Effect<boolean>
+  /**
+   * Asks for the server's version and role, within the timeout. Never fails. Concurrent calls share one check, but not
+   * with `check`.
+   */
   readonly report: Effect.Effect<Report>
 }
 
 /**
- * What is asked, and how long the answer may take.
+ * What the health check asks.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
+  /** Opens a connection of the check's own when it cannot use one of the pool. */
   readonly driver: Driver
+  /** The pool whose idle connections the check uses. */
   readonly pool: Pool<Connection>
+  /** The maximum duration of a check. Half of it is spent on an idle connection before a new one is opened. */
   readonly timeout: Duration.Duration
 }
 
-/** Gives all who ask at the same time one answer: who asks for it is often not known, and may be many. */
-const shared = <A>(effect: Effect.Effect<A>): Effect.Effect<A> => {
-  let underWay: Deferred.Deferred<A> | undefined
+/** Lets concurrent calls share one run of an effect, since health endpoints are often public and called often. */
+const shareConcurrent = <A>(effect: Effect.Effect<A>): Effect.Effect<A> => {
+  let inFlight: Deferred.Deferred<A> | undefined
   return Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
-      if (underWay !== undefined) {
-        return restore(Deferred.await(underWay))
+      if (inFlight !== undefined) {
+        return restore(Deferred.await(inFlight))
       }
-      const answer = Deferred.unsafeMake<A>(FiberId.none)
-      underWay = answer
-      const find = Effect.onExit(Effect.interruptible(effect), (exit) => {
-        underWay = undefined
-        return Deferred.done(answer, exit)
+      const result = Deferred.unsafeMake<A>(FiberId.none)
+      inFlight = result
+      const run = Effect.onExit(Effect.interruptible(effect), (exit) => {
+        inFlight = undefined
+        return Deferred.done(result, exit)
       })
-      // Whoever asked first need not stay until the others know.
-      return Effect.zipRight(Effect.forkDaemon(find), restore(Deferred.await(answer)))
+      // In a daemon, so that interrupting the first caller does not interrupt the others' run.
+      return Effect.zipRight(Effect.forkDaemon(run), restore(Deferred.await(result)))
     })
   )
 }
 
 /**
- * Makes the health check. It asks on an idle connection if the pool has one, else (or if that one does not answer in half
- * of the time) on one of its own, so that neither a pool which slow sessions have exhausted nor a connection that broke
- * unnoticed looks like a database that is down. It never fails and answers within its timeout, whatever the server does.
- * All who ask at the same time share one answer, and so one connection.
- * From when the scope closes on the answer is no, and nobody is asked.
+ * Makes the health check of a database.
+ *
+ * It asks on an idle connection of the pool. If none is idle, or that one does not answer within half of the timeout, it
+ * asks on a connection of its own. So a pool that slow sessions have exhausted, or a connection that broke unnoticed, does
+ * not make a database look down. Once the scope is closed the check gives false, with DatabaseClosed as the `lastError`,
+ * without asking the database.
  *
  * @since 0.1.0
  * @category constructors
@@ -92,27 +109,30 @@ export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Health, 
   let lastError: DatabaseError | undefined = undefined
   let closed = false
 
-  const silence = () =>
+  const timeoutError = () =>
     makeError("ConnectionFailed", {
       dialect: driver.dialect,
       code: "08001",
       reason: `${driver.description} did not answer within ${Duration.format(timeout)}`,
       transient: true
     })
-  /** What still runs then is stopped behind the answer. */
-  const within = <A>(limit: Duration.Duration, effect: Effect.Effect<A, DatabaseError>) =>
-    Effect.timeoutFail(Effect.disconnect(effect), { duration: limit, onTimeout: silence })
+  /** Fails in time even if the effect cannot be interrupted at once; it is then interrupted in the background. */
+  const withTimeout = <A>(duration: Duration.Duration, effect: Effect.Effect<A, DatabaseError>) =>
+    Effect.timeoutFail(Effect.disconnect(effect), { duration, onTimeout: timeoutError })
 
-  const asked = <A>(
-    ask: (connection: Connection) => Effect.Effect<A, DatabaseError>
+  const ask = <A>(
+    query: (connection: Connection) => Effect.Effect<A, DatabaseError>
   ): Effect.Effect<A, DatabaseError> => {
-    const onItsOwn = Effect.uninterruptibleMask((restore) =>
+    const onNewConnection = Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
         driver.connect(() => undefined, restore),
-        (connection) => Effect.ensuring(restore(ask(connection)), connection.close)
+        (connection) => Effect.ensuring(restore(query(connection)), connection.close)
       )
     )
-    const onAnIdleOne = within(Duration.times(timeout, 0.5), Effect.scoped(Effect.flatMap(pool.acquire, ask)))
+    const onIdleConnection = withTimeout(
+      Duration.times(timeout, 0.5),
+      Effect.scoped(Effect.flatMap(pool.acquire, query))
+    )
     return Effect.suspend(() => {
       if (closed) {
         return Effect.fail(
@@ -124,7 +144,10 @@ export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Health, 
         )
       }
       const { idle, waiting } = pool.stats()
-      return within(timeout, idle > 0 && waiting === 0 ? Effect.orElse(onAnIdleOne, () => onItsOwn) : onItsOwn)
+      return withTimeout(
+        timeout,
+        idle > 0 && waiting === 0 ? Effect.orElse(onIdleConnection, () => onNewConnection) : onNewConnection
+      )
     }).pipe(
       Effect.tapError((error) =>
         Effect.sync(() => {
@@ -135,11 +158,11 @@ export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Health, 
   }
 
   const health: Health = {
-    check: shared(
-      Effect.match(asked((connection) => connection.ping), { onFailure: () => false, onSuccess: () => true })
+    check: shareConcurrent(
+      Effect.match(ask((connection) => connection.ping), { onFailure: () => false, onSuccess: () => true })
     ),
-    report: shared(Effect.map(
-      Effect.timed(Effect.option(asked((connection) => driver.serverInfo(connection)))),
+    report: shareConcurrent(Effect.map(
+      Effect.timed(Effect.option(ask((connection) => driver.serverInfo(connection)))),
       ([latency, info]) => ({
         healthy: Option.isSome(info),
         dialect: driver.dialect,

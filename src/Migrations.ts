@@ -1,7 +1,7 @@
 /**
- * Migrations for either dialect: each applied once and whole, whoever starts how many runners.
+ * Migrations: each is applied once, in a transaction of its own, however many processes start at the same time.
  *
- * It uses the table of @effect/sql's Migrator and takes its loaders, so that either can go on where the other stopped.
+ * The table and the loaders of @effect/sql's Migrator are used, so that each can continue where the other stopped.
  *
  * @since 0.1.0
  */
@@ -20,17 +20,20 @@ import * as Runner from "./internal/migrations/runner.js"
 import type { Session } from "./Session.js"
 
 /**
- * Why migrations were not run, or not to the end. `kind` tells what went wrong, the message what exactly:
+ * The error of a run, or of loading the migrations.
  *
- * - `failed`: the migration itself. `cause` is what it failed with. It left nothing behind, unless that is
- *   CommitOutcomeUnknown, when the next run finds out.
- * - `load`: the migrations, or one of them, could not be read or imported, or is no Effect.
- * - `invalid`: a name, number, option or SQL text that is not acceptable.
- * - `duplicate`: two migrations have one number.
- * - `edited`, `missing`: an applied migration is no longer what it was, or is no longer there.
- * - `locked`: another runner was not done within `lockTimeout`.
- *
- * `migration` is the number and the name (`2_create_account`) of the migration that it is about, if it is about one.
+ * - `kind` is what went wrong:
+ *   - `failed`: a migration failed with `cause`, and was rolled back. If the cause is CommitOutcomeUnknown it may be
+ *     committed; the next run finds out.
+ *   - `load`: a migration, or their directory, cannot be read or imported, or a migration is not an Effect.
+ *   - `invalid`: a name, a number, an option or an SQL text is not valid.
+ *   - `duplicate`: two migrations have the same number.
+ *   - `edited`: an applied migration has changed since.
+ *   - `missing`: an applied migration no longer exists.
+ *   - `locked`: another runner held the lock for longer than `lockTimeout`.
+ * - `message` says it in a sentence.
+ * - `id` and `migration` are the number and the label (`2_create_account`) of the migration, if it concerns one.
+ * - `cause` is the error that led to it, if there is one.
  *
  * @since 0.1.0
  * @category errors
@@ -38,7 +41,7 @@ import type { Session } from "./Session.js"
 export const MigrationError = Model.MigrationError
 
 /**
- * Why migrations were not run, or not to the end.
+ * The error of a run, or of loading the migrations.
  *
  * @since 0.1.0
  * @category errors
@@ -46,7 +49,7 @@ export const MigrationError = Model.MigrationError
 export type MigrationError = Model.MigrationError
 
 /**
- * A migration by its number and name.
+ * A migration: its number `id`, which is its place in the order, and its `name`.
  *
  * @since 0.1.0
  * @category models
@@ -54,10 +57,13 @@ export type MigrationError = Model.MigrationError
 export type Migration = Model.Migration
 
 /**
- * Where a database stands: `applied` is what it has; `pending` is what it has not, in the order in which it would be
- * applied; `problems` are applied migrations that are no longer what they were, or no longer there; `ahead` are applied
- * migrations with numbers above all that are known here. The last is how a rolling deployment looks to the old version
- * of an application, and no problem.
+ * The migrations of a database, compared with those of the loader.
+ *
+ * - `applied`: the migrations that the database has, by number, and when they were applied.
+ * - `pending`: the migrations that the database does not have, in the order in which they would be applied.
+ * - `problems`: the applied migrations that were edited since, or are missing. While there is one, `run` fails.
+ * - `ahead`: the applied migrations whose numbers are above all that the loader has. A newer version of the application
+ *   applied them, as in a rolling deployment; they are not a problem.
  *
  * @since 0.1.0
  * @category models
@@ -65,7 +71,7 @@ export type Migration = Model.Migration
 export type Status = Model.Status
 
 /**
- * What finds the migrations: `fromDirectory`, `fromRecord`, or a loader of @effect/sql's Migrator.
+ * Loads the migrations: `fromDirectory`, `fromRecord`, or a loader of @effect/sql's Migrator.
  *
  * @since 0.1.0
  * @category models
@@ -73,7 +79,13 @@ export type Status = Model.Status
 export type Loader<R = never> = Model.Loader<R>
 
 /**
- * What happens while migrations run.
+ * An event of a run, by its `_tag`.
+ *
+ * - `Waiting`: another runner holds the lock, for `elapsed` so far. Repeated every 10 seconds.
+ * - `Ahead`: the database has `migrations` with numbers above all that the loader has.
+ * - `Started`: `migration` begins, at `position` (from 1) of the `total` that this run applies.
+ * - `Applied`: `migration` is committed, after `duration`.
+ * - `Failed`: `migration` failed with `error` after `duration`, and was rolled back.
  *
  * @since 0.1.0
  * @category models
@@ -81,21 +93,25 @@ export type Loader<R = never> = Model.Loader<R>
 export type Progress = Model.Progress
 
 /**
- * What is to be run, and how.
+ * The migrations, and how to run them.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options<R = never> {
+  /** Loads the migrations. */
   readonly loader: Loader<R>
   /**
-   * The table that remembers what is applied, of a schema of its own if there is a dot in it; default:
-   * `effect_sql_migrations`, as in @effect/sql. The checksums are in one beside it whose name ends with `_checksum`.
+   * The table of the applied migrations, with or without a schema before a dot. Default: `effect_sql_migrations`, as in
+   * @effect/sql. The checksums are in a second table, with `_checksum` added to the name. Both are created when needed.
    */
   readonly table?: string | undefined
-  /** The longest wait for another runner to finish its turn; default: as long as it takes. */
+  /** Maximum wait for the lock that another runner holds. Default: no limit. */
   readonly lockTimeout?: Duration.DurationInput | undefined
-  /** Told of everything that happens; default: what was applied is logged. `toTerminal` shows it on a terminal. */
+  /**
+   * Called with every event. Default: `Applied` and `Waiting` are logged at level Info, `Ahead` at Warning and `Started`
+   * at Debug. `toTerminal` writes them to a terminal.
+   */
   readonly progress?: ((progress: Progress) => Effect.Effect<void>) | undefined
 }
 
@@ -106,12 +122,12 @@ export interface Options<R = never> {
  * @category models
  */
 export interface Service {
-  /** Where the database stands now. Only reads, and needs no more than the right to read. */
+  /** The status now. Only reads. Fails as the function `status` does. */
   readonly status: Effect.Effect<Status, DatabaseError | MigrationError>
 }
 
 /**
- * The migrations of the application's database. Where it is provided, readiness depends on it.
+ * The migrations of the application's database. If it is provided, `DatabaseHttp.readiness` includes their status.
  *
  * @since 0.1.0
  * @category tags
@@ -132,10 +148,15 @@ const plan = <R>(options: Options<R>): Effect.Effect<Runner.Plan, MigrationError
   })
 
 /**
- * The migrations in the files of a directory: `0001_create_account.sql`, and `.js` or `.ts` (and `.mjs`, …) whose default
- * export is an Effect. A path is relative to where the process was started; a URL (`new URL("migrations",
- * import.meta.url)`) is not. Of other files, those whose names begin with a dot or an underscore, and those with other
- * extensions, are left alone; what looks like a migration and is none is an error.
+ * The migrations in the files of a directory, named `<number>_<name>`: SQL in `0001_create_account.sql`, or an Effect as
+ * the default export of a `.js`, `.mjs`, `.cjs`, `.ts`, `.mts` or `.cts` file.
+ *
+ * A path is relative to the working directory of the process; use a URL (`new URL("migrations", import.meta.url)`) for
+ * one that is relative to a module. Files whose names begin with a dot or an underscore, and files with other extensions,
+ * are ignored.
+ *
+ * Fails with a MigrationError of kind `invalid` if another file's name is not that of a migration, and of kind `load` if
+ * the directory or a file cannot be read.
  *
  * @since 0.1.0
  * @category loaders
@@ -143,7 +164,9 @@ const plan = <R>(options: Options<R>): Effect.Effect<Runner.Plan, MigrationError
 export const fromDirectory: (directory: string | URL) => Loader = Files.fromDirectory
 
 /**
- * The migrations in a record, by their numbers and names (`0001_create_account`): each an Effect, or SQL text.
+ * The migrations in a record: each an Effect or SQL text, under its number and name (`0001_create_account`).
+ *
+ * Fails with a MigrationError of kind `invalid` if a key is not such a name.
  *
  * @since 0.1.0
  * @category loaders
@@ -157,12 +180,12 @@ export const fromRecord: (
 ) => Loader = Record.fromRecord
 
 /**
- * Applies what is pending, each migration in a session of its own and in the order of their numbers, and gives what it
- * applied. Of several runners, in whatever processes, one works at a time, and each migration is applied once. The first
- * that fails ends the run: it left nothing behind, and what came before it stays.
+ * Applies the pending migrations in the order of their numbers, each in a session of its own, and returns those that it
+ * applied. One runner works at a time, in whatever process; the others wait, and then apply only what is still pending.
  *
- * Fails before it applies anything where a migration cannot be loaded, or where one that is applied was edited or is
- * missing.
+ * Fails with a MigrationError, or with a DatabaseError of the statements that read and write the tables of the migrations.
+ * If a migration cannot be loaded, or an applied one was edited or is missing, nothing is applied. If a migration fails,
+ * it is rolled back and the run ends; the migrations applied before it stay.
  *
  * @since 0.1.0
  * @category running
@@ -173,7 +196,9 @@ export const run = <R = never>(
   Effect.flatMap(Database.Database, (database) => Effect.flatMap(plan(options), (plan) => Runner.run(database, plan)))
 
 /**
- * Where the database stands. Only reads, and needs no more than the right to read.
+ * The status of the database. Only reads, so the right to read is enough; tables that do not exist count as empty.
+ *
+ * Fails with a MigrationError if the migrations cannot be loaded, and with a DatabaseError if the tables cannot be read.
  *
  * @since 0.1.0
  * @category running
@@ -187,7 +212,7 @@ export const status = <R = never>(
   )
 
 /**
- * Applies what is pending when the layer is built, and then tells the status.
+ * Applies the pending migrations when the layer is built, and provides their status. Fails as `run` does.
  *
  * @since 0.1.0
  * @category layers
@@ -206,8 +231,9 @@ export const layer = <R = never>(
   )
 
 /**
- * Only tells the status: for an application whose migrations something else runs (`npx sqlayer migrate`). It is not
- * ready while any is pending. The migrations are found when the layer is built.
+ * Provides the status only, for an application whose migrations are applied by something else, such as
+ * `npx sqlayer migrate`. The application is not ready while a migration is pending. The migrations are loaded when the
+ * layer is built, which fails with a MigrationError if they cannot be.
  *
  * @since 0.1.0
  * @category layers
@@ -224,8 +250,8 @@ export const layerStatus = <R = never>(
   )
 
 /**
- * Shows progress on a terminal (standard error unless told), one line for each migration with the time it took: for
- * `progress` in the options. Without colours where the stream is no terminal, or NO_COLOR is set.
+ * Writes progress to a terminal, for `progress` of the options: one line for each migration, with its duration. Default
+ * stream: standard error. Colors are left out if the stream is not a terminal or NO_COLOR is set.
  *
  * @since 0.1.0
  * @category progress

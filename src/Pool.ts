@@ -1,5 +1,7 @@
 /**
- * A generic, Effect-native connection pool.
+ * A connection pool for Effect, generic over its connection.
+ *
+ * `Database` makes one for each database. Use this module directly to pool something else.
  *
  * @since 0.1.0
  */
@@ -14,7 +16,14 @@ import type { Lease as InternalLease } from "./internal/pool/entry.js"
 import type { Quantiles } from "./Telemetry.js"
 
 /**
- * Why a connection was closed.
+ * Why the pool closed a connection:
+ *
+ * - `overflow`: more than `size` connections were open, and no waiter needed this one
+ * - `lifetime`: it reached the end of its lifetime, `recycle`
+ * - `lost`: it broke, or a ping failed
+ * - `unusable`: its status was `closed` when it was returned, or resetting it failed
+ * - `invalidated`: the pool was invalidated since it was opened
+ * - `shutdown`: the pool shut down
  *
  * @since 0.1.0
  * @category models
@@ -22,42 +31,54 @@ import type { Quantiles } from "./Telemetry.js"
 export type CloseReason = "overflow" | "lifetime" | "lost" | "unusable" | "invalidated" | "shutdown"
 
 /**
- * A pool's figures at one moment, and what it has counted since it was made.
+ * The state of a pool at one moment, and what it has counted since it was made.
+ *
+ * The counters never decrease, so a rate is the difference of two snapshots.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Stats extends PoolFigures {
+  /** The number of connections that were opened. */
   readonly created: number
+  /** The number of connections that were closed, by reason. */
   readonly closed: { readonly [Reason in CloseReason]: number }
+  /** The number of attempts to connect that failed. Attempts that the shutdown ended are not counted. */
   readonly connectFailures: number
+  /** The number of PoolTimeouts. */
   readonly timeouts: number
+  /** The number of times a connection was checked out. */
   readonly checkouts: number
-  /** What all waits for a connection took together, and all uses, from taking one to giving it back. */
+  /** The total time that these checkouts waited, in milliseconds. Waits that got no connection are not included. */
   readonly waitMillis: number
+  /** The total time that connections were checked out, in milliseconds. Counted when they are returned. */
   readonly useMillis: number
-  /** How long the waits of the last minute took. */
+  /** How long the checkouts of the last minute waited, in seconds. */
   readonly waitTime: Quantiles
-  /** How long the uses took that ended in the last minute. */
+  /** How long connections returned within the last minute were checked out, in seconds. */
   readonly useTime: Quantiles
 }
 
 /**
- * One connection, checked out.
+ * A connection that is checked out. It is used exclusively until it is returned.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Lease<A> {
+  /** The connection. Do not use it after it was returned. */
   readonly connection: A
-  /** Gives the connection back: clean, after a reset, or destroyed. Never fails; giving back twice does nothing. */
+  /**
+   * Returns the connection to the pool, which resets it if its status is neither `idle` nor `closed`, and destroys it if
+   * it is `closed`. Never fails and does not wait for the reset. Does nothing if the connection was returned already.
+   */
   readonly release: Effect.Effect<void>
-  /** The same, at once. */
+  /** The same as `release`, as a plain function. */
   readonly giveBack: () => void
 }
 
 /**
- * What `Effect.uninterruptibleMask` gives: makes an effect interruptible again, if it was outside.
+ * The function that `Effect.uninterruptibleMask` passes on: restores the interruptibility of the region around it.
  *
  * @since 0.1.0
  * @category models
@@ -65,90 +86,153 @@ export interface Lease<A> {
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /**
- * Connections that many share: first come first served, the one used last goes out first.
+ * A pool of connections. Waiters are served in the order in which they asked (FIFO), and the connection that was returned
+ * last is used first (LIFO), so that under low load the others stay idle.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Pool<A> {
+  /** The pool's name in metrics, log entries and errors. */
   readonly name: string
   /**
-   * Checks a connection out. To be run in an uninterruptible region, which gives its `restore` so that the wait can be
-   * interrupted without losing what it waited for; whoever takes a lease must release it. `holding` are the leases of
-   * this pool that the caller holds already: if they are all that the pool can give, it fails at once.
+   * Checks out a connection, waiting for one if need be. `acquire` is the safer choice where a scope fits.
+   *
+   * Run it in an uninterruptible region, pass the `restore` of that region, and make sure that the lease is released.
+   * Then the wait can be interrupted without losing a connection.
+   *
+   * `holding` are leases of this pool that other fibers hold on behalf of the caller. Leases that the calling fiber took
+   * itself are known.
+   *
+   * Fails with
+   * - PoolTimeout if no connection is available within `timeout`. Once the queue has not been empty for twice the timeout
+   *   the pool is overloaded, and fails waiters after a tenth of the timeout, until the queue is empty (after CoDel, RFC
+   *   8289). Also at once if the caller holds all of the pool's connections, because it would wait for itself.
+   * - DatabaseClosed if the pool is shutting down or has shut down
+   * - the error of an attempt to connect, for all waiters, if it is not retryable (`DatabaseError.isRetryable`)
+   *
+   * Attempts that fail with a retryable error are repeated for as long as there are waiters, after 50 ms at first and up to
+   * one second later. The last such error is the `cause` of the PoolTimeout.
    */
   readonly take: (restore: Restore, holding?: ReadonlyArray<Lease<A>>) => Effect.Effect<Lease<A>, DatabaseError>
-  /** The same without a wait: undefined where no connection is idle that can be used as it is. */
+  /**
+   * Checks out an idle connection without waiting. Gives undefined if none is idle, if the one that was returned last has
+   * to be pinged first (see `checkAfterIdle`), or if the pool is shutting down.
+   */
   readonly takeIdle: () => Lease<A> | undefined
-  /** The same as a scoped resource. */
+  /** Checks out a connection until the scope closes. Fails as `take` does. */
   readonly acquire: Effect.Effect<A, DatabaseError, Scope.Scope>
   /**
-   * One attempt to connect, whose error is the connection's own; what it opened waits in the pool. In a full pool it
-   * awaits an attempt that is under way, if there is one.
+   * Makes one attempt to connect, regardless of the delay between attempts, and leaves the connection idle. In a pool at
+   * its maximum, waits for an attempt that is under way, or succeeds at once if there is none.
+   *
+   * Fails with the error of the attempt, or DatabaseClosed if the pool is shutting down or has shut down.
    */
   readonly warm: Effect.Effect<void, DatabaseError>
-  /** The figures now. */
+  /** A snapshot of the pool's statistics. */
   readonly stats: () => Stats
-  /** Closes every idle connection, and every used one when it comes back. Waiters get new ones. */
+  /**
+   * Closes all connections that are open now: idle ones at once, the others when they are returned. Waiters get new ones.
+   * Use it after a change that existing connections do not see, such as a failover.
+   */
   readonly invalidate: Effect.Effect<void>
-  /** Refuses new work with DatabaseClosed, waits for what is checked out (at most the shutdown timeout), then closes. */
+  /**
+   * Shuts the pool down. Fails all waiters, and later calls, with DatabaseClosed, closes idle connections, and waits up to
+   * `shutdownTimeout` for the others to be returned before it destroys them. Completes when every connection is closed.
+   * Further calls wait for the same shutdown.
+   */
   readonly shutdown: Effect.Effect<void>
 }
 
 /**
- * What the pool must know of a connection, and its limits.
+ * The limits of a pool, and how it handles its connections.
+ *
+ * The effects given here run in fibers of the pool. A defect counts as a failure.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options<A> {
+  /** The pool's name in metrics, log entries and errors. Metrics of pools with the same name add up. */
   readonly name: string
+  /** The dialect of the pool's own errors and metrics. */
   readonly dialect: Dialect
-  /** Connections kept. */
+  /** The number of connections that stay open once they were opened. At least 1. */
   readonly size: number
-  /** Extra connections under load, closed when they come back. */
+  /**
+   * The number of connections that may be open beyond `size`, at least 0. They are opened while others wait, and closed
+   * when they are returned and there are no waiters. As `max_overflow` of SQLAlchemy's QueuePool.
+   */
   readonly maxOverflow: number
-  /** The longest wait for a connection. */
+  /** The maximum time to wait for a connection, including an attempt to connect. */
   readonly timeout: Duration.DurationInput
-  /** A connection's longest life, which may be infinite; shortened by a random share of up to a tenth so that they do not end together. */
+  /**
+   * The maximum lifetime of a connection, as HikariCP's `maxLifetime`; infinite is allowed. Each connection's own is
+   * shortened at random by up to 10 %, so that they are not all replaced at the same time. A connection in use is closed
+   * when it is returned.
+   */
   readonly recycle: Duration.DurationInput
-  /** Idle connections are pinged this often (jittered); default 60 seconds. */
+  /**
+   * How long a connection is idle before it is pinged, so that firewalls do not drop it and a broken one is found. Varied
+   * for each connection at random by up to 10 % either way. Default: 60 seconds.
+   */
   readonly keepAlive?: Duration.DurationInput | undefined
-  /** Connections idle for longer than this are pinged before use; default 1 second. */
+  /**
+   * A connection that was not known to be alive for longer than this is pinged before it is used. Default: 1 second.
+   */
   readonly checkAfterIdle?: Duration.DurationInput | undefined
-  /** A connection held for longer is reported once, with the place that took it; default 60 seconds. */
+  /**
+   * When a connection has been checked out for this long, a warning is logged once, with the fiber and the spans that took
+   * it. As HikariCP's `leakDetectionThreshold`. Default: 60 seconds.
+   */
   readonly heldThreshold?: Duration.DurationInput | undefined
-  /** How long shutdown waits for connections in use; default 10 seconds. */
+  /** How long `shutdown` waits for connections in use before it destroys them. Default: 10 seconds. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
   /**
-   * One attempt to open one connection. It is run in an uninterruptible region, so that no interruption takes away what it
-   * has opened: what may be interrupted, the waiting, goes through `restore`. `onLost` tells the pool that an established
-   * connection broke.
+   * Opens one connection. Must limit its own time: after 2 seconds the pool starts a further attempt if its maximum allows
+   * it, and still accepts the result of this one.
+   *
+   * Runs in an uninterruptible region, so that an interruption does not lose a connection that was opened. Pass the parts
+   * that wait to `restore`, so that `shutdown` can interrupt them.
+   *
+   * Call `onLost` when the connection breaks without having been closed by the pool. An idle connection is then removed at
+   * once, and the others are pinged before their next use.
    */
   readonly connect: (
     onLost: (error: DatabaseError) => void,
     restore: Restore
   ) => Effect.Effect<A, DatabaseError>
-  /** `idle`: clean; `closed`: unusable; anything else is reset before others get it. Asked without I/O. */
+  /**
+   * The state of a connection as it is known without I/O. The pool calls it when a connection is returned and after a ping
+   * or a reset.
+   *
+   * - `idle`: the connection can be used by others
+   * - `closed`: it can no longer be used, and is destroyed
+   * - `active` (a transaction is open), `aborted` (a failed transaction is open), `dirty` (session state was changed): it
+   *   is reset before others use it
+   */
   readonly status: (connection: A) => "idle" | "active" | "aborted" | "dirty" | "closed"
+  /** Checks that a connection works. One that fails or takes more than 2 seconds is destroyed. */
   readonly ping: (connection: A) => Effect.Effect<void, DatabaseError>
+  /** Makes a connection's status `idle` again. One that fails to or takes more than 2 seconds is destroyed. */
   readonly reset: (connection: A) => Effect.Effect<void, DatabaseError>
+  /** Closes a connection gracefully. After 2 seconds it is destroyed. */
   readonly close: (connection: A) => Effect.Effect<void>
+  /** Closes a connection at once. Also called after `close`, so it must accept a connection that is closed. */
   readonly destroy: (connection: A) => void
 }
 
 /**
- * Makes a pool that opens connections as they are asked for, and closes them all when the scope closes. Taking fails
- * with PoolTimeout, DatabaseClosed, or what connecting failed with where trying again cannot help.
+ * Makes a pool, which shuts down when the scope closes. It opens connections on demand; `warm` opens one in advance.
  *
  * @since 0.1.0
  * @category constructors
  */
 export const make = <A>(options: Options<A>): Effect.Effect<Pool<A>, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const run = yield* FiberSet.makeRuntime<never, unknown>()
-    // Whether the pool is made in an interruptible region must not decide whether its work is.
-    const core = new Core(options, yield* Effect.clock, (effect) => run(Effect.interruptible(effect)))
+    const runFork = yield* FiberSet.makeRuntime<never, unknown>()
+    // Fibers inherit whether they can be interrupted, and the pool may be made in an uninterruptible region.
+    const core = new Core(options, yield* Effect.clock, (effect) => runFork(Effect.interruptible(effect)))
     const shutdown = Effect.suspend(() => {
       core.shutdown()
       return Deferred.await(core.drained)
@@ -185,7 +269,7 @@ export const make = <A>(options: Options<A>): Effect.Effect<Pool<A>, never, Scop
         )
       ),
       warm: Effect.async<void, DatabaseError>((resume) => core.warm(resume)),
-      stats: () => core.stats(),
+      stats: () => core.snapshot(),
       invalidate: Effect.sync(() => core.invalidate()),
       shutdown
     }

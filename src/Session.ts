@@ -1,5 +1,6 @@
 /**
- * The unit of work: what a session can be asked for, and what code inside one can say.
+ * A session is a unit of work: one transaction on one connection. This module has the options of a session, and
+ * the functions for code inside one. `Database.session` and `Database.acquireSession` begin a session.
  *
  * @since 0.1.0
  */
@@ -12,8 +13,8 @@ import type { DatabaseError } from "./DatabaseError.js"
 import type { Isolation as DriverIsolation } from "./internal/driver.js"
 
 /**
- * The isolation levels of the SQL standard. PostgreSQL runs "read uncommitted" as "read committed", and SQLite runs all
- * of them as "serializable".
+ * The isolation levels of the SQL standard. PostgreSQL treats "read uncommitted" as "read committed"
+ * (https://www.postgresql.org/docs/current/transaction-iso.html). SQLite runs every transaction as "serializable".
  *
  * @since 0.1.0
  * @category models
@@ -21,66 +22,96 @@ import type { Isolation as DriverIsolation } from "./internal/driver.js"
 export type Isolation = DriverIsolation
 
 /**
- * What a session may be asked for.
+ * The options of a session. A value of the wrong type fails the session with InvalidData before it begins.
+ *
+ * A session that is nested in another one, or joins it, shares that one's transaction. There `deferrable`, `retry`,
+ * `commit`, `statementTimeout` and `lockTimeout` have no effect, and `isolation` and `readOnly` cannot ask for more than
+ * the outermost session has.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Names the session in logs and spans. */
+  /** The name of the session in logs, spans, errors and `Database.activity`. Default: "session". */
   readonly name?: string | undefined
-  /** Default: the server's. A session that is nested or joins cannot ask for a stronger one than the outermost has. */
+  /**
+   * The isolation level. Default: that of the server or the role, which is "read committed" unless configured otherwise.
+   * A nested or joining session that asks for a stronger level than the outermost session was given (where it was given
+   * none, than "read committed") fails with InvalidStatement.
+   */
   readonly isolation?: Isolation | undefined
-  /** Refuses writes. Of the outermost session. */
+  /**
+   * Makes the transaction read-only: a statement that writes fails with ReadOnlyViolation. Default: the server's default,
+   * which is false unless configured otherwise. A nested or joining session that is `readOnly` fails with InvalidStatement
+   * unless the outermost session is `readOnly` too.
+   */
   readonly readOnly?: boolean | undefined
-  /** PostgreSQL, with "serializable" and `readOnly`: waits for a snapshot that cannot fail. Of the outermost session. */
+  /**
+   * PostgreSQL, with `isolation: "serializable"` and `readOnly`: the first statement waits for a snapshot with which the
+   * session can neither fail with SerializationFailure nor cause one. Without these two, and on SQLite, it has no effect.
+   * Default: the server's default, which is false unless configured otherwise.
+   */
   readonly deferrable?: boolean | undefined
   /**
-   * The longest time from asking for a connection to the beginning of the commit, with all that `retry` adds; then the
-   * session is rolled back and fails with SessionTimeout.
+   * The maximum time from the start of the session, including the wait for a connection and every attempt of `retry`,
+   * until its commit begins. A session that takes longer is interrupted and rolled back, and fails with SessionTimeout. A
+   * commit that has begun is not interrupted. Default: no limit.
    */
   readonly timeout?: Duration.DurationInput | undefined
-  /** The longest run of one statement. Of the outermost session. */
+  /**
+   * The maximum time that one statement runs; a statement that takes longer fails with StatementTimeout. 0 is no limit.
+   * Default: the database's `statementTimeout`.
+   */
   readonly statementTimeout?: Duration.DurationInput | undefined
-  /** The longest wait of one statement for a lock. Of the outermost session. */
+  /**
+   * The maximum time that one statement waits for a lock; then it fails with LockTimeout. On SQLite this is the wait for
+   * the file's lock. 0 is no limit. Default: the database's `lockTimeout`.
+   */
   readonly lockTimeout?: Duration.DurationInput | undefined
   /**
-   * Runs the whole session again when it failed with a retryable error, never after CommitOutcomeUnknown: by the
-   * schedule, or for `true` up to five times after 20 ms, doubled each time and jittered. Of the outermost session. One
-   * that is acquired cannot be run again, and fails with InvalidStatement.
+   * Runs the whole session again, in a new transaction, when it failed with an error that `DatabaseError.isRetryable`
+   * accepts, which CommitOutcomeUnknown never is. `true` retries up to five times, after 20 ms, doubled each time and
+   * jittered. A schedule is given the error. Default: false. `acquireSession` has no effect to run again, and fails with
+   * InvalidStatement.
    */
   readonly retry?: boolean | Schedule.Schedule<unknown, DatabaseError> | undefined
   /**
-   * `verified`: when the connection is lost while COMMIT is in flight, the server is asked on another connection, for at
-   * most 5 seconds, whether it has committed. Then the session has succeeded, or fails with a ConnectionLost that can be
-   * retried; CommitOutcomeUnknown is left for what cannot be found out. Costs a transaction id, but no round trip. Not for
-   * standbys. Of the outermost session.
+   * `"verified"`: when the connection is lost while COMMIT is in flight, the outcome is looked up on another connection,
+   * for at most 5 seconds. If the transaction has committed, the session succeeds; if it has not, it fails with
+   * ConnectionLost, which can be retried. CommitOutcomeUnknown remains for outcomes that cannot be found out. It costs a
+   * transaction id and no round trip. PostgreSQL 13 or later, and not on a standby; on SQLite it has no effect. Default: a
+   * connection lost during COMMIT fails with CommitOutcomeUnknown.
    */
   readonly commit?: "verified" | undefined
   /**
-   * Inside another session of the same database: `nested` (the default) is a savepoint in it, `join` is part of it, `new`
-   * takes another connection. Outside, all three begin a session.
+   * What a session does inside another session of the same database. `"nested"`, the default, is a savepoint: it can be
+   * rolled back alone. `"join"` runs in the surrounding session without one: its work is undone only with that session. `"new"` takes a
+   * connection of its own and commits independently. Outside of a session all three begin one.
    */
   readonly propagation?: "nested" | "join" | "new" | undefined
 }
 
 /**
- * A session from inside.
+ * A session, as code inside it sees it. The functions of this module use it.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Service {
-  /** Unique among the sessions of this process. */
+  /** Unique among the sessions of this process, as logs and spans show it. */
   readonly id: string
+  /** The `name` option, or "session". */
   readonly name: string
+  /** Registers an effect that runs once the outermost session is known to have committed. See `afterCommit`. */
   readonly afterCommit: (effect: Effect.Effect<void>) => void
+  /** Registers an effect that runs once this session, or one around it, was rolled back. See `afterRollback`. */
   readonly afterRollback: (effect: Effect.Effect<void>) => void
+  /** Makes the session end with a rollback. See `rollbackOnly`. */
   readonly rollbackOnly: () => void
 }
 
 /**
- * The innermost session that the code runs in. `session` provides it.
+ * The innermost session that the code runs in. `session`, and `run` of a handle, provide it.
  *
  * @since 0.1.0
  * @category tags
@@ -88,48 +119,58 @@ export interface Service {
 export class Session extends Context.Tag("sqlayer/Session")<Session, Service>() {}
 
 /**
- * A session as a scoped resource: closing its scope without a commit rolls it back. Inside another session of the same
- * database it is a savepoint, and what that one's code does meanwhile waits; what the fiber that acquired it does outside
- * of `run` fails with InvalidStatement, since it would wait for ever. With propagation `join` it is a part of that one,
- * which it commits with, or which it makes `rollbackOnly`. While it is open the session around it cannot commit, and fails
- * with TransactionAborted.
+ * A session with an explicit end, from `acquireSession`. It is rolled back when its scope closes, or its `timeout`
+ * expires, before it was committed.
+ *
+ * Inside another session of the same database it is a savepoint, unless `propagation` says otherwise. While it is open:
+ *
+ * - statements and sessions of the surrounding session wait, except for those inside `run`. On the fiber that acquired the
+ *   handle they would wait for themselves, and fail with InvalidStatement;
+ * - the surrounding session cannot commit: it rolls back and fails with TransactionAborted.
+ *
+ * With `propagation: "join"` nothing waits: `run` runs effects in the surrounding session, `commit` leaves the commit to
+ * it, and a rollback makes it `rollbackOnly`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Handle {
+  /** The session's id, as logs and spans show it. Of a handle that joined, that of the surrounding session. */
   readonly id: string
   /** Runs an effect inside the session. Its statements fail with SessionClosed once the session has ended. */
   readonly run: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Session>>
   /**
-   * Ends the session. Fails with what the commit failed with, or with SessionClosed if it has ended already. Inside
-   * another session it is committed with that one.
+   * Commits and ends the session. If the commit fails the session is rolled back and this fails with its error. Fails with
+   * SessionClosed, or with SessionTimeout if that ended it, if the session has ended before. Inside another session the
+   * work becomes part of that one and is committed with it.
    */
   readonly commit: Effect.Effect<void, DatabaseError>
-  /** Ends the session. Does nothing if it has ended already. */
+  /** Rolls back and ends the session. Does nothing if it has ended before. */
   readonly rollback: Effect.Effect<void>
 }
 
 const hook =
-  (register: (session: Service, effect: Effect.Effect<void>) => void, what: string) =>
+  (register: (session: Service, effect: Effect.Effect<void>) => void, time: string) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | Session> =>
     Effect.contextWith((context: Context.Context<R | Session>) =>
       register(
         Context.get(context as Context.Context<Session>, Session),
         effect.pipe(
-          // Its statements are not those of the session that has ended.
+          // The session has ended, so the hook's statements must not run in it.
           Effect.provide(
             Context.omit(Session, SqlClient.TransactionConnection)(context) as unknown as Context.Context<R>
           ),
-          Effect.catchAllCause((cause) => Effect.logError(`what was to run ${what} failed`, cause)),
+          Effect.catchAllCause((cause) => Effect.logError(`what was to run ${time} failed`, cause)),
           Effect.asVoid
         )
       )
     )
 
 /**
- * Runs an effect once the outermost session is known to be committed and its connection is back: never for a session
- * that was rolled back, and never while the outcome is unknown. What it fails with is logged.
+ * Runs an effect once the outermost session is known to have committed and its connection is back in the pool. Does not
+ * run it if this session, or one around it, was rolled back, or if the outcome of the commit is unknown. The effect runs
+ * outside of the session; a failure or a defect of it is logged and does not fail the session. The session waits for it,
+ * unless it is interrupted: then the effect still runs to its end.
  *
  * @since 0.1.0
  * @category hooks
@@ -140,8 +181,9 @@ export const afterCommit: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Ef
 )
 
 /**
- * Runs an effect once this session, or one around it, was rolled back, when the connection of the outermost one is back.
- * What it fails with is logged.
+ * Runs an effect once this session, or one around it, was rolled back and the connection of the outermost session is back
+ * in the pool. The effect runs outside of the session; a failure or a defect of it is logged and does not change the
+ * session's result. The session waits for it, unless it is interrupted: then the effect still runs to its end.
  *
  * @since 0.1.0
  * @category hooks
@@ -152,7 +194,8 @@ export const afterRollback: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.
 )
 
 /**
- * Lets this session end with a rollback although its effect succeeds: its result is kept, its work is not.
+ * Makes this session end with a rollback. If its effect succeeds the session still succeeds with its result, but its work
+ * is undone. A session nested in it is undone with it; one around it is not affected.
  *
  * @since 0.1.0
  * @category control
@@ -163,7 +206,7 @@ export const rollbackOnly: Effect.Effect<void, never, Session> = Effect.map(
 )
 
 /**
- * The session's id, as logs and spans show it.
+ * The id of the session, unique in this process, as logs and spans show it.
  *
  * @since 0.1.0
  * @category control

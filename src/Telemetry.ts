@@ -1,7 +1,12 @@
 /**
- * What sqlayer tells an operator: metrics and span attributes, named as OpenTelemetry's semantic conventions for
- * database clients name them (https://opentelemetry.io/docs/specs/semconv/database/), and sqlayer's own for sessions.
- * Times are in seconds. No metric or attribute ever holds a parameter of a statement.
+ * The metrics and span attributes of sqlayer. They follow OpenTelemetry's semantic conventions for database clients
+ * (https://opentelemetry.io/docs/specs/semconv/database/), with metrics of sqlayer's own, named `sqlayer.…`, for sessions.
+ *
+ * Durations are in seconds. No metric and no log entry holds the parameters of statements, and spans hold them only with
+ * the option `spanParameters`.
+ *
+ * Every metric has the attributes `db.client.connection.pool.name` and `db.system.name`. Metrics of pools with the same
+ * name add up.
  *
  * @since 0.1.0
  */
@@ -11,177 +16,189 @@ import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricKey from "effect/MetricKey"
 import type * as MetricKeyType from "effect/MetricKeyType"
 
-/** The boundaries, in seconds, that the conventions advise for `db.client.operation.duration`. */
+/** The bucket boundaries, in seconds, that the conventions advise for `db.client.operation.duration`. */
 const boundaries = MetricBoundaries.fromIterable([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10])
 
-/** The unit is a tag of its own: Effect has no other place for it, and its OpenTelemetry exporter looks for it there. */
-const inUnit = <Type extends MetricKeyType.MetricKeyType.Untyped>(unit: string, key: MetricKey.MetricKey<Type>) =>
+/** Sets the unit of a metric. Effect's OpenTelemetry exporter reads it from the tag `unit`. */
+const withUnit = <Type extends MetricKeyType.MetricKeyType.Untyped>(unit: string, key: MetricKey.MetricKey<Type>) =>
   Metric.fromMetricKey(MetricKey.tagged(key, "unit", unit))
 
-const time = (name: string, description: string): Metric.Metric.Histogram<number> =>
-  inUnit("s", MetricKey.histogram(name, boundaries, description))
+const durationHistogram = (name: string, description: string): Metric.Metric.Histogram<number> =>
+  withUnit("s", MetricKey.histogram(name, boundaries, description))
 
-/** What only grows. */
-const total = (name: string, unit: string, description: string): Metric.Metric.Counter<number> =>
-  inUnit(unit, MetricKey.counter(name, { description, incremental: true }))
+/** OpenTelemetry's Counter: it only increases. */
+const counter = (name: string, unit: string, description: string): Metric.Metric.Counter<number> =>
+  withUnit(unit, MetricKey.counter(name, { description, incremental: true }))
 
-/** What goes up and down, so that those of several pools of one name add up. */
-const level = (name: string, unit: string, description: string): Metric.Metric.Counter<number> =>
-  inUnit(unit, MetricKey.counter(name, { description, incremental: false }))
+/** OpenTelemetry's UpDownCounter. Not a gauge, so that pools with the same name add up. */
+const upDownCounter = (name: string, unit: string, description: string): Metric.Metric.Counter<number> =>
+  withUnit(unit, MetricKey.counter(name, { description, incremental: false }))
 
 /**
- * Connections by `db.client.connection.state`: `idle` or `used`.
+ * The number of open connections, by the attribute `db.client.connection.state`: `idle` (including those that are being
+ * pinged) or `used` (including those that are being reset).
  *
  * @since 0.1.0
  * @category metrics
  */
-export const connectionCount = level(
+export const connectionCount = upDownCounter(
   "db.client.connection.count",
   "{connection}",
-  "The connections that are in the state that the attribute names"
+  "The number of connections that are currently in the state described by the state attribute"
 )
 
 /**
- * The most connections that the pool opens.
+ * The maximum number of open connections: the pool's size and its maximum overflow. Zero once the pool has shut down.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const connectionMax = level(
+export const connectionMax = upDownCounter(
   "db.client.connection.max",
   "{connection}",
-  "The most connections that are open"
+  "The maximum number of open connections allowed"
 )
 
 /**
- * The fewest idle connections that the pool keeps.
+ * The minimum number of idle connections. Always zero, because the pool opens connections only when they are needed.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const connectionIdleMin = level(
+export const connectionIdleMin = upDownCounter(
   "db.client.connection.idle.min",
   "{connection}",
-  "The fewest idle connections that are kept"
+  "The minimum number of idle open connections allowed"
 )
 
 /**
- * The most idle connections that the pool keeps.
+ * The maximum number of idle connections: the pool's size. Zero once the pool has shut down.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const connectionIdleMax = level(
+export const connectionIdleMax = upDownCounter(
   "db.client.connection.idle.max",
   "{connection}",
-  "The most idle connections that are kept"
+  "The maximum number of idle open connections allowed"
 )
 
 /**
- * Fibers that wait for a connection.
+ * The number of fibers that are waiting for a connection.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const connectionPendingRequests = level(
+export const connectionPendingRequests = upDownCounter(
   "db.client.connection.pending_requests",
   "{request}",
-  "The requests that wait for a connection"
+  "The number of current pending requests for an open connection"
 )
 
 /**
- * Waits for a connection that ran out.
+ * The number of waits that ended with PoolTimeout.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const connectionTimeouts = total(
+export const connectionTimeouts = counter(
   "db.client.connection.timeouts",
   "{timeout}",
-  "The waits for a connection that ran out"
+  "The number of connection timeouts that have occurred trying to obtain a connection from the pool"
 )
 
 /**
- * What it took to open a connection, in seconds.
+ * The time it took to open a connection, in seconds. Failed attempts are not recorded.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const connectionCreateTime = time(
+export const connectionCreateTime = durationHistogram(
   "db.client.connection.create_time",
-  "The seconds that it took to open a connection"
+  "The time it took to create a new connection"
 )
 
 /**
- * How long a fiber waited for a connection, in seconds.
+ * The time it took to check out a connection, in seconds: zero for one that was idle. Waits that got no connection are not
+ * recorded.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const connectionWaitTime = time(
+export const connectionWaitTime = durationHistogram(
   "db.client.connection.wait_time",
-  "The seconds that it took to get a connection from the pool"
+  "The time it took to obtain an open connection from the pool"
 )
 
 /**
- * How long a connection was checked out, in seconds.
+ * The time between checking out a connection and returning it, in seconds.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const connectionUseTime = time(
+export const connectionUseTime = durationHistogram(
   "db.client.connection.use_time",
-  "The seconds between taking a connection and giving it back"
+  "The time between borrowing a connection and returning it to the pool"
 )
 
 /**
- * How long a statement took, in seconds; `error.type` is the tag of the error of one that failed.
+ * The duration of statements, in seconds, including the wait for a connection if the statement runs outside of a session,
+ * and for a stream the time until it ends.
+ *
+ * A statement that failed has the attributes `error.type` (the tag of the DatabaseError, `interrupted` or `defect`) and,
+ * if it failed with a DatabaseError, `db.response.status_code` (its code). `db.namespace`, `server.address` and
+ * `server.port` are set where they are known.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const operationDuration = time(
+export const operationDuration = durationHistogram(
   "db.client.operation.duration",
-  "The seconds that a statement took"
+  "Duration of database client operations"
 )
 
 /**
- * Sessions that committed.
+ * The number of sessions that committed. A nested session counts as part of the outermost one.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const sessionsCommitted = total("sqlayer.session.committed", "{session}", "The sessions that committed")
+export const sessionsCommitted = counter("sqlayer.session.committed", "{session}", "The number of committed sessions")
 
 /**
- * Sessions that did not commit; `error.type` is the tag of the error, `interrupted`, `defect` or `rollback`.
+ * The number of sessions that did not commit, by the attribute `error.type`: the tag of a DatabaseError, `failure` for
+ * another error, `interrupted`, `defect`, or `rollback` if the session was rolled back without an error. Each attempt of
+ * a session that is retried is counted.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const sessionsRolledBack = total("sqlayer.session.rolled_back", "{session}", "The sessions that did not commit")
-
-/**
- * Sessions that were run again after a retryable error, whose tag is `error.type`.
- *
- * @since 0.1.0
- * @category metrics
- */
-export const sessionsRetried = total("sqlayer.session.retried", "{session}", "The sessions that were run again")
-
-/**
- * How long a session took from asking for a connection to giving it back, in seconds.
- *
- * @since 0.1.0
- * @category metrics
- */
-export const sessionDuration = time(
-  "sqlayer.session.duration",
-  "The seconds that a session took"
+export const sessionsRolledBack = counter(
+  "sqlayer.session.rolled_back",
+  "{session}",
+  "The number of sessions that were not committed"
 )
 
 /**
- * The span attribute and metric attribute that names what failed: the tag of a DatabaseError.
+ * The number of times a session was retried, by the attribute `error.type`: the tag of the retryable DatabaseError.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const sessionsRetried = counter("sqlayer.session.retried", "{session}", "The number of retries of sessions")
+
+/**
+ * The time between a session's request for a connection and its return, in seconds. Each attempt of a session that is
+ * retried is recorded.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const sessionDuration = durationHistogram("sqlayer.session.duration", "The duration of sessions")
+
+/**
+ * The span attribute and metric attribute for the kind of failure: the tag of a DatabaseError, or one of the other values
+ * that `sessionsRolledBack` and `operationDuration` list.
  *
  * @since 0.1.0
  * @category attributes
@@ -189,7 +206,8 @@ export const sessionDuration = time(
 export const errorType = "error.type"
 
 /**
- * The span attribute that holds a failed statement's code: SQLSTATE, or SQLite's extended result code.
+ * The span attribute and metric attribute for the code of a failed statement: an SQLSTATE of PostgreSQL, or the name of an
+ * extended result code of SQLite.
  *
  * @since 0.1.0
  * @category attributes
@@ -197,8 +215,8 @@ export const errorType = "error.type"
 export const responseStatusCode = "db.response.status_code"
 
 /**
- * What the span attributes begin with that hold the parameters of a statement, where that was asked for; then comes a
- * dot and the parameter's place, from 0.
+ * The prefix of the span attributes for a statement's parameters, which are set with the option `spanParameters`. A dot
+ * and the index of the parameter, from 0, follow.
  *
  * @since 0.1.0
  * @category attributes
@@ -206,8 +224,8 @@ export const responseStatusCode = "db.response.status_code"
 export const queryParameter = "db.query.parameter"
 
 /**
- * The name of the span around a statement. There is one where a tracer sees it: not with the tracer that Effect has by
- * default, which shows its spans to nobody, nor where tracing is disabled.
+ * The name of the span around a statement. It is made only if the application provides a tracer and tracing is enabled:
+ * Effect's default tracer exports nothing.
  *
  * @since 0.1.0
  * @category attributes
@@ -215,7 +233,7 @@ export const queryParameter = "db.query.parameter"
 export const statementSpan = "sql.execute"
 
 /**
- * The name of the span around a session, which there is as there is one around a statement.
+ * The name of the span around a session. It is made under the same condition as `statementSpan`.
  *
  * @since 0.1.0
  * @category attributes
@@ -223,68 +241,88 @@ export const statementSpan = "sql.execute"
 export const sessionSpan = "sql.transaction"
 
 /**
- * A session that is open.
+ * A session that is open. A nested session is part of the outermost one.
  *
  * @since 0.1.0
  * @category models
  */
 export interface OpenSession {
-  /** None before it has its connection. */
+  /** The session's id, as `Session.id` gives it. Undefined while it waits for a connection. */
   readonly id: string | undefined
+  /** The `name` option of the session. Default: `session`. */
   readonly name: string
-  /** Since it asked for a connection. */
+  /** The time since it asked for a connection. */
   readonly age: Duration.Duration
-  /** Waits for a connection, does something else than using the database, runs a statement, or commits or rolls back. */
+  /**
+   * - `waiting`: it waits for a connection
+   * - `statement`: at least one of its statements is running
+   * - `ending`: it commits or rolls back
+   * - `idle`: it has a connection and runs no statement, as `idle in transaction` of pg_stat_activity
+   */
   readonly state: "waiting" | "idle" | "statement" | "ending"
-  /** The text of the statement that runs, with its placeholders. */
+  /**
+   * The text of the running statement with its placeholders, at most 2,000 characters; the one that started last if there
+   * are several. Undefined in any other state.
+   */
   readonly statement: string | undefined
 }
 
 /**
- * How the runs of one statement went. Times are in seconds.
+ * The durations of one statement since the database was opened.
  *
  * @since 0.1.0
  * @category models
  */
 export interface StatementFigures {
-  /** With its placeholders. */
+  /** The text of the statement with its placeholders, at most 2,000 characters. */
   readonly text: string
+  /** The number of runs, including those that failed. */
   readonly count: number
+  /** The duration of the longest run, in seconds. */
   readonly longest: number
+  /** The total duration of all runs, in seconds. */
   readonly total: number
 }
 
 /**
- * Times of the last minute, in seconds: half of them, 95 and 99 of a hundred were not longer, give or take 5 %. Zero
- * where there are none.
+ * Quantiles of the durations recorded within the last minute (50 to 60 seconds), in seconds. Their error is at most 5 %
+ * between a microsecond and about three minutes; longer durations count as three minutes.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Quantiles {
+  /** The number of durations. */
   readonly count: number
+  /** The median. Zero, as the others, if there are no durations. */
   readonly p50: number
+  /** The 95th percentile. */
   readonly p95: number
+  /** The 99th percentile. */
   readonly p99: number
 }
 
 /**
- * What a database is doing, and has done since it was opened; what its pool does is `Pool.Stats`. It holds texts of
- * statements, but no parameters.
+ * What a database is doing, and what it has done since it was opened. `Pool.Stats` has the same for its pool. It holds the
+ * texts of statements, but no parameters.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Activity {
-  /** The oldest first. */
+  /** The open sessions, oldest first. */
   readonly sessions: ReadonlyArray<OpenSession>
-  /** Those that took longest at least once, the slowest first, at most 20. */
+  /**
+   * Up to 20 statements with the longest single run, slowest first. At most 100 distinct statements are kept, so those
+   * that are not among the slowest may have lost their count.
+   */
   readonly statements: ReadonlyArray<StatementFigures>
-  /** Statements that failed, by the tag of their error. */
+  /** The number of statements that failed, by the tag of the DatabaseError. Interrupted statements are not counted. */
   readonly errors: Readonly<Record<string, number>>
+  /** The number of sessions that committed. */
   readonly committed: number
-  /** Sessions that did not commit: by the tag of the error, or `failure`, `interrupted`, `defect` or `rollback`. */
+  /** The number of sessions that did not commit, by the values of `error.type` that `sessionsRolledBack` lists. */
   readonly rolledBack: Readonly<Record<string, number>>
-  /** Sessions that were run again, by the tag of the error. */
+  /** The number of times a session was retried, by the tag of the DatabaseError. */
   readonly retried: Readonly<Record<string, number>>
 }

@@ -1,7 +1,5 @@
 /**
- * Databases for tests: fresh ones, one transaction that is rolled back, and failures on demand.
- *
- * It depends on no test runner.
+ * Databases for tests: new ones, sandboxes that are rolled back, and injected failures. It works with every test runner.
  *
  * @since 0.1.0
  */
@@ -17,42 +15,46 @@ import type * as Scope from "effect/Scope"
 import * as Database from "./Database.js"
 import * as DatabaseConfig from "./DatabaseConfig.js"
 import type * as DatabaseError from "./DatabaseError.js"
-import { opened } from "./internal/database/opened.js"
+import { driverOf } from "./internal/database/driverOf.js"
+import { driverOfClient, openDatabases } from "./internal/database/opened.js"
 import { Interceptor } from "./internal/driver.js"
 import { type LooseFields, make as makeError } from "./internal/makeError.js"
 import * as Runner from "./internal/migrations/runner.js"
-import { byTag } from "./internal/testDatabase/errors.js"
+import * as Errors from "./internal/testDatabase/errors.js"
 import * as Faults from "./internal/testDatabase/faults.js"
 import * as Sandbox from "./internal/testDatabase/sandbox.js"
-import * as Template from "./internal/testDatabase/template.js"
 import * as Migrations from "./Migrations.js"
 
 /**
- * How a test's database is made. What DatabaseConfig takes can be given as well, but for where it is.
+ * How a database for tests is made: the options of DatabaseConfig without `url`, and its migrations.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options<R = never> extends Omit<DatabaseConfig.Options, "url"> {
-  /** What the database is brought to: the same that `Migrations.layer` takes. Progress is not shown unless asked for. */
+  /**
+   * The migrations to apply, as `Migrations.layer` takes them. Default: none. Their progress is not logged unless
+   * `progress` is given.
+   */
   readonly migrations?: Migrations.Options<R> | undefined
 }
 
 /**
- * How a test's PostgreSQL database is made.
+ * How a PostgreSQL database for tests is made.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PostgresOptions<R = never> extends Options<R> {
   /**
-   * A database of the server, whose user may create databases; nothing is written to it. Default: TEST_DATABASE_URL, or
-   * else DATABASE_URL.
+   * A database of the server, with a user that may create databases. Nothing is written to this database. Default: the
+   * environment variable TEST_DATABASE_URL, or DATABASE_URL if that is not set.
    */
   readonly url?: string | Redacted.Redacted<string> | undefined
   /**
-   * Names what the migrations make, and must change when they do. Needed where a migration is an Effect in a record: of
-   * those no content is known, so without it there is no template, and each database is migrated by itself.
+   * A name for the result of the migrations, which must change when they change. Default: none, and the template is
+   * identified by the migrations' contents. An Effect in a record has no known content: with one, and without this name,
+   * there is no template and every database is migrated on its own.
    */
   readonly template?: string | undefined
 }
@@ -70,7 +72,9 @@ const migrated = <R, E>(
 > => Layer.effectDiscard(migrate(options.migrations)).pipe(Layer.provideMerge(database))
 
 /**
- * SQLite in memory, migrated. Whenever the layer is built it is a new database, which is gone when its scope closes.
+ * A migrated SQLite database in memory: a new one each time the layer is built, which is gone when its scope closes.
+ *
+ * Fails as `Database.layerFrom` and `Migrations.run` do.
  *
  * @since 0.1.0
  * @category layers
@@ -83,28 +87,26 @@ export const layer = <R = never>(
   Exclude<R, Database.Database | SqlClient.SqlClient>
 > => migrated(options, Database.layerFrom({ environment: "test", ...options, url: ":memory:" }))
 
-/** The server's URL: what is asked for, or what the environment says. */
+/** The server's URL, from the options or the environment. */
 const serverUrl = (url: PostgresOptions["url"]) =>
   url !== undefined
     ? Effect.succeed(Redacted.isRedacted(url) ? url : Redacted.make(url))
     : Config.redacted("TEST_DATABASE_URL").pipe(Config.orElse(() => Config.redacted("DATABASE_URL")))
 
-/** Takes a URL to that of another database of the same server. */
-const urlOf = (options: DatabaseConfig.Options) =>
-  Effect.flatMap(DatabaseConfig.resolve(options), ({ target }) =>
-    target._tag === "postgres"
-      ? Effect.succeed({
-        server: target.database,
-        withDatabase: (database: string) => DatabaseConfig.toUrl({ ...target, database })
-      })
-      : Effect.fail(makeError("ConnectionFailed", {
+const testDatabasesOf = (options: DatabaseConfig.Options) =>
+  Effect.flatMap(DatabaseConfig.resolve(options), (settings) => {
+    const { testDatabases } = driverOf(settings)
+    return testDatabases === undefined
+      ? Effect.fail(makeError("ConnectionFailed", {
         dialect: "postgres",
         code: "08001",
-        reason: `${DatabaseConfig.render(target)} is no PostgreSQL server`,
+        reason: `${DatabaseConfig.render(settings.target)} is no PostgreSQL server`,
         transient: false
-      })))
+      }))
+      : Effect.succeed(testDatabases)
+  })
 
-/** What the migrations make, as far as that can be told. */
+/** The keys of the template that the migrations result in. */
 const templateOf = <R>(migrations: Migrations.Options<R> | undefined, name: string | undefined) =>
   Effect.map(migrations === undefined ? Effect.succeed([]) : Runner.resolve(migrations.loader), (found) => {
     const known = found.map(({ 0: id, 1: name, checksum }) => [id, name, checksum])
@@ -117,21 +119,21 @@ const templateOf = <R>(migrations: Migrations.Options<R> | undefined, name: stri
     }
   })
 
-/** Without the faults that are meant for the test. */
-const untouched = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Interceptor>> =>
+/** Without the Interceptor of the test, whose faults are not meant for this. */
+const withoutInterceptor = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Interceptor>> =>
   Effect.provideService(effect, Interceptor, Effect.succeed)
 
-/** A connection outside of every pool: it keeps locks, so nothing must reset or replace it. */
-const administrationOf = (options: DatabaseConfig.Options) =>
+/** A connection outside of the pool: it holds locks, so it must not be reset or replaced. */
+const administrationConnection = (options: DatabaseConfig.Options) =>
   Database.make({
     ...options,
-    // It may wait for others to make the template.
+    // It may have to wait until another process has made the template.
     statementTimeout: undefined,
     lockTimeout: undefined
   }).pipe(
-    Effect.map((database) => opened.get(database)!.driver),
+    Effect.map((database) => driverOfClient(database.sql)),
     Effect.scoped,
-    untouched,
+    withoutInterceptor,
     Effect.flatMap((driver) =>
       Effect.uninterruptibleMask((restore) =>
         Effect.tap(
@@ -143,11 +145,15 @@ const administrationOf = (options: DatabaseConfig.Options) =>
   )
 
 /**
- * A PostgreSQL database of its own, cloned from a template that was migrated once: well under a second. It is dropped
- * when the layer's scope closes; what a crashed run left behind is dropped by the next one.
+ * A PostgreSQL database of its own, copied from a template that is migrated once. The copy is dropped when the layer's
+ * scope closes; copies that a crashed process left behind are dropped by the next one.
  *
- * The template stays on the server. It is made anew when the migrations change, and whoever else asks for it meanwhile,
- * in whatever process, waits for it.
+ * The template stays on the server, and is made again when the migrations change. Meanwhile other processes that need it
+ * wait.
+ *
+ * Fails as `Database.layerFrom` and `Migrations.run` do, with ConfigError if there is no URL or an option is not valid,
+ * with ConnectionFailed if the URL is not PostgreSQL's, and with InsufficientPrivilege if the user may not create
+ * databases.
  *
  * @since 0.1.0
  * @category layers
@@ -163,28 +169,28 @@ export const layerPostgres = <R = never>(
   const settings: DatabaseConfig.Options = { environment: "test", ...given }
   return Layer.unwrapScoped(Effect.gen(function*() {
     const url = yield* serverUrl(options.url)
-    const { server, withDatabase } = yield* urlOf({ ...settings, url })
-    const administration = yield* administrationOf({ ...settings, url })
-    const template = yield* templateOf(migrations, templateName)
-    const database = yield* Template.database(administration, server, {
-      ...template,
-      migrate: (database) =>
-        migrate(migrations).pipe(
-          Effect.provide(Database.layerFrom({ ...settings, url: withDatabase(database) })),
-          untouched
-        )
+    const testDatabases = yield* testDatabasesOf({ ...settings, url })
+    const connection = yield* administrationConnection({ ...settings, url })
+    const layerOf = (target: DatabaseConfig.Settings["target"]) =>
+      Database.layerFrom({ ...settings, url: DatabaseConfig.toUrl(target) })
+    const target = yield* testDatabases.create(connection, {
+      ...yield* templateOf(migrations, templateName),
+      migrate: (target) => migrate(migrations).pipe(Effect.provide(layerOf(target)), withoutInterceptor)
     })
-    return Database.layerFrom({ ...settings, url: withDatabase(database) })
+    return layerOf(target)
   }))
 }
 
 /**
- * Runs everything that a test does in one transaction of the database that it is built on, and rolls that back when its
- * scope closes: sessions, their commits and what runs outside of them. Other connections, and other sandboxes of the
- * same database, see nothing of it.
+ * Runs everything that a test does in one transaction of the database that it is built on, and rolls it back when its
+ * scope closes: sessions with their commits, and statements outside of sessions. Other connections, and other sandboxes
+ * of the same database, do not see its changes.
  *
- * A session is a savepoint of the transaction. At its end deferred constraints are checked as by a commit, and what was
- * to run after the commit runs. Sessions of different fibers take turns.
+ * A session is a savepoint of the transaction. When it ends, deferred constraints are checked as a commit would check
+ * them, and its `afterCommit` effects run. Sessions of different fibers run one after the other.
+ *
+ * A statement that would end the transaction fails with InvalidStatement. A failure that ends the whole transaction makes
+ * every later use fail with TransactionAborted. A database that sqlayer did not open is a defect.
  *
  * @since 0.1.0
  * @category layers
@@ -194,16 +200,17 @@ export const sandbox: Layer.Layer<
   DatabaseError.DatabaseError,
   Database.Database
 > = Layer.scopedContext(Effect.gen(function*() {
-  const around = opened.get(yield* Database.Database)
-  if (around === undefined) {
+  const { sql } = yield* Database.Database
+  const surrounding = openDatabases.get(sql)
+  if (surrounding === undefined) {
     return yield* Effect.dieMessage("A sandbox needs a database that was opened by sqlayer")
   }
-  const database = yield* around.over(yield* Sandbox.make(around.driver, around.acquire))
+  const database = yield* surrounding.openWith(yield* Sandbox.make(surrounding.driver, surrounding.acquire))
   return Context.add(database.context, Database.Database, database)
 })).pipe(Layer.provide(Reactivity.layer))
 
 /**
- * What fails instead of succeeding, and when. Of each kind the n-th is counted from the opening of the database on, over
+ * An operation that fails instead of succeeding. Operations of each kind are counted from the opening of the database, over
  * all of its connections.
  *
  * @since 0.1.0
@@ -211,30 +218,36 @@ export const sandbox: Layer.Layer<
  */
 export type Fault =
   | {
+    /** A statement, which is not run. In a session it aborts the transaction. */
     readonly on: "statement"
-    /** Counts only the statements whose text it matches. */
+    /** Only statements whose text matches are counted. Default: all. */
     readonly matching?: RegExp | undefined
-    /** Default: the first. */
+    /** Which of the counted statements fails, from 1. Default: 1. */
     readonly nth?: number | undefined
+    /** The error that it fails with. */
     readonly error: FaultError
   }
   | {
-    /** The beginning of an outermost session. */
+    /** The begin of an outermost session, which begins no transaction. */
     readonly on: "begin"
+    /** Which begin fails, from 1. Default: 1. */
     readonly nth?: number | undefined
+    /** The error that it fails with. */
     readonly error: FaultError
   }
   | {
-    /** The end of an outermost session. */
+    /** The commit of an outermost session, which is rolled back instead. */
     readonly on: "commit"
+    /** Which commit fails, from 1. Default: 1. */
     readonly nth?: number | undefined
+    /** The error that it fails with. */
     readonly error: FaultError
-    /** With CommitOutcomeUnknown: whether it was committed all the same; default: it was not. */
+    /** Whether it is committed all the same, for CommitOutcomeUnknown. Default: false. */
     readonly committed?: boolean | undefined
   }
 
 /**
- * An error, or what makes one for a dialect.
+ * An error, or a function that makes one for a dialect.
  *
  * @since 0.1.0
  * @category models
@@ -242,8 +255,9 @@ export type Fault =
 export type FaultError = DatabaseError.DatabaseError | ((dialect: DatabaseError.Dialect) => DatabaseError.DatabaseError)
 
 /**
- * The error of a tag, as the dialect of the database has it: with its code, and with a reason that says what the tag
- * means. Both, and what else a DatabaseError holds (`constraint`, `table`, …), can be given.
+ * Makes the error of a tag for the dialect of the database. By default it has a code under which that database reports the
+ * error, a reason that says what the tag means, and is transient. `fields` replaces these and adds others, such as
+ * `constraint` and `table`.
  *
  * @since 0.1.0
  * @category faults
@@ -251,15 +265,16 @@ export type FaultError = DatabaseError.DatabaseError | ((dialect: DatabaseError.
 export const error =
   (tag: DatabaseError.DatabaseError["_tag"], fields?: Partial<Omit<DatabaseError.Fields, "dialect">>) =>
   (dialect: DatabaseError.Dialect): DatabaseError.DatabaseError => {
-    const { codes, reason } = byTag[tag]
-    const all: LooseFields = { dialect, code: codes[dialect], reason, transient: true, ...fields }
+    const all: LooseFields = { dialect, ...Errors.describe(tag, dialect), transient: true, ...fields }
     return makeError(tag, all)
   }
 
 /**
- * Makes a database fail when it should succeed: to be provided to its layer, or to a sandbox. What fails has the
- * consequences that it has in reality. A statement is not run, and leaves a PostgreSQL transaction aborted; a beginning
- * begins nothing; a commit rolls back; ConnectionLost, ConnectionFailed and CommitOutcomeUnknown end the connection.
+ * Injects failures into a database. Provide it to the database's layer, or to a sandbox.
+ *
+ * Each failure has the consequences of a real one. A statement is not run, and aborts the transaction it is in. A begin
+ * begins nothing. A commit is rolled back. ConnectionLost, ConnectionFailed and CommitOutcomeUnknown also close the
+ * connection.
  *
  * @since 0.1.0
  * @category faults

@@ -5,45 +5,45 @@
  */
 
 /**
- * The database of an application: one Layer, chosen by the environment, that gives sessions, statements and health.
+ * The database of an application: one Layer, configured by the environment, with sessions, statements and health checks.
  *
  * @since 0.1.0
  */
 export * as Database from "./Database.js"
 
 /**
- * From the environment to validated settings.
+ * Database settings, read from the environment or given in code, and validated.
  *
  * @since 0.1.0
  */
 export * as DatabaseConfig from "./DatabaseConfig.js"
 
 /**
- * What can fail: one tagged error for every kind of failure that a database can produce, the same on every dialect.
+ * The errors of a database: one tagged error for each kind of failure, the same for every dialect.
  *
  * @since 0.1.0
  */
 export * as DatabaseError from "./DatabaseError.js"
 
 /**
- * The database behind an HTTP server of @effect/platform: one session a request, what probes and Prometheus ask for, and
- * errors of the database as answers.
+ * The database in an HTTP server of @effect/platform: a session for each request, health checks, metrics, a dashboard,
+ * and responses to database errors.
  *
  * @since 0.1.0
  */
 export * as DatabaseHttp from "./DatabaseHttp.js"
 
 /**
- * Whether the database answers: as a boolean, and as a report for an operator.
+ * Health checks: whether the database answers, and a report for an operator.
  *
  * @since 0.1.0
  */
 export * as Health from "./Health.js"
 
 /**
- * Migrations for either dialect: each applied once and whole, whoever starts how many runners.
+ * Migrations: each is applied once, in a transaction of its own, however many processes start at the same time.
  *
- * It uses the table of @effect/sql's Migrator and takes its loaders, so that either can go on where the other stopped.
+ * The table and the loaders of @effect/sql's Migrator are used, so that each can continue where the other stopped.
  *
  * @since 0.1.0
  */
@@ -57,23 +57,21 @@ export * as Migrations from "./Migrations.js"
 export * as Pool from "./Pool.js"
 
 /**
- * The unit of work: what a session can be asked for, and what code inside one can say.
+ * Sessions: units of work that are committed or rolled back as a whole.
  *
  * @since 0.1.0
  */
 export * as Session from "./Session.js"
 
 /**
- * What sqlayer tells an operator: metrics and span attributes.
+ * Metrics, span attributes, and the current activity of a database.
  *
  * @since 0.1.0
  */
 export * as Telemetry from "./Telemetry.js"
 
 /**
- * Databases for tests: fresh ones, one transaction that is rolled back, and failures on demand.
- *
- * It depends on no test runner.
+ * Databases for tests: new ones, sandboxes that are rolled back, and injected failures. It works with every test runner.
  *
  * @since 0.1.0
  */

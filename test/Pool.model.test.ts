@@ -8,18 +8,27 @@ import * as TestClock from "effect/TestClock"
 import * as TestContext from "effect/TestContext"
 import type { DatabaseError } from "../src/DatabaseError.js"
 import type * as Pool from "../src/Pool.js"
-import { closed, makePool, type Memory, refused, settle, take, World, wrongPassword } from "./internal/pool/harness.js"
+import {
+  closed,
+  type FakeConnection,
+  FakeServer,
+  makePool,
+  refused,
+  settle,
+  take,
+  wrongPassword
+} from "./internal/pool/harness.js"
 
-type Borrower = Fiber.RuntimeFiber<Pool.Lease<Memory>, DatabaseError>
+type Borrower = Fiber.RuntimeFiber<Pool.Lease<FakeConnection>, DatabaseError>
 
 interface Model {
-  readonly world: World
-  readonly pool: Pool.Pool<Memory>
+  readonly world: FakeServer
+  readonly pool: Pool.Pool<FakeConnection>
   readonly scope: Scope.CloseableScope
   /** Those that wait, or have what they waited for. */
   borrowers: Array<Borrower>
   /** Every lease that was taken and not given back. */
-  leases: Array<Pool.Lease<Memory>>
+  leases: Array<Pool.Lease<FakeConnection>>
 }
 
 type Step =
@@ -131,7 +140,7 @@ const observe = (model: Model) =>
 
 const check = ({ borrowers, leases, pool, world }: Model): void => {
   const stats = pool.stats()
-  assert.isAtMost(world.most, size + overflow, "more are open than may be")
+  assert.isAtMost(world.maxOpen, size + overflow, "more are open than may be")
   assert.strictEqual(stats.waiting, borrowers.length, "all who wait are known")
   assert.strictEqual(new Set(leases.map(({ connection }) => connection)).size, leases.length, "each is lent once")
   assert.isAtLeast(stats.used, leases.length)
@@ -145,7 +154,7 @@ const check = ({ borrowers, leases, pool, world }: Model): void => {
 
 const run = (steps: ReadonlyArray<Step>) =>
   Effect.gen(function*() {
-    const world = new World()
+    const world = new FakeServer()
     const scope = yield* Scope.make()
     const pool = yield* Scope.extend(
       makePool(world, {

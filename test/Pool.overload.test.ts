@@ -6,7 +6,7 @@ import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/TestClock"
 import type * as Pool from "../src/Pool.js"
-import { makePool, type Memory, settle, World } from "./internal/pool/harness.js"
+import { type FakeConnection, FakeServer, makePool, settle } from "./internal/pool/harness.js"
 
 /** Two connections, each held for 100 ms: 20 uses a second. */
 const options = { size: 2, timeout: "1 second" } as const
@@ -20,7 +20,7 @@ interface Request {
   readonly message: string | undefined
 }
 
-const request = (pool: Pool.Pool<Memory>, number: number): Effect.Effect<Request> =>
+const request = (pool: Pool.Pool<FakeConnection>, number: number): Effect.Effect<Request> =>
   Effect.gen(function*() {
     const at = yield* Clock.currentTimeMillis
     const took = yield* Effect.uninterruptibleMask((restore) =>
@@ -37,7 +37,7 @@ const request = (pool: Pool.Pool<Memory>, number: number): Effect.Effect<Request
   })
 
 /** So many requests a second, evenly, for so long. */
-const arrive = (pool: Pool.Pool<Memory>, rate: number, time: Duration.DurationInput, from = 0) =>
+const arrive = (pool: Pool.Pool<FakeConnection>, rate: number, time: Duration.DurationInput, from = 0) =>
   Effect.gen(function*() {
     const fibers: Array<Fiber.RuntimeFiber<Request>> = []
     const count = rate * Duration.toSeconds(time)
@@ -58,7 +58,7 @@ const refused = (requests: Iterable<Request>) => Array.from(requests).filter(({ 
 describe("a pool that is asked for twice of what it can give", () => {
   it.scoped("refuses early those who would wait in vain, and serves the others soon and in order", () =>
     Effect.gen(function*() {
-      const pool = yield* makePool(new World(), options)
+      const pool = yield* makePool(new FakeServer(), options)
       const requests = yield* Effect.flatMap(arrive(pool, 40, "5 seconds"), ended)
       const late = Array.from(requests).filter(({ at }) => at >= 3_000)
       for (const { waited } of served(late)) {
@@ -81,7 +81,7 @@ describe("a pool that is asked for twice of what it can give", () => {
 
   it.scoped("waits as long as it was told before that, and says no more than that", () =>
     Effect.gen(function*() {
-      const pool = yield* makePool(new World(), options)
+      const pool = yield* makePool(new FakeServer(), options)
       const burst = yield* Effect.forEach(
         Array.from({ length: 30 }, (_, i) => i),
         (i) => Effect.zipLeft(Effect.fork(request(pool, i)), settle)
@@ -96,7 +96,7 @@ describe("a pool that is asked for twice of what it can give", () => {
 
   it.scoped("is as before once there was a moment in which nobody waited", () =>
     Effect.gen(function*() {
-      const pool = yield* makePool(new World(), options)
+      const pool = yield* makePool(new FakeServer(), options)
       const before = yield* Effect.flatMap(arrive(pool, 40, "3 seconds"), ended)
       assert.isNotEmpty(refused(before))
       // More at once than it has served within a tenth of the timeout.
@@ -115,7 +115,7 @@ describe("a pool that is asked for twice of what it can give", () => {
 describe("a pool that is asked for just what it can give", () => {
   it.scoped("refuses nobody, although somebody always waits", () =>
     Effect.gen(function*() {
-      const pool = yield* makePool(new World(), { ...options, timeout: "2 seconds" })
+      const pool = yield* makePool(new FakeServer(), { ...options, timeout: "2 seconds" })
       const first = yield* Effect.forEach(Array.from({ length: 3 }, (_, i) => i), (i) =>
         Effect.zipLeft(Effect.fork(request(pool, i)), settle))
       const others = yield* arrive(pool, 20, "6 seconds", 3)

@@ -31,12 +31,14 @@ const ask = (pool: Pool.Pool<Connection>, sql: string) =>
 
 const ours = "FROM pg_stat_activity WHERE application_name = 'sqlayer-test' AND datname = current_database()"
 
-/** Ends all of the pool's backends. Terminating only signals them: they are gone when the server lists none. */
-const terminateAll = (url: string) =>
+/**
+ * Ends all of the pool's backends. Terminating only signals them: they are gone when the server lists none, and the pool
+ * knows it when it counts none as idle.
+ */
+const terminateAll = (url: string, pool: Pool.Pool<Connection>) =>
   query(url, `SELECT pg_terminate_backend(pid) ${ours}`).pipe(
     Effect.zipRight(eventually(Effect.map(query(url, `SELECT 1 ${ours}`), (rows) => rows.length === 0))),
-    // One turn of the event loop, in which the news from the sockets is read.
-    Effect.zipRight(Effect.sleep("10 millis"))
+    Effect.zipRight(eventually(Effect.sync(() => pool.stats().idle === 0)))
   )
 
 it.live("every idle connection is killed, and the next query succeeds", () =>
@@ -46,7 +48,7 @@ it.live("every idle connection is killed, and the next query succeeds", () =>
     yield* Effect.replicateEffect(pool.warm, 5)
     assert.strictEqual(pool.stats().idle, 5)
     for (let round = 0; round < 3; round++) {
-      yield* terminateAll(url)
+      yield* terminateAll(url, pool)
       assert.deepStrictEqual(yield* ask(pool, "SELECT 1 AS one"), [{ one: 1 }])
     }
   })))

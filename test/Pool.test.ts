@@ -11,13 +11,13 @@ import type * as Pool from "../src/Pool.js"
 import {
   closed,
   collect,
+  type FakeConnection,
+  FakeServer,
   lost,
   makePool,
-  type Memory,
   refused,
   settle,
   take,
-  World,
   wrongPassword
 } from "./internal/pool/harness.js"
 
@@ -32,12 +32,12 @@ const tagOf = <A>(result: Either.Either<A, DatabaseError>): string => Either.isL
 const poll = <A, E>(fiber: Fiber.RuntimeFiber<A, E>) =>
   Effect.map(Fiber.poll(fiber), (exit) => exit._tag === "Some" ? exit.value : undefined)
 
-const forkTake = (pool: Pool.Pool<Memory>) => Effect.zipLeft(Effect.fork(Effect.either(take(pool))), settle)
+const forkTake = (pool: Pool.Pool<FakeConnection>) => Effect.zipLeft(Effect.fork(Effect.either(take(pool))), settle)
 
 describe("waiting", () => {
   it.scoped("gives up at its deadline, a fraction of a millisecond included, and not before", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 1, timeout: "250.5 millis" })
       yield* take(pool)
       yield* TestClock.adjust("0.25 millis")
@@ -63,7 +63,7 @@ describe("waiting", () => {
 
   it.scoped("no racer gives up before its own deadline", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 1, timeout: "1 second" })
       yield* take(pool)
       const racers: Array<Fiber.RuntimeFiber<Either.Either<unknown, DatabaseError>>> = []
@@ -83,7 +83,7 @@ describe("waiting", () => {
 
   it.scoped("is first come first served, and nobody barges in", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 1 })
       const lease = yield* take(pool)
       const order: Array<number> = []
@@ -103,7 +103,7 @@ describe("waiting", () => {
 
   it.scoped("takes what can be used at once before what must be checked first", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { checkAfterIdle: "1 second", keepAlive: "10 seconds" })
       const [first, second] = yield* Effect.all([take(pool), take(pool)])
       yield* second.release
@@ -131,7 +131,7 @@ describe("waiting", () => {
 
   it.scoped("ends at whatever step of it a connection comes back", () =>
     Effect.gen(function*() {
-      const pool = yield* makePool(new World(), { size: 1 })
+      const pool = yield* makePool(new FakeServer(), { size: 1 })
       let hit = true
       for (let at = 1; hit; at++) {
         hit = false
@@ -156,7 +156,7 @@ describe("waiting", () => {
 
   it.scoped("the connection used last goes out first", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 3 })
       const [a, b, c] = yield* Effect.all([take(pool), take(pool), take(pool)])
       yield* b.release
@@ -168,7 +168,7 @@ describe("waiting", () => {
 
   it.scoped("a fiber that holds all of the connections and wants another fails at once", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world)
       yield* take(pool)
       yield* take(pool)
@@ -179,7 +179,7 @@ describe("waiting", () => {
 
   it.scoped("leases that are held for a caller in other fibers count as its own", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world)
       const leases = yield* Effect.all([
         Fiber.join(yield* Effect.fork(take(pool))),
@@ -192,7 +192,7 @@ describe("waiting", () => {
   it.scoped("a fiber that holds some and waits for another is told so, once", () => {
     const messages: Array<string> = []
     return Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { timeout: "1 second" })
       yield* Effect.fork(take(pool))
       yield* settle
@@ -214,7 +214,7 @@ describe("waiting", () => {
 describe("connecting", () => {
   it.scoped("a failed attempt refunds its slot and is repeated within the waiter's deadline", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 1, timeout: "5 seconds" })
       world.connecting = Effect.fail(refused)
       const waiting = yield* forkTake(pool)
@@ -233,7 +233,7 @@ describe("connecting", () => {
 
   it.scoped("attempts that fail together are one step of the pauses", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 10, timeout: "5 seconds" })
       world.connecting = Effect.zipRight(Effect.sleep("10 millis"), Effect.fail(refused))
       const waiting = yield* Effect.forEach(Array.from({ length: 10 }), () => forkTake(pool))
@@ -246,7 +246,7 @@ describe("connecting", () => {
 
   it.scoped("a wait that runs out says why connecting failed", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { timeout: "5 seconds" })
       world.connecting = Effect.fail(refused)
       const waiting = yield* forkTake(pool)
@@ -261,7 +261,7 @@ describe("connecting", () => {
 
   it.scoped("an error that cannot pass fails all who wait at once", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 1 })
       world.connecting = Effect.zipRight(Effect.sleep("1 second"), Effect.fail(wrongPassword))
       const waiting = yield* Effect.all([forkTake(pool), forkTake(pool), forkTake(pool)])
@@ -275,7 +275,7 @@ describe("connecting", () => {
 
   it.scoped("an attempt that dies is an error, and its slot is refunded", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 1 })
       world.connecting = Effect.dieMessage("oh")
       const { _tag, cause, code, dialect, reason } = yield* Effect.flip(take(pool))
@@ -295,7 +295,7 @@ describe("connecting", () => {
 
   it.scoped("an attempt that hangs does not block others, nor lose its slot", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 2, timeout: "30 seconds" })
       const stuck = yield* Deferred.make<void, DatabaseError>()
       world.connecting = Deferred.await(stuck)
@@ -311,12 +311,12 @@ describe("connecting", () => {
       yield* Deferred.fail(stuck, refused)
       yield* TestClock.adjust("1 second")
       assert.strictEqual((yield* take(pool)).connection.id, 2)
-      assert.strictEqual(world.most, 2)
+      assert.strictEqual(world.maxOpen, 2)
     }))
 
   it.scoped("nobody relies on an attempt that takes long where the limit allows another", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 2, timeout: "30 seconds" })
       world.connecting = Effect.never
       const waiting = yield* forkTake(pool)
@@ -330,7 +330,7 @@ describe("connecting", () => {
 
   it.scoped("a connection that breaks while it is being opened is a failed attempt, with a pause", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, {
         timeout: "2 seconds",
         connect: (onLost, restore) =>
@@ -346,7 +346,7 @@ describe("connecting", () => {
 
   it.scoped("warming tells how connecting went, and never goes over the limit", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 1 })
       world.connecting = Effect.fail(refused)
       assert.deepStrictEqual(yield* Effect.either(pool.warm), Either.left(refused))
@@ -371,12 +371,12 @@ describe("connecting", () => {
       assert.strictEqual(world.connections.length, 1)
       assert.strictEqual((yield* take(pool)).connection.id, 1)
       yield* pool.warm
-      assert.strictEqual(world.most, 1)
+      assert.strictEqual(world.maxOpen, 1)
     }))
 
   it.scoped("the limit holds under 64 racing fibers, and all are served", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       world.connecting = Effect.yieldNow()
       world.closing = Effect.yieldNow()
       const pool = yield* makePool(world, { size: 3, maxOverflow: 4 })
@@ -396,7 +396,7 @@ describe("connecting", () => {
       )
       yield* settle
       assert.strictEqual(most, 7)
-      assert.strictEqual(world.most, 7)
+      assert.strictEqual(world.maxOpen, 7)
       const stats = pool.stats()
       assert.strictEqual(stats.checkouts, 64 * 31)
       assert.strictEqual(stats.used, 0)
@@ -407,7 +407,7 @@ describe("connecting", () => {
 
   it.scoped("an idle connection can be had without a wait, and given back at once", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 2 })
       assert.strictEqual(pool.takeIdle(), undefined)
       const other = yield* take(pool)
@@ -434,7 +434,7 @@ describe("connecting", () => {
 
   it.scoped("extra connections are closed when they come back", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       const pool = yield* makePool(world, { size: 1, maxOverflow: 2 })
       const leases = yield* Effect.all([take(pool), take(pool), take(pool)])
       assert.strictEqual(pool.stats().used, 3)
@@ -451,7 +451,7 @@ describe("connecting", () => {
 
   it.scoped("a connection counts until it is really closed", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       world.closing = Effect.sleep("1 second")
       const pool = yield* makePool(world, { size: 1 })
       const lease = yield* take(pool)
@@ -462,13 +462,13 @@ describe("connecting", () => {
       assert.lengthOf(world.open, 1)
       yield* TestClock.adjust("1 second")
       assert.strictEqual(tagOf(yield* Fiber.join(waiting)), "taken")
-      assert.strictEqual(world.most, 1)
+      assert.strictEqual(world.maxOpen, 1)
       world.closing = Effect.void
     }))
 
   it.scoped("a goodbye that hangs is cut short", () =>
     Effect.gen(function*() {
-      const world = new World()
+      const world = new FakeServer()
       world.closing = Effect.never
       const pool = yield* makePool(world, { size: 1 })
       yield* pool.warm

@@ -173,6 +173,48 @@ forEachDialect((name, layer, dialect) =>
           assert.deepStrictEqual(yield* numbers(db), [1, 3])
         }))
 
+      live("that is read-only within one that writes is refused", () =>
+        Effect.gen(function*() {
+          const db = yield* open(dialect)
+          const readOnly = (propagation: "nested" | "join") => [
+            db.session(numbers(db), { readOnly: true, propagation }),
+            Effect.scoped(Effect.flatMap(
+              db.acquireSession({ readOnly: true, propagation }),
+              ({ run }) => run(numbers(db))
+            ))
+          ]
+          const all = [...readOnly("nested"), ...readOnly("join")]
+          for (const options of [{}, { readOnly: false }]) {
+            yield* db.session(
+              Effect.gen(function*() {
+                for (const session of all) {
+                  const error = yield* failure(session)
+                  assert.strictEqual(error._tag, "InvalidStatement")
+                  assert.strictEqual(error.code, "25001")
+                  assert.include(error.message, "cannot be readOnly")
+                }
+                yield* Effect.ignore(db.session(Effect.zipRight(insert(db, 1), Effect.fail("undone"))))
+                // It is the outermost session that counts.
+                const inner = yield* db.session(failure(db.session(numbers(db), { readOnly: true })), {
+                  readOnly: false
+                })
+                assert.strictEqual(inner._tag, "InvalidStatement")
+              }),
+              options
+            )
+          }
+          yield* insert(db, 2)
+          const read = yield* db.session(Effect.all(all), { readOnly: true })
+          assert.deepStrictEqual(read, [[2], [2], [2], [2]])
+          if (dialect.name !== "sqlite :memory:") {
+            const apart = { readOnly: true, propagation: "new" } as const
+            assert.deepStrictEqual(
+              yield* db.session(Effect.zipRight(insert(db, 3), db.session(numbers(db), apart))),
+              [2]
+            )
+          }
+        }))
+
       live("that joins is part of the session around it", () =>
         Effect.gen(function*() {
           const db = yield* open(dialect)
@@ -442,8 +484,8 @@ forEachDialect((name, layer, dialect) =>
         Effect.gen(function*() {
           const db = yield* open(dialect)
           yield* Effect.scoped(Effect.gen(function*() {
-            const handle = yield* db.acquireSession({ timeout: "100 millis" })
-            yield* Effect.sleep("200 millis")
+            const handle = yield* db.acquireSession({ timeout: "1 second" })
+            yield* Effect.sleep("1200 millis")
             assert.strictEqual((yield* failure(handle.run(db.sql`SELECT 1`)))._tag, "SessionTimeout")
             assert.strictEqual((yield* failure(handle.commit))._tag, "SessionTimeout")
             yield* assertIdle(db)
@@ -454,11 +496,11 @@ forEachDialect((name, layer, dialect) =>
         Effect.gen(function*() {
           const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0 })
           yield* Effect.scoped(Effect.gen(function*() {
-            const handle = yield* db.acquireSession({ timeout: "100 millis" })
+            const handle = yield* db.acquireSession({ timeout: "1 second" })
             yield* handle.run(insert(db, 1))
             yield* handle.commit
             yield* db.session(
-              Effect.zipRight(insert(db, 2), Effect.zipRight(Effect.sleep("200 millis"), insert(db, 3)))
+              Effect.zipRight(insert(db, 2), Effect.zipRight(Effect.sleep("1200 millis"), insert(db, 3)))
             )
           }))
           assert.deepStrictEqual(yield* numbers(db), [1, 2, 3])
@@ -482,7 +524,7 @@ forEachDialect((name, layer, dialect) =>
           yield* Effect.scoped(Effect.gen(function*() {
             yield* db.acquireSession()
             const other = yield* Effect.fork(Effect.scoped(failure(db.acquireSession({ timeout: "100 millis" }))))
-            const error = yield* Effect.timeout(Fiber.join(other), "5 seconds")
+            const error = yield* Effect.timeout(Fiber.join(other), "20 seconds")
             assert.strictEqual(error._tag, "SessionTimeout")
           }))
           yield* assertIdle(db)

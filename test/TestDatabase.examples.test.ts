@@ -65,7 +65,7 @@ const unlucky = TestDatabase.sandbox.pipe(Layer.provide(TestDatabase.faults([
   { on: "commit", nth: 2, error: TestDatabase.error("SerializationFailure") }
 ])))
 
-// Without the TestClock, on which nobody lets the pauses pass that retrying makes.
+// Without the TestClock, so that the pauses between the attempts pass in real time.
 layer(TestDatabase.layer({ migrations }), { excludeTestServices: true })("a reward", (it) => {
   it.effect("is given once, however often it takes", () =>
     Effect.gen(function*() {

@@ -1,48 +1,104 @@
 import { assert, describe, it } from "@effect/vitest"
+import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 
-// The modules from left to right: each imports only what stands to its left, or what stands in its own row unless the
-// row is split into parts. A name that ends with a slash is a folder. (The linter sees to it that there are no circles.)
-const order: ReadonlyArray<{ readonly parts: ReadonlyArray<ReadonlyArray<string>> }> = [
-  { parts: [["DatabaseError", "internal/mask", "internal/makeError", "internal/asyncInterrupt", "internal/hiddenClass"]] },
-  { parts: [["DatabaseConfig", "internal/config/"]] },
-  { parts: [["Telemetry", "internal/telemetry/"]] },
-  { parts: [["internal/driver"]] },
-  { parts: [["internal/postgres/"], ["internal/sqlite/"]] },
-  { parts: [["Pool", "internal/pool/"]] },
-  { parts: [["Session", "internal/session/"]] },
-  { parts: [["internal/sqlClient/client", "internal/sqlClient/"]] },
-  { parts: [["Health", "internal/health/"]] },
-  { parts: [["Database", "internal/database/"]] },
-  { parts: [["Migrations", "internal/migrations/"]] },
-  {
-    parts: [
-      ["DatabaseHttp", "internal/databaseHttp/"],
-      ["TestDatabase", "internal/testDatabase/"]
-    ]
-  },
-  { parts: [["internal/cli/"]] },
-  { parts: [["index"]] }
-]
-
-const driverFolder = /^internal\/(postgres|sqlite)\//
-
-// The one module that chooses between the drivers.
-const chooser = "Database"
-
 type Sources = Readonly<Record<string, string>>
 
-const isIn = (module: string) => (part: ReadonlyArray<string>) =>
-  part.some((name) => name.endsWith("/") ? module.startsWith(name) : module === name)
+const project = fileURLToPath(new URL("..", import.meta.url))
 
-const placeOf = (module: string) => {
-  const row = order.findIndex(({ parts }) => parts.some(isIn(module)))
-  return row === -1 ? undefined : { row, part: order[row].parts.findIndex(isIn(module)) }
+const sourcesOf = (root: string): Sources =>
+  Object.fromEntries(
+    fs.readdirSync(root, { recursive: true, encoding: "utf8" })
+      .filter((file) => file.endsWith(".ts"))
+      .map((file) => [
+        file.split(path.sep).join("/").replace(/\.ts$/, ""),
+        fs.readFileSync(path.join(root, file), "utf8")
+      ])
+  )
+
+const sources = sourcesOf(path.join(project, "src"))
+
+const dialects = ["postgres", "sqlite"]
+
+/** The modules of a dialect that read its URLs. They need no driver, so the configuration can use them. */
+const urlModules = (dialect: string) => ["dialect", "target", "url"].map((name) => `internal/${dialect}/${name}`)
+
+// The modules from left to right: each imports only modules to its left, or modules of its own part of a row. A name that
+// ends with a slash is a folder, without the modules that stand further to the left. (The linter refuses circles.)
+const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<ReadonlyArray<string>>> => [
+  [[
+    "DatabaseError",
+    "internal/mask",
+    "internal/makeError",
+    "internal/asyncInterrupt",
+    "internal/fiber",
+    "internal/fifoLock",
+    "internal/fifoQueue",
+    "internal/hiddenClass",
+    "internal/sqlQuotes"
+  ]],
+  [["internal/config/rule", "internal/config/target", "internal/config/text", "internal/config/validation"]],
+  dialects.map(urlModules),
+  [["internal/dialects"]],
+  [["DatabaseConfig", "internal/config/"]],
+  [["Telemetry", "internal/telemetry/"]],
+  [["internal/driver"]],
+  dialects.map((dialect) => [`internal/${dialect}/`]),
+  [["internal/drivers"]],
+  [["Pool", "internal/pool/"]],
+  [["Session", "internal/session/"]],
+  [["internal/sqlClient/"]],
+  [["Health"]],
+  [["Database", "internal/database/"]],
+  [["Migrations", "internal/migrations/"]],
+  [["DatabaseHttp", "internal/databaseHttp/"], ["TestDatabase", "internal/testDatabase/"]],
+  [["internal/cli/"]],
+  [["index"]]
+]
+
+/** What the only importers of a dialect's folder import of it. */
+const choosers: Readonly<Record<string, string>> = { "internal/dialects": "dialect", "internal/drivers": "driver" }
+
+/** Code that may name a dialect, since it is where the dialects are listed or the error of a foreign client is guessed. */
+const allowed: ReadonlyArray<readonly [module: string, code: RegExp]> = [
+  ["DatabaseError", /Schema\.Literal\("postgres", "sqlite"\)/],
+  ["DatabaseError", /code\.startsWith\("SQLITE_"\) \? "sqlite" : "postgres"/],
+  ["internal/database/driverOf", /drivers\[target\._tag\]/]
+]
+
+/** The ways in which code can ask for the dialect. `named` is what holds a dialect, `name` the name of one. */
+const waysToAsk = (dialects: ReadonlyArray<string>): ReadonlyArray<RegExp> => {
+  const name = `(?:${[...dialects, "pg"].join("|")})`
+  const named = String.raw`\b(?:[\w$]+\??\.)*(?:dialect|target\??\._tag)\b`
+  return [
+    // dialect === …, … !== target._tag
+    new RegExp(String.raw`${named}\s*[!=]==?|[!=]==?\s*${named}(?!\s*[.(\[])`),
+    new RegExp(String.raw`switch\s*\(\s*${named}\s*\)`),
+    /\bonDialect(?:OrElse)?\b/,
+    // A dialect's name anywhere but as the value of a field: ["sqlite"].includes(…), Match.when("sqlite", …), case "sqlite"
+    new RegExp(String.raw`(?<!\b(?:dialect|_tag)\??: )["'\x60]${name}["'\x60]`),
+    // { postgres: …, sqlite: … }, Match.tags({ postgres: … }), and methods
+    new RegExp(String.raw`[{,]\s*(?:readonly\s+)?["']?${name}["']?\s*\??[:(]`),
+    /\b(?:Record|Map|ReadonlyMap|HashMap)<\s*(?:[\w.]+\.)?Dialect\b/,
+    /\bin\s+(?:[\w.]+\.)?Dialect\b/,
+    new RegExp(String.raw`[\w$)\]]\??\.?\[\s*${named}\s*\]`),
+    new RegExp(String.raw`\.(?:includes|has|get|indexOf|startsWith|endsWith|test)\(\s*${named}\s*[,)]`),
+    new RegExp(String.raw`\binstanceof\s+[\w$.]*${name}`, "i"),
+    // The codes and the clients of one dialect
+    /\.(?:startsWith|includes|test|match)\(\s*["'/]\^?SQLITE_/,
+    /["'](?:pg|better-sqlite3|node:sqlite|@effect\/sql-(?:pg|sqlite-node)(?:\/[^"']*)?)["']/
+  ]
 }
 
-const withoutComments = (source: string) => source.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "")
+/** Source text without its comments. */
+const withoutComments = (source: string) =>
+  source.replace(
+    /("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`)|\/\*[\s\S]*?\*\/|(?<![\\/])\/\/.*$/gm,
+    (_, text?: string) => text ?? ""
+  )
 
 const importsOf = (module: string, source: string): ReadonlyArray<string> =>
   Array.from(
@@ -50,45 +106,79 @@ const importsOf = (module: string, source: string): ReadonlyArray<string> =>
     (match) => path.posix.join(path.posix.dirname(module), match[1]).replace(/\.[jt]s$/, "")
   )
 
-const directionOf = (module: string, imported: string): string | undefined => {
-  const from = placeOf(module)
-  const to = placeOf(imported)
-  if (from === undefined || to === undefined) {
-    return `${from === undefined ? module : imported} has no place in the order of the modules`
+const check = (dialects: ReadonlyArray<string>) => {
+  const rows = order(dialects)
+  const dialectOf = (module: string) => dialects.find((dialect) => module.startsWith(`internal/${dialect}/`))
+
+  const isIn = (module: string) => (part: ReadonlyArray<string>) =>
+    part.some((name) => name.endsWith("/") ? module.startsWith(name) : module === name)
+
+  const placeOf = (module: string) => {
+    const exact = rows.findIndex((parts) => parts.flat().includes(module))
+    const row = exact === -1 ? rows.findIndex((parts) => parts.some(isIn(module))) : exact
+    return row === -1 ? undefined : { row, part: rows[row].findIndex(isIn(module)) }
   }
-  if (to.row > from.row || (to.row === from.row && to.part !== from.part)) {
-    return `${module} imports ${imported} against the direction`
+
+  const wrongDirection = (module: string, imported: string): string | undefined => {
+    const from = placeOf(module)
+    const to = placeOf(imported)
+    if (from === undefined || to === undefined) {
+      return `${from === undefined ? module : imported} has no place in the order of the modules`
+    }
+    return to.row > from.row || (to.row === from.row && to.part !== from.part)
+      ? `${module} imports ${imported} against the direction`
+      : undefined
   }
-  return driverFolder.test(imported) && !driverFolder.test(module) && module !== chooser
-    ? `${module} imports ${imported}: only ${chooser} chooses a driver`
-    : undefined
+
+  const wrongImport = (module: string, imported: string): string | undefined => {
+    const dialect = dialectOf(imported)
+    if (
+      dialect !== undefined && dialectOf(module) !== dialect && imported !== `internal/${dialect}/${choosers[module]}`
+    ) {
+      return `${module} imports ${imported}: only ${Object.keys(choosers).join(" and ")} import of a dialect`
+    }
+    const [, inner] = /^internal\/postgres\/(protocol|transport)\//.exec(module) ?? []
+    if (inner === "protocol" && !imported.startsWith("internal/postgres/protocol/")) {
+      return `${module} imports ${imported}: the protocol knows only itself`
+    }
+    if (inner === "transport" && /^internal\/postgres\/(?!transport\/)/.test(imported)) {
+      return `${module} imports ${imported}: the transport knows neither the protocol nor the conversation`
+    }
+    return undefined
+  }
+
+  const ways = waysToAsk(dialects)
+  const asksForDialect = (module: string, source: string): boolean => {
+    const code = allowed.reduce(
+      (code, [where, allowance]) => where === module ? code.replace(allowance, "") : code,
+      withoutComments(source)
+    )
+    return dialectOf(module) === undefined && choosers[module] === undefined && ways.some((way) => way.test(code))
+  }
+
+  return (sources: Sources): ReadonlyArray<string> =>
+    Object.entries(sources).flatMap(([module, source]) => {
+      const found = importsOf(module, source).map((imported) =>
+        wrongImport(module, imported) ?? wrongDirection(module, imported)
+      )
+      found.push(placeOf(module) === undefined ? `${module} has no place in the order of the modules` : undefined)
+      found.push(
+        asksForDialect(module, source) ? `${module} asks for the dialect: that belongs into a driver` : undefined
+      )
+      return Array.from(new Set(found)).filter((violation) => violation !== undefined)
+    })
 }
 
-const comparesDialect = /\bdialect\s*(?:===?|!==?)|(?:===?|!==?)\s*[\w.]*\bdialect\b|switch\s*\([^)]*\bdialect\b/i
-
-const violations = (sources: Sources): ReadonlyArray<string> =>
-  Object.entries(sources).flatMap(([module, source]) => {
-    const found = importsOf(module, source).map((imported) => directionOf(module, imported))
-    found.push(placeOf(module) === undefined ? `${module} has no place in the order of the modules` : undefined)
-    if (!driverFolder.test(module) && comparesDialect.test(withoutComments(source))) {
-      found.push(`${module} asks for the dialect: that belongs into a driver`)
-    }
-    return Array.from(new Set(found)).filter((violation) => violation !== undefined)
-  })
-
-const root = fileURLToPath(new URL("../src", import.meta.url))
-const sources: Sources = Object.fromEntries(
-  fs.readdirSync(root, { recursive: true, encoding: "utf8" })
-    .filter((file) => file.endsWith(".ts"))
-    .map((
-      file
-    ) => [file.split(path.sep).join("/").replace(/\.ts$/, ""), fs.readFileSync(path.join(root, file), "utf8")])
-)
+const violations = check(dialects)
 
 describe("the modules of src", () => {
   it("import only in one direction, and leave the dialect to the drivers", () => {
     assert.include(Object.keys(sources), "DatabaseError")
     assert.deepStrictEqual(violations(sources), [])
+  })
+
+  it.each(allowed)("%s still needs the allowance %s", (module, code) => {
+    assert.match(withoutComments(sources[module]), code)
   })
 })
 
@@ -105,35 +195,217 @@ describe("the check", () => {
       "Migrations imports TestDatabase against the direction"
     ],
     [
+      "internal/postgres/target",
+      `import { a } from "../../DatabaseConfig.js"`,
+      "internal/postgres/target imports DatabaseConfig against the direction"
+    ],
+    [
       "internal/postgres/a",
       `import { a } from "../sqlite/a.js"`,
-      "internal/postgres/a imports internal/sqlite/a against the direction"
+      "internal/postgres/a imports internal/sqlite/a: only internal/dialects and internal/drivers import of a dialect"
     ],
     [
       "Session",
       `import {\n  a\n} from "./internal/postgres/a.js"`,
-      "Session imports internal/postgres/a: only Database chooses a driver"
+      "Session imports internal/postgres/a: only internal/dialects and internal/drivers import of a dialect"
+    ],
+    [
+      "Database",
+      `import * as Sqlite from "./internal/sqlite/driver.js"`,
+      "Database imports internal/sqlite/driver: only internal/dialects and internal/drivers import of a dialect"
     ],
     [
       "Session",
       `new Worker(new URL("./internal/sqlite/worker.js", import.meta.url))`,
-      "Session imports internal/sqlite/worker: only Database chooses a driver"
+      "Session imports internal/sqlite/worker: only internal/dialects and internal/drivers import of a dialect"
     ],
-    ["internal/other", "", "internal/other has no place in the order of the modules"],
-    ["Session", `if (driver.dialect === "sqlite") {}`, "Session asks for the dialect: that belongs into a driver"],
-    ["Session", `if ("sqlite" !== driver.dialect) {}`, "Session asks for the dialect: that belongs into a driver"],
-    ["Session", `switch (driver.dialect) {}`, "Session asks for the dialect: that belongs into a driver"]
+    [
+      "internal/postgres/protocol/parser",
+      `import { a } from "../pipeline.js"`,
+      "internal/postgres/protocol/parser imports internal/postgres/pipeline: the protocol knows only itself"
+    ],
+    [
+      "internal/postgres/protocol/parser",
+      `import type { a } from "../../../DatabaseError.js"`,
+      "internal/postgres/protocol/parser imports DatabaseError: the protocol knows only itself"
+    ],
+    [
+      "internal/postgres/transport/socket",
+      `import { a } from "../protocol/writer.js"`,
+      "internal/postgres/transport/socket imports internal/postgres/protocol/writer: " +
+      "the transport knows neither the protocol nor the conversation"
+    ],
+    [
+      "internal/postgres/transport/socket",
+      `import { a } from "../pipeline.js"`,
+      "internal/postgres/transport/socket imports internal/postgres/pipeline: " +
+      "the transport knows neither the protocol nor the conversation"
+    ],
+    ["internal/other", "", "internal/other has no place in the order of the modules"]
   ])("finds in %s what it must not do: %s", (module, source, violation) => {
     assert.deepStrictEqual(violations({ [module]: source }), [violation])
   })
 
   it.each([
+    `if (driver.dialect === "sqlite") {}`,
+    `if (dialect === own) {}`,
+    `if ("sqlite" !== driver.dialect) {}`,
+    `if (other != this.driver.dialect) {}`,
+    `if (target._tag === own) {}`,
+    `if (settings.target._tag !== "sqlite") {}`,
+    `const isFile = value._tag === 'sqlite'`,
+    `switch (driver.dialect) {}`,
+    `switch (settings.target._tag) {}`,
+    `switch (value) { case "postgres": }`,
+    `sql.onDialect({ pg: a, sqlite: b })`,
+    `sql.onDialectOrElse({ orElse: a })`,
+    `const codes = { postgres: "08001", sqlite: "SQLITE_IOERR" }`,
+    `const codes = {\n  "sqlite": 1\n}`,
+    `Match.valueTags(target, { sqlite: (target) => target })`,
+    `const make = { sqlite() {} }`,
+    `Match.when("sqlite", a)`,
+    `Match.tag("postgres", a)`,
+    `type Codes = Record<Dialect, string>`,
+    `type Codes = Record<DatabaseError.Dialect, string>`,
+    `const codes = new Map<Dialect, string>()`,
+    `type Codes = { readonly [D in Dialect]: string }`,
+    `const code = codes[dialect]`,
+    `const code = codes[driver.dialect]`,
+    `const code = codes?.[driver.dialect]`,
+    `const make = makers[target._tag]`,
+    `const isOurs = ["sqlite"].includes(a)`,
+    `const isOurs = ours.includes(driver.dialect)`,
+    `const isOurs = ours.has(dialect)`,
+    `const code = codes.get(driver.dialect)`,
+    `const isOurs = /lite/.test(dialect)`,
+    `const isFile = dialect.startsWith(a) || client instanceof SqliteClient`,
+    `if (connection instanceof PgConnection) {}`,
+    `if (error.code.startsWith("SQLITE_")) {}`,
+    `import * as PgClient from "@effect/sql-pg/PgClient"`,
+    `import { SqliteClient } from "@effect/sql-sqlite-node"`
+  ])("sees that code asks for the dialect: %s", (source) => {
+    assert.deepStrictEqual(violations({ Session: source }), [
+      "Session asks for the dialect: that belongs into a driver"
+    ])
+  })
+
+  it.each([
     ["Session", `import * as Pool from "./Pool.js"`],
-    ["Database", `import * as Sqlite from "./internal/sqlite/driver.js"`],
+    ["internal/drivers", `export { make as sqlite } from "./sqlite/driver.js"`],
+    ["internal/dialects", `export { dialect as sqlite } from "./sqlite/dialect.js"`],
     ["internal/sqlite/driver", `import * as Worker from "./worker.js"\nif (dialect === "sqlite") {}`],
+    ["internal/sqlite/driver", `import { memory } from "./url.js"`],
+    ["internal/postgres/transport/tls", `import type { SslMode } from "../../../DatabaseConfig.js"`],
     ["Session", `// if (dialect === "sqlite") from "./Database.js"\n/** import "./Database.js" */`],
-    ["Pool", `const figures = { dialect: driver.dialect }`]
+    ["Session", `const url = "sqlite:///a" // codes[dialect]`],
+    ["Pool", `const stats = { dialect: driver.dialect }`],
+    ["Pool", `const error = make({ dialect: "postgres", code: "08001" })`],
+    ["Pool", `const dialect = driver.migrations\ndialect.createTable(sql)`],
+    ["Pool", `const isTagged = error._tag === "PoolTimeout" && marks[error._tag]`]
   ])("lets %s do what it may: %s", (module, source) => {
     assert.deepStrictEqual(violations({ [module]: source }), [])
+  })
+})
+
+// A dialect that does nothing: its folder, its line in the two lists, and its public name.
+const nothing = "() => Effect.die(\"does nothing\")"
+const folder: Readonly<Record<string, string>> = {
+  "dialect.ts": `
+import type { Dialect } from "../config/target.js"
+
+export interface MysqlTarget {
+  readonly _tag: "mysql"
+  readonly host: string
+}
+
+export const dialect: Dialect<MysqlTarget> = {
+  systemName: "mysql",
+  errorCodes: {} as Dialect<MysqlTarget>["errorCodes"],
+  schemes: ["mysql"],
+  readUrl: (_, host) => ({
+    value: (_, pool) => ({ target: { _tag: "mysql", host }, name: host, pool }),
+    problems: []
+  }),
+  formatUrl: ({ host }) => \`mysql:\${host}\`
+}
+`,
+  "driver.ts": `
+import * as SqlClient from "@effect/sql/SqlClient"
+import * as Statement from "@effect/sql/Statement"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { Settings } from "../../DatabaseConfig.js"
+import type { Driver } from "../driver.js"
+import type { MysqlTarget } from "./dialect.js"
+
+export const make = (_: Settings, target: MysqlTarget): Driver => ({
+  dialect: "mysql",
+  description: target.host,
+  compiler: Statement.makeCompilerSqlite(),
+  spanAttributes: [],
+  connect: ${nothing},
+  serverInfo: ${nothing},
+  extendClient: (client) => Effect.succeed(Context.make(SqlClient.SqlClient, client)),
+  migrations: {
+    lexicon: { quoted: [], opening: /'/y, nestedComments: false },
+    tableExists: ${nothing},
+    createTable: ${nothing},
+    createChecksumTable: ${nothing},
+    saveChecksum: ${nothing},
+    createdAt: () => new Date(0),
+    tryLock: ${nothing},
+    sessionOptions: () => ({})
+  },
+  inspection: { target: Effect.succeed(target), details: ${nothing} },
+  testDatabases: undefined,
+  pool: { size: 1, maxOverflow: 0, recycle: Duration.infinity }
+})
+`
+}
+
+describe("a new dialect", () => {
+  it("is one folder, one line in each list of the dialects, and its public name", { timeout: 120_000 }, () => {
+    const directory = fs.mkdtempSync(path.join(os.tmpdir(), "sqlayer-dialect-"))
+    const file = (name: string) => path.join(directory, "src", name)
+    const edit = (name: string, change: (source: string) => string) => {
+      const source = fs.readFileSync(file(name), "utf8")
+      assert.notStrictEqual(change(source), source)
+      fs.writeFileSync(file(name), change(source))
+    }
+    try {
+      fs.cpSync(path.join(project, "src"), path.join(directory, "src"), { recursive: true })
+      fs.copyFileSync(path.join(project, "package.json"), path.join(directory, "package.json"))
+      fs.symlinkSync(path.join(project, "node_modules"), path.join(directory, "node_modules"), "junction")
+      fs.writeFileSync(
+        path.join(directory, "tsconfig.json"),
+        JSON.stringify({ extends: path.join(project, "tsconfig.json"), include: ["src"] })
+      )
+
+      fs.mkdirSync(file("internal/mysql"))
+      for (const [name, source] of Object.entries(folder)) {
+        fs.writeFileSync(file(`internal/mysql/${name}`), source)
+      }
+      edit("internal/dialects.ts", (source) => `${source}export { dialect as mysql } from "./mysql/dialect.js"\n`)
+      edit("internal/drivers.ts", (source) => `${source}export { make as mysql } from "./mysql/driver.js"\n`)
+      edit(
+        "DatabaseError.ts",
+        (source) =>
+          source.replace(`Schema.Literal("postgres", "sqlite")`, `Schema.Literal("postgres", "sqlite", "mysql")`)
+      )
+
+      const compiler = path.join(project, "node_modules/typescript/bin/tsc")
+      const compiled = spawnSync(process.execPath, [compiler, "-p", directory], { encoding: "utf8" })
+      assert.deepStrictEqual([compiled.stdout, compiled.stderr, compiled.status], ["", "", 0])
+      assert.deepStrictEqual(
+        check([...dialects, "mysql"])({
+          ...sourcesOf(path.join(directory, "src")),
+          DatabaseError: sources.DatabaseError
+        }),
+        []
+      )
+    } finally {
+      fs.rmSync(directory, { recursive: true, force: true })
+    }
   })
 })

@@ -14,11 +14,10 @@ describe("the bank", () => {
       assert.isAbove(told.acknowledged, 10, message)
       assert.isAbove(told.interrupted, 10, message)
       assert.isAbove(Object.keys(struck).length, 8, message)
-      // Two seconds for the health, and well under one for the others, where the machine has time for it.
-      assert.isBelow(Math.max(0, ...recoveries), 4_000, message)
-      assert.isBelow(longest.interruption, 3_000, message)
-      assert.isBelow(longest.excess, 3_000, message)
-      assert.isBelow(longest.health, 4_000, message)
+      // Nothing hangs. An idle machine needs two seconds for the recovery, and much less than one for the others.
+      for (const millis of [...recoveries, longest.interruption, longest.excess, longest.health]) {
+        assert.isBelow(millis, 20_000, message)
+      }
     }), 90_000)
 
   it.live("on SQLite keeps its books while its processes are killed", () =>

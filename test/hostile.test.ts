@@ -21,7 +21,7 @@ import * as Database from "../src/Database.js"
 import * as DatabaseConfig from "../src/DatabaseConfig.js"
 import { type DatabaseError, fromSqlError, isDatabaseError } from "../src/DatabaseError.js"
 import * as DatabaseHttp from "../src/DatabaseHttp.js"
-import { opened } from "../src/internal/database/opened.js"
+import { openDatabases } from "../src/internal/database/opened.js"
 import * as Migrations from "../src/Migrations.js"
 import type * as Session from "../src/Session.js"
 import { run as runCli } from "./internal/cli/process.js"
@@ -302,7 +302,7 @@ for (const dialect of Dialects.dialects) {
     live("savepoints may be called anything", () =>
       Effect.gen(function*() {
         const { database, unharmed } = yield* withVictim(dialect)
-        const { acquire } = opened.get(database)!
+        const { acquire } = openDatabases.get(database.sql)!
         yield* fuzz(name, 40, (savepoint) =>
           Effect.gen(function*() {
             const what = JSON.stringify(savepoint)
@@ -488,7 +488,7 @@ describe("on postgres", () => {
         Effect.gen(function*() {
           const what = JSON.stringify([channel, payload])
           const listening = yield* Effect.fork(outcome(
-            Stream.runHead(pg.listen(channel)).pipe(Effect.timeoutOption("5 seconds"), Effect.map(Option.flatten)),
+            Stream.runHead(pg.listen(channel)).pipe(Effect.timeoutOption("20 seconds"), Effect.map(Option.flatten)),
             what
           ))
           // Until it listens, nothing arrives.

@@ -76,7 +76,7 @@ describe("ten thousand sessions at once over ten connections to a slow server", 
         const database = yield* Dialects.make(Dialects.postgres, {
           poolSize: pool,
           poolMaxOverflow: 0,
-          poolTimeout: "3 seconds"
+          poolTimeout: "5 seconds"
         })
         const { session, sql } = database
         yield* sql`CREATE TABLE served (n INTEGER PRIMARY KEY)`
@@ -134,20 +134,18 @@ Dialects.forEachDialect((name, _, dialect) => {
   describe(`on ${name}`, () => {
     live("a fiber that holds all there is and waits for another is told so at once", () =>
       Effect.gen(function*() {
-        const database = yield* Dialects.make(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "20 seconds" })
+        const database = yield* Dialects.make(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "10 minutes" })
         const { session, sql } = database
-        const before = performance.now()
-        const asked = [
+        const nested = [
           session(session(sql`SELECT 1`, { propagation: "new" })),
           session(Effect.scoped(Effect.flatMap(sql.reserve, () => Effect.void))),
           session(session(session(sql`SELECT 1`, { propagation: "new" })))
         ]
-        for (const effect of asked) {
+        for (const effect of nested) {
           const error = yield* Effect.flip(effect)
           assert.strictEqual(error._tag, "PoolTimeout", error.message)
           assert.match(error.message, /holds all 1 of them and would wait for ever/)
         }
-        assert.isBelow(performance.now() - before, 5_000)
         yield* session(sql`SELECT 1`)
       }))
   })

@@ -9,6 +9,7 @@ import * as SqlResolver from "@effect/sql/SqlResolver"
 import { describe, it } from "@effect/vitest"
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -68,14 +69,23 @@ const hold = (sql: SqlClient.SqlClient) =>
     return Effect.zipRight(release.open, Effect.asVoid(Fiber.await(fiber)))
   })
 
-/** Whether an effect ends within a second. */
-const promptly = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<boolean, never, R> =>
+/** Whether an effect ends within the time. */
+const endsWithin = <A, E, R>(
+  timeout: Duration.DurationInput,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<boolean, never, R> =>
   effect.pipe(
     Effect.exit,
     Effect.disconnect,
-    Effect.timeoutOption("1 second"),
+    Effect.timeoutOption(timeout),
     Effect.map(({ _tag }) => _tag === "Some")
   )
+
+/** Shorter than the statements that are interrupted, and longer than any machine needs to interrupt them. */
+const ends = <A, E, R>(effect: Effect.Effect<A, E, R>) => endsWithin("20 seconds", effect)
+
+/** The effect would never end, so that the second is only what the test takes. */
+const hangs = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.negate(endsWithin("1 second", effect))
 
 describe("a COMMIT or a ROLLBACK that fails", () => {
   const orphan = (sql: SqlClient.SqlClient) => sql`INSERT INTO nodes VALUES (1, 7)`
@@ -156,13 +166,13 @@ describe("waiting for a connection", () => {
         const release = yield* hold(sql)
         const waiting = yield* Effect.fork(sql.withTransaction(sql`SELECT 1`))
         yield* Effect.sleep("50 millis")
-        assert.isFalse(yield* promptly(Fiber.interrupt(waiting)))
+        assert.isTrue(yield* hangs(Fiber.interrupt(waiting)))
         const reserving = yield* Effect.fork(Effect.scoped(sql.reserve))
         yield* Effect.sleep("50 millis")
         yield* Fiber.interrupt(reserving)
         yield* release
         yield* Fiber.await(waiting)
-        assert.isFalse(yield* promptly(sql`SELECT 1`))
+        assert.isTrue(yield* hangs(sql`SELECT 1`))
       })
   )
 
@@ -179,7 +189,7 @@ describe("waiting for a connection", () => {
       for (const wait of waits) {
         const fiber = yield* Effect.fork(wait)
         yield* eventually(Effect.map(poolStats, ({ waiting }) => waiting === 1))
-        assert.isTrue(yield* promptly(Fiber.interrupt(fiber)))
+        assert.isTrue(yield* ends(Fiber.interrupt(fiber)))
         assert.strictEqual((yield* poolStats).waiting, 0)
       }
       yield* release
@@ -197,7 +207,7 @@ describe("cancelling a statement", () => {
       const sql = yield* stockPostgres(url, 1)
       const fiber = yield* Effect.fork(sql`SELECT pg_sleep(60)`)
       yield* eventually(Effect.map(active(url), (count) => count === 1))
-      assert.isFalse(yield* promptly(Fiber.interrupt(fiber)))
+      assert.isTrue(yield* hangs(Fiber.interrupt(fiber)))
       assert.strictEqual(yield* active(url), 1)
       yield* terminate(url)
     }))
@@ -208,7 +218,7 @@ describe("cancelling a statement", () => {
       const { poolStats, session, sql } = yield* postgres(url, 1)
       const fiber = yield* Effect.fork(session(sql`SELECT pg_sleep(60)`))
       yield* eventually(Effect.map(active(url), (count) => count === 1))
-      assert.isTrue(yield* promptly(Fiber.interrupt(fiber)))
+      assert.isTrue(yield* ends(Fiber.interrupt(fiber)))
       yield* eventually(Effect.map(active(url), (count) => count === 0))
       assert.strictEqual((yield* poolStats).used, 0)
     }))
@@ -225,23 +235,28 @@ describe("cancelling a statement", () => {
 })
 
 describe("nested sessions that run concurrently", () => {
-  /** One that fails after its sibling has succeeded within. */
+  /**
+   * Two at once, of which the first fails after it has written. It waits for the second to succeed first, where that is
+   * possible: where sessions of one connection run one after the other, the second has not begun yet.
+   */
   const siblings = (
     sql: SqlClient.SqlClient,
-    nested: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<unknown, unknown>
+    nested: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<unknown, unknown>,
+    options: { readonly interleaved: boolean } = { interleaved: false }
   ) =>
     Effect.gen(function*() {
       const first = yield* Effect.makeLatch(false)
+      const second = yield* Effect.makeLatch(false)
       const loser = Effect.gen(function*() {
         yield* sql`INSERT INTO numbers VALUES (1)`
         yield* first.open
-        yield* Effect.sleep("100 millis")
+        yield* options.interleaved ? second.await : Effect.sleep("100 millis")
         return yield* Effect.fail("undo")
       })
       const winner = sql`INSERT INTO numbers VALUES (2)`
       yield* Effect.all([
         Effect.ignore(nested(loser)),
-        Effect.zipRight(first.await, nested(winner))
+        Effect.zipRight(first.await, Effect.zipRight(nested(winner), second.open))
       ], { concurrency: "unbounded" })
     })
 
@@ -250,7 +265,7 @@ describe("nested sessions that run concurrently", () => {
       const url = yield* freshDatabase
       yield* createNumbers(url)
       const sql = yield* stockPostgres(url)
-      yield* sql.withTransaction(siblings(sql, sql.withTransaction))
+      yield* sql.withTransaction(siblings(sql, sql.withTransaction, { interleaved: true }))
       assert.deepStrictEqual(yield* numbers(url), [1])
     }))
 
@@ -386,7 +401,7 @@ describe("SQLite", () => {
   const heavy = (sql: SqlClient.SqlClient) =>
     sql`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000000) SELECT count(*) FROM n`
 
-  /** How often a timer of 10 ms rang while an effect ran. */
+  /** How often a timer of 10 ms fired while the effect ran. */
   const ticks = <E>(effect: Effect.Effect<unknown, E>) =>
     Effect.gen(function*() {
       let count = 0
@@ -395,7 +410,7 @@ describe("SQLite", () => {
       return count
     })
 
-  /** How many transactions each of ten fibers made in a second. */
+  /** How many transactions each of ten fibers completes in a second. */
   const turns = (sql: SqlClient.SqlClient) =>
     Effect.gen(function*() {
       yield* sql`CREATE TABLE turns (fiber int)`
@@ -455,7 +470,7 @@ describe("SQLite", () => {
   scoped("a heavy statement on a file does not hold up the application", () =>
     Effect.gen(function*() {
       const { sql } = yield* sqlite(yield* file)
-      assert.isAbove(yield* ticks(heavy(sql)), 5)
+      assert.isAtLeast(yield* ticks(heavy(sql)), 3)
     }))
 
   scoped("stock: of ten fibers that contend, most never get their turn", () =>

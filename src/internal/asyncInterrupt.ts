@@ -1,5 +1,5 @@
 /**
- * Asking for what comes later.
+ * Asynchronous effects whose cancellation is never lost.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -8,17 +8,19 @@ import * as Exit from "effect/Exit"
 type Resume<A, E> = (effect: Effect.Effect<A, E>) => void
 
 /**
- * As `Effect.async`, whose fiber may be interrupted between asking and knowing how to stop what it asked for, and then
- * leaves it behind. This always stops it.
+ * Like `Effect.async`: `register` starts an operation, and may return the effect that cancels it. `Effect.async` forgets
+ * that effect if its fiber is interrupted right after `register` was called; this always runs it.
  */
-export const stoppable = <A, E>(ask: (resume: Resume<A, E>) => Effect.Effect<void> | void): Effect.Effect<A, E> =>
+export const asyncInterrupt = <A, E>(
+  register: (resume: Resume<A, E>) => Effect.Effect<void> | void
+): Effect.Effect<A, E> =>
   Effect.uninterruptibleMask((restore) => {
-    let stop: Effect.Effect<void> | void = undefined
-    const waiting = Effect.async<A, E>((resume) => {
-      stop = ask(resume)
+    let cancel: Effect.Effect<void> | void = undefined
+    const operation = Effect.async<A, E>((resume) => {
+      cancel = register(resume)
     })
-    return Effect.catchAllCause(restore(waiting), (cause) =>
-      stop !== undefined && Cause.isInterruptedOnly(cause)
-        ? Effect.onExit(Exit.failCause(cause), () => stop!)
+    return Effect.catchAllCause(restore(operation), (cause) =>
+      cancel !== undefined && Cause.isInterruptedOnly(cause)
+        ? Effect.onExit(Exit.failCause(cause), () => cancel!)
         : Exit.failCause(cause))
   })

@@ -1,44 +1,54 @@
 /**
- * The contract between a dialect and the rest: a dialect is a folder beside this file that makes a `Driver`.
+ * The contract between a dialect and the rest of sqlayer.
+ *
+ * A dialect is one folder beside this file. Its `driver.ts` makes a `Driver` and its `dialect.ts` reads its URLs; one
+ * line each in `drivers.ts` and `dialects.ts` add them, and its name is a member of `DatabaseError.Dialect`. No other
+ * module depends on the dialect: what differs between dialects is a member of `Driver`.
  */
 import type * as SqlClient from "@effect/sql/SqlClient"
 import type * as SqlConnection from "@effect/sql/SqlConnection"
+import type { SqlError } from "@effect/sql/SqlError"
 import type * as Statement from "@effect/sql/Statement"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { Settings } from "../DatabaseConfig.js"
 import type { DatabaseError, Dialect } from "../DatabaseError.js"
 
-/** The isolation levels of the SQL standard. SQLite runs all of them as serializable. */
+/** The isolation levels of the SQL standard. */
 export type Isolation = "read uncommitted" | "read committed" | "repeatable read" | "serializable"
 
-/** How a transaction begins. */
+/** The options of a transaction. Undefined is the default of the server, or of the connection. */
 export interface BeginOptions {
   readonly isolation?: Isolation | undefined
   readonly readOnly?: boolean | undefined
   readonly deferrable?: boolean | undefined
-  /** Longest run of one statement of this transaction. */
+  /** The maximum time that one statement of this transaction runs. 0 is no limit. */
   readonly statementTimeout?: Duration.Duration | undefined
-  /** Longest wait of one statement of this transaction for a lock. */
+  /** The maximum time that one statement of this transaction waits for a lock. 0 is no limit. */
   readonly lockTimeout?: Duration.Duration | undefined
-  /** Whether `fate` can be asked for later. */
+  /** Whether `transactionOutcome` must be available if the connection is lost during COMMIT. Default: false. */
   readonly verified?: boolean | undefined
 }
 
-/** What became of a transaction; `unknown` where it cannot be told yet, or never can. */
-export type Fate = "committed" | "aborted" | "unknown"
+/** The outcome of a transaction. `unknown`: it cannot be found out, or not yet. */
+export type TransactionOutcome = "committed" | "aborted" | "unknown"
 
 /**
- * Where a connection stands: `idle` is in no transaction and has nothing of a borrower's left on it, `active` is in a
- * transaction, `aborted` is in one that has failed, `dirty` is in none but carries state that `reset` must clear, and
- * `closed` can no longer be used. Known without asking the server.
+ * The state of a connection, which is known without a round trip:
+ *
+ * - `idle`: in no transaction, and with no session state of a borrower;
+ * - `active`: in a transaction;
+ * - `aborted`: in a transaction in which a statement failed, so that it can only be rolled back;
+ * - `dirty`: in no transaction, with session state that `reset` must clear;
+ * - `closed`: unusable.
  */
 export type Status = "idle" | "active" | "aborted" | "dirty" | "closed"
 
 /**
- * Why a statement may not run any more, if so. Asked at the very moment at which the statement is given to its
- * connection: whoever gave it up meanwhile must not meet it.
+ * The error of a statement that must not run any more, or undefined. A connection calls this synchronously right before it
+ * sends the statement, since its session may have ended while the statement waited.
  */
 export type Refusal = () => DatabaseError | undefined
 
@@ -47,128 +57,229 @@ type Guarded<F extends (...args: ReadonlyArray<never>) => unknown> = (
 ) => ReturnType<F>
 
 /**
- * One connection. Statements given concurrently run one after the other, in the order given.
+ * One connection. Statements that run concurrently are executed one after the other, in the order in which they started.
  *
- * Every effect is interruptible, and promptly (well under a second) whatever the server does: an interrupted statement
- * that still waits its turn is dropped; one that runs is stopped, and the interruption completes when it is known to
- * have stopped. If that cannot be known in time the connection is destroyed. What stops a statement never hits a later
- * one. The statement side (`SqlConnection`) fails with SqlError whose cause is the DatabaseError; the rest fails with
- * the DatabaseError itself. Nothing dies: a parameter that cannot be encoded is an InvalidData too.
+ * Every effect can be interrupted, and the interruption completes in well under a second whatever the server does. A
+ * statement that was not sent yet is dropped. One that was sent is canceled, and the interruption completes when it is
+ * known to have stopped; if that takes too long the connection is destroyed. A cancellation never affects a later
+ * statement.
+ *
+ * The methods of `SqlConnection` fail with SqlError, whose cause is a DatabaseError. The others fail with DatabaseError.
+ * There are no defects: a parameter that cannot be encoded is InvalidData.
  */
 export interface Connection extends SqlConnection.Connection {
   readonly execute: Guarded<SqlConnection.Connection["execute"]>
   readonly executeRaw: Guarded<SqlConnection.Connection["executeRaw"]>
   readonly executeValues: Guarded<SqlConnection.Connection["executeValues"]>
   readonly executeUnprepared: Guarded<SqlConnection.Connection["executeUnprepared"]>
-  /** Asks for each batch. */
+  /** Calls `refusal` before each batch of rows. */
   readonly executeStream: Guarded<SqlConnection.Connection["executeStream"]>
   /** The backend's process id, or the connection's number where there is none. Unique among open connections. */
   readonly id: number
   readonly status: () => Status
   readonly begin: (options: BeginOptions) => Effect.Effect<void, DatabaseError>
   /**
-   * Fails with TransactionAborted when the server answered with ROLLBACK, with CommitOutcomeUnknown when the connection
-   * was lost (or had to be destroyed) after COMMIT was sent, with ConnectionLost when it was never sent. A commit that
-   * the server refused leaves the connection out of the transaction where that is so (PostgreSQL), or still in it
-   * (SQLite: a busy or a deferred constraint), and the caller rolls back.
+   * Fails with TransactionAborted if the server replied with ROLLBACK, with CommitOutcomeUnknown if the connection was lost
+   * or destroyed after COMMIT was sent, and with ConnectionLost if it was lost before. After a commit that the server
+   * rejected, the caller rolls back: on SQLite the transaction is still open then (a lock, a deferred constraint).
    */
   readonly commit: Effect.Effect<void, DatabaseError>
   /**
-   * Asks on another connection what became of the last transaction, whose commit failed with CommitOutcomeUnknown.
-   * Undefined where that did not begin as `verified`, or where it cannot be found out.
+   * Looks up, on another connection, the outcome of the last transaction, whose commit failed with CommitOutcomeUnknown.
+   * Undefined if that transaction was not `verified`, or if its outcome cannot be found out.
    */
-  readonly fate: Effect.Effect<Fate, DatabaseError> | undefined
-  /** Rolls back whatever transaction is open. Succeeds at once when none is. */
+  readonly transactionOutcome: Effect.Effect<TransactionOutcome, DatabaseError> | undefined
+  /** Rolls back the open transaction. Does nothing if there is none. */
   readonly rollback: Effect.Effect<void, DatabaseError>
   readonly savepoint: (name: string) => Effect.Effect<void, DatabaseError>
   readonly releaseSavepoint: (name: string) => Effect.Effect<void, DatabaseError>
   /** Rolls back to the savepoint and releases it. */
   readonly rollbackToSavepoint: (name: string) => Effect.Effect<void, DatabaseError>
   /**
-   * A savepoint that stands for a transaction of its own, inside of the one that is open. It is read-only and has the
-   * limits that are asked for; its isolation is that of the transaction it is in.
+   * Begins a savepoint that replaces a transaction, inside the open one. Access mode and timeouts are those of `options`;
+   * the isolation level is that of the open transaction.
    */
   readonly beginWithin: (name: string, options: BeginOptions) => Effect.Effect<void, DatabaseError>
   /**
-   * Ends what `beginWithin` began as a commit would: checks every deferred constraint, puts back what holds for one
-   * transaction (constraint modes, settings), and releases the savepoint. `around` are the options of the transaction
-   * that stands around this one, if that is not the outermost. What fails leaves the savepoint, to be rolled back.
+   * Ends what `beginWithin` began as COMMIT would: checks the deferred constraints, restores what is local to a transaction
+   * (constraint modes, settings), and releases the savepoint. `around` has the options of the surrounding `beginWithin`,
+   * if there is one. If it fails the savepoint remains, and the caller rolls back.
    */
   readonly commitWithin: (name: string, around: BeginOptions | undefined) => Effect.Effect<void, DatabaseError>
   /** Rolls back what `beginWithin` began. */
   readonly rollbackWithin: (name: string, around: BeginOptions | undefined) => Effect.Effect<void, DatabaseError>
-  /** Leaves an open transaction as a statement that fails leaves it: aborted. */
+  /** Puts the open transaction into the state that a failed statement leaves it in: aborted. */
   readonly failStatement: Effect.Effect<void, DatabaseError>
-  /** One round trip that does nothing. */
+  /** A round trip to the server that has no effect. */
   readonly ping: Effect.Effect<void, DatabaseError>
-  /** From any status but `closed` back to `idle`: rolls back, and clears what a borrower left. */
+  /** Returns from any status but `closed` to `idle`: rolls back, and clears the session state of the last borrower. */
   readonly reset: Effect.Effect<void, DatabaseError>
-  /** Says goodbye where possible and closes; bounded in time, never fails, and may be called twice. */
+  /** Terminates the session with the server if possible, and closes. Takes limited time and can be called again. */
   readonly close: Effect.Effect<void>
-  /** Closes at once without a word. The status is `closed` when it returns. */
+  /** Closes at once, without telling the server. The status is `closed` when it returns. */
   readonly destroy: () => void
 }
 
-/** What `Effect.uninterruptibleMask` gives. */
+/** The argument of `Effect.uninterruptibleMask`'s function. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
-/** What the server said of itself. */
+/** What the server reports about itself. */
 export interface ServerInfo {
   readonly version: string
   readonly role: "primary" | "standby" | "embedded"
 }
 
-/** How to speak to one server or file. */
+/** What `sqlayer check` shows of a server. */
+export interface ServerDetails {
+  /** The product and its version. */
+  readonly version: string
+  readonly role: ServerInfo["role"]
+  /** The user that the session is logged in as, or null if the database has no users. */
+  readonly user: string | null
+  /** Null if the connection is not encrypted. */
+  readonly tls: { readonly version: string; readonly cipher: string } | null
+  /** The limits on connections, or null if there are none. */
+  readonly connections: ConnectionLimits | null
+}
+
+/** How many connections a server accepts. */
+export interface ConnectionLimits {
+  readonly maximum: number
+  /** Connections of `maximum` that are reserved for superusers and similar roles. */
+  readonly reserved: number
+  /** The limit of the role or the database, whichever is lower, or null if neither has one. */
+  readonly limit: number | null
+  /** Connections that are open now, of all users. */
+  readonly used: number
+  /** Maximum for this user. */
+  readonly available: number
+}
+
+/** How `sqlayer check` examines a database without changing it. */
+export interface Inspection {
+  /**
+   * The target to open, which is such that opening it changes nothing. Fails with ConnectionFailed if the database does
+   * not exist and opening it would create it.
+   */
+  readonly target: Effect.Effect<Settings["target"], DatabaseError>
+  readonly details: (sql: SqlClient.SqlClient) => Effect.Effect<ServerDetails, SqlError>
+}
+
+/**
+ * How the text of a migration is split into statements. Strings in single quotes and identifiers in double quotes are
+ * part of every dialect's `quoted`.
+ */
+export interface Lexicon {
+  /** Sticky patterns of complete quoted texts, in which a semicolon separates nothing. The first that matches applies. */
+  readonly quoted: ReadonlyArray<RegExp>
+  /** A sticky pattern of what opens a quoted text; where only this matches, the text has no end. */
+  readonly opening: RegExp
+  /** Whether comments between slashes nest. */
+  readonly nestedComments: boolean
+}
+
+/** What migrations need of a dialect. Every effect runs on the client that it is given, in its session if it has one. */
+export interface MigrationDialect {
+  readonly lexicon: Lexicon
+  /** Whether a table exists; its name may have a schema before a dot. */
+  readonly tableExists: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<boolean, SqlError>
+  /** Creates the table of the applied migrations: `migration_id`, `name`, and `created_at` with the current time. */
+  readonly createTable: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<void, SqlError>
+  /** Creates the table of the checksums: `migration_id` and `checksum`. */
+  readonly createChecksumTable: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<void, SqlError>
+  /** Inserts the checksum of a migration, or replaces it. */
+  readonly saveChecksum: (
+    sql: SqlClient.SqlClient,
+    table: string,
+    migrationId: number,
+    checksum: string
+  ) => Effect.Effect<void, SqlError>
+  /** The time that a row's `created_at` stands for. */
+  readonly createdAt: (value: unknown) => Date
+  /**
+   * Tries to make the current transaction the only one that migrates, until it ends. False if another one is. It never
+   * waits: a statement that waits holds up CREATE INDEX CONCURRENTLY, which the other transaction may be running.
+   */
+  readonly tryLock: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<boolean, SqlError>
+  /** Options of a session that takes the lock, whose beginning may wait for the lock for `maxWait`. */
+  readonly sessionOptions: (maxWait: Duration.Duration) => Pick<BeginOptions, "isolation" | "lockTimeout">
+}
+
+/** The template that test databases are copied from. */
+export interface Template<E, R> {
+  /** Identifies the application. Only the newest template of a family is kept. */
+  readonly family: string
+  /** Identifies the template in its family; undefined if its content is not known, and no template is to be kept. */
+  readonly content: string | undefined
+  /** Migrates a database, and leaves no connection to it open. */
+  readonly migrate: (target: Settings["target"]) => Effect.Effect<void, E, R>
+}
+
+/** How databases for tests are made. */
+export interface TestDatabases {
+  /**
+   * Creates a database, copied from a template that is migrated once and kept, and drops it when the scope closes. Also
+   * drops the databases that a crashed process left behind. `connection` holds the locks, so it stays open as long as the
+   * scope.
+   */
+  readonly create: <E, R>(
+    connection: Connection,
+    template: Template<E, R>
+  ) => Effect.Effect<Settings["target"], E | DatabaseError, R | Scope.Scope>
+}
+
+/** How to connect to one server or file, and all else that depends on the dialect. */
 export interface Driver {
   readonly dialect: Dialect
-  /** What is shown of where it connects: never a secret. */
+  /** The target, without secrets, for errors and logs. */
   readonly description: string
   readonly compiler: Statement.Compiler
-  /** OpenTelemetry's database attributes, for every span. */
+  /** OpenTelemetry's database attributes for every span. */
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   /**
-   * One attempt to open one connection, within the connect timeout. To be run in an uninterruptible region, which gives
-   * its `restore`: an interruption ends the wait at once, and never takes away what was opened. `onLost` is called at
-   * most once, when a connection that was established breaks without being closed from here.
+   * One attempt to open one connection, within the connect timeout. Must be run in an uninterruptible region, with its
+   * `restore`: an interruption ends the attempt at once, but a connection that was opened is always returned. `onLost` is
+   * called at most once, when an established connection breaks without having been closed on this side.
    */
   readonly connect: (
     onLost: (error: DatabaseError) => void,
     restore: Restore
   ) => Effect.Effect<Connection, DatabaseError>
   readonly serverInfo: (connection: Connection) => Effect.Effect<ServerInfo, DatabaseError>
-  /**
-   * Makes the dialect's own client (PgClient, SqliteClient) of the standard one: its extra methods and its tag.
-   */
+  /** Makes the dialect's own client (PgClient, SqliteClient) of the standard one, with its extra methods and its tag. */
   readonly extendClient: (
     client: SqlClient.SqlClient,
     acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>
   ) => Effect.Effect<Context.Context<SqlClient.SqlClient>, never, Scope.Scope>
-  /** What the pool holds when the configuration says nothing: a file is used through one connection. */
+  /** The pool's size and lifetime, with the dialect's defaults where the configuration has none. */
   readonly pool: PoolShape
+  readonly migrations: MigrationDialect
+  readonly inspection: Inspection
+  /** Undefined if the dialect has no servers to create databases on. */
+  readonly testDatabases: TestDatabases | undefined
   /**
-   * Connections for sessions that say that they only read, beside those of `connect`. Asked once the first of those is
-   * open; undefined where there are none, and such sessions take a connection like all others.
+   * Further connections, for `readOnly` sessions. Called when the first connection is open. Undefined if there are none:
+   * then those sessions use the same connections as all others.
    */
   readonly readers?: (() => Readers | undefined) | undefined
 }
 
-/** Connections that can only read, and never make what they connect to. */
+/** Connections that can only read. They never create the database. */
 export interface Readers {
   readonly connect: Driver["connect"]
   readonly pool: PoolShape
 }
 
-/** How many connections, and how long they live. */
+/** The size of a pool, and the lifetime of its connections. */
 export interface PoolShape {
   readonly size: number
   readonly maxOverflow: number
-  /** A connection's longest life; infinite where closing it would lose the data (in-memory databases). */
+  /** The maximum lifetime of a connection. Infinite for an in-memory database, whose data is lost with it. */
   readonly recycle: Duration.Duration
 }
 
 /**
- * Puts itself between a database and its driver. A database that opens where this is provided speaks to its server
- * through it; that is how tests add faults or a sandbox.
+ * Wraps the driver of every database that is opened where this is provided. TestDatabase uses it for faults and sandboxes.
  */
 export class Interceptor extends Context.Tag("sqlayer/Interceptor")<
   Interceptor,

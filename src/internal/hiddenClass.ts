@@ -1,12 +1,15 @@
 /**
- * The shapes of objects that come and go.
+ * Keeps V8's hidden classes of short-lived objects alive.
  *
- * When V8 goes through the whole heap it forgets a shape of which no object is left at that moment, and with it what it
- * has compiled for that shape: after each pause in which it did so, everything began slowly again.
+ * A full garbage collection drops a hidden class of which no object is left, and with it the optimized code that depends
+ * on the class. Where such objects exist only while a request is handled, code is slow again after each collection.
  */
-const kept: Array<object> = []
+const retained: Array<object> = []
 
-/** Keeps one object for good, and so its shape. It should have what others of its kind have, of the same types. */
-export const keep = (object: object): void => {
-  kept.push(object)
+/**
+ * Retains an object for the life of the process, and so its hidden class. It must be created as all others of its kind
+ * are, with values of the same types.
+ */
+export const keepHiddenClass = (object: object): void => {
+  retained.push(object)
 }

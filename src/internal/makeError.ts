@@ -1,31 +1,26 @@
 /**
- * What the dialects share when they turn what a database or its client library threw into a DatabaseError.
+ * Makes DatabaseErrors: the part of error classification that all dialects share.
  */
 import { DatabaseError, type Fields } from "../DatabaseError.js"
 
-/** What was being done when it failed. */
+/** The operation that failed. */
 export interface Context {
-  /** `commit` means that COMMIT was sent and not yet answered. */
+  /** `commit`: COMMIT was sent and its reply has not arrived. */
   readonly phase: "connect" | "statement" | "commit"
-  /** Where it connects to, as it may be shown: `host:port/database` or a file. Never a secret. */
+  /** The target of the connection, without secrets: `host:port/database` or a file. */
   readonly description?: string | undefined
   /** The statement's text with its placeholders. */
   readonly statement?: string | undefined
-  /** The statement's parameters. They are looked for in what the database said, to be masked, and never kept. */
+  /** The statement's parameters, which are masked in the database's messages. The error does not keep them. */
   readonly params?: ReadonlyArray<unknown> | undefined
-  /**
-   * Whether a cancel request was sent for this statement. PostgreSQL has one code for a statement that was cancelled
-   * and for one that ran into its timeout, and tells them apart by a message in the server's language.
-   */
-  readonly canceled?: boolean | undefined
 }
 
-/** The fields of an error, where undefined is the same as absent. */
+/** The fields of an error. Undefined is the same as absent. */
 export type LooseFields = { readonly [Name in keyof Fields]: Fields[Name] | undefined } & {
   readonly dialect: Fields["dialect"]
   readonly code: string
   readonly reason: string
-  /** Of ConnectionFailed only. */
+  /** Of ConnectionFailed only: whether another attempt may succeed. Default: false. */
   readonly transient?: boolean | undefined
 }
 
@@ -36,7 +31,7 @@ const constructors = Object.fromEntries(DatabaseError.members.map((member) => [m
   readonly [T in Tag]: Constructor
 }
 
-/** Makes the error of a tag. The fields are ours, so they are not validated again. */
+/** Makes the error with a tag. Its fields come from sqlayer itself, so their schema is not checked. */
 export const make = (tag: Tag, fields: LooseFields): DatabaseError => {
   const { transient, ...rest } = fields
   const defined: Record<string, unknown> = {}
@@ -51,8 +46,10 @@ export const make = (tag: Tag, fields: LooseFields): DatabaseError => {
   return new constructors[tag](defined, { disableValidation: true })
 }
 
-/** The name of the failure of a connection: there was none yet, it broke, or it broke while COMMIT was in flight. */
-export const lostTag = (phase: Context["phase"]): "ConnectionFailed" | "ConnectionLost" | "CommitOutcomeUnknown" => {
+/** The tag of a connection error: it was not established, it was lost, or it was lost while COMMIT was in flight. */
+export const connectionErrorTag = (
+  phase: Context["phase"]
+): "ConnectionFailed" | "ConnectionLost" | "CommitOutcomeUnknown" => {
   switch (phase) {
     case "connect":
       return "ConnectionFailed"
@@ -63,17 +60,17 @@ export const lostTag = (phase: Context["phase"]): "ConnectionFailed" | "Connecti
   }
 }
 
-/** What happened, preceded by where, for the errors that are about the way to the database. */
-export const located = (tag: Tag, reason: string, context: Context, doing: "connect to" | "open"): string => {
-  const where = context.description ?? "the database"
+/** Prefixes the reason of a connection error with the target of the connection. Leaves the reason of others as it is. */
+export const withLocation = (tag: Tag, reason: string, context: Context, verb: "connect to" | "open"): string => {
+  const target = context.description ?? "the database"
   if (context.phase === "connect") {
-    return `could not ${doing} ${where}: ${reason}`
+    return `could not ${verb} ${target}: ${reason}`
   }
   switch (tag) {
     case "ConnectionLost":
-      return `the connection to ${where} was lost: ${reason}`
+      return `the connection to ${target} was lost: ${reason}`
     case "CommitOutcomeUnknown":
-      return `the connection to ${where} was lost while COMMIT was in flight, ` +
+      return `the connection to ${target} was lost while COMMIT was in flight, ` +
         `and whether it was committed is not known: ${reason}`
     default:
       return reason

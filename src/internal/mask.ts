@@ -10,9 +10,14 @@
  *    the last parenthesis.
  * 2. By value. Wherever else a parameter's text stands, it is masked: anywhere from `anywhereFrom` characters, as a
  *    whole word from `wordFrom` characters, a number as a whole word of any length. Shorter ones cannot be told from
- *    the text around them; only a text that the application raises itself can hold them outside of quotes.
+ *    the text around them; only a text that the application raises itself can hold them outside of quotes. Of a value
+ *    longer than `maxExact` characters every `partLength` characters in a row are masked.
+ *
+ * The time is linear in the size of the text and of the values, and nothing here throws: a text is masked as a whole
+ * where a value cannot be read.
  */
 import * as Predicate from "effect/Predicate"
+import { isStringObject } from "node:util/types"
 
 /** What stands where a value stood. */
 export const MASK = "***"
@@ -59,102 +64,256 @@ const numeric = /^[-+]?\d+(?:\.\d+)?$/
 
 const pad = (n: number): string => String(n).padStart(2, "0")
 
-function* dateForms(date: Date): Iterable<string> {
-  if (!Number.isNaN(date.getTime())) {
-    yield date.toISOString()
-    yield date.toISOString().slice(0, 10)
-    yield `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`
-  }
+const dateTexts = (date: Date): ReadonlyArray<string> =>
+  Number.isNaN(date.getTime()) ? [] : [
+    date.toISOString(),
+    date.toISOString().slice(0, 10),
+    `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`
+  ]
+
+/** More objects, or an integer of more bits, are not looked through. */
+const maxObjects = 100_000
+const maxInteger = 1n << 1_000_000n
+
+/** What an object is encoded as where it has a method for it. */
+const encodings = (value: object): ReadonlyArray<unknown> => {
+  const { toJSON, toPostgres } = value as { readonly toJSON?: unknown; readonly toPostgres?: unknown }
+  return [
+    ...(typeof toJSON === "function" ? [Reflect.apply(toJSON, value, [""])] : []),
+    ...(typeof toPostgres === "function" ? [Reflect.apply(toPostgres, value, [(inner: unknown) => inner])] : [])
+  ]
 }
 
-/** The texts that parameters may take in a message: their own, and those of everything inside them. */
-function* forms(params: ReadonlyArray<unknown>): Iterable<string> {
+/**
+ * The texts that parameters may take in a message: their own, and those of everything inside them. Undefined when one of
+ * them cannot be read: a getter, a proxy or a method throws, or there is no end of them.
+ */
+const textsOf = (params: ReadonlyArray<unknown> | undefined): ReadonlyArray<string> | undefined => {
+  const texts: Array<string> = []
   const left: Array<unknown> = [params]
   const seen = new Set<object>()
-  while (left.length > 0) {
-    const value = left.pop()
-    if (typeof value === "string") {
-      yield value
-      if (value.includes("\"")) {
-        // As the name of something it is shown without its quotes.
-        yield value.replaceAll("\"", "")
+  try {
+    while (left.length > 0) {
+      const value = left.pop()
+      if (seen.size > maxObjects || (typeof value === "bigint" && (value > maxInteger || value < -maxInteger))) {
+        return undefined
       }
-    } else if (typeof value === "number" || typeof value === "bigint") {
-      yield String(value)
-    } else if (value instanceof Date) {
-      yield* dateForms(value)
-    } else if (ArrayBuffer.isView(value)) {
-      const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
-      yield bytes.toString("hex")
-      yield bytes.toString("utf8")
-    } else if (typeof value === "object" && value !== null && !seen.has(value)) {
-      seen.add(value)
-      for (const inner of Object.values(value)) {
-        left.push(inner)
+      if (typeof value === "string") {
+        texts.push(value)
+        if (value.includes("\"")) {
+          // As the name of something it is shown without its quotes.
+          texts.push(value.replaceAll("\"", ""))
+        }
+      } else if (["number", "bigint", "symbol", "function"].includes(typeof value)) {
+        texts.push(String(value))
+      } else if (value instanceof Date) {
+        texts.push(...dateTexts(value))
+      } else if (ArrayBuffer.isView(value)) {
+        const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+        texts.push(bytes.toString("hex"), bytes.toString("utf8"))
+      } else if (typeof value === "object" && value !== null && !seen.has(value)) {
+        seen.add(value)
+        const encoded = encodings(value)
+        const inside = isStringObject(value) ? [String.prototype.valueOf.call(value)] : Object.values(value)
+        for (const inner of encoded.concat(inside)) {
+          left.push(inner)
+        }
       }
     }
+    return texts
+  } catch {
+    return undefined
   }
 }
 
-/** The same for all the cases that a letter has, of which there may be more than two. */
-const fold = (text: string): string => text.toLowerCase().toUpperCase()
+/** The same for all the cases that a letter has, of which there may be more than two, and as long as the text. */
+const fold = (text: string): string =>
+  text.replace(/\p{ASCII}+|\P{ASCII}/gu, (part) => {
+    const lower = part.toLowerCase()
+    const upper = lower.toUpperCase()
+    return upper.length === part.length ? upper : lower.length === part.length ? lower : part
+  })
 
-/** Whether a fragment is a parameter's text, or a part of it. Case does not count: servers fold names. */
+/**
+ * Whether a fragment is a parameter's text, or a part of it. Case does not count: servers fold names. True where a
+ * parameter cannot be read.
+ */
 export const isOfParams = (fragment: string, params: ReadonlyArray<unknown> | undefined): boolean => {
   if (params === undefined) {
     return false
   }
+  const texts = textsOf(params)
+  return texts === undefined || isPartOf(fragment, texts)
+}
+
+const isPartOf = (fragment: string, texts: ReadonlyArray<string>): boolean => {
   const folded = fold(fragment)
-  for (const form of forms(params)) {
-    if (fold(form).includes(folded)) {
-      return true
-    }
-  }
-  return false
+  return texts.some((text) => text.length >= folded.length && fold(text).includes(folded))
 }
 
 const isWordAt = (text: string, from: number, to: number): boolean =>
   !(from > 0 && wordCharacter.test(text[from - 1])) && !(to < text.length && wordCharacter.test(text[to]))
 
-// `varying(3)` and `numeric(3,1)` are types, however often 3 is a parameter too.
-const isTypeModifier = (text: string, from: number): boolean => /[\p{L}\p{N}_]\([\d,]*$/u.test(text.slice(0, from))
+// `varying(3)` and `numeric(3,1)` are types, however often 3 is a parameter too. No type has many modifiers.
+const isTypeModifier = (text: string, from: number): boolean =>
+  /[\p{L}\p{N}_]\([\d,]*$/u.test(text.slice(Math.max(0, from - 32), from))
 
-const maskForm = (text: string, form: string): string => {
-  const isNumber = numeric.test(form)
-  const pattern = new RegExp(form.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"), "giu")
-  return text.replace(pattern, (found, offset: number) => {
-    if (isNumber && isTypeModifier(text, offset)) {
-      return found
+const maxExact = 64
+const partLength = 32
+
+/** How much of a long value is looked at in one go. */
+const pieceLength = 65_536
+
+/** Odd, and another one in each process, so that nobody can choose texts with the same hash. */
+const factor = (Math.floor(Math.random() * 2 ** 31) * 2 + 1) | 0
+const factorOfFirst = Array.from({ length: partLength }).reduce<number>((power) => Math.imul(power, factor), 1)
+
+/** The values that are looked for in one text. */
+export class ValueMatcher {
+  /** Those of at most `maxExact` characters, by their length. */
+  private readonly exact = new Map<number, Set<string>>()
+  /** The parts of longer ones that the text holds. */
+  private readonly parts = new Set<string>()
+  /** How many windows were looked at: those of the texts and those of the values. */
+  steps = 0
+
+  constructor(text: string, values: ReadonlyArray<string>) {
+    const long: Array<string> = []
+    for (const value of values) {
+      const trimmed = value.trim()
+      if (trimmed.length > maxExact) {
+        long.push(trimmed)
+      } else if (trimmed.length >= wordFrom || numeric.test(trimmed)) {
+        const folded = fold(trimmed)
+        const same = this.exact.get(folded.length)
+        if (same === undefined) {
+          this.exact.set(folded.length, new Set([folded]))
+        } else {
+          same.add(folded)
+        }
+      }
     }
-    return found.length >= anywhereFrom || isWordAt(text, offset, offset + found.length) ? MASK : found
-  })
+    if (long.length > 0 && text.length >= partLength) {
+      this.findParts(fold(text), long)
+    }
+  }
+
+  /** Which characters of a text, or of a piece of it, are to be masked. */
+  covered(text: string): Uint8Array {
+    const covered = new Uint8Array(text.length)
+    const folded = fold(text)
+    for (const { 0: bytes, index } of text.matchAll(hexBytes)) {
+      covered.fill(1, index, index + bytes.length)
+    }
+    if (this.parts.size > 0) {
+      this.cover(folded, partLength, this.parts, (at) => covered.fill(1, at, at + partLength))
+    }
+    // The longest first: next to a value that is masked another one is a whole word.
+    for (const [length, values] of Array.from(this.exact).sort(([a], [b]) => b - a)) {
+      this.cover(folded, length, values, (at, value) => {
+        const isWord = (): boolean =>
+          !(at > 0 && covered[at - 1] === 0 && wordCharacter.test(text[at - 1])) &&
+          !(at + length < text.length && covered[at + length] === 0 && wordCharacter.test(text[at + length]))
+        if (!(numeric.test(value) && isTypeModifier(text, at)) && (length >= anywhereFrom || isWord())) {
+          covered.fill(1, at, at + length)
+        }
+      })
+    }
+    return covered
+  }
+
+  mask(text: string): string {
+    const covered = this.covered(text)
+    let out = ""
+    let done = 0
+    for (let at = covered.indexOf(1); at !== -1; at = covered.indexOf(1, done)) {
+      out += text.slice(done, at) + MASK
+      const end = covered.indexOf(0, at)
+      done = end === -1 ? text.length : end
+    }
+    return out + text.slice(done)
+  }
+
+  private cover(text: string, length: number, values: Set<string>, found: (at: number, value: string) => void): void {
+    for (let at = 0; at + length <= text.length; at++) {
+      this.steps++
+      const window = text.slice(at, at + length)
+      if (values.has(window)) {
+        found(at, window)
+      }
+    }
+  }
+
+  private findParts(text: string, long: ReadonlyArray<string>): void {
+    const byHash = new Map<number, Set<string>>()
+    this.hashes(text, (hash, at) => {
+      const part = text.slice(at, at + partLength)
+      byHash.set(hash, (byHash.get(hash) ?? new Set()).add(part))
+    })
+    for (const value of long) {
+      // In pieces, each of which begins with the end of the one before: a value may be very large.
+      for (let from = 0; from < value.length && byHash.size > 0; from += pieceLength) {
+        const piece = fold(value.slice(from, from + pieceLength + partLength - 1))
+        this.hashes(piece, (hash, at) => {
+          const same = byHash.get(hash)
+          const part = same === undefined ? "" : piece.slice(at, at + partLength)
+          if (same?.delete(part) === true) {
+            this.parts.add(part)
+            if (same.size === 0) {
+              byHash.delete(hash)
+            }
+          }
+        })
+      }
+    }
+  }
+
+  /** The hash of each part of a text, made of that of the one before. */
+  private hashes(text: string, visit: (hash: number, at: number) => void): void {
+    let hash = 0
+    for (let end = 0; end < text.length; end++) {
+      this.steps++
+      hash = (Math.imul(hash, factor) + text.charCodeAt(end)) | 0
+      const at = end + 1 - partLength
+      if (at > 0) {
+        hash = (hash - Math.imul(factorOfFirst, text.charCodeAt(at - 1))) | 0
+      }
+      if (at >= 0) {
+        visit(hash, at)
+      }
+    }
+  }
 }
 
-/** The texts of the parameters that occur in a message and are long enough to be looked for, the longest first. */
-const formsIn = (text: string, params: ReadonlyArray<unknown> | undefined): ReadonlyArray<string> => {
-  if (params === undefined) {
-    return []
-  }
-  const folded = fold(text)
-  const found = new Set<string>()
-  for (const whole of forms(params)) {
-    const form = whole.length > text.length * 2 ? "" : whole.trim()
-    if (form.length < wordFrom && !numeric.test(form)) {
-      continue
-    }
-    if (folded.includes(fold(form))) {
-      found.add(form)
-    }
-  }
-  return Array.from(found).sort((a, b) => b.length - a.length)
-}
+/** The longest text that is shown: its beginning and its end, where it is longer. */
+const maxText = 16_384
 
-/** The second rule, and bytes in hexadecimal, which is how PostgreSQL shows text that is not in its encoding. */
-const maskForms = (text: string, present: ReadonlyArray<string>): string =>
-  present.reduce(maskForm, text.replace(hexBytes, MASK))
+const shorten = (text: string, texts: ReadonlyArray<string>): string => {
+  if (text.length <= maxText) {
+    return text
+  }
+  // It is not cut within a value, of which a part would not be recognized.
+  const head = text.slice(0, maxText / 2 + maxExact)
+  const tail = text.slice(-maxText / 2 - maxExact)
+  const values = new ValueMatcher(`${head}\n${tail}`, texts)
+  const end = values.covered(head).lastIndexOf(0, maxText / 2 - 1) + 1
+  const start = values.covered(tail).indexOf(0, maxExact)
+  return head.slice(0, end) + MASK + (start === -1 ? "" : tail.slice(start))
+}
 
 // A value that holds quotes or parentheses would mislead the first rule, so it goes first.
 const misleading = /["'`«»„“”‘’「」『』()]/
+
+/** A text that is not too long, without the values that would mislead, and what else is looked for in it. */
+const prepare = (
+  text: string,
+  texts: ReadonlyArray<string>
+): { readonly text: string; readonly values: ValueMatcher } => {
+  const short = shorten(text, texts)
+  const values = new ValueMatcher(short, texts)
+  const first = texts.filter((value) => misleading.test(value))
+  return { text: first.length === 0 ? short : new ValueMatcher(short, first).mask(short), values }
+}
 
 /** Whether a text holds a word, or several, not as parts of others. */
 export const mentions = (text: string | undefined, word: string): boolean => {
@@ -166,27 +325,35 @@ export const mentions = (text: string | undefined, word: string): boolean => {
   return false
 }
 
-const isName = (quoted: string, before: string, sources: Sources): "asIs" | "byValue" | "value" => {
+// No name is longer, and no message of a server holds more of them.
+const maxName = 256
+const maxNames = 20
+
+const isName = (
+  quoted: string,
+  before: string,
+  sources: Sources,
+  texts: ReadonlyArray<string>
+): "asIs" | "byValue" | "value" => {
   if (sources.names?.includes(quoted) === true) {
     return "asIs"
   }
-  if (quoted === "") {
+  if (quoted === "" || quoted.length > maxName) {
     return "value"
   }
   const inStatement = mentions(sources.statement, quoted)
   if (namesNext.test(before)) {
-    return inStatement ? "asIs" : isOfParams(quoted, sources.params) ? "value" : "byValue"
+    return inStatement ? "asIs" : isPartOf(quoted, texts) ? "value" : "byValue"
   }
-  return inStatement && sources.quotesStatement === true && !isOfParams(quoted, sources.params) ? "asIs" : "value"
+  return inStatement && sources.quotesStatement === true && !isPartOf(quoted, texts) ? "asIs" : "value"
 }
 
-/** Masks the values in a message. */
-export const maskText = (message: string, sources: Sources): string => {
-  const present = formsIn(message, sources.params)
-  const text = present.filter((form) => misleading.test(form)).reduce(maskForm, message)
+const maskQuotes = (message: string, sources: Sources, texts: ReadonlyArray<string>): string => {
+  const { text, values } = prepare(message, texts)
   let out = ""
   let done = 0
   let at = 0
+  let names = 0
   while (at < text.length) {
     const open = text[at]
     const close = quotes[open]
@@ -198,20 +365,34 @@ export const maskText = (message: string, sources: Sources): string => {
     const before = text.slice(done, at)
     const end = text.indexOf(close, at + 1)
     const quoted = end === -1 ? "" : text.slice(at + 1, end)
-    const kind = isName(quoted, before, sources)
-    out += maskForms(before, present) + open
+    const kind = ++names > maxNames ? "value" : isName(quoted, before, sources, texts)
+    out += values.mask(before) + open
     if (kind === "value") {
       const last = text.lastIndexOf(close)
       out += last > at ? MASK + close : MASK
       done = last > at ? last + 1 : text.length
     } else {
-      out += (kind === "asIs" ? quoted : maskForms(quoted, present)) + close
+      out += (kind === "asIs" ? quoted : values.mask(quoted)) + close
       done = end + 1
     }
     at = done
   }
-  return out + maskForms(text.slice(done), present)
+  return out + values.mask(text.slice(done))
 }
+
+/** Masks by what the parameters are, or everything where they cannot be read. */
+const masked = (sources: Sources, mask: (texts: ReadonlyArray<string>) => string): string => {
+  try {
+    const texts = textsOf(sources.params)
+    return texts === undefined ? MASK : mask(texts)
+  } catch {
+    return MASK
+  }
+}
+
+/** Masks the values in a message. */
+export const maskText = (message: string, sources: Sources): string =>
+  masked(sources, (texts) => maskQuotes(message, sources, texts))
 
 // A function or a type with its arguments, and a row's place: what the server's own details have in parentheses.
 const signature = /[\p{L}\p{N}_$"]\([\p{L}\p{N}_$ ,."[\]]*\)|\btuple \(\d+,\d+\)/gu
@@ -233,40 +414,50 @@ const namesOf = (tuple: string): string => {
  * Masks the values in a PostgreSQL DETAIL: the tuples as well, whose names before the `=` stay. `signatures` stay where
  * the DETAIL should hold no rows.
  */
-export const maskDetail = (detail: string, sources: Sources, stays?: "signatures"): string => {
-  const text = formsIn(detail, sources.params).filter((form) => misleading.test(form)).reduce(maskForm, detail)
-  const tuples = stays === undefined ? text : text.replace(signature, (found) => " ".repeat(found.length))
-  const first = tuples.indexOf("(")
-  if (first === -1) {
-    return maskText(text, sources)
-  }
-  const names = namesOf(text.slice(first))
-  const close = text.lastIndexOf(")")
-  return maskText(text.slice(0, first), sources) + names + "(" + MASK +
-    (close > first + names.length && !text.includes("(", close) ? maskText(text.slice(close), sources) : "")
-}
+export const maskDetail = (detail: string, sources: Sources, stays?: "signatures"): string =>
+  masked(sources, (texts) => {
+    const { text } = prepare(detail, texts)
+    const tuples = stays === undefined ? text : text.replace(signature, (found) => " ".repeat(found.length))
+    const first = tuples.indexOf("(")
+    if (first === -1) {
+      return maskQuotes(text, sources, texts)
+    }
+    const names = namesOf(text.slice(first))
+    const close = text.lastIndexOf(")")
+    return maskQuotes(text.slice(0, first), sources, texts) + names + "(" + MASK +
+      (close > first + names.length && !text.includes("(", close) ? maskQuotes(text.slice(close), sources, texts) : "")
+  })
+
+const unknownFailure = "an unknown failure"
 
 /** The text of whatever was thrown. */
-export const textOf = (error: unknown): string =>
-  Predicate.hasProperty(error, "message") && Predicate.isString(error.message)
-    ? error.message
-    : Predicate.isString(error)
-    ? error
-    : "an unknown failure"
+export const textOf = (error: unknown): string => {
+  try {
+    const text = Predicate.hasProperty(error, "message") ? error.message : error
+    return Predicate.isString(text) ? text : unknownFailure
+  } catch {
+    return unknownFailure
+  }
+}
 
 /**
  * What may be attached as the cause of an error that nobody expected: an Error with the name, the masked message and
- * the stack's places. Whatever else the thrown value carried stays out.
+ * the stack's places. Whatever else the thrown value carried stays out, and so does one that cannot be read.
  */
 export const maskCause = (error: unknown, sources: Sources): Error | undefined => {
-  if (!(error instanceof Error)) {
+  try {
+    if (!(error instanceof Error)) {
+      return undefined
+    }
+    const { message, name, stack } = error
+    const out = new Error(maskText(message, sources))
+    out.name = name
+    const header = message === "" ? name : `${name}: ${message}`
+    const places = stack?.startsWith(`${header}\n`) === true ? stack.slice(header.length) : ""
+    const shown = `${out.name}: ${out.message}${places}`
+    Object.defineProperty(out, "stack", { value: shown, enumerable: false, configurable: true, writable: true })
+    return out
+  } catch {
     return undefined
   }
-  const out = new Error(maskText(error.message, sources))
-  out.name = error.name
-  const header = error.message === "" ? error.name : `${error.name}: ${error.message}`
-  const places = error.stack?.startsWith(`${header}\n`) === true ? error.stack.slice(header.length) : ""
-  const shown = `${out.name}: ${out.message}${places}`
-  Object.defineProperty(out, "stack", { value: shown, enumerable: false, configurable: true, writable: true })
-  return out
 }

@@ -31,8 +31,7 @@ const difference = () => {
 }
 
 export const postgres = async (): Promise<Database> => {
-  const installation = prepare()
-  const keeper = makeKeeper(installation.root)
+  const { installation, remove } = await prepare()
   const cluster = await makeCluster(installation, {
     maxConnections: 300,
     // Whoever waits for the disk, or for somebody who cleans up, is not measured.
@@ -57,7 +56,7 @@ export const postgres = async (): Promise<Database> => {
     close: async () => {
       await client.end()
       await cluster.dispose()
-      await keeper.end()
+      await remove()
     }
   }
 }

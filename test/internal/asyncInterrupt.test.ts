@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { stoppable } from "../../src/internal/asyncInterrupt.js"
+import { asyncInterrupt } from "../../src/internal/asyncInterrupt.js"
 import { Interruptor, type Mode } from "../support/interruptor.js"
 
 describe("what can be stopped", () => {
@@ -13,7 +13,7 @@ describe("what can be stopped", () => {
           const interruptor = new Interruptor(mode, at)
           let asked = false
           let over = false
-          const exit = yield* interruptor.victim(stoppable<string, never>((resume) => {
+          const exit = yield* interruptor.victim(asyncInterrupt<string, never>((resume) => {
             asked = true
             setImmediate(() => {
               over = true
@@ -36,7 +36,7 @@ describe("what can be stopped", () => {
 
   it.effect("may answer before it has told how it is stopped, and need not say how", () =>
     Effect.gen(function*() {
-      assert.strictEqual(yield* stoppable<number, never>((resume) => resume(Effect.succeed(1))), 1)
-      assert.strictEqual(yield* Effect.flip(stoppable<never, string>((resume) => resume(Effect.fail("no")))), "no")
+      assert.strictEqual(yield* asyncInterrupt<number, never>((resume) => resume(Effect.succeed(1))), 1)
+      assert.strictEqual(yield* Effect.flip(asyncInterrupt<never, string>((resume) => resume(Effect.fail("no")))), "no")
     }))
 })

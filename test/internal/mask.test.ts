@@ -1,5 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { isOfParams, maskCause, maskDetail, maskText, mentions, type Sources, textOf } from "../../src/internal/mask.js"
+import {
+  isOfParams,
+  MASK,
+  maskCause,
+  maskDetail,
+  maskText,
+  mentions,
+  type Sources,
+  textOf,
+  ValueMatcher
+} from "../../src/internal/mask.js"
 
 const circular: { inner: ReadonlyArray<unknown>; self?: unknown } = { inner: [null, undefined, true, "inner1"] }
 circular.self = circular
@@ -237,5 +247,161 @@ describe("what was thrown", () => {
       })
       assert.notInclude(shown, "S3cr3t", value)
     }
+  })
+})
+
+describe("a long value", () => {
+  const secret = "S3cr3t.V4lue/"
+  const long = secret.repeat(1_000)
+
+  it.each([65, 1_000, 13_000])("is masked wherever it is shown, whole or in part: %i characters", (length) => {
+    const value = long.slice(0, length)
+    const params = [value]
+    assert.strictEqual(maskText(`bad ${value} there`, { params }), "bad *** there")
+    assert.strictEqual(maskText(`bad ${value.toUpperCase()} there`, { params }), "bad *** there")
+    assert.strictEqual(maskText(`bad "${value}" there`, { params }), "bad \"***\" there")
+    assert.strictEqual(maskText(`bad ${value.slice(3, 50)}... there`, { params }), "bad ***... there")
+    assert.strictEqual(maskDetail(`Key (a)=(${value}) exists.`, { params }), "Key (a)=(***) exists.")
+    assert.isTrue(isOfParams(value.slice(5, 60), params))
+  })
+
+  it("does not mislead by its quotes", () => {
+    const value = `${long}"'(`
+    assert.strictEqual(maskText(`say ${value} done 'x' end`, { params: [value] }), "say *** done '***' end")
+  })
+
+  it("is masked in a text of which only the beginning and the end are shown", () => {
+    const filler = "some words, ".repeat(2_000)
+    for (let at = 8_000; at < 8_300; at += 23) {
+      for (const value of [long.slice(0, 60), long.slice(0, 300), long]) {
+        const text = filler.slice(0, at) + value + filler
+        const backwards = filler + value + filler.slice(0, at)
+        for (const shown of [maskText(text, { params: [value] }), maskText(backwards, { params: [value] })]) {
+          assert.isBelow(shown.length, 17_000)
+          assert.include(shown, MASK)
+          assert.notMatch(shown, /S3|V4/)
+        }
+      }
+    }
+  })
+
+  it("of ten million characters is masked", () => {
+    for (const value of ["x".repeat(10_000_000), "ab".repeat(5_000_000), "é".repeat(1_000_000)]) {
+      assert.strictEqual(maskText(`bad "${value}" there`, { params: [value] }), "bad \"***\" there")
+      assert.strictEqual(maskText("the server's own words", { params: [value] }), "the server's own words")
+    }
+  })
+})
+
+describe("the work", () => {
+  const steps = (text: string, values: ReadonlyArray<string>): number => {
+    const found = new ValueMatcher(text, values)
+    found.mask(text)
+    return found.steps
+  }
+
+  it.each<readonly [name: string, make: (n: number) => readonly [text: string, values: ReadonlyArray<string>]]>([
+    ["one letter", (n) => ["a".repeat(n), ["a".repeat(n)]]],
+    ["common beginnings", (n) => ["a".repeat(n), Array.from({ length: 100 }, (_, i) => "a".repeat(i * n / 100) + "b")]],
+    ["common ends", (n) => ["a".repeat(n), Array.from({ length: 100 }, (_, i) => "b" + "a".repeat(i * n / 100))]],
+    ["many short ones", (n) => ["123 ".repeat(n / 4), Array.from({ length: n }, (_, i) => String(i))]],
+    ["short ones of each length", (n) => ["a".repeat(n), Array.from({ length: 64 }, (_, i) => "a".repeat(i + 1))]],
+    ["none of them there", (n) => ["ab".repeat(n / 2), ["ac".repeat(n), "ba".repeat(n / 2) + "c"]]]
+  ])("is proportional to the size of text and values: %s", (_, make) => {
+    const sizes = [1_000, 10_000, 100_000].map((n) => {
+      const [text, values] = make(n)
+      return steps(text, values) / (text.length + values.reduce((size, value) => size + value.length, 0))
+    })
+    for (const perCharacter of sizes) {
+      // One for each length of a short value, one for the parts of the long ones, and for those that were found.
+      assert.isBelow(perCharacter, 70)
+    }
+    assert.isBelow(sizes[2], sizes[1] * 1.5)
+  })
+})
+
+describe("what cannot be read", () => {
+  const boom = (): never => {
+    throw new Error("boom")
+  }
+  /** Throws from the second time on. */
+  const later = (): () => string => {
+    let calls = 0
+    return () => ++calls > 1 ? boom() : "S3cr3tV4lue"
+  }
+  const revoked = Proxy.revocable({}, {})
+  revoked.revoke()
+  const revokedArray = Proxy.revocable([], {})
+  revokedArray.revoke()
+  const endless = (): object => ({
+    get next() {
+      return endless()
+    }
+  })
+  const cyclic: Array<unknown> = []
+  cyclic.push(cyclic, { cyclic })
+  const detached = new Uint8Array(8)
+  structuredClone(detached, { transfer: [detached.buffer] })
+  const hidden: ReadonlyArray<readonly [name: string, value: unknown]> = [
+    ["a getter that throws", Object.defineProperty({}, "a", { enumerable: true, get: boom })],
+    ["a proxy that throws", new Proxy({}, { get: boom, ownKeys: boom, getPrototypeOf: boom })],
+    ["a revoked proxy", revoked.proxy],
+    ["a revoked array", revokedArray.proxy],
+    ["an object without an end", endless()],
+    ["a toJSON that throws", { toJSON: boom }],
+    ["a toPostgres that throws", { toPostgres: boom }],
+    ["a function whose text throws", Object.assign(() => 1, { toString: boom })],
+    ["a date that is none", Object.create(Date.prototype)],
+    ["a date whose text throws", Object.assign(new Date(0), { toISOString: boom })],
+    ["an integer of very many bits", 1n << 2_000_000n],
+    ["bytes that were given away", detached]
+  ]
+
+  it.each(hidden)("masks all of a text: %s", (_, value) => {
+    for (const params of [[value], [{ inner: [value] }], ["other", value]]) {
+      assert.strictEqual(maskText("bad \"x\" here", { params }), MASK)
+      assert.strictEqual(maskDetail("Key (a)=(b) exists.", { params }), MASK)
+      assert.strictEqual(maskCause(new Error("bad 'x'"), { params })?.message, MASK)
+      assert.isTrue(isOfParams("x", params))
+    }
+  })
+
+  it("masks all of a text from the second time on", () => {
+    const once = [Object.defineProperty({}, "a", { enumerable: true, get: later() }), { toJSON: later() }]
+    for (const value of once) {
+      assert.strictEqual(maskText("bad S3cr3tV4lue here", { params: [value] }), "bad *** here")
+      assert.strictEqual(maskText("bad S3cr3tV4lue here", { params: [value] }), MASK)
+    }
+  })
+
+  it.each<readonly [name: string, value: unknown]>([
+    ["a cycle", cyclic],
+    ["a symbol", Symbol("s")],
+    ["an invalid date", new Date(Number.NaN)],
+    ["no prototype", Object.assign(Object.create(null), { a: 1 })],
+    ["boxed", [new Number(1), new Boolean(true)]],
+    ["a function", () => 1]
+  ])("is not %s", (_, value) => {
+    assert.strictEqual(maskText("bad here", { params: [value] }), "bad here")
+  })
+
+  it("is masked as it is encoded", () => {
+    assert.strictEqual(maskText("bad S3cr3t here", { params: [{ toJSON: () => ["S3cr3t"] }] }), "bad *** here")
+    assert.strictEqual(maskText("bad S3cr3t here", { params: [{ toPostgres: () => "S3cr3t" }] }), "bad *** here")
+    assert.strictEqual(maskText("bad S3cr3t here", { params: [new String("S3cr3t")] }), "bad *** here")
+  })
+
+  it("is no text of an error", () => {
+    for (const value of [revoked.proxy, Object.defineProperty({}, "message", { get: boom })]) {
+      assert.strictEqual(textOf(value), "an unknown failure")
+      assert.strictEqual(maskCause(value, {}), undefined)
+    }
+    assert.strictEqual(maskCause(Object.defineProperty(new Error(), "stack", { get: boom }), {}), undefined)
+  })
+
+  it("is a text with more names than a server's", () => {
+    const shown = maskText("column \"a\" of ".repeat(10_000), { statement: "a" })
+    assert.include(shown, "column \"a\" of column \"a\" of")
+    assert.isBelow(shown.length, 1_000)
   })
 })

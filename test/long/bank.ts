@@ -6,10 +6,8 @@ import * as Effect from "effect/Effect"
 import { parseArgs } from "node:util"
 import * as Bank from "../support/bank.js"
 import * as BankFile from "../support/bankFile.js"
-import { prepare } from "../support/installation.js"
-import { makeKeeper } from "../support/keeper.js"
 import { newSeed } from "../support/random.js"
-import { serverFrom } from "../support/server.js"
+import { scopedInstallation, serverFrom } from "../support/server.js"
 
 const { values } = parseArgs({
   options: {
@@ -40,14 +38,10 @@ const rounds = (round: (seed: number) => Effect.Effect<{ readonly problems: Read
   })
 
 const onPostgres = Effect.gen(function*() {
-  const installation = prepare()
-  yield* Effect.acquireRelease(
-    Effect.sync(() => makeKeeper(installation.root)),
-    (keeper) => Effect.promise(keeper.end)
-  )
+  const installation = yield* scopedInstallation
   yield* rounds((seed) =>
     Effect.gen(function*() {
-      const outcome = yield* Bank.run(yield* serverFrom(() => installation, Bank.serverOptions), {
+      const outcome = yield* Bank.run(yield* serverFrom(installation, Bank.serverOptions), {
         millis,
         seed,
         // Longer than anybody's patience, now and then.

@@ -10,11 +10,9 @@ import { parseArgs } from "node:util"
 import { query } from "../support/client.js"
 import type { Dialect } from "../support/dialects.js"
 import { applicable, everywhere } from "../support/everywhere.js"
-import { prepare } from "../support/installation.js"
-import { makeKeeper } from "../support/keeper.js"
 import { programs } from "../support/programs.js"
 import { newSeed } from "../support/random.js"
-import { serverFrom } from "../support/server.js"
+import { scopedInstallation, serverFrom } from "../support/server.js"
 
 const { values } = parseArgs({
   options: {
@@ -35,12 +33,8 @@ const temporary = Effect.acquireRelease(
 )
 
 const postgres = Effect.gen(function*() {
-  const installation = prepare()
-  yield* Effect.acquireRelease(
-    Effect.sync(() => makeKeeper(installation.root)),
-    (keeper) => Effect.promise(keeper.end)
-  )
-  const server = yield* serverFrom(() => installation, { config: { fsync: "off" } })
+  const installation = yield* scopedInstallation
+  const server = yield* serverFrom(installation, { config: { fsync: "off" } })
   let databases = 0
   const url = Effect.suspend(() => {
     const name = `everywhere_${++databases}`

@@ -12,9 +12,7 @@ import * as Path from "node:path"
 import { parseArgs } from "node:util"
 import * as Database from "../../src/Database.js"
 import * as Life from "../support/hostileLife.js"
-import { prepare } from "../support/installation.js"
-import { makeKeeper } from "../support/keeper.js"
-import { serverFrom } from "../support/server.js"
+import { scopedInstallation, serverFrom } from "../support/server.js"
 
 const { values } = parseArgs({
   options: {
@@ -30,12 +28,8 @@ const { values } = parseArgs({
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 const ownServer = Effect.gen(function*() {
-  const installation = prepare()
-  yield* Effect.acquireRelease(
-    Effect.sync(() => makeKeeper(installation.root)),
-    (keeper) => Effect.promise(keeper.end)
-  )
-  return (yield* serverFrom(() => installation)).url
+  const installation = yield* scopedInstallation
+  return (yield* serverFrom(installation)).url
 })
 
 const ownFile = Effect.map(

@@ -12,7 +12,6 @@ import * as path from "node:path"
 import { parseArgs } from "node:util"
 import { makeCluster } from "../support/cluster.js"
 import { prepare } from "../support/installation.js"
-import { makeKeeper } from "../support/keeper.js"
 import { newSeed } from "../support/random.js"
 
 interface Group {
@@ -116,8 +115,7 @@ fs.writeFileSync(
   })
 )
 
-const installation = prepare()
-const keeper = makeKeeper(installation.root)
+const { installation, remove } = await prepare()
 try {
   // One server for all, since every mutant that is stopped by time would start another.
   const cluster = await makeCluster(installation, { maxConnections: 200, config: { fsync: "off" } })
@@ -141,6 +139,6 @@ try {
   process.exitCode = code ?? 1
   await cluster.dispose()
 } finally {
-  await keeper.end()
+  await remove()
   fs.rmSync(directory, { recursive: true, force: true })
 }

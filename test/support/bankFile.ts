@@ -75,9 +75,9 @@ const atWork = async ({ child, journal }: Member): Promise<void> => {
 /** Ends by itself when it is asked to. */
 const dismiss = async ({ child, exited, name }: Member): Promise<ReadonlyArray<string>> => {
   child.stdin?.end()
-  const patience = setTimeout(() => child.kill("SIGKILL"), 30_000)
+  const timer = setTimeout(() => child.kill("SIGKILL"), 30_000)
   const code = await exited
-  clearTimeout(patience)
+  clearTimeout(timer)
   return code === 0 ? [] : [`${name} ended with ${code}`]
 }
 

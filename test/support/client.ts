@@ -1,18 +1,18 @@
 /**
- * A plain `pg` client that never lingers.
+ * Queries through a plain `pg` client, independent of sqlayer.
  */
 import * as Effect from "effect/Effect"
 import * as Pg from "pg"
 
-/** Closes the socket without a word. */
+/** Closes the socket without a Terminate message. */
 const destroy = (client: Pg.Client): void => {
   const { connection } = client as unknown as { readonly connection: { readonly stream: { destroy: () => void } } }
   connection.stream.destroy()
 }
 
 /**
- * Connects, uses the connection and closes it. Whatever fails, and when the signal says so, the socket is destroyed:
- * `end` may wait for ever for a server that no longer listens.
+ * Connects, uses the connection and closes it. On a failure, or when the signal is aborted, the socket is destroyed, because
+ * `end` would wait for ever for a server that does not answer.
  */
 export const withClient = async <A>(
   config: Pg.ClientConfig,
@@ -38,8 +38,7 @@ export const withClient = async <A>(
 }
 
 /**
- * One query on a connection of its own through a plain `pg` client, to look at things from outside. What goes wrong is
- * a defect. Interrupting it drops the connection.
+ * Runs one query on a new connection. Errors are defects. An interruption closes the socket.
  */
 export const query = (
   url: string,

@@ -75,7 +75,7 @@ const signal = (pid: number, name: NodeJS.Signals): void => {
   try {
     process.kill(pid, name)
   } catch (error) {
-    // It has ended by itself.
+    // The process has already ended.
     if ((error as NodeJS.ErrnoException).code !== "ESRCH") {
       throw error
     }
@@ -85,9 +85,8 @@ const signal = (pid: number, name: NodeJS.Signals): void => {
 let ports = 0
 
 /**
- * A port that nobody listens on. A server that is down for a while must find it free again, so it is outside the range
- * that the system takes from for outgoing connections, and processes that run at the same time take from different
- * blocks.
+ * Finds a port that is not in use. A server that is restarted needs the same port again, so it is outside the system's range for
+ * outgoing connections, and processes that run at the same time search different blocks.
  */
 export const freePort = async (): Promise<number> => {
   for (;;) {
@@ -110,7 +109,7 @@ export const freePort = async (): Promise<number> => {
 const configuration = (settings: Readonly<Record<string, string>>): string =>
   Object.entries(settings).map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`).join("")
 
-/** A server that runs, in about half a second. */
+/** Starts a server, in about half a second. */
 export const makeCluster = async (installation: Installation, options: ClusterOptions = {}): Promise<Cluster> => {
   const { owner } = installation
   const socketDir = Fs.mkdtempSync(Path.join(installation.root, "s-"))
@@ -128,9 +127,9 @@ export const makeCluster = async (installation: Installation, options: ClusterOp
     chown(owner, path)
   }
 
-  const create = (): void => {
+  const create = async (): Promise<void> => {
     chown(owner, socketDir)
-    run(owner, "cp", "-Rp", installation.template, data)
+    await run(owner, "cp", "-Rp", installation.template, data)
     const { hba, ssl } = options
     Fs.appendFileSync(
       Path.join(data, "postgresql.conf"),
@@ -140,7 +139,7 @@ export const makeCluster = async (installation: Installation, options: ClusterOp
         max_connections: String(options.maxConnections ?? 100),
         shared_buffers: "32MB",
         max_wal_size: "128MB",
-        // Killed servers would leave theirs behind in /dev/shm.
+        // Killed servers would leave files in /dev/shm.
         dynamic_shared_memory_type: "mmap",
         timezone: "UTC",
         log_timezone: "UTC",
@@ -181,7 +180,7 @@ export const makeCluster = async (installation: Installation, options: ClusterOp
     const started = spawn(Path.join(installation.native, "bin", "postgres"), ["-D", data, "-p", String(port)], {
       ...owner,
       cwd: data,
-      // Out of reach of the terminal's Ctrl-C, which is for the tests to act on.
+      // A session of its own: the terminal's Ctrl-C must not stop the server before the tests have ended.
       detached: true,
       env: environment(),
       stdio: ["ignore", log, log]
@@ -219,7 +218,7 @@ export const makeCluster = async (installation: Installation, options: ClusterOp
       try {
         return await start()
       } catch (error) {
-        // Another process may have been quicker to take the port.
+        // Another process may have taken the port since it was found free.
         if (attempt === 5 || !String(error).includes("Address already in use")) {
           throw error
         }
@@ -242,7 +241,7 @@ export const makeCluster = async (installation: Installation, options: ClusterOp
     }
   }
 
-  /** Stops the postmaster first, so that no more children appear, and answers who they are. */
+  /** Suspends the postmaster first, so that it starts no more processes, then its children. Returns their process ids. */
   const freeze = async (): Promise<ReadonlyArray<number>> => {
     const pid = runningPid()
     signal(pid, "SIGSTOP")
@@ -293,19 +292,19 @@ export const makeCluster = async (installation: Installation, options: ClusterOp
   const dispose = async (): Promise<void> => {
     if (running() !== undefined) {
       resume()
-      const patience = setTimeout(() => void kill(), 10_000)
+      const timer = setTimeout(() => void kill(), 10_000)
       await stop("immediate")
-      clearTimeout(patience)
+      clearTimeout(timer)
     }
     if (child?.signalCode === "SIGKILL" && sharedMemory !== undefined) {
-      // What a killed server could not give back. Where there is no ipcrm, 56 bytes stay until the next boot.
+      // A killed server does not free its shared memory segment. Without ipcrm its 56 bytes stay until the next boot.
       spawnSync("ipcrm", ["-m", sharedMemory], { stdio: "ignore" })
     }
     await keeper.end()
   }
 
   try {
-    create()
+    await create()
     await firstStart()
   } catch (error) {
     await dispose()

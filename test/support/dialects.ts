@@ -19,15 +19,14 @@ import * as Path from "node:path"
 import * as Database from "../../src/Database.js"
 import type * as DatabaseConfig from "../../src/DatabaseConfig.js"
 import type { DatabaseError } from "../../src/DatabaseError.js"
-import { freshDatabase } from "./postgres.js"
 
-/** One way to have a database. */
+/** A kind of database to run tests on. */
 export interface Dialect {
   readonly name: string
   readonly dialect: Database.Service["dialect"]
   /** The URL of a new and empty database. */
   readonly url: Effect.Effect<string, never, Scope.Scope>
-  /** Only one connection leads to the same data. */
+  /** Whether all sessions share one connection. */
   readonly single: boolean
 }
 
@@ -40,7 +39,8 @@ const temporaryDirectory: Effect.Effect<string, never, Scope.Scope> = Effect.acq
 export const postgres: Dialect = {
   name: "postgres",
   dialect: "postgres",
-  url: freshDatabase,
+  // Imported on demand, because the import starts the server: the tests of the other dialects need none.
+  url: Effect.flatMap(Effect.promise(() => import("./postgres.js")), ({ freshDatabase }) => freshDatabase),
   single: false
 }
 
@@ -62,12 +62,15 @@ export const dialects: ReadonlyArray<Dialect> = [postgres, sqliteFile, sqliteMem
 
 type Options = Omit<DatabaseConfig.Options, "url">
 
+// A busy machine may need more than the default's 5 seconds to start the thread of a SQLite file.
+const defaults: Options = { environment: "test", connectTimeout: "1 minute" }
+
 /** Opens a new database of the dialect until the scope closes. */
 export const make = (
   dialect: Dialect,
   options: Options = {}
 ): Effect.Effect<Database.Service, DatabaseError, Scope.Scope> =>
-  Effect.flatMap(dialect.url, (url) => Database.make({ environment: "test", ...options, url }))
+  Effect.flatMap(dialect.url, (url) => Database.make({ ...defaults, ...options, url }))
 
 /** A new database of the dialect. */
 export const layer = (
@@ -75,7 +78,7 @@ export const layer = (
   options: Options = {}
 ): Layer.Layer<Database.Database | SqlClient.SqlClient, DatabaseError> =>
   Layer.unwrapScoped(
-    Effect.map(dialect.url, (url) => Database.layerFrom({ environment: "test", ...options, url }))
+    Effect.map(dialect.url, (url) => Database.layerFrom({ ...defaults, ...options, url }))
   )
 
 /** Registers the same tests for each dialect. */

@@ -1,24 +1,24 @@
 /**
- * Waiting for what happens in its own time.
+ * Waiting for a condition.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { setTimeout as sleep } from "node:timers/promises"
 
 /**
- * Asks again and again until the answer is true; dies when it is not true in time (10 seconds unless told). Time is the
- * real one, whatever clock the test runs on.
+ * Checks the condition every 20 milliseconds until it is true, and dies when it is not true within the timeout (default: 20
+ * seconds). It measures real time, also in a test that runs on a TestClock.
  */
 export const eventually = <E, R>(
   condition: Effect.Effect<boolean, E, R>,
   options?: { readonly timeout?: Duration.DurationInput | undefined }
 ): Effect.Effect<void, E, R> =>
   Effect.gen(function*() {
-    const timeout = Duration.decode(options?.timeout ?? "10 seconds")
+    const timeout = Duration.decode(options?.timeout ?? "20 seconds")
     const deadline = performance.now() + Duration.toMillis(timeout)
     while (!(yield* condition)) {
       if (performance.now() > deadline) {
-        return yield* Effect.dieMessage(`What was waited for did not happen within ${Duration.format(timeout)}`)
+        return yield* Effect.dieMessage(`The condition did not become true within ${Duration.format(timeout)}`)
       }
       yield* Effect.promise(() => sleep(20))
     }

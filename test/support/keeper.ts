@@ -1,21 +1,21 @@
 /**
- * Sees to it that nothing outlives the tests, however they end.
+ * Stops servers and removes their files when the tests end, even when they are killed.
  */
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import type { Socket } from "node:net"
 
-/** Watches one directory, and the server in it, on our behalf. */
+/** A process that outlives this one, and cleans up one directory and the server in it. */
 export interface Keeper {
-  /** The server that must not outlive us, then those of its processes that are stopped; none when it has ended. */
+  /** The process id of the server, then those of its stopped processes. Without arguments: the server has ended. */
   readonly watch: (...pids: ReadonlyArray<number>) => void
-  /** Ends the server, removes the directory, and returns when both are gone. */
+  /** Stops the server and removes the directory. */
   readonly end: () => Promise<void>
 }
 
-// It reads process ids until its input ends, which happens when we say so and also when we die without a word (SIGKILL,
-// a crash). It survives the terminal's Ctrl-C because it is in a session of its own. SIGQUIT lets the server end its
-// processes and give back its shared memory.
+// The script reads process ids until its input ends: when `end` is called, and also when this process is killed or crashes.
+// It has a session of its own, so that the terminal's Ctrl-C does not reach it. On SIGQUIT the server ends its processes
+// and frees its shared memory.
 const script = `
 trap '' HUP INT TERM
 directory=$1

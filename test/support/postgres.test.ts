@@ -6,6 +6,7 @@ import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
+import { blocked } from "./blocked.js"
 import { childrenOf, isAlive } from "./cluster.js"
 import { eventually } from "./eventually.js"
 import { connections } from "./observe.js"
@@ -50,9 +51,11 @@ describe("the shared server", () => {
       const url = yield* Postgres.freshDatabase
       assert.deepStrictEqual(yield* Postgres.query(url, "SELECT 1 AS a; SELECT 2 AS b"), [{ b: 2 }])
       assert.deepStrictEqual(yield* Postgres.query(url, "SELECT $1::int + 1 AS c", [2]), [{ c: 3 }])
-      const fiber = yield* Effect.fork(Postgres.query(url, "SELECT pg_sleep(0.5)"))
-      yield* eventually(Effect.map(connections(url), ({ total }) => total === 1))
+      const { release, sql } = yield* blocked(url)
+      const fiber = yield* Effect.fork(Postgres.query(url, sql))
+      yield* eventually(Effect.map(connections(url), ({ active }) => active === 1))
       yield* Fiber.interrupt(fiber)
+      yield* release
       yield* eventually(Effect.map(connections(url), ({ total }) => total === 0))
     }).pipe(Effect.scoped))
 })
@@ -115,14 +118,17 @@ describe("a server of one's own", () => {
   it.scopedLive("hangs while it is paused, and then goes on", () =>
     Effect.gen(function*() {
       const server = yield* Postgres.server()
-      const running = yield* Effect.fork(Postgres.query(server.url, "SELECT pg_sleep(0.2), 1 AS n"))
+      const { release, sql } = yield* blocked(server.url)
+      const running = yield* Effect.fork(Postgres.query(server.url, sql))
       yield* eventually(Effect.map(connections(server.url), ({ active }) => active === 1))
       yield* server.pause
       const fresh = yield* Effect.fork(Postgres.query(server.url, "SELECT 2 AS n"))
-      yield* Effect.sleep("700 millis")
+      const releasing = yield* Effect.fork(release)
+      yield* Effect.sleep("500 millis")
       assert.isTrue((yield* Fiber.poll(running))._tag === "None")
       assert.isTrue((yield* Fiber.poll(fresh))._tag === "None")
       yield* server.resume
+      yield* Fiber.join(releasing)
       assert.strictEqual((yield* Fiber.join(running))[0].n, 1)
       assert.deepStrictEqual(yield* Fiber.join(fresh), [{ n: 2 }])
     }))
@@ -130,9 +136,14 @@ describe("a server of one's own", () => {
   it.scopedLive("stops in each of PostgreSQL's ways, and starts again", () =>
     Effect.gen(function*() {
       const server = yield* Postgres.server()
-      const client = yield* Effect.fork(Effect.exit(Postgres.query(server.url, "SELECT pg_sleep(0.7)")))
+      const { release, sql } = yield* blocked(server.url)
+      const client = yield* Effect.fork(Effect.exit(Postgres.query(server.url, sql)))
       yield* eventually(Effect.map(connections(server.url), ({ active }) => active === 1))
-      yield* server.stop("smart")
+      const stopping = yield* Effect.fork(server.stop("smart"))
+      yield* Effect.sleep("100 millis")
+      assert.isTrue((yield* Fiber.poll(stopping))._tag === "None")
+      yield* release
+      yield* Fiber.join(stopping)
       assert.isTrue(Exit.isSuccess(yield* Fiber.join(client)))
       for (const mode of ["fast", "immediate"] as const) {
         yield* server.start

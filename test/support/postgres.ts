@@ -1,5 +1,7 @@
 /**
- * Real PostgreSQL for tests: the run's shared server, and servers of a test's own that may be stopped and killed.
+ * Real PostgreSQL for tests: the run's shared server, and servers of a test's own that can be stopped and killed.
+ *
+ * Importing this module starts the shared server unless it runs already.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -7,23 +9,31 @@ import { randomBytes } from "node:crypto"
 import { inject } from "vitest"
 import { query } from "./client.js"
 import type { ClusterOptions } from "./cluster.js"
+import type { Installation } from "./installation.js"
 import { type Server, serverFrom } from "./server.js"
+import { type Address, request } from "./sharedServer.js"
 
 export { query } from "./client.js"
 export type { Server } from "./server.js"
 
-// A worker whose vitest was killed would go on with its test, and keep its servers. vitest allows no `process.exit`.
+// When vitest is killed, its workers go on with their tests and keep their servers. `process.exit` is replaced by vitest.
 process.once("disconnect", () => process.kill(process.pid, "SIGKILL"))
 
-const provided = <A>(value: A | undefined): A => {
-  if (value === undefined) {
+const address = (): Address => {
+  const address: Address | undefined = inject("sharedServer")
+  if (address === undefined) {
     throw new Error("vitest's globalSetup must list test/support/globalSetup.ts")
   }
-  return value
+  return address
 }
 
+const sharedUrl = await request(address(), "url")
+
 /** The shared server's URL, as superuser. */
-export const url = (): string => provided(inject("postgresUrl"))
+export const url = (): string => sharedUrl
+
+/** PostgreSQL's binaries, and an empty cluster for servers of the test's own. */
+export const installation = (): Promise<Installation> => request(address(), "installation")
 
 /** A URL of the same server and user with another database. */
 const withDatabase = (url: string, database: string): string => {
@@ -34,7 +44,7 @@ const withDatabase = (url: string, database: string): string => {
 
 let databases = 0
 
-/** The URL of a new, empty database on the shared server. It is dropped, whoever uses it, when the scope closes. */
+/** The URL of a new, empty database on the shared server. It is dropped when the scope closes, even if it is in use. */
 export const freshDatabase: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
   Effect.suspend(() => {
     const name = `sqlayer_${process.pid}_${++databases}_${randomBytes(4).toString("hex")}`
@@ -43,6 +53,6 @@ export const freshDatabase: Effect.Effect<string, never, Scope.Scope> = Effect.a
   (name) => query(url(), `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)
 ).pipe(Effect.map((name) => withDatabase(url(), name)))
 
-/** Starts a server; it ends, and its data with it, when the scope closes. */
+/** Starts a server. It is stopped and its data removed when the scope closes. */
 export const server = (options?: ClusterOptions): Effect.Effect<Server, never, Scope.Scope> =>
-  serverFrom(() => provided(inject("postgresInstallation")), options)
+  Effect.flatMap(Effect.promise(installation), (installation) => serverFrom(installation, options))

@@ -13,7 +13,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Database from "../../src/Database.js"
 import * as DatabaseHttp from "../../src/DatabaseHttp.js"
-import { opened } from "../../src/internal/database/opened.js"
+import { openDatabases } from "../../src/internal/database/opened.js"
 import * as Migrations from "../../src/Migrations.js"
 import * as Session from "../../src/Session.js"
 import * as TestDatabase from "../../src/TestDatabase.js"
@@ -346,7 +346,7 @@ export const programs: ReadonlyArray<Program> = [
         victim(Effect.scoped(Effect.flatMap(
           Effect.uninterruptibleMask((restore) =>
             Effect.tap(
-              opened.get(db)!.driver.connect(() => undefined, restore),
+              openDatabases.get(db.sql)!.driver.connect(() => undefined, restore),
               (connection) => Effect.addFinalizer(() => connection.close)
             )
           ),

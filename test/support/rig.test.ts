@@ -6,6 +6,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { once } from "node:events"
 import * as Net from "node:net"
+import { blocked } from "./blocked.js"
 import { eventually } from "./eventually.js"
 import { connections } from "./observe.js"
 import * as Postgres from "./postgres.js"
@@ -94,9 +95,12 @@ describe("the rig", () => {
   live("silence holds one connection up, and closes it after all", () =>
     Effect.gen(function*() {
       const rig = yield* shared
-      const fiber = yield* running(rig, "SELECT pg_sleep(0.05)")
-      const struck = yield* Effect.fork(rig.strike({ name: "silence", millis: 500, at: 0 }))
-      yield* Effect.sleep("200 millis")
+      const { release, sql } = yield* blocked(rig.server.url)
+      const fiber = yield* running(rig, sql)
+      const struck = yield* Effect.fork(rig.strike({ name: "silence", millis: 3_000, at: 0 }))
+      yield* Effect.yieldNow()
+      yield* release
+      yield* eventually(Effect.map(connections(rig.server.url), ({ active }) => active === 0))
       assert.isTrue((yield* Fiber.poll(fiber))._tag === "None")
       assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
       yield* Fiber.join(struck)
@@ -119,12 +123,14 @@ describe("the rig", () => {
   live("refuse lets nobody in, and those who are in stay", () =>
     Effect.gen(function*() {
       const rig = yield* shared
-      const fiber = yield* running(rig, "SELECT pg_sleep(0.2), 1 AS n")
-      const struck = yield* Effect.fork(rig.strike({ name: "refuse", millis: 400, at: 0 }))
+      const { release, sql } = yield* blocked(rig.server.url)
+      const fiber = yield* running(rig, sql)
+      const struck = yield* Effect.fork(rig.strike({ name: "refuse", millis: 2_000, at: 0 }))
       yield* Effect.sleep("50 millis")
       assert.include(causeOf(yield* Effect.exit(select(rig))), "ECONNREFUSED")
-      yield* Fiber.join(struck)
+      yield* release
       assert.isTrue(Exit.isSuccess(yield* Fiber.join(fiber)))
+      yield* Fiber.join(struck)
       assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
     }))
 
@@ -185,7 +191,8 @@ describe("the rig", () => {
           const messages = Buffer.from("Z\0\0\0\x05IZ\0\0\0\x05I", "latin1")
           for (const at of [0, 0.2, 0.44, 0.5, 0.8, 0.999]) {
             const name = `${how}${side}` as const
-            const struck = yield* Effect.fork(strike({ name, millis: 150, at }))
+            const millis = how === "silence" ? 500 : 20_000
+            const struck = yield* Effect.fork(strike({ name, millis, at }))
             yield* Effect.sleep("20 millis")
             const heard: Array<number> = []
             const end = yield* Effect.async<string>((resume) => {
@@ -218,9 +225,11 @@ describe("the rig", () => {
       let back = 0
       const rig = yield* Rig.make(own, Effect.sync(() => back++))
       for (const name of ["pause", "smart", "fast", "immediate", "kill"] as const) {
-        const client = yield* running(rig, "SELECT pg_sleep(0.9), 1 AS n")
+        const { release, sql } = yield* blocked(own.url)
+        const client = yield* running(rig, sql)
         const before = own.pid
         yield* rig.strike({ name, millis: 200, at: 0 })
+        yield* release
         assert.strictEqual(Exit.isSuccess(yield* Fiber.join(client)), name === "pause", name)
         assert.strictEqual(own.pid === before, name === "pause", name)
         assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
@@ -241,10 +250,10 @@ describe("the rig", () => {
           onStrike: (fault) => struck.push(fault)
         })
         const fiber = yield* Effect.fork(storm)
-        yield* Effect.sleep("1 second")
+        const enough = struck.length + 3
+        yield* eventually(Effect.sync(() => struck.length >= enough))
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
       }
-      assert.isAbove(struck.length, 5)
-    }), 60_000)
+    }), 90_000)
 })

@@ -1,10 +1,10 @@
 /**
- * A PostgreSQL server of one's own, that may be stopped and killed.
+ * A PostgreSQL server of a test's own, which can be stopped and killed.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ClusterOptions, makeCluster, type StopMode } from "./cluster.js"
-import type { Installation } from "./installation.js"
+import { type Installation, prepare } from "./installation.js"
 
 /** A server of a test's own. It keeps its port and data when it is stopped and started again. */
 export interface Server {
@@ -25,13 +25,19 @@ export interface Server {
   readonly start: Effect.Effect<void>
 }
 
-/** Starts a server; it ends, and its data with it, when the scope closes. */
+/** An installation that is removed when the scope closes. */
+export const scopedInstallation: Effect.Effect<Installation, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.promise(() => prepare()),
+  ({ remove }) => Effect.promise(remove)
+).pipe(Effect.map(({ installation }) => installation))
+
+/** Starts a server. It is stopped and its data removed when the scope closes. */
 export const serverFrom = (
-  installation: () => Installation,
+  installation: Installation,
   options?: ClusterOptions
 ): Effect.Effect<Server, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.promise(() => makeCluster(installation(), options)),
+    Effect.promise(() => makeCluster(installation, options)),
     (cluster) => Effect.promise(cluster.dispose)
   ).pipe(
     Effect.map((cluster) => ({

@@ -5,9 +5,9 @@
  * - A `ts run` block must also run and exit with 0. It runs in an empty directory with APP_ENV=test and no database
  *   configured.
  * - A `ts file=docs/examples/some.ts` block must be an excerpt of that file, which is compiled with the rest.
- * - A relative link must lead to a file.
+ * - A relative link must lead to a file of the published package, and its fragment to a heading of that file.
  *
- * Errors name the line in the Markdown file, because a block is compiled at the line it stands on.
+ * A block is compiled at its line in the Markdown file, so that errors of the compiler name that line.
  */
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
@@ -47,20 +47,40 @@ const blocksOf = (source: string): Array<Block> => {
   return blocks
 }
 
+/** The text of a page with its code blocks blanked out, so that lines keep their numbers. */
+const proseOf = (source: string) => read(source).replace(fence, (block) => block.replace(/[^\n]/g, " "))
+
+/** The fragments of a page's headings, as GitHub and npm make them. */
+const fragmentsOf = (source: string): ReadonlySet<string> =>
+  new Set(Array.from(
+    proseOf(source).matchAll(/^#+ +(.+)$/gm),
+    ([, heading]) => heading.toLowerCase().replace(/[^\p{L}\p{N}\s_-]/gu, "").trim().replace(/\s/g, "-")
+  ))
+
+const published = ["README.md", "LICENSE", ...JSON.parse(read("package.json")).files as ReadonlyArray<string>]
+
+const isPublished = (file: string) => published.some((entry) => file === entry || file.startsWith(`${entry}/`))
+
 const checkLinks = (source: string) => {
-  const text = read(source).replace(fence, (block) => block.replace(/[^\n]/g, " "))
+  const text = proseOf(source)
   for (const { index, 1: link } of text.matchAll(/\]\(([^)\s]+)\)/g)) {
-    const target = link.replace(/#.*$/, "")
-    if (target === "" || /^[a-z]+:/.test(target)) {
+    if (/^[a-z]+:/.test(link)) {
       continue
     }
-    if (!fs.existsSync(path.resolve(root, path.dirname(source), target))) {
-      problems.push(`${source}:${lineOf(text, index)}: the link leads nowhere: ${link}`)
+    const [target, fragment] = link.split("#")
+    const file = target === "" ? source : path.join(path.dirname(source), target)
+    const refuse = (why: string) => problems.push(`${source}:${lineOf(text, index)}: the link ${link} ${why}`)
+    if (!fs.existsSync(path.join(root, file))) {
+      refuse("leads nowhere")
+    } else if (!isPublished(file)) {
+      refuse("leads to a file that the package does not contain")
+    } else if (fragment !== undefined && !fragmentsOf(file).has(fragment)) {
+      refuse("leads to no heading")
     }
   }
 }
 
-/** Where a block is written: its name tells the file and line it came from. */
+/** The file that a block is written to, named after the block's page and line. */
 const fileOf = (block: Block) =>
   path.join(out, `${block.source.replace(/\.md$/, "").replace(/[^\w-]/g, "-")}-${block.line}.ts`)
 

@@ -13,7 +13,7 @@ npm pack --silent --pack-destination "$app" >/dev/null
 tarball=$(cd "$app" && ls ./*.tgz)
 
 tar -tzf "$app/$tarball" | sed 's|^package/||' >"$app/files"
-if grep -vE '^(package\.json|README\.md|LICENSE|CHANGELOG\.md|(dist|src)/.+)$' "$app/files"; then
+if grep -vE '^(package\.json|README\.md|LICENSE|CHANGELOG\.md|(dist|src|docs)/.+)$' "$app/files"; then
   echo "the package holds files that do not belong into it" >&2
   exit 1
 fi

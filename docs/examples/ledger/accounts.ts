@@ -1,5 +1,5 @@
 /**
- * Accounts and transfers in the database: the same statements on SQLite and on PostgreSQL.
+ * Accounts and transfers in the database, with the same statements on SQLite and PostgreSQL.
  */
 import { SqlClient } from "@effect/sql"
 import { Array, Effect, Order, Schema } from "effect"
@@ -13,16 +13,16 @@ import {
   type TransferOrder
 } from "./api.js"
 
-/** PostgreSQL hands out a bigint as text, since it may be larger than a number can be. */
+/** PostgreSQL returns a bigint as text, since it may exceed the range of a JavaScript number. */
 const Row = Schema.Struct({ ...Account.fields, balance: Schema.Union(Schema.Int, Schema.NumberFromString) })
 
-/** Rows that are not what the tables say are a bug. */
+/** Rows that do not match the schema are a defect. */
 const accounts = (rows: ReadonlyArray<unknown>) => Effect.orDie(Schema.decodeUnknown(Schema.Array(Row))(rows))
 
 const one = (id: number) => (found: ReadonlyArray<Account>) =>
   Effect.mapError(Array.head(found), () => new AccountNotFound({ account: id }))
 
-/** Here and below, `typed` makes a statement's error a DatabaseError, in whose session ever the statement runs. */
+/** `typed` turns a statement's SqlError into a DatabaseError, inside any session or outside of one. */
 export const open = (opening: AccountOpening) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
@@ -46,9 +46,9 @@ export const list = Effect.gen(function*() {
 }).pipe(DatabaseError.typed)
 
 /**
- * Moves money, or fails and leaves everything as it was: whatever the session did is rolled back.
+ * Moves money, or fails and changes nothing: the session rolls back everything that it did.
  *
- * The accounts are changed, and so locked, in the order of their ids: two transfers never wait for each other.
+ * The accounts are updated, and so locked, in the order of their ids, so that two transfers never deadlock.
  */
 export const transfer = (order: TransferOrder) =>
   Effect.gen(function*() {

@@ -1,5 +1,5 @@
 /**
- * What the ledger offers over HTTP.
+ * The ledger's HTTP API.
  */
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema } from "@effect/platform"
 import { Schema } from "effect"

@@ -1,5 +1,5 @@
 /**
- * The ledger's answers.
+ * The handlers of the ledger's API.
  */
 import { HttpApiBuilder } from "@effect/platform"
 import { Layer } from "effect"
@@ -7,7 +7,7 @@ import { DatabaseHttp } from "sqlayer"
 import * as Accounts from "./accounts.js"
 import { LedgerApi } from "./api.js"
 
-/** Each request is one session; a transfer has its own, since it may have to be run again. */
+/** One session per request; a transfer runs in its own session instead, which can be retried. */
 const AccountsLive = HttpApiBuilder.group(LedgerApi, "accounts", (handlers) =>
   handlers
     .handle("open", ({ payload }) => Accounts.open(payload))

@@ -1,5 +1,5 @@
 /**
- * A ledger behind an HTTP API: on embedded SQLite, or on whatever DATABASE_URL names.
+ * A ledger behind an HTTP API, on embedded SQLite or on the database of DATABASE_URL.
  */
 import { HttpApiBuilder, HttpMiddleware, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
@@ -27,8 +27,8 @@ const ListeningLive = HttpApiBuilder.serve(flow(closing, HttpMiddleware.logger))
   Layer.provide([LedgerLive, OperatorsLive])
 )
 
-// What is provided last is built first and closed last: the server stops listening and answers what runs, and then the
-// database is closed.
+// The layer that is provided last is built first and closed last: on shutdown the server stops listening and finishes its
+// requests, and then the database is closed.
 const Main = Layer.effectDiscard(announce).pipe(
   Layer.provide(ListeningLive),
   Layer.provide(ServerLive),

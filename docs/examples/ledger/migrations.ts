@@ -1,5 +1,5 @@
 /**
- * What the ledger's tables have become, step by step. A step that was applied is not edited: the next one changes it.
+ * The migrations of the ledger's tables. An applied migration is never edited: a new one changes its tables.
  */
 import { SqlClient } from "@effect/sql"
 import { Effect } from "effect"

@@ -1,5 +1,5 @@
 /**
- * What operators look at: metrics for Prometheus, and a dashboard for those who know OPERATOR_PASSWORD.
+ * Metrics for Prometheus, and a dashboard that is protected by OPERATOR_PASSWORD.
  */
 import { HttpApiBuilder, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { Config, Effect, Layer, Option, Redacted } from "effect"
@@ -8,7 +8,7 @@ import { DatabaseHttp } from "sqlayer"
 
 const digest = (text: string) => createHash("sha256").update(text).digest()
 
-/** Takes as long to refuse a wrong password whatever it is. */
+/** Basic authentication. Comparing digests takes the same time for every wrong password. */
 const basic = (password: Redacted.Redacted) => {
   const expected = digest(`Basic ${btoa(`operator:${Redacted.value(password)}`)}`)
   return Effect.map(
@@ -24,7 +24,7 @@ const MetricsLive = HttpApiBuilder.Router.use((router) =>
   Effect.flatMap(DatabaseHttp.metricsRoute(), (metrics) => router.addRoute(metrics))
 )
 
-/** There is none without a password. */
+/** Mounts the dashboard if there is a password. */
 const DashboardLive = HttpApiBuilder.Router.use((router) =>
   Effect.gen(function*() {
     const password = yield* Config.option(Config.redacted("OPERATOR_PASSWORD"))

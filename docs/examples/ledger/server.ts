@@ -1,5 +1,5 @@
 /**
- * Node's HTTP server, made to stop well: it accepts no more connections, answers the requests that run, and ends.
+ * Node's HTTP server with a graceful shutdown: it accepts no more connections and finishes the running requests.
  */
 import { HttpApp, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
@@ -8,15 +8,15 @@ import { createServer } from "node:http"
 
 const server = createServer()
 
-// A client that sends its next request over an open connection while the server stops would wait for ever: by then
-// nobody but this listener is left.
+// A client that sends another request over an open connection during the shutdown would wait forever, since this is the
+// only listener left then.
 server.on("request", (_request, response) => {
   if (server.listenerCount("request") === 1) {
     response.writeHead(503, { connection: "close" }).end()
   }
 })
 
-/** Tells clients whose request is answered while the server stops not to send another one. */
+/** During the shutdown, asks clients to close the connection after the response. */
 export const closing = HttpApp.withPreResponseHandler((_request, response) =>
   Effect.succeed(server.listening ? response : HttpServerResponse.setHeader(response, "connection", "close"))
 )

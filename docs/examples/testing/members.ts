@@ -53,7 +53,7 @@ export const ClubApi = HttpApi.make("club").add(
     .add(HttpApiEndpoint.get("list", "/members").addSuccess(Schema.Array(Member)))
 )
 
-/** What else the database fails with is answered with 500. */
+/** All other errors of the database are answered with 500. */
 const answerable = <A, E, R>(effect: Effect.Effect<A, E | DatabaseError.DatabaseError, R>) =>
   Effect.catchIf(effect, DatabaseError.isDatabaseError, (error) => Effect.die(error))
 

@@ -1,5 +1,5 @@
 /**
- * The commands, and what they answer.
+ * The commands and their output.
  */
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
@@ -16,7 +16,7 @@ import * as Migrations from "../../Migrations.js"
 import * as Check from "./check.js"
 import * as Output from "./output.js"
 
-/** What the exit status tells: the rest was said. */
+/** Makes the exit status 1. The reason is printed before. */
 const failed = Effect.fail("failed" as const)
 
 const json = Options.boolean("json").pipe(
@@ -46,9 +46,9 @@ const options = (directory: string, table: string): Migrations.Options => ({
   table
 })
 
-/** What is wrong with the environment, all of it. */
-const refused = (asJson: boolean) => (error: ConfigError.ConfigError) => {
-  const problems = Output.wrongValues(error)
+/** Prints every environment variable that is not valid, and fails. */
+const invalidEnvironment = (asJson: boolean) => (error: ConfigError.ConfigError) => {
+  const problems = Output.invalidVariables(error)
   return Effect.zipRight(
     asJson
       ? Output.json({ ok: false, problems })
@@ -60,7 +60,7 @@ const refused = (asJson: boolean) => (error: ConfigError.ConfigError) => {
   )
 }
 
-const settings = (asJson: boolean) => Effect.catchAll(DatabaseConfig.config, refused(asJson))
+const settings = (asJson: boolean) => Effect.catchAll(DatabaseConfig.config, invalidEnvironment(asJson))
 
 const check = Command.make(
   "check",
@@ -83,7 +83,7 @@ const check = Command.make(
       } else {
         const width = 14
         yield* Console.log(
-          Check.lines(report).map(([name, text]) => `${Output.styled("dim", name.padEnd(width))}${text}`).join("\n")
+          Check.toLines(report).map(([name, text]) => `${Output.styled("dim", name.padEnd(width))}${text}`).join("\n")
         )
         yield* report.ok
           ? Console.log(Output.styled("green", "ok"))
@@ -115,7 +115,7 @@ const migrate = Command.make(
     Effect.gen(function*() {
       const { target } = yield* settings(json)
       const applied: Array<Migrations.Migration & { readonly millis: number }> = []
-      const show: Progress = Migrations.toTerminal(json ? process.stderr : process.stdout)
+      const showOnTerminal: Progress = Migrations.toTerminal(json ? process.stderr : process.stdout)
       const progress: Progress = (event) =>
         Effect.zipRight(
           Effect.sync(() => {
@@ -123,9 +123,9 @@ const migrate = Command.make(
               applied.push({ ...event.migration, millis: Output.inMillis(event.duration) })
             }
           }),
-          show(event)
+          showOnTerminal(event)
         )
-      const answer = (error: Output.Failure | null) =>
+      const print = (error: Output.Failure | null) =>
         json
           ? Output.json({ ok: error === null, database: DatabaseConfig.render(target), applied, error })
           : error === null
@@ -139,11 +139,11 @@ const migrate = Command.make(
       yield* Migrations.run({ ...options(directory, table), progress }).pipe(
         Effect.provide(Database.layer),
         Effect.matchEffect({
-          onSuccess: () => answer(null),
-          onFailure: (error) => Effect.zipRight(answer(explained(error)), failed)
+          onSuccess: () => print(null),
+          onFailure: (error) => Effect.zipRight(print(failureOf(error)), failed)
         }),
         Effect.onInterrupt(() =>
-          answer({ tag: "Interrupted", message: "interrupted: what was under way is rolled back" })
+          print({ tag: "Interrupted", message: "interrupted: what was under way is rolled back" })
         )
       )
     })
@@ -152,10 +152,10 @@ const migrate = Command.make(
     "with 0 if all are applied, else with 1."
 ))
 
-const explained = (error: DatabaseError | Migrations.MigrationError | ConfigError.ConfigError): Output.Failure =>
+const failureOf = (error: DatabaseError | Migrations.MigrationError | ConfigError.ConfigError): Output.Failure =>
   "message" in error && error instanceof Error
     ? Output.failure(error)
-    : { tag: "ConfigError", message: Output.wrongValues(error).join("; ") }
+    : { tag: "ConfigError", message: Output.invalidVariables(error).join("; ") }
 
 export const command = Command.make("sqlayer").pipe(
   Command.withDescription("The database that the environment names (DATABASE_URL and the other DATABASE_… variables)."),

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * The program behind `npx sqlayer`. What it needs beyond sqlayer's own dependencies need not be installed.
+ * The program that `npx sqlayer` runs. The packages that only the command line needs may be missing.
  */
 try {
   const { run } = await import("./program.js")
@@ -10,10 +10,10 @@ try {
   if (code !== "ERR_MODULE_NOT_FOUND" && code !== "MODULE_NOT_FOUND") {
     throw error
   }
-  const [what] = message.split(/ imported from |\n/, 1)
+  const [reason] = message.split(/ imported from |\n/, 1)
   process.stderr.write(
     "sqlayer: the command line needs packages that are not installed: " +
-      `npm install @effect/cli@0 @effect/platform-node@0 (${what})\n`
+      `npm install @effect/cli@0 @effect/platform-node@0 (${reason})\n`
   )
   process.exitCode = 1
 }

@@ -1,5 +1,5 @@
 /**
- * What the command line writes: for people, or as one JSON value for programs.
+ * The output of the command line: text, or one JSON value.
  */
 import * as ConfigError from "effect/ConfigError"
 import * as Console from "effect/Console"
@@ -9,26 +9,28 @@ import * as HashMap from "effect/HashMap"
 import * as Logger from "effect/Logger"
 import { stripVTControlCharacters } from "node:util"
 
-/** Whether a stream shows colours and nobody asked for none (https://no-color.org). */
-const colored = (stream: { readonly isTTY?: boolean }): boolean =>
+/** Whether a stream is a terminal with colors, and NO_COLOR (https://no-color.org) is not set. */
+const hasColors = (stream: { readonly isTTY?: boolean }): boolean =>
   stream.isTTY === true && (process.env.NO_COLOR ?? "") === "" && process.env.TERM !== "dumb"
 
 const codes = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33 }
 
-/** Text in a style, where standard output shows any. */
+/** Styles text for standard output, if that has colors. */
 export const styled = (style: keyof typeof codes, text: string): string =>
-  colored(process.stdout) ? `\u001b[${codes[style]}m${text}\u001b[0m` : text
+  hasColors(process.stdout) ? `\u001b[${codes[style]}m${text}\u001b[0m` : text
 
-/** The same for standard error. */
-export const styledError = (text: string): string => colored(process.stderr) ? `\u001b[31m${text}\u001b[0m` : text
+/** Makes text for standard error red, if that has colors. */
+export const styledError = (text: string): string => hasColors(process.stderr) ? `\u001b[31m${text}\u001b[0m` : text
 
-const plainly = (stream: { readonly isTTY?: boolean }) => (values: ReadonlyArray<unknown>) =>
-  colored(stream) ? values : values.map((value) => typeof value === "string" ? stripVTControlCharacters(value) : value)
+const withoutColors = (stream: { readonly isTTY?: boolean }) => (values: ReadonlyArray<unknown>) =>
+  hasColors(stream)
+    ? values
+    : values.map((value) => typeof value === "string" ? stripVTControlCharacters(value) : value)
 
-/** @effect/cli writes its help in colours whatever it is written to. */
+/** Removes the colors that @effect/cli writes even if the stream is not a terminal. */
 export const withPlainConsole = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Console.consoleWith((console) => {
-    const [out, err] = [plainly(process.stdout), plainly(process.stderr)]
+    const [out, err] = [withoutColors(process.stdout), withoutColors(process.stderr)]
     return Console.withConsole(effect, {
       ...console,
       log: (...values) => console.log(...out(values)),
@@ -37,8 +39,8 @@ export const withPlainConsole = <A, E, R>(effect: Effect.Effect<A, E, R>): Effec
   })
 
 /**
- * To standard error, so that standard output holds results only. What sessions report of themselves is left out: it is
- * what the command answers with.
+ * Logs to standard error, so that standard output has results only. The logs of sessions are left out, as the command
+ * prints their errors itself.
  */
 export const logger = Logger.replace(
   Logger.defaultLogger,
@@ -58,7 +60,7 @@ export const logger = Logger.replace(
 
 export const inMillis = (duration: Duration.Duration): number => Math.round(Duration.toMillis(duration))
 
-/** What a JSON answer says of an error. */
+/** An error in JSON output. */
 export interface Failure {
   readonly tag: string
   readonly message: string
@@ -71,17 +73,17 @@ export const failure = (error: { readonly _tag: string; readonly message: string
   message: oneLine(error.message)
 })
 
-/** Every value of the environment that is wrong, each in one line. */
-export const wrongValues = (error: ConfigError.ConfigError): ReadonlyArray<string> =>
+/** Every environment variable that is not valid, one line each. */
+export const invalidVariables = (error: ConfigError.ConfigError): ReadonlyArray<string> =>
   ConfigError.reduceWithContext<undefined, ReadonlyArray<string>>(error, undefined, {
     andCase: (_, left, right) => [...left, ...right],
     orCase: (_, left, right) => [...left, ...right],
-    invalidDataCase: (_, path, message) => [named(path, message)],
-    missingDataCase: (_, path, message) => [named(path, message)],
-    sourceUnavailableCase: (_, path, message) => [named(path, message)],
-    unsupportedCase: (_, path, message) => [named(path, message)]
+    invalidDataCase: (_, path, message) => [labelled(path, message)],
+    missingDataCase: (_, path, message) => [labelled(path, message)],
+    sourceUnavailableCase: (_, path, message) => [labelled(path, message)],
+    unsupportedCase: (_, path, message) => [labelled(path, message)]
   })
 
-const named = (path: ReadonlyArray<string>, message: string): string => oneLine(`${path.join("_")}: ${message}`)
+const labelled = (path: ReadonlyArray<string>, message: string): string => oneLine(`${path.join("_")}: ${message}`)
 
 export const json = (value: unknown): Effect.Effect<void> => Console.log(JSON.stringify(value, null, 2))

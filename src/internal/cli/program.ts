@@ -1,5 +1,5 @@
 /**
- * The commands as a process.
+ * Runs the commands as a process.
  */
 import * as CliConfig from "@effect/cli/CliConfig"
 import * as Command from "@effect/cli/Command"
@@ -15,11 +15,12 @@ import * as Output from "./output.js"
 
 const { version } = createRequire(import.meta.url)("../../../package.json") as { readonly version: string }
 
-const interrupted = 130
+/** The exit status of a process that SIGINT ended: 128 + 2. */
+const interruptedStatus = 130
 
 const program = Command.run(command, { name: "sqlayer", version })(process.argv).pipe(
   Output.withPlainConsole,
-  // Only what nobody thought of: what can go wrong is answered by the commands.
+  // Expected errors are printed by the commands; a defect is printed here.
   Effect.tapDefect((cause) => Effect.sync(() => process.stderr.write(`${Cause.pretty(cause)}\n`))),
   Effect.provide(Layer.mergeAll(NodeContext.layer, CliConfig.layer({ showBuiltIns: false }), Output.logger))
 )
@@ -28,5 +29,6 @@ export const run = (): void =>
   NodeRuntime.runMain(program, {
     disableErrorReporting: true,
     disablePrettyLogger: true,
-    teardown: (exit, onExit) => onExit(Exit.isSuccess(exit) ? 0 : Cause.isInterruptedOnly(exit.cause) ? interrupted : 1)
+    teardown: (exit, onExit) =>
+      onExit(Exit.isSuccess(exit) ? 0 : Cause.isInterruptedOnly(exit.cause) ? interruptedStatus : 1)
   })

@@ -1,5 +1,5 @@
 /**
- * Names options by what their configuration reads.
+ * Reports options that are not valid under the paths that their Config reads, such as the environment variable's name.
  */
 import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
@@ -8,18 +8,18 @@ import * as Effect from "effect/Effect"
 
 type Path = ReadonlyArray<string>
 
-/** The one path that a configuration reads; undefined where it reads several, or none. */
+/** The path that a Config reads, or undefined if it reads none or more than one. */
 const pathOf = (config: Config.Config<unknown>): Effect.Effect<Path | undefined> =>
   Effect.configProviderWith((provider) => {
     const paths = new Map<string, Path>()
-    const watched = ConfigProvider.fromFlat({
+    const recording = ConfigProvider.fromFlat({
       ...provider.flattened,
       load: (path, primitive, split) => {
         paths.set(JSON.stringify(path), path)
         return provider.flattened.load(path, primitive, split)
       }
     })
-    return Effect.map(Effect.exit(watched.load(config)), () => {
+    return Effect.map(Effect.exit(recording.load(config)), () => {
       const [path, ...others] = paths.values()
       return others.length === 0 ? path : undefined
     })
@@ -38,8 +38,8 @@ const rename = (error: ConfigError.ConfigError, names: ReadonlyMap<string, Path>
   }
 }
 
-/** The same error, with the paths that the options are configured by in place of their names. */
-export const traced = (
+/** Fails with the error, in which the names of options are replaced by the paths that their Config reads. */
+export const failWithPaths = (
   config: object,
   error: ConfigError.ConfigError
 ): Effect.Effect<never, ConfigError.ConfigError> =>

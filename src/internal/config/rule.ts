@@ -1,14 +1,15 @@
 /**
- * What is accepted, for the environment's texts and for values given in code alike.
+ * Rules that a value must follow, whether it is text from the environment or a value given in code.
  */
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { isClean } from "./text.js"
 
-/** What is accepted, in words, and the value of what is accepted. */
 export interface Rule<A> {
+  /** The accepted values, in words. */
   readonly accepts: string
+  /** The value, or none if it is not accepted. */
   readonly decode: (given: unknown) => Option.Option<A>
 }
 
@@ -24,10 +25,10 @@ export const wholeNumber = (minimum: number): Rule<number> =>
       (number): number is number => Number.isSafeInteger(number) && (number as number) >= minimum
     ))
 
-/** The longest time that PostgreSQL's settings and the timers of a JavaScript engine can hold. */
-const longest = 2_147_483_647
+/** The maximum of PostgreSQL's timeout settings and of JavaScript's timers: 2^31 - 1 milliseconds. */
+const maxMillis = 2_147_483_647
 
-/** Whether it is less than zero, or no number. */
+/** Whether a duration in any of Effect's forms is negative or NaN. */
 export const isNegative = (given: unknown): boolean =>
   Array.isArray(given)
     ? given.some(isNegative)
@@ -35,7 +36,7 @@ export const isNegative = (given: unknown): boolean =>
     ? !(given >= 0)
     : typeof given === "string" && given.startsWith("-")
 
-/** Numbers in text are seconds, numbers in code milliseconds as everywhere in Effect. */
+/** A number in text is in seconds; a number in code is in milliseconds, as everywhere in Effect. */
 const toMillis = (given: unknown): Option.Option<number> =>
   typeof given === "string" && /^\d+(\.\d+)?$/.test(given)
     ? Option.some(Number(given) * 1000)
@@ -44,8 +45,8 @@ const toMillis = (given: unknown): Option.Option<number> =>
     : Option.map(Duration.decodeUnknown(given), Duration.toMillis)
 
 /**
- * A time in whole milliseconds. Less than one is refused, as a server that counts milliseconds would take it for zero;
- * zero is accepted where it has a meaning, told in a word.
+ * A duration, rounded to milliseconds. Less than one millisecond is refused, as a server that counts milliseconds would
+ * read it as zero. Zero is accepted only if its meaning is given.
  */
 export const duration = (zero?: string): Rule<Duration.Duration> =>
   make(
@@ -53,23 +54,23 @@ export const duration = (zero?: string): Rule<Duration.Duration> =>
       (zero === undefined ? "" : `, or 0 (${zero})`),
     (given) =>
       toMillis(given).pipe(
-        Option.filter((millis) => (millis >= 1 && millis <= longest) || (millis === 0 && zero !== undefined)),
+        Option.filter((millis) => (millis >= 1 && millis <= maxMillis) || (millis === 0 && zero !== undefined)),
         Option.map((millis) => Duration.millis(Math.round(millis)))
       )
   )
 
-/** Text that can be sent to a server. */
+/** One line of text that can be sent to a server. */
 export const text: Rule<string> = make(
   "text in one line",
   Option.liftPredicate((given): given is string => typeof given === "string" && isClean(given) && !/[\r\n]/.test(given))
 )
 
-/** A file's name, and not what the file holds: keys are secret. */
+/** A file's name. The contents of a file, such as a key, are refused. */
 export const filename: Rule<string> = make("the name of a file", text.decode)
 
 const reveal = (given: unknown): unknown => Redacted.isRedacted(given) ? Redacted.value(given) : given
 
-/** Text that may be redacted. What is no text is not shown either. */
+/** Text that may be redacted. */
 export const secretText: Rule<string> = make(
   "text",
   (given) =>
@@ -78,15 +79,13 @@ export const secretText: Rule<string> = make(
     )
 )
 
-/** Nothing, or text that says nothing. */
+/** Whether a value is undefined, null or blank. */
 export const isAbsent = (given: unknown): boolean => {
   const value = reveal(given)
   return value === undefined || value === null || (typeof value === "string" && value.trim() === "")
 }
 
-/**
- * Shows what was given where it should not have been, but no URL and no key, which would be secret where they belong.
- */
+/** Shows a refused value. URLs and long or multi-line text are not shown, as they may hold a password or a key. */
 export const show = (given: unknown): string => {
   if (typeof given !== "string") {
     return typeof given === "number" || typeof given === "bigint" ? String(given) : `a value of type ${typeof given}`

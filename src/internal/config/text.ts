@@ -1,33 +1,29 @@
 /**
- * What URLs of every kind share: percent-encoding, query parameters, and how a URL is shown without its secrets.
+ * What URLs of all dialects share: percent-encoding, query parameters, and masking of secrets.
  */
 import * as Option from "effect/Option"
 
-/**
- * What a URL says, as far as it can be read, and what is wrong with it: sentences that say what was expected and what
- * was given, without a secret.
- */
+/** The result of reading a URL. */
 export interface Reading<A> {
-  readonly url: A
+  /** What was read; parts that could not be read are absent. */
+  readonly value: A
+  /** What is wrong: one sentence each, with what was expected and what was given, without secrets. */
   readonly problems: ReadonlyArray<string>
 }
 
-/** How every problem is told, whatever was expected. */
+/** The wording of every problem. */
 export const problem = (expected: string, given: string): string => `expected ${expected}, but was given ${given}`
 
-/** Stands for whatever is not shown. */
+/** Replaces a part of a URL that is not shown. */
 export const mask = "***"
 
 /**
- * Text that can be sent to a server and written into a URL again: no NUL, which ends a string in PostgreSQL's protocol
- * and in SQLite's file names, and no half of a surrogate pair.
+ * Whether text can be sent to a server and be written into a URL: it has no NUL, which ends a string in PostgreSQL's
+ * protocol and in SQLite's file names, and no lone surrogate.
  */
 export const isClean = (text: string): boolean => !/\0|\p{Surrogate}/u.test(text)
 
-/**
- * Percent-decodes. Where an escape is malformed, or stands for what is no text, the expectation about this part is
- * added to the unmet ones.
- */
+/** Percent-decodes a part of a URL. A malformed escape adds an expectation to `unmet` and yields the empty string. */
 export const decode = (text: string, part: string, unmet: Array<string>): string =>
   Option.liftThrowable(decodeURIComponent)(text).pipe(
     Option.filter(isClean),
@@ -37,23 +33,24 @@ export const decode = (text: string, part: string, unmet: Array<string>): string
     })
   )
 
-/** Cuts at the first `separator`; what follows is undefined where there is none. */
+/** Cuts at the first `separator`. Without one, `after` is undefined. */
 export const cut = (text: string, separator: string): readonly [before: string, after: string | undefined] => {
   const index = text.indexOf(separator)
   return index < 0 ? [text, undefined] : [text.slice(0, index), text.slice(index + separator.length)]
 }
 
-/** A query: its parameters, and how it is shown. */
+/** The query of a URL. */
 export interface Query<Name extends string> {
   readonly values: { readonly [N in Name]?: string }
+  /** The query as error messages show it, with secrets masked. */
   readonly shown: string
 }
 
 const secret = "password"
 
 /**
- * Reads `a=1&b=2` as libpq does: `+` is a plus, an empty value is no value. Those that may come again are one, with
- * commas. Other names than the accepted ones are refused and named, but never behind a password: they might be the part
+ * Reads `a=1&b=2` as libpq does: `+` is a plus, and an empty value counts as absent. Values of a repeatable parameter
+ * are joined with commas. Unknown names are refused. They are shown, except after a password: there they may be a part
  * of it that follows an unescaped `&`.
  */
 export const query = <Name extends string>(
@@ -89,7 +86,7 @@ export const query = <Name extends string>(
   return { values, shown: shown.length === 0 ? "" : `?${shown.join("&")}` }
 }
 
-/** Writes what `query` reads, leaving out what is undefined. */
+/** Writes a query from the values that are defined. */
 export const formatQuery = (values: { readonly [name: string]: string | undefined }): string => {
   const pairs = Object.entries(values).flatMap(([name, value]) =>
     value === undefined ? [] : [`${name}=${encodeURIComponent(value)}`]

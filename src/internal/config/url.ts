@@ -1,36 +1,44 @@
 /**
- * The URLs that name a database, whatever the dialect.
+ * The URLs that name a database of any dialect.
  */
-import * as PostgresUrl from "./postgresUrl.js"
-import * as SqliteUrl from "./sqliteUrl.js"
+import { dialectOf, dialects } from "./dialectOf.js"
+import type { Dialect, Resolve } from "./target.js"
 import { mask, problem, type Reading } from "./text.js"
 
-/** What a URL says. */
-export type Url = PostgresUrl.PostgresUrl | SqliteUrl.SqliteUrl
+type TargetOf<D> = D extends Dialect<infer Target> ? Target : never
 
-type Reader = (rest: string) => Reading<Url>
+/** Where a database of any dialect is. */
+export type Target = TargetOf<(typeof dialects)[keyof typeof dialects]>
 
-const schemes: ReadonlyMap<string, Reader> = new Map<string, Reader>([
-  ["postgres", (rest) => PostgresUrl.parse("postgres", rest)],
-  ["postgresql", (rest) => PostgresUrl.parse("postgresql", rest)],
-  ["sqlite", (rest) => SqliteUrl.parse("sqlite", rest)],
-  ["file", (rest) => SqliteUrl.parse("file", rest)]
-])
+const all: ReadonlyArray<Dialect<Target>> = Object.values(dialects)
 
-/** The forms in short, for whoever gave none of them. */
-export const forms = "a URL that begins with postgres:, postgresql:, sqlite: or file:, or :memory:"
+const prefixes = all.flatMap(({ schemes }) => schemes).map((scheme) => `${scheme}:`)
 
-/** Reads any of the forms. A driver behind the scheme (`postgresql+asyncpg:`) says nothing here. */
-export const parse = (text: string): Reading<Url> => {
-  const [, scheme = "", driver, rest = ""] = /^([a-z][a-z0-9.-]*)(\+[\w.-]+)?:(.*)$/is.exec(text) ?? []
-  const reader = schemes.get(scheme.toLowerCase())
-  if (reader !== undefined) {
-    return reader(rest)
+/** The accepted forms, for error messages. */
+export const forms = `a URL that begins with ${prefixes.slice(0, -1).join(", ")} or ${prefixes.at(-1)}, or :memory:`
+
+/** A database in memory, in the short form that SQLite itself has for it. */
+const memory = ":memory:"
+
+/** The URL that stands for one that is missing or cannot be read, so that the other options are still validated. */
+export const placeholder = "sqlite:///:memory:"
+
+/** Reads a URL in any of the forms. The name of a driver after the scheme (`postgresql+asyncpg:`) is ignored. */
+export const parse = (text: string): Reading<Resolve<Target>> => {
+  const url = text === memory ? placeholder : text
+  const [, name = "", driver, rest = ""] = /^([a-z][a-z0-9.-]*)(\+[\w.-]+)?:(.*)$/is.exec(url) ?? []
+  const scheme = name.toLowerCase()
+  const found = all.find(({ schemes }) => schemes.includes(scheme))
+  if (found !== undefined) {
+    return found.readUrl(scheme, rest)
   }
-  if (text === SqliteUrl.memory) {
-    return { problems: [], url: SqliteUrl.inMemory }
-  }
-  // What has no scheme may be anything, a password too.
-  const given = rest.startsWith("//") ? `${scheme}${driver ?? ""}://${mask}` : "something else (not shown)"
-  return { problems: [problem(`${forms} (a file's path is sqlite:///path)`, given)], url: SqliteUrl.inMemory }
+  // Text without a scheme may be anything, even a password.
+  const given = rest.startsWith("//") ? `${name}${driver ?? ""}://${mask}` : "something else (not shown)"
+  return { ...parse(placeholder), problems: [problem(`${forms} (a file's path is sqlite:///path)`, given)] }
+}
+
+/** Writes the URL of a target. */
+export const format = (target: Target, withPassword: boolean): string => {
+  const dialect: Dialect<Target> = dialectOf(target._tag)
+  return dialect.formatUrl(target, withPassword)
 }

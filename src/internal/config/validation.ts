@@ -1,5 +1,5 @@
 /**
- * Asks for values one by one and collects what is wrong with them, so that all of it is reported at once.
+ * Validates values one by one and collects every problem, so that all of them are reported at once.
  */
 import * as Arr from "effect/Array"
 import * as ConfigError from "effect/ConfigError"
@@ -8,25 +8,25 @@ import * as Option from "effect/Option"
 import * as Rule from "./rule.js"
 import { problem } from "./text.js"
 
-export interface Asking<Field extends string> {
-  /** The value where it was given and is accepted. */
-  readonly ask: <A>(field: Field, rule: Rule.Rule<A>) => A | undefined
+export interface Validation<Field extends string> {
+  /** The value of a field, or undefined if it is absent or refused. */
+  readonly value: <A>(field: Field, rule: Rule.Rule<A>) => A | undefined
   /** The same for a parameter of the URL. */
   readonly parameter: <A>(name: string, given: string | undefined, rule: Rule.Rule<A>) => A | undefined
-  /** Says that a value cannot be used. */
+  /** Adds the problem that a value cannot be used. */
   readonly refuse: (field: Field, message: string) => void
-  /** Says that a value is needed and was not given. */
-  readonly miss: (field: Field, expected: string) => void
-  /** The answer, unless something was wrong. */
-  readonly conclude: <A>(answer: A) => Either.Either<A, ConfigError.ConfigError>
+  /** Adds the problem that a value is needed and absent. */
+  readonly missing: (field: Field, expected: string) => void
+  /** The result, or all problems as one error. */
+  readonly conclude: <A>(result: A) => Either.Either<A, ConfigError.ConfigError>
 }
 
-/** `nameOf` is what the user knows a value by. */
+/** `nameOf` is the name of a field in errors: the option, or the environment variable. */
 export const make = <Field extends string>(
   values: { readonly [F in Field]?: unknown },
   nameOf: (field: Field) => string,
   urlField: NoInfer<Field>
-): Asking<Field> => {
+): Validation<Field> => {
   const errors: Array<ConfigError.ConfigError> = []
   const refuse = (field: Field, message: string): void => {
     errors.push(ConfigError.InvalidData([nameOf(field)], message))
@@ -43,15 +43,15 @@ export const make = <Field extends string>(
     return Option.getOrUndefined(accepted)
   }
   return {
-    ask: (field, rule) => validate(field, values[field], rule, ""),
+    value: (field, rule) => validate(field, values[field], rule, ""),
     parameter: (name, given, rule) => validate(urlField, given, rule, `parameter ${name} to be `),
     refuse,
-    miss: (field, expected) => {
+    missing: (field, expected) => {
       errors.push(ConfigError.MissingData([nameOf(field)], `expected ${expected}`))
     },
-    conclude: (answer) =>
+    conclude: (result) =>
       Arr.isNonEmptyReadonlyArray(errors)
         ? Either.left(Arr.reduce(errors.slice(1), errors[0], ConfigError.And))
-        : Either.right(answer)
+        : Either.right(result)
   }
 }

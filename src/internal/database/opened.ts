@@ -1,19 +1,29 @@
 /**
- * What an open database is made of, for those who open one over a connection of it.
+ * What every open database is made of, for modules that need its driver or open another database over it.
  */
+import type * as SqlClient from "@effect/sql/SqlClient"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Service } from "../../Database.js"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Connection, Driver } from "../driver.js"
 
-export interface Opened {
+export interface OpenDatabase {
   readonly driver: Driver
   /** A connection from its pool. */
   readonly acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>
   /** Opens a database with the same settings over another driver. */
-  readonly over: (driver: Driver) => Effect.Effect<Service, DatabaseError, Scope.Scope>
+  readonly openWith: (driver: Driver) => Effect.Effect<Service, DatabaseError, Scope.Scope>
 }
 
-/** Of every database that is open. */
-export const opened = new WeakMap<Service, Opened>()
+/** The open databases by their clients, which a service and a migration's context have in common. */
+export const openDatabases = new WeakMap<SqlClient.SqlClient, OpenDatabase>()
+
+/** The driver of the database that a client belongs to. A client that sqlayer did not make is a defect. */
+export const driverOfClient = (sql: SqlClient.SqlClient): Driver => {
+  const open = openDatabases.get(sql)
+  if (open === undefined) {
+    throw new Error("This needs the SqlClient of a database that was opened by sqlayer")
+  }
+  return open.driver
+}

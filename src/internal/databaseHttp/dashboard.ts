@@ -1,5 +1,5 @@
 /**
- * The dashboard: one address that answers with a page, and with what the page asks for.
+ * The dashboard: one address that serves a page, and the data that the page fetches.
  */
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
@@ -14,16 +14,16 @@ import { style } from "./dashboard/style.js"
 import { watch } from "./dashboard/watch.js"
 
 /**
- * Who may see the dashboard.
+ * Options of the dashboard.
  *
  * @since 0.1.0
  * @category models
  */
 export interface DashboardOptions<E, R> {
   /**
-   * Run for every request, be it for the page, its script or its figures, in the request's own context. True lets the
-   * request in. False is answered with 403 and nothing else; a response is sent as it is, such as a 401 that asks for a
-   * password, or a redirect. A guard that fails or dies lets nobody in.
+   * Decides whether a request may see the dashboard. It runs for every request, whether for the page, its script or its
+   * data, in the context of the request. True admits the request. False responds with status 403. A response is sent as it
+   * is, such as a 401 that asks for a password, or a redirect. If the guard fails or dies, the status is 403 too.
    */
   readonly guard: Effect.Effect<boolean | HttpServerResponse.HttpServerResponse, E, R>
 }
@@ -53,10 +53,10 @@ const empty = (status: number, more?: Readonly<Record<string, string>>) =>
 
 const text = (body: string, contentType: string) => HttpServerResponse.text(body, { contentType, headers })
 
-/** In the order of their imports. */
+/** In the order in which they import each other. */
 const modules = ["dom", "plot", "rows", "client"]
 
-/** The modules of the page's script as one: they cannot name each other where they differ by their queries alone. */
+/** The modules of the page's script as one, since all files have the same path, under which they cannot import each other. */
 const readScript = async (): Promise<string> => {
   const sources = await Promise.all(
     modules.map((name) => readFile(new URL(`./dashboard/browser/${name}.js`, import.meta.url), "utf8"))
@@ -64,7 +64,7 @@ const readScript = async (): Promise<string> => {
   return sources.join("\n").replace(/^(import|\/\/# sourceMappingURL=).*$/gm, "").replace(/^export /gm, "")
 }
 
-/** The response to a request that is not let in, else undefined. */
+/** The response to a request that is not admitted, or undefined. */
 const refusal = <E, R>(
   { guard }: DashboardOptions<E, R>
 ): Effect.Effect<HttpServerResponse.HttpServerResponse | undefined, never, R> =>
@@ -73,16 +73,15 @@ const refusal = <E, R>(
       guard,
       (cause) => Effect.as(Effect.logWarning("The guard of the dashboard failed, and lets nobody in", cause), false)
     ),
-    (verdict) => HttpServerResponse.isServerResponse(verdict) ? verdict : verdict ? undefined : empty(403)
+    (result) => HttpServerResponse.isServerResponse(result) ? result : result ? undefined : empty(403)
   )
 
 /**
- * A page that shows live what the database is doing. Gives an app to be mounted in an HttpRouter, at a path of one's
- * choice; the last five minutes are kept, by a fiber that looks once a second, for as long as the scope is open. The
- * guard decides who may see it.
+ * A page that shows what the database is doing, updated every second. Returns an app to mount in an HttpRouter at any path.
+ * While the scope is open a fiber takes a sample every second, and the last five minutes are kept. Never fails.
  *
- * Everything has the same address and differs by the query alone, so that the page need not know where it was mounted,
- * nor whether its path ends with a slash. It is not to be put into `middleware`, which would take a connection.
+ * The page, its script and its data have the same path and differ by the query only, so the page works wherever it is
+ * mounted. Do not wrap it in `middleware`, which would run each of its requests in a session.
  *
  * @since 0.1.0
  * @category dashboard
@@ -91,9 +90,9 @@ export const dashboard = <E, R>(
   options: DashboardOptions<E, R>
 ): Effect.Effect<HttpApp.Default<never, R>, never, Database.Database | Scope.Scope> =>
   Effect.gen(function*() {
-    const answer = yield* watch(yield* Database.Database)
+    const dataSince = yield* watch(yield* Database.Database)
     const script = yield* Effect.promise(readScript)
-    const shell = text(page, "text/html; charset=utf-8")
+    const html = text(page, "text/html; charset=utf-8")
     const files = [
       { name: "script", response: text(script, "text/javascript; charset=utf-8") },
       { name: "style", response: text(style, "text/css; charset=utf-8") },
@@ -103,10 +102,10 @@ export const dashboard = <E, R>(
     const respond = (query: URLSearchParams): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
       const cursor = query.get("data")
       return cursor === null
-        ? Effect.succeed(files.find(({ name }) => query.has(name))?.response ?? shell)
-        // Once a second for each that looks on is nothing for the access log.
+        ? Effect.succeed(files.find(({ name }) => query.has(name))?.response ?? html)
+        // One request a second for each open page would fill the access log.
         : HttpMiddleware.withLoggerDisabled(
-          Effect.map(answer(cursor), (data) => HttpServerResponse.unsafeJson(data, { headers }))
+          Effect.map(dataSince(cursor), (data) => HttpServerResponse.unsafeJson(data, { headers }))
         )
     }
 

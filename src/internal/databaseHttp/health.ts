@@ -1,5 +1,5 @@
 /**
- * What a probe is told.
+ * The responses to health checks.
  */
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
@@ -49,8 +49,8 @@ export const HealthApi = HttpApiGroup.make("health")
   .add(HttpApiEndpoint.get("ready", "/health/ready").addSuccess(Readiness).addError(Readiness, { status: 503 }))
   .add(HttpApiEndpoint.get("startup", "/health/startup").addSuccess(Readiness).addError(Readiness, { status: 503 }))
 
-/** A probe asks every few seconds, and gives up after a few. */
-const patience = "2 seconds"
+/** Maximum wait for the status of the migrations. Probes run every few seconds, and have a timeout of a few. */
+const migrationsTimeout = "2 seconds"
 
 const databasePart = (report: Health.Report): Readiness["database"] => {
   const { name, maximum, size, overflow, idle, used, waiting } = report.pool
@@ -69,14 +69,14 @@ const databasePart = (report: Health.Report): Readiness["database"] => {
 
 type MigrationsPart = NonNullable<Readiness["migrations"]>
 
-/** The status is asked for in the pool: while slow sessions hold all of it, the last answer is the best there is. */
-const lastKnown = new WeakMap<Migrations.Service, MigrationsPart>()
+/** The last status that was read. It is used while sessions hold all connections of the pool. */
+const lastStatus = new WeakMap<Migrations.Service, MigrationsPart>()
 
-const unknown = (why: string): MigrationsPart => ({
+const unknownStatus = (reason: string): MigrationsPart => ({
   applied: 0,
   pending: [],
   problems: [],
-  error: `the status of the migrations is not known${why}`
+  error: `the status of the migrations is not known${reason}`
 })
 
 const migrationsPart = (migrations: Migrations.Service): Effect.Effect<MigrationsPart> =>
@@ -86,17 +86,17 @@ const migrationsPart = (migrations: Migrations.Service): Effect.Effect<Migration
       pending: pending.map(({ id, name }) => ({ id, name })),
       problems: problems.map(({ id, name, problem }) => ({ id, name, problem }))
     })),
-    Effect.tap((known) => Effect.sync(() => lastKnown.set(migrations, known))),
+    Effect.tap((status) => Effect.sync(() => lastStatus.set(migrations, status))),
     Effect.disconnect,
     Effect.timeoutTo({
-      duration: patience,
-      onSuccess: (known) => known,
-      onTimeout: () => lastKnown.get(migrations) ?? unknown(` after ${patience}`)
+      duration: migrationsTimeout,
+      onSuccess: (status) => status,
+      onTimeout: () => lastStatus.get(migrations) ?? unknownStatus(` after ${migrationsTimeout}`)
     }),
     Effect.catchAll((error) =>
       Effect.sync(() =>
-        (error._tag === "PoolTimeout" ? lastKnown.get(migrations) : undefined) ??
-          unknown(`: ${error._tag}: ${error.message}`)
+        (error._tag === "PoolTimeout" ? lastStatus.get(migrations) : undefined) ??
+          unknownStatus(`: ${error._tag}: ${error.message}`)
       )
     )
   )
@@ -104,15 +104,15 @@ const migrationsPart = (migrations: Migrations.Service): Effect.Effect<Migration
 /** See DatabaseHttp.readiness. */
 export const readiness: Effect.Effect<Readiness, never, Database.Database> = Effect.gen(function*() {
   const migrations = Option.getOrUndefined(yield* Effect.serviceOption(Migrations.Migrations))
-  const reporting = yield* Effect.fork(Database.report)
-  const known = migrations === undefined ? undefined : yield* migrationsPart(migrations)
-  const report = yield* Fiber.join(reporting)
-  const migrated = known === undefined ||
-    (known.error === undefined && known.pending.length === 0 && known.problems.length === 0)
+  const reportFiber = yield* Effect.fork(Database.report)
+  const status = migrations === undefined ? undefined : yield* migrationsPart(migrations)
+  const report = yield* Fiber.join(reportFiber)
+  const isMigrated = status === undefined ||
+    (status.error === undefined && status.pending.length === 0 && status.problems.length === 0)
   return {
-    status: report.healthy && migrated ? "ready" : "unavailable",
+    status: report.healthy && isMigrated ? "ready" : "unavailable",
     database: databasePart(report),
-    migrations: known
+    migrations: status
   }
 })
 
@@ -132,16 +132,16 @@ export const ready: Effect.Effect<HttpServerResponse.HttpServerResponse, never, 
   respond
 )
 
-/** The databases that have once been ready. */
+/** The databases that were ready once. */
 const started = new WeakSet<Database.Service>()
 
 export const startup: Effect.Effect<HttpServerResponse.HttpServerResponse, never, Database.Database> = Effect.gen(
   function*() {
     const database = yield* Database.Database
-    const now = yield* readiness
-    if (now.status === "ready") {
+    const current = yield* readiness
+    if (current.status === "ready") {
       started.add(database)
     }
-    return respond({ ...now, status: started.has(database) ? "ready" : now.status })
+    return respond({ ...current, status: started.has(database) ? "ready" : current.status })
   }
 )

@@ -1,5 +1,5 @@
 /**
- * The application's metrics in Prometheus' text format.
+ * The application's metrics in the text format of Prometheus.
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import type { DataPoint, MetricData } from "@opentelemetry/sdk-metrics"
@@ -13,7 +13,7 @@ const packages = [
   "@opentelemetry/sdk-metrics"
 ]
 
-/** See DatabaseHttp.ExporterMissing. */
+/** Documented at DatabaseHttp.ExporterMissing. */
 export class ExporterMissing extends Schema.TaggedError<ExporterMissing>("sqlayer/DatabaseHttp/ExporterMissing")(
   "ExporterMissing",
   { reason: Schema.String }
@@ -37,41 +37,50 @@ const load = Effect.tryPromise({
   catch: (cause) => new ExporterMissing({ reason: cause instanceof Error ? cause.message : String(cause) })
 })
 
-/** Suffixes that Prometheus keeps for parts of a histogram or a summary, and for a counter, which gets it again. */
-const reserved = /[._](?:sum|bucket|total)$/
+/**
+ * Suffixes with a meaning in Prometheus: parts of histograms and summaries, and `total`, which the serializer adds to
+ * counters itself.
+ */
+const reservedSuffix = /[._](?:sum|bucket|total)$/
 
-/** A name as Prometheus' conventions ask for it: with its base unit at its end, and no suffix that means something else. */
-const named = (name: string, unit: string, histogram: boolean): string => {
-  const plain = histogram ? name : name.replace(reserved, "").replace(/s?[._]count$/, "s")
-  return unit === "s" && !plain.endsWith("seconds") ? `${plain}_seconds` : plain
+/**
+ * A metric's name by the conventions of Prometheus (https://prometheus.io/docs/practices/naming/): it ends with the base
+ * unit, and not with a reserved suffix.
+ */
+const prometheusName = (name: string, unit: string, isHistogram: boolean): string => {
+  const base = isHistogram ? name : name.replace(reservedSuffix, "").replace(/s?[._]count$/, "s")
+  return unit === "s" && !base.endsWith("seconds") ? `${base}_seconds` : base
 }
 
-/** The producer takes the unit from an attribute, which says nothing as a label. */
-const labels = <Point extends DataPoint<unknown>>(point: Point): Point => {
+/** Removes the attributes from which the producer reads the unit, because they are useless as labels. */
+const withoutUnit = <Point extends DataPoint<unknown>>(point: Point): Point => {
   const { time_unit: _, unit: __, ...attributes } = point.attributes
   return { ...point, attributes }
 }
 
-/** Makes what answers with the metrics. */
+/**
+ * Loads the packages and makes the effect that responds with the current metrics. Fails with ExporterMissing if a package
+ * cannot be loaded.
+ */
 export const make: Effect.Effect<Effect.Effect<HttpServerResponse.HttpServerResponse>, ExporterMissing> = Effect.gen(
   function*() {
     const { DataPointType, PrometheusSerializer, Resource, emptyResource, metrics } = yield* load
     const producer = yield* Effect.provideService(metrics.makeProducer, Resource, emptyResource())
     const serializer = new PrometheusSerializer(undefined, false, undefined, true, true)
-    const prepared = (data: MetricData): MetricData => ({
+    const toPrometheus = (data: MetricData): MetricData => ({
       ...data,
       descriptor: {
         ...data.descriptor,
-        name: named(data.descriptor.name, data.descriptor.unit, data.dataPointType === DataPointType.HISTOGRAM)
+        name: prometheusName(data.descriptor.name, data.descriptor.unit, data.dataPointType === DataPointType.HISTOGRAM)
       },
-      dataPoints: (data.dataPoints as ReadonlyArray<DataPoint<unknown>>).map(labels)
+      dataPoints: (data.dataPoints as ReadonlyArray<DataPoint<unknown>>).map(withoutUnit)
     } as MetricData)
     return Effect.map(Effect.promise(() => producer.collect()), ({ resourceMetrics }) => {
       const text = serializer.serialize({
         ...resourceMetrics,
         scopeMetrics: resourceMetrics.scopeMetrics.map(({ metrics, scope }) => ({
           scope,
-          metrics: metrics.map(prepared)
+          metrics: metrics.map(toPrometheus)
         }))
       })
       return HttpServerResponse.text(text.endsWith("\n") ? text : `${text}\n`, {

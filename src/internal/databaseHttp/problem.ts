@@ -1,6 +1,6 @@
 /**
- * What a client is told of an error of the database: RFC 9457 problem documents, made of fixed texts alone. No name of a
- * table or a constraint, no code, no statement and no value is in them.
+ * RFC 9457 problem documents for database errors. They consist of fixed texts, so they never have the name of a table or a
+ * constraint, a code, a statement or a value.
  */
 import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import type * as HttpApp from "@effect/platform/HttpApp"
@@ -31,8 +31,8 @@ const internal: Document = {
 const busy = "Another request was using the same data. Nothing of this one was kept: try it again."
 const unavailable = "The database cannot be used at the moment. Try the request again."
 
-/** Those that a client can do something about. Of the others it learns nothing. */
-const told: { readonly [T in Tag]?: Omit<Document, "type"> } = {
+/** The errors that a client can do something about. All others get the document `internal`. */
+const documents: { readonly [T in Tag]?: Omit<Document, "type"> } = {
   UniqueViolation: {
     status: 409,
     title: "Already exists",
@@ -77,7 +77,7 @@ const told: { readonly [T in Tag]?: Omit<Document, "type"> } = {
 const typeOf = (tag: string): string => `urn:sqlayer:problem:${tag}`
 
 const documentOf = (tag: string): Document => {
-  const known = told[tag as Tag]
+  const known = documents[tag as Tag]
   return known === undefined ? internal : { type: typeOf(tag), ...known }
 }
 
@@ -119,21 +119,22 @@ export class Problem extends Schema.TaggedError<Problem>("sqlayer/DatabaseHttp/P
   }
 }
 
-type OfDatabase = DatabaseError.DatabaseError | SqlError
+type DatabaseFailure = DatabaseError.DatabaseError | SqlError
 
-const isOfDatabase = (u: unknown): u is OfDatabase =>
+const isDatabaseFailure = (u: unknown): u is DatabaseFailure =>
   DatabaseError.isDatabaseError(u) || (Predicate.hasProperty(u, SqlErrorTypeId) && Predicate.isTagged(u, "SqlError"))
 
 /** See DatabaseHttp.problems. */
-export const problems = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<Exclude<E, OfDatabase>, R> =>
+export const problems = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<Exclude<E, DatabaseFailure>, R> =>
   Effect.catchAll(app, (error) =>
-    isOfDatabase(error)
+    isDatabaseFailure(error)
       ? Effect.succeed(toResponse(error._tag === "SqlError" ? DatabaseError.fromSqlError(error) : error))
-      : Effect.fail(error as Exclude<E, OfDatabase>))
+      : Effect.fail(error as Exclude<E, DatabaseFailure>))
 
-type Failure = OfDatabase | EndlessResponse | Problem
+type Failure = DatabaseFailure | EndlessResponse | Problem
 
-const isFailure = (u: unknown): u is Failure => isOfDatabase(u) || u instanceof EndlessResponse || u instanceof Problem
+const isFailure = (u: unknown): u is Failure =>
+  isDatabaseFailure(u) || u instanceof EndlessResponse || u instanceof Problem
 
 const documentFrom = (error: Failure): Document => {
   switch (error._tag) {
@@ -146,8 +147,8 @@ const documentFrom = (error: Failure): Document => {
   }
 }
 
-/** The schema of what is answered with one status: errors go in, the document comes out, and a client gets a Problem. */
-const answered = (status: number, description: string): Schema.Schema<Failure, Document> => {
+/** The schema of the responses with one status: errors are encoded as a document, which a client decodes as a Problem. */
+const responsesWith = (status: number, description: string): Schema.Schema<Failure, Document> => {
   const types = new Set(
     DatabaseError.DatabaseError.members.map(({ _tag }) => documentOf(_tag))
       .filter((document) => document.status === status)
@@ -170,9 +171,9 @@ const answered = (status: number, description: string): Schema.Schema<Failure, D
 
 /** See DatabaseHttp.errors. */
 export const errors: Schema.Schema<Failure, Document> = Schema.Union(
-  answered(409, "The request conflicts with what exists already."),
-  answered(422, "A value is missing or not acceptable."),
-  answered(500, "The request failed."),
-  answered(503, "The database cannot be used, or not right now. Try again."),
-  answered(504, "The database did not answer in time.")
+  responsesWith(409, "The request conflicts with what exists already."),
+  responsesWith(422, "A value is missing or not acceptable."),
+  responsesWith(500, "The request failed."),
+  responsesWith(503, "The database cannot be used, or not right now. Try again."),
+  responsesWith(504, "The database did not answer in time.")
 )

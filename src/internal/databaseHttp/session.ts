@@ -1,5 +1,5 @@
 /**
- * One session a request: what is committed, what is rolled back, and what happens to a body that is still to be read.
+ * Runs a request in a session: decides between commit and rollback, and reads a streamed body to its end.
  */
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpRouter from "@effect/platform/HttpRouter"
@@ -17,29 +17,30 @@ import { EndlessResponse } from "./problem.js"
 
 /** See DatabaseHttp.Options. */
 export interface Options extends Omit<Session.Options, "retry" | "propagation"> {
+  /** Maximum size in bytes of a streamed response body. Default: 4 MiB. */
   readonly bodyLimit?: number | undefined
 }
 
 const defaultBodyLimit = 4 * 1024 * 1024
 
-/** The client is not told why, so the log is. */
+/** The response does not say the reason, so it is logged. */
 const refuse = (reason: string) =>
   Effect.zipRight(Effect.logError(reason), Effect.fail(new EndlessResponse({ reason })))
 
-/** What a body's stream fails with has no type: an error of the database keeps its own, anything else is a defect. */
-const failed = (error: unknown): Effect.Effect<never, DatabaseError | SqlError | EndlessResponse> =>
+/** The errors of a body's stream have no type. Database errors stay errors, others become defects. */
+const failBody = (error: unknown): Effect.Effect<never, DatabaseError | SqlError | EndlessResponse> =>
   isDatabaseError(error) || error instanceof EndlessResponse || Predicate.isTagged(error, "SqlError")
     ? Effect.fail(error as DatabaseError | SqlError | EndlessResponse)
     : Effect.die(error)
 
-const collected = (stream: Stream.Stream<Uint8Array, unknown>, limit: number) =>
+const readAll = (stream: Stream.Stream<Uint8Array, unknown>, limit: number) =>
   Effect.suspend(() => {
-    const pieces: Array<Uint8Array> = []
+    const chunks: Array<Uint8Array> = []
     let length = 0
     return stream.pipe(
-      Stream.runForEach((piece) => {
-        length += piece.length
-        pieces.push(piece)
+      Stream.runForEach((chunk) => {
+        length += chunk.length
+        chunks.push(chunk)
         return length > limit
           ? refuse(
             `a streamed body of more than ${limit} bytes cannot be finished inside the request's session: ` +
@@ -47,21 +48,21 @@ const collected = (stream: Stream.Stream<Uint8Array, unknown>, limit: number) =>
           )
           : Effect.void
       }),
-      Effect.catchAll(failed),
+      Effect.catchAll(failBody),
       Effect.map(() => {
         const body = new Uint8Array(length)
         let offset = 0
-        for (const piece of pieces) {
-          body.set(piece, offset)
-          offset += piece.length
+        for (const chunk of chunks) {
+          body.set(chunk, offset)
+          offset += chunk.length
         }
         return body
       })
     )
   })
 
-/** The response with its body at hand: a stream may read from the session, so it is read to its end inside of it. */
-const finished = (response: HttpServerResponse.HttpServerResponse, method: string, limit: number) => {
+/** The response with its whole body. A stream may read from the session, so it is read to its end inside the session. */
+const withWholeBody = (response: HttpServerResponse.HttpServerResponse, method: string, limit: number) => {
   const { body } = response
   if (body._tag !== "Stream" || method === "HEAD") {
     return Effect.succeed(response)
@@ -70,7 +71,7 @@ const finished = (response: HttpServerResponse.HttpServerResponse, method: strin
     return refuse("an event stream does not end, so it cannot be part of a request's session")
   }
   return Effect.map(
-    collected(body.stream, limit),
+    readAll(body.stream, limit),
     (bytes) => HttpServerResponse.setBody(response, HttpBody.uint8Array(bytes, body.contentType))
   )
 }
@@ -80,7 +81,7 @@ const isUpgrade = (request: HttpServerRequest.HttpServerRequest): boolean =>
 
 const webSocket = "a web socket outlives its request, so it cannot be part of a request's session"
 
-/** A request that may be answered, although it asks for a web socket, with anything but that. */
+/** A request for a web socket that refuses to become one. Every other response to it is possible. */
 const withoutUpgrade = (request: HttpServerRequest.HttpServerRequest): HttpServerRequest.HttpServerRequest =>
   Object.create(request, {
     upgrade: { get: () => Effect.die(new EndlessResponse({ reason: webSocket })) },
@@ -90,10 +91,10 @@ const withoutUpgrade = (request: HttpServerRequest.HttpServerRequest): HttpServe
   })
 
 const refusingUpgrade = <A, E, R>(
-  answer: Effect.Effect<A, E, R>,
+  handler: Effect.Effect<A, E, R>,
   request: HttpServerRequest.HttpServerRequest
 ): Effect.Effect<A, E | EndlessResponse, R> =>
-  answer.pipe(
+  handler.pipe(
     Effect.provideService(HttpServerRequest.HttpServerRequest, withoutUpgrade(request)),
     Effect.catchSomeDefect((defect) =>
       defect instanceof EndlessResponse ? Option.some(refuse(defect.reason)) : Option.none()
@@ -101,12 +102,12 @@ const refusingUpgrade = <A, E, R>(
   ) as Effect.Effect<A, E | EndlessResponse, R>
 
 /**
- * Runs what answers a request in a session. `seal` is run on its answer inside of the session too, and what it fails with
- * rolls back as well.
+ * Runs the handler of a request in a session. `toResponse` is applied to its result inside the session, so that its failure
+ * rolls back too.
  */
 export const inSession = <A, E, R, B, E2, R2>(
-  answer: Effect.Effect<A, E, R>,
-  seal: (answer: A) => Effect.Effect<B, E2, R2>,
+  handler: Effect.Effect<A, E, R>,
+  toResponse: (result: A) => Effect.Effect<B, E2, R2>,
   options: Options,
   route?: string
 ): Effect.Effect<
@@ -116,33 +117,34 @@ export const inSession = <A, E, R, B, E2, R2>(
 > =>
   Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
-    const work = isUpgrade(request) ? refusingUpgrade(answer, request) : answer
+    const guarded = isUpgrade(request) ? refusingUpgrade(handler, request) : handler
     const database = yield* Database
-    const { bodyLimit = defaultBodyLimit, ...asked } = options
+    const { bodyLimit = defaultBodyLimit, ...sessionOptions } = options
     const context = Option.getOrUndefined(yield* Effect.serviceOption(HttpRouter.RouteContext))
     const path = route ?? context?.route.path
     const isRead = request.method === "GET" || request.method === "HEAD"
-    const sealed = (value: A) =>
+    const respond = (value: A) =>
       Effect.gen(function*() {
-        const whole = HttpServerResponse.isServerResponse(value)
-          ? yield* finished(value, request.method, bodyLimit)
-          : yield* seal(value)
-        if (HttpServerResponse.isServerResponse(whole) && whole.status >= 400) {
+        const response = HttpServerResponse.isServerResponse(value)
+          ? yield* withWholeBody(value, request.method, bodyLimit)
+          : yield* toResponse(value)
+        if (HttpServerResponse.isServerResponse(response) && response.status >= 400) {
           yield* Session.rollbackOnly
         }
-        return whole
+        return response
       })
-    const session = (work: Effect.Effect<A, E | EndlessResponse, R>) =>
-      database.session(Effect.flatMap(work, sealed), {
-        ...asked,
-        name: asked.name ?? (path === undefined ? request.method : `${request.method} ${path}`),
-        readOnly: asked.readOnly ?? isRead
+    const session = (handler: Effect.Effect<A, E | EndlessResponse, R>) =>
+      database.session(Effect.flatMap(handler, respond), {
+        ...sessionOptions,
+        name: sessionOptions.name ?? (path === undefined ? request.method : `${request.method} ${path}`),
+        readOnly: sessionOptions.readOnly ?? isRead
       })
-    // A server runs applications where nothing interrupts them, and routes where a client that leaves does. Waiting for a
-    // connection and for the commit ends when the client leaves, unless the route says that it must not be interrupted.
+    // A server runs applications uninterruptibly, and routes interruptibly: a client that disconnects interrupts them. In
+    // an application only the waits for a connection and for the commit become interruptible. A route that is declared
+    // uninterruptible stays so.
     return yield* context?.route.uninterruptible === true
-      ? session(work)
+      ? session(guarded)
       : Effect.checkInterruptible((interruptible) =>
-        interruptible ? session(work) : Effect.interruptible(session(Effect.uninterruptible(work)))
+        interruptible ? session(guarded) : Effect.interruptible(session(Effect.uninterruptible(guarded)))
       )
   })

@@ -11,14 +11,14 @@ import * as SqlText from "./sqlText.js"
 
 const named = /^(\d+)_([^.]+)\.(sql|[cm]?[jt]s)$/
 
-/** Whether a name that is not one of a migration may stand among them. */
-const isOther = (name: string, isDirectory: boolean): boolean =>
+/** Whether a file that is not a migration is ignored, rather than refused as a misnamed migration. */
+const isIgnored = (name: string, isDirectory: boolean): boolean =>
   /^[._]/.test(name) || /\.d\.[cm]?ts$/.test(name) || name.endsWith(".map") ||
   (!/^\d+_/.test(name) && (isDirectory || !/\.(?:sql|[cm]?[jt]s)$/.test(name)))
 
 const reasonOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
 
-/** The same on every checkout: git may have changed the ends of the lines. */
+/** The hash of a text. Line ends and a byte order mark make no difference, since a git checkout may change them. */
 export const checksum = (kind: string, text: string): string =>
   `${kind}:${Crypto.createHash("sha256").update(text.replace(/^\uFEFF/, "").replaceAll("\r\n", "\n")).digest("hex")}`
 
@@ -51,7 +51,7 @@ const resolved = (directory: string, file: string, [, digits, name, extension]: 
     return Object.assign([id, name, load] as const, { checksum: checksum(extension, text) }) satisfies Resolved
   })
 
-/** Of the entries of a directory those that are migrations; what looks as if it should be one and is not is refused. */
+/** The migrations among the entries of a directory. An entry that looks like a misnamed migration is refused. */
 const migrationsAmong = (
   directory: string,
   entries: ReadonlyArray<{ readonly name: string; isDirectory(): boolean }>
@@ -63,7 +63,7 @@ const migrationsAmong = (
       const match = entry.isDirectory() ? null : named.exec(name)
       if (match !== null) {
         found.push([name, match])
-      } else if (!isOther(name, entry.isDirectory())) {
+      } else if (!isIgnored(name, entry.isDirectory())) {
         return yield* new MigrationError({
           kind: "invalid",
           message: `${Path.join(directory, name)} is no migration: ` +

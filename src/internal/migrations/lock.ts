@@ -1,5 +1,5 @@
 /**
- * Taking turns.
+ * The lock that lets one runner migrate at a time.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
@@ -9,54 +9,59 @@ import * as Option from "effect/Option"
 import type * as Database from "../../Database.js"
 import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
 import type { Session } from "../../Session.js"
-import type { History } from "./history.js"
+import type { MigrationDialect } from "../driver.js"
 import { MigrationError, type Progress } from "./model.js"
 
 interface Settings {
+  readonly table: string
   readonly lockTimeout: Duration.Duration
   readonly progress: (progress: Progress) => Effect.Effect<void>
 }
 
+/** The pause before the next attempt: doubled from 50 milliseconds up to 250. */
 const pause = (attempt: number) => Duration.millis(Math.min(50 * 2 ** attempt, 250))
-const reminder = 10_000
 
-/** How long one attempt may take: the first fails soon, so that it is told that it waits. */
-const patience = (attempt: number, left: number) =>
-  Duration.millis(Math.max(1, Math.min(attempt === 0 ? 100 : reminder, left)))
+/** Milliseconds between two `Waiting` events. */
+const waitingInterval = 10_000
+
+/** Maximum wait of an attempt, in which the session waits for the lock. The first is short, so that it is soon reported. */
+const maxWait = (attempt: number, remaining: number) =>
+  Duration.millis(Math.max(1, Math.min(attempt === 0 ? 100 : waitingInterval, remaining)))
 
 /**
- * Runs a turn as the only one who migrates: in a session that begins with the lock. What it fails with, other than a
- * MigrationError, is put through `blame`.
+ * Runs effects in sessions that begin by taking the lock, and hold it until they end. What such an effect fails with,
+ * other than a MigrationError, is mapped by `onFailure`.
  */
-export const exclusively =
-  ({ session }: Database.Service, history: History, { lockTimeout, progress }: Settings) =>
+export const withLock =
+  ({ session, sql }: Database.Service, dialect: MigrationDialect, { lockTimeout, progress, table }: Settings) =>
   <A, E, E2>(
     name: string,
-    turn: Effect.Effect<A, E, Session>,
-    blame: (error: Exclude<E, SqlError | MigrationError> | DatabaseError) => E2
+    effect: Effect.Effect<A, E, Session>,
+    onFailure: (error: Exclude<E, SqlError | MigrationError> | DatabaseError) => E2
   ): Effect.Effect<A, E2 | MigrationError | DatabaseError> =>
     Effect.gen(function*() {
       const clock = yield* Effect.clock
-      const asked = clock.unsafeCurrentTimeMillis()
-      const elapsed = () => clock.unsafeCurrentTimeMillis() - asked
-      const limit = Duration.toMillis(lockTimeout)
-      let nextWord = 0
+      const started = clock.unsafeCurrentTimeMillis()
+      const elapsed = () => clock.unsafeCurrentTimeMillis() - started
+      const timeout = Duration.toMillis(lockTimeout)
+      let nextEvent = 0
       for (let attempt = 0;; attempt++) {
-        let held = false
-        const locked = Effect.flatMap(history.lock, (locked) => {
-          held = locked
-          return locked ? Effect.asSome(turn) : Effect.succeedNone
+        let isLocked = false
+        const locked = Effect.flatMap(dialect.tryLock(sql, table), (acquired) => {
+          isLocked = acquired
+          return acquired ? Effect.asSome(effect) : Effect.succeedNone
         })
-        const result = yield* session(locked, { ...history.turn(patience(attempt, limit - elapsed())), name }).pipe(
+        const options = { ...dialect.sessionOptions(maxWait(attempt, timeout - elapsed())), name }
+        const result = yield* session(locked, options).pipe(
           Effect.catchAllCause((cause): Effect.Effect<Option.Option<A>, E2 | MigrationError | DatabaseError> => {
             const error = Cause.squash(cause)
             if (Cause.isInterruptedOnly(cause)) {
               return Effect.failCause(cause as Cause.Cause<never>)
             }
-            if (held) {
-              return Effect.fail(error instanceof MigrationError ? error : blame(error as never))
+            if (isLocked) {
+              return Effect.fail(error instanceof MigrationError ? error : onFailure(error as never))
             }
-            // Beginning the session is what takes SQLite's lock.
+            // Where the beginning of a session takes the lock, waiting for it ends in a LockTimeout.
             return isDatabaseError(error) && error._tag === "LockTimeout"
               ? Effect.succeedNone
               : Effect.failCause(cause as Cause.Cause<DatabaseError>)
@@ -66,14 +71,14 @@ export const exclusively =
           return result.value
         }
         const waited = elapsed()
-        if (waited >= limit) {
+        if (waited >= timeout) {
           return yield* new MigrationError({
             kind: "locked",
             message: `another runner is migrating, and was not done within ${Duration.format(lockTimeout)}`
           })
         }
-        if (waited >= nextWord) {
-          nextWord = waited + reminder
+        if (waited >= nextEvent) {
+          nextEvent = waited + waitingInterval
           yield* progress({ _tag: "Waiting", elapsed: Duration.millis(waited) })
         }
         yield* Effect.sleep(pause(attempt))

@@ -1,5 +1,5 @@
 /**
- * What the parts of the migrations share: their model and their error.
+ * The model of migrations, and their error.
  */
 import type * as Migrator from "@effect/sql/Migrator"
 import type * as Duration from "effect/Duration"
@@ -8,19 +8,7 @@ import * as Schema from "effect/Schema"
 
 const optionalString = Schema.optionalWith(Schema.String, { exact: true })
 
-/**
- * Why migrations were not run, or not to the end. `kind` tells what went wrong, the message what exactly:
- *
- * - `failed`: the migration itself. `cause` is what it failed with. It left nothing behind, unless that is
- *   CommitOutcomeUnknown, when the next run finds out.
- * - `load`: the migrations, or one of them, could not be read or imported, or is no Effect.
- * - `invalid`: a name, number, option or SQL text that is not acceptable.
- * - `duplicate`: two migrations have one number.
- * - `edited`, `missing`: an applied migration is no longer what it was, or is no longer there.
- * - `locked`: another runner was not done within `lockTimeout`.
- *
- * `migration` is the number and the name (`2_create_account`) of the migration that it is about, if it is about one.
- */
+/** See Migrations.MigrationError. */
 export class MigrationError extends Schema.TaggedError<MigrationError>("sqlayer/MigrationError")("MigrationError", {
   kind: Schema.Literal("failed", "load", "invalid", "duplicate", "edited", "missing", "locked"),
   message: Schema.String,
@@ -29,58 +17,87 @@ export class MigrationError extends Schema.TaggedError<MigrationError>("sqlayer/
   cause: Schema.optionalWith(Schema.Defect, { exact: true })
 }) {}
 
-/** A migration by its number and name. */
+/** A migration. */
 export interface Migration {
+  /** Its number, from 1 to 2^53 - 1, which is its place in the order. */
   readonly id: number
+  /** Its name, without the number. */
   readonly name: string
 }
 
-/** A migration that the database has. */
+/** An applied migration. */
 export interface Applied extends Migration {
+  /** When it was applied, by the clock of the server. */
   readonly at: Date
 }
 
-/** An applied migration that is no longer what it was, or is no longer there. */
+/** An applied migration that was edited since, or is missing. */
 export interface Problem extends Migration {
+  /** `edited`: its name or its content is no longer the same. `missing`: the loader no longer has it. */
   readonly problem: "edited" | "missing"
+  /** A sentence that says so. */
   readonly message: string
 }
 
-/** Where a database stands. */
+/** The migrations of a database, compared with those of the loader. */
 export interface Status {
-  /** What the database has, by its number. */
+  /** The migrations that the database has, by number. */
   readonly applied: ReadonlyArray<Applied>
-  /** What it has not, in the order in which it would be applied. */
+  /** The migrations that the database does not have, in the order in which they would be applied. */
   readonly pending: ReadonlyArray<Migration>
+  /** The applied migrations that were edited since, or are missing. While there is one, `run` fails. */
   readonly problems: ReadonlyArray<Problem>
   /**
-   * Applied migrations with numbers above all that are known here: a newer version of the application was here. That is
-   * what a rolling deployment looks like to the old version, so it is no problem.
+   * The applied migrations whose numbers are above all that the loader has. A newer version of the application applied
+   * them, as in a rolling deployment. They are not a problem.
    */
   readonly ahead: ReadonlyArray<Migration>
 }
 
-/** What a loader gives for one migration. */
+/** A migration as a loader returns it. */
 export type Resolved = Migrator.ResolvedMigration & {
-  /** Changes when the migration's content does. Those of different kinds (the text before the colon) do not compare. */
+  /** A hash of the content, after its kind and a colon. Checksums of different kinds are not compared. */
   readonly checksum?: string | undefined
 }
 
-/** Finds the migrations. */
+/** Loads the migrations. */
 export type Loader<R = never> = Effect.Effect<ReadonlyArray<Resolved>, MigrationError | Migrator.MigrationError, R>
 
-/** What happens while migrations run. */
+/** An event of a run. */
 export type Progress =
-  | { readonly _tag: "Waiting"; readonly elapsed: Duration.Duration }
-  | { readonly _tag: "Ahead"; readonly migrations: ReadonlyArray<Migration> }
-  | { readonly _tag: "Started"; readonly migration: Migration; readonly position: number; readonly total: number }
-  | { readonly _tag: "Applied"; readonly migration: Migration; readonly duration: Duration.Duration }
   | {
+    /** Another runner holds the lock. Repeated every 10 seconds. */
+    readonly _tag: "Waiting"
+    /** The time waited so far. */
+    readonly elapsed: Duration.Duration
+  }
+  | {
+    /** The database has migrations with numbers above all that the loader has. */
+    readonly _tag: "Ahead"
+    readonly migrations: ReadonlyArray<Migration>
+  }
+  | {
+    /** A migration begins. */
+    readonly _tag: "Started"
+    readonly migration: Migration
+    /** Its position among those that this run applies, from 1 to `total`. */
+    readonly position: number
+    readonly total: number
+  }
+  | {
+    /** A migration is committed. */
+    readonly _tag: "Applied"
+    readonly migration: Migration
+    /** The duration of its session, without the wait for the lock. */
+    readonly duration: Duration.Duration
+  }
+  | {
+    /** A migration failed, and was rolled back. */
     readonly _tag: "Failed"
     readonly migration: Migration
     readonly duration: Duration.Duration
     readonly error: MigrationError
   }
 
-/** As messages show it, and as @effect/sql's Migrator does. */
+/** A migration as messages show it, in the format of @effect/sql's Migrator. */
 export const label = ({ id, name }: Migration): string => `${id}_${name}`

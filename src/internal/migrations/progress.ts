@@ -1,35 +1,37 @@
 /**
- * How progress is shown.
+ * Shows the progress of a run, in the log or on a terminal.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { label, type Progress } from "./model.js"
 
-const inTime = (duration: Duration.Duration): string => {
+const formatDuration = (duration: Duration.Duration): string => {
   const millis = Math.round(Duration.toMillis(duration))
   return millis < 1_000 ? `${millis} ms` : `${(millis / 1_000).toFixed(1)} s`
 }
 
-const newer = (count: number) =>
+const newerMigrations = (count: number) =>
   count === 1 ? "a newer migration that is not known here" : `${count} newer migrations that are not known here`
 
-/** One line, without a colour. */
+/** The event as one line of plain text. */
 const line = (progress: Progress): string => {
   switch (progress._tag) {
     case "Waiting":
-      return `another runner is migrating: waiting, for ${inTime(progress.elapsed)} now`
+      return `another runner is migrating: waiting, for ${formatDuration(progress.elapsed)} now`
     case "Ahead":
-      return `the database has ${newer(progress.migrations.length)}: ${progress.migrations.map(label).join(", ")}`
+      return `the database has ${newerMigrations(progress.migrations.length)}: ${
+        progress.migrations.map(label).join(", ")
+      }`
     case "Started":
       return `applying migration ${label(progress.migration)} (${progress.position} of ${progress.total})`
     case "Applied":
-      return `applied migration ${label(progress.migration)} in ${inTime(progress.duration)}`
+      return `applied migration ${label(progress.migration)} in ${formatDuration(progress.duration)}`
     case "Failed":
-      return `migration ${label(progress.migration)} failed after ${inTime(progress.duration)}`
+      return `migration ${label(progress.migration)} failed after ${formatDuration(progress.duration)}`
   }
 }
 
-/** Through Effect's logger. A failure is not logged: the session says it, and the error goes to whoever asked. */
+/** Logs the event. A failure is not logged here: the session logs it, and `run` fails with the error. */
 export const log = (progress: Progress): Effect.Effect<void> => {
   switch (progress._tag) {
     case "Waiting":
@@ -44,7 +46,7 @@ export const log = (progress: Progress): Effect.Effect<void> => {
   }
 }
 
-/** Where progress is shown: a terminal, or whatever else takes lines. */
+/** A stream that progress is written to. */
 export interface Terminal {
   readonly write: (text: string) => unknown
   readonly isTTY?: boolean | undefined
@@ -54,8 +56,8 @@ const marks = { Waiting: "…", Ahead: "!", Started: "…", Applied: "✓", Fail
 const colors = { Waiting: 33, Ahead: 33, Started: 2, Applied: 32, Failed: 31 }
 
 /**
- * On a terminal: one line each, which says that a migration runs and then how long it took. The line of one that runs is
- * written only where it can be overwritten; colours only where nobody asked for none (https://no-color.org).
+ * Writes one line for each event. On a terminal the line of a running migration is overwritten when it ends; other
+ * streams get the last line only. Colors need a terminal, and no NO_COLOR (https://no-color.org).
  */
 export const show = (
   terminal: Terminal,

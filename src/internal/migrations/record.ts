@@ -13,7 +13,7 @@ type Services = SqlClient.SqlClient | Database.Database | Session
 
 const named = /^(\d+)_(.+)$/
 
-/** Of an Effect no content is known, so that only the name of an applied one can be compared. */
+/** The content of an Effect is not known, so an applied migration that is an Effect is compared by its name only. */
 export const fromRecord = (
   migrations: { readonly [name: string]: string | Effect.Effect<unknown, unknown, Services> }
 ): Loader =>

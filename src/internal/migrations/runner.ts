@@ -1,13 +1,13 @@
 /**
- * Running migrations.
+ * Runs migrations.
  *
- * The loop is not @effect/sql's Migrator.make: that applies everything in one transaction, so that a session of its own
- * for each is not to be had, skips for ever what was merged with a number below the latest, does not notice edits, and
- * turns what a migration fails with into a defect. Its loaders and its table are used.
+ * This uses the loaders and the table of @effect/sql's Migrator, but not its Migrator.make: that applies all migrations in
+ * one transaction, never applies a migration whose number is below the latest, does not notice edited migrations, and
+ * turns the failure of a migration into a defect.
  *
- * Each migration is one session, and in that session's transaction is the lock: there is no other connection that must
- * live as long, nothing is left of a runner that was killed, and a pooler between us and the server does no harm.
- * Runners that start together take turns, and whoever has the turn looks again at what is still to be done.
+ * Each migration is one session, whose transaction holds the lock. So no second connection has to stay open, a runner
+ * that is killed leaves nothing behind, and a pooler between the application and the server does no harm. After a runner
+ * has taken the lock it reads again which migrations are pending.
  */
 import type * as SqlClient from "@effect/sql/SqlClient"
 import * as Array from "effect/Array"
@@ -20,8 +20,9 @@ import * as Predicate from "effect/Predicate"
 import * as Database from "../../Database.js"
 import { type DatabaseError, isDatabaseError, typed } from "../../DatabaseError.js"
 import type { Session } from "../../Session.js"
-import { exclusively } from "./lock.js"
+import { driverOfClient } from "../database/opened.js"
 import * as History from "./history.js"
+import { withLock } from "./lock.js"
 import {
   type Applied,
   label,
@@ -42,14 +43,14 @@ export interface Plan {
   readonly progress: (progress: Progress) => Effect.Effect<void>
 }
 
-/** What a migration's effect may use, all of the one database. */
+/** The services that a migration may use. */
 type Services = Database.Database | SqlClient.SqlClient | Session
 
 const migrationOf = ([id, name]: Resolved): Migration => ({ id, name })
 
 const invalid = (message: string) => new MigrationError({ kind: "invalid", message })
 
-/** Finds the migrations, and refuses those that nothing could be done with. */
+/** Loads the migrations, validates them, and orders them by number. */
 export const resolve = <R>(
   loader: Loader<R>
 ): Effect.Effect<ReadonlyArray<Resolved>, MigrationError, R> =>
@@ -80,23 +81,23 @@ export const resolve = <R>(
 
 const kindOf = (checksum: string): string => checksum.slice(0, checksum.indexOf(":"))
 
-/** Whether both are known, and comparable, and differ. */
+/** Whether both checksums are known, are of the same kind, and differ. */
 const differ = (one: string | undefined, other: string | undefined): boolean =>
   one !== undefined && other !== undefined && kindOf(one) === kindOf(other) && one !== other
 
-/** A status, and the applied migrations whose checksums are not kept yet. */
+/** The status, and the applied migrations whose checksums are not saved yet. */
 interface Comparison {
   readonly status: Status
-  readonly unsigned: ReadonlyArray<Resolved>
+  readonly withoutChecksum: ReadonlyArray<Resolved>
 }
 
 const compare = (migrations: ReadonlyArray<Resolved>, rows: ReadonlyArray<History.Row>): Comparison => {
   const known = new Map(migrations.map((migration) => [migration[0], migration]))
   const latest = migrations.at(-1)?.[0] ?? 0
-  const there = new Set(rows.map(({ id }) => id))
+  const appliedIds = new Set(rows.map(({ id }) => id))
   const problems: Array<Problem> = []
   const ahead: Array<Migration> = []
-  const unsigned: Array<Resolved> = []
+  const withoutChecksum: Array<Resolved> = []
   for (const { checksum, id, name } of rows) {
     const migration = known.get(id)
     const problem = (problem: Problem["problem"], message: string) =>
@@ -112,29 +113,32 @@ const compare = (migrations: ReadonlyArray<Resolved>, rows: ReadonlyArray<Histor
     } else if (differ(checksum, migration.checksum)) {
       problem("edited", "was edited after it was applied")
     } else if (checksum === undefined && migration.checksum !== undefined) {
-      unsigned.push(migration)
+      withoutChecksum.push(migration)
     }
   }
   return {
     status: {
       applied: rows.map(({ at, id, name }): Applied => ({ id, name, at })),
-      pending: migrations.filter(([id]) => !there.has(id)).map(migrationOf),
+      pending: migrations.filter(([id]) => !appliedIds.has(id)).map(migrationOf),
       problems,
       ahead
     },
-    unsigned
+    withoutChecksum
   }
 }
 
-/** Where the database stands. Writes nothing. */
+const historyOf = (database: Database.Service, { table }: Plan) =>
+  History.make(database, driverOfClient(database.sql).migrations, table)
+
+/** The status of the database. Only reads. */
 export const status = (database: Database.Service, plan: Plan): Effect.Effect<Status, DatabaseError> =>
   Effect.map(
-    typed(History.make(database, plan.table).read),
+    typed(historyOf(database, plan).read),
     (rows) => compare(plan.migrations, rows).status
   )
 
-/** Fails where an applied migration is not what it was. */
-const unchanged = (comparison: Comparison): Effect.Effect<Comparison, MigrationError> => {
+/** Fails if an applied migration is edited or missing. */
+const withoutProblems = (comparison: Comparison): Effect.Effect<Comparison, MigrationError> => {
   const { problems } = comparison.status
   return problems.length === 0 ? Effect.succeed(comparison) : Effect.fail(
     new MigrationError({
@@ -167,16 +171,16 @@ const failed = (migration: Migration) => (cause: unknown): MigrationError =>
 const hasUnknownOutcome = (error: DatabaseError | MigrationError): error is MigrationError =>
   error._tag === "MigrationError" && isDatabaseError(error.cause) && error.cause._tag === "CommitOutcomeUnknown"
 
-const notLoaded = (migration: Migration, what: string, cause?: unknown): MigrationError =>
+const loadError = (migration: Migration, reason: string, cause?: unknown): MigrationError =>
   new MigrationError({
     kind: "load",
     id: migration.id,
     migration: label(migration),
-    message: `migration ${label(migration)} ${what}`,
+    message: `migration ${label(migration)} ${reason}`,
     ...(cause === undefined ? {} : { cause })
   })
 
-/** The default export, or the default export of a module that was wrapped once more on its way from CommonJS. */
+/** The default export of a module. A module that was compiled to CommonJS has it one level deeper. */
 const effectIn = (loaded: unknown): unknown => {
   const inner = Predicate.hasProperty(loaded, "default") ? loaded.default : undefined
   return Effect.isEffect(loaded)
@@ -186,7 +190,7 @@ const effectIn = (loaded: unknown): unknown => {
     : inner
 }
 
-/** Gets hold of the migration's effect, without running it. */
+/** Loads the effect of a migration, without running it. */
 const loaded = (
   resolved: Resolved
 ): Effect.Effect<Effect.Effect<unknown, unknown, Services>, MigrationError, SqlClient.SqlClient> => {
@@ -198,48 +202,48 @@ const loaded = (
       : Effect.fail(
         error instanceof MigrationError
           ? error
-          : notLoaded(migration, `cannot be loaded: ${describe(error)}`, error)
+          : loadError(migration, `cannot be loaded: ${describe(error)}`, error)
       )
   }).pipe(
     Effect.map(effectIn),
     Effect.filterOrFail(
       (effect): effect is Effect.Effect<unknown, unknown, Services> => Effect.isEffect(effect),
-      () => notLoaded(migration, "has no Effect as its default export")
+      () => loadError(migration, "has no Effect as its default export")
     )
   )
 }
 
-/** Runs the plan, and gives what it applied. */
+/** Applies the pending migrations, and returns those it applied. */
 export const run = (
   database: Database.Service,
   plan: Plan
 ): Effect.Effect<ReadonlyArray<Migration>, DatabaseError | MigrationError> =>
   Effect.gen(function*() {
-    const { migrations, progress, table } = plan
-    const history = History.make(database, table)
+    const { migrations, progress } = plan
+    const history = historyOf(database, plan)
     const services = Context.add(database.context, Database.Database, database)
-    const turn = exclusively(database, history, plan)
-    const look = Effect.flatMap(history.read, (rows) => unchanged(compare(migrations, rows)))
+    const locked = withLock(database, driverOfClient(database.sql).migrations, plan)
+    const readStatus = Effect.flatMap(history.read, (rows) => withoutProblems(compare(migrations, rows)))
 
-    const before = yield* typed(look)
-    const { ahead } = before.status
+    const initial = yield* typed(readStatus)
+    const { ahead } = initial.status
     if (ahead.length > 0) {
       yield* progress({ _tag: "Ahead", migrations: ahead })
     }
-    // What cannot be loaded is found before anything is applied.
-    const pending = new Set(before.status.pending.map(({ id }) => id))
+    // All are loaded before any is applied, so that one that cannot be loaded leaves the database unchanged.
+    const pending = new Set(initial.status.pending.map(({ id }) => id))
     const effects = yield* Effect.forEach(
       migrations.filter(([id]) => pending.has(id)),
       (migration) => Effect.map(loaded(migration), (effect) => [migration, effect] as const)
     ).pipe(Effect.provide(services))
 
-    if (effects.length > 0 || before.unsigned.length > 0) {
+    if (effects.length > 0 || initial.withoutChecksum.length > 0) {
       const prepare = Effect.gen(function*() {
         yield* history.prepare
-        const { unsigned } = yield* look
-        yield* Effect.forEach(unsigned, history.sign, { discard: true })
+        const { withoutChecksum } = yield* readStatus
+        yield* Effect.forEach(withoutChecksum, history.saveChecksum, { discard: true })
       })
-      yield* turn("prepare migrations", prepare, (error) => error)
+      yield* locked("prepare migrations", prepare, (error) => error)
     }
 
     const clock = yield* Effect.clock
@@ -247,12 +251,12 @@ export const run = (
     for (const [i, [resolved, effect]] of effects.entries()) {
       const migration = migrationOf(resolved)
       let started = 0
-      let isUncertain = false
+      let isOutcomeUnknown = false
       const duration = () => Duration.millis(clock.unsafeCurrentTimeMillis() - started)
       const apply = Effect.gen(function*() {
-        const { status } = yield* look
+        const { status } = yield* readStatus
         if (!status.pending.some(({ id }) => id === migration.id)) {
-          return isUncertain
+          return isOutcomeUnknown
         }
         started = clock.unsafeCurrentTimeMillis()
         yield* progress({ _tag: "Started", migration, position: i + 1, total: effects.length })
@@ -260,12 +264,12 @@ export const run = (
         yield* effect
         return true
       })
-      const once = turn(`migrate ${label(migration)}`, Effect.provide(apply, services), failed(migration))
-      const done = yield* once.pipe(
-        // Whoever has the turn again knows: by then that transaction is over, and the history tells what became of it.
+      const attempt = locked(`migrate ${label(migration)}`, Effect.provide(apply, services), failed(migration))
+      const isApplied = yield* attempt.pipe(
+        // The lock is free once that transaction has ended, and the history then shows whether it was committed.
         Effect.catchIf(hasUnknownOutcome, (error) => {
-          isUncertain = true
-          return Effect.catchIf(once, isDatabaseError, () => Effect.fail(error))
+          isOutcomeUnknown = true
+          return Effect.catchIf(attempt, isDatabaseError, () => Effect.fail(error))
         }),
         Effect.tapErrorTag(
           "MigrationError",
@@ -273,7 +277,7 @@ export const run = (
             error.kind === "failed" ? progress({ _tag: "Failed", migration, duration: duration(), error }) : Effect.void
         )
       )
-      if (done) {
+      if (isApplied) {
         applied.push(migration)
         yield* progress({ _tag: "Applied", migration, duration: duration() })
       }

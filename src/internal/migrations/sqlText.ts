@@ -1,40 +1,12 @@
 /**
- * Migrations that are SQL text: cut into statements, so that each is sent alone and an error can name its line.
+ * Migrations that are SQL text: split into statements, so that each is sent alone and an error names its line.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Effect from "effect/Effect"
 import { fromSqlError } from "../../DatabaseError.js"
+import { driverOfClient } from "../database/opened.js"
+import type { Lexicon } from "../driver.js"
 import { label, type Migration, MigrationError } from "./model.js"
-
-/** How a dialect's texts are read. Strings in single quotes and names in double quotes are the same everywhere. */
-interface Lexicon {
-  /** Texts in which a semicolon means nothing. */
-  readonly quoted: ReadonlyArray<RegExp>
-  /** What opens one of them. */
-  readonly opening: RegExp
-  /** Whether comments between slashes may be nested. */
-  readonly nests: boolean
-}
-
-// One step for each part that holds no quote: what repeats once a character overflows the stack for a long text.
-const doubled = [/'[^']*'(?:'[^']*')*/y, /"[^"]*"(?:"[^"]*")*/y]
-
-const postgres: Lexicon = {
-  // The first is the text with backslashes, and the last one the text between dollars.
-  quoted: [
-    /[eE]'[^'\\]*(?:(?:\\[^]|'')[^'\\]*)*'/y,
-    ...doubled,
-    /\$((?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?)\$[^]*?\$\1\$/y
-  ],
-  opening: /['"]|\$(?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$/y,
-  nests: true
-}
-
-const sqlite: Lexicon = {
-  quoted: [...doubled, /`[^`]*`(?:`[^`]*`)*/y, /\[[^\]]*\]/y],
-  opening: /['"`[]/y,
-  nests: false
-}
 
 const blank = /(?:\s|--[^\n]*)+/y
 const word = /[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*/y
@@ -50,7 +22,7 @@ const matchAt = (pattern: RegExp, text: string, index: number): string | undefin
   return pattern.exec(text)?.[0]
 }
 
-/** Where the comment that begins here ends; the end of the text where it has none. */
+/** The end of the comment that begins at `start`, or undefined if it has none. */
 const commentEnd = (text: string, start: number, nests: boolean): number | undefined => {
   const mark = /\/\*|\*\//g
   mark.lastIndex = start + 2
@@ -63,14 +35,14 @@ const commentEnd = (text: string, start: number, nests: boolean): number | undef
   return undefined
 }
 
-// Their bodies hold statements between BEGIN and END.
+// The body of these has statements between BEGIN and END.
 const hasBody = /^CREATE (?:OR REPLACE )?(?:TEMP |TEMPORARY )?(?:FUNCTION|PROCEDURE|TRIGGER)\b/
 
-// A migration is one transaction: these would end it early, or begin one where there is one.
-const controls =
+// A migration is one transaction. These would end it early, or begin another inside it.
+const transactionControl =
   /^(?:BEGIN|START TRANSACTION|COMMIT|END|ABORT|PREPARE TRANSACTION|ROLLBACK(?!(?: TRANSACTION| WORK)? TO\b))\b/
 
-/** Counts lines up to places that are asked for in their order, each line once. */
+/** Gives the line of an index. Indexes must ascend, so that each line is counted once. */
 const lineCounter = (text: string) => {
   let line = 1
   let end = text.indexOf("\n")
@@ -86,7 +58,7 @@ const lineCounter = (text: string) => {
 const split = (text: string, lexicon: Lexicon, refuse: (reason: string) => MigrationError): Array<Statement> => {
   const statements: Array<Statement> = []
   const lineAt = lineCounter(text)
-  // The first words of the statement under way.
+  // The first words of the current statement, in upper case.
   let words = ""
   let count = 0
   let start: number | undefined
@@ -95,7 +67,7 @@ const split = (text: string, lexicon: Lexicon, refuse: (reason: string) => Migra
   const finish = (end: number) => {
     if (start !== undefined) {
       const line = lineAt(start)
-      if (controls.test(words)) {
+      if (transactionControl.test(words)) {
         throw refuse(
           `line ${line}: ${words.split(" ")[0]} is not accepted, since each migration is a transaction of its own`
         )
@@ -115,7 +87,7 @@ const split = (text: string, lexicon: Lexicon, refuse: (reason: string) => Migra
       continue
     }
     if (text.startsWith("/*", i)) {
-      const end = commentEnd(text, i, lexicon.nests)
+      const end = commentEnd(text, i, lexicon.nestedComments)
       if (end === undefined) {
         throw refuse(`the comment that begins on line ${lineAt(i)} has no end`)
       }
@@ -159,14 +131,14 @@ const split = (text: string, lexicon: Lexicon, refuse: (reason: string) => Migra
   return statements
 }
 
-/** The Effect that a migration's SQL text stands for. Fails at once where the text cannot be one. */
+/** The Effect that runs the statements of a migration's SQL text. Fails with `invalid` if the text cannot be split. */
 export const migration = (
   migration: Migration,
   text: string
 ): Effect.Effect<Effect.Effect<void, MigrationError, SqlClient.SqlClient>, MigrationError, SqlClient.SqlClient> =>
   Effect.flatMap(SqlClient.SqlClient, (sql) => {
     const fields = { id: migration.id, migration: label(migration) }
-    const lexicon = sql.onDialectOrElse({ pg: () => postgres, orElse: () => sqlite })
+    const { lexicon } = driverOfClient(sql).migrations
     const refuse = (reason: string) =>
       new MigrationError({ ...fields, kind: "invalid", message: `migration ${label(migration)}: ${reason}` })
     return Effect.map(

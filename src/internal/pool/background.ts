@@ -1,5 +1,6 @@
 /**
- * What takes time on a connection. It runs in fibers of the pool's own, so that no interrupted borrower stops it.
+ * The operations on a connection that take time. They run in fibers that belong to the pool, so that interrupting a
+ * borrower does not stop them.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -8,17 +9,17 @@ import type * as Fiber from "effect/Fiber"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Options, Restore } from "../../Pool.js"
 
-/** Starts a fiber of the pool. */
-export type Run = (effect: Effect.Effect<unknown>) => Fiber.RuntimeFiber<unknown>
+/** Starts a fiber that is interrupted when the pool's scope closes. */
+export type RunFork = (effect: Effect.Effect<unknown>) => Fiber.RuntimeFiber<unknown>
 
 /**
- * How long a ping, a reset or a goodbye may take before the connection is destroyed, and how long somebody who waits
- * relies on an attempt to connect, in milliseconds.
+ * How long a ping, a reset or a close may take before the connection is destroyed, and how long the pool counts on an
+ * attempt to connect before it starts another one, in milliseconds.
  */
-export const patience = 2_000
+export const backgroundTimeout = 2_000
 
-/** A pool's options with their defaults, in milliseconds. */
-export const times = <A>(options: Options<A>) => ({
+/** The durations of a pool's options in milliseconds, with the defaults that Pool.Options documents. */
+export const resolveDurations = <A>(options: Options<A>) => ({
   timeout: Duration.toMillis(options.timeout),
   recycle: Duration.toMillis(options.recycle),
   keepAlive: Duration.toMillis(options.keepAlive ?? "60 seconds"),
@@ -27,28 +28,32 @@ export const times = <A>(options: Options<A>) => ({
   shutdownTimeout: Duration.toMillis(options.shutdownTimeout ?? "10 seconds")
 })
 
-/** Opens a connection. Only what the attempt restores can be interrupted: what comes of it is always told. */
+/** Opens a connection. Only the parts that `attempt` restores can be interrupted, so `onEnd` is always called. */
 export const connect = <A>(
-  run: Run,
+  runFork: RunFork,
   attempt: (restore: Restore) => Effect.Effect<A, DatabaseError>,
-  ended: (exit: Exit.Exit<A, DatabaseError>) => void
+  onEnd: (exit: Exit.Exit<A, DatabaseError>) => void
 ): Fiber.RuntimeFiber<unknown> =>
-  run(Effect.uninterruptibleMask((restore) => Effect.map(Effect.exit(Effect.suspend(() => attempt(restore))), ended)))
-
-/** Pings or resets a connection, and tells whether that went well and in time. */
-export const attempt = (
-  run: Run,
-  work: () => Effect.Effect<void, DatabaseError>,
-  ended: (well: boolean) => void
-): Fiber.RuntimeFiber<unknown> =>
-  run(
-    Effect.suspend(work).pipe(
-      Effect.timeoutOption(patience),
-      Effect.matchCause({ onSuccess: (done) => done._tag === "Some", onFailure: () => false }),
-      Effect.map(ended)
-    )
+  runFork(
+    Effect.uninterruptibleMask((restore) => Effect.map(Effect.exit(Effect.suspend(() => attempt(restore))), onEnd))
   )
 
-/** Says goodbye, and tells when that is over, however it went. */
-export const goodbye = (run: Run, work: () => Effect.Effect<void>, ended: () => void): Fiber.RuntimeFiber<unknown> =>
-  run(Effect.ensuring(Effect.timeoutOption(Effect.suspend(work), patience), Effect.sync(ended)))
+/** Runs a ping or a reset, and reports whether it succeeded within `backgroundTimeout`. */
+export const maintain = (
+  runFork: RunFork,
+  operation: () => Effect.Effect<void, DatabaseError>,
+  onEnd: (succeeded: boolean) => void
+): void => {
+  runFork(
+    Effect.suspend(operation).pipe(
+      Effect.timeoutOption(backgroundTimeout),
+      Effect.matchCause({ onSuccess: (result) => result._tag === "Some", onFailure: () => false }),
+      Effect.map(onEnd)
+    )
+  )
+}
+
+/** Closes a connection, and calls `onEnd` when that has succeeded, failed or run into `backgroundTimeout`. */
+export const close = (runFork: RunFork, operation: () => Effect.Effect<void>, onEnd: () => void): void => {
+  runFork(Effect.ensuring(Effect.timeoutOption(Effect.suspend(operation), backgroundTimeout), Effect.sync(onEnd)))
+}

@@ -1,42 +1,42 @@
 /**
- * What a pool fails with, and how long it pauses after an attempt to connect that failed.
+ * The errors of a pool, and the delay between failed attempts to connect.
  */
 import * as Cause from "effect/Cause"
 import * as Option from "effect/Option"
 import { DatabaseClosed, type DatabaseError, type Dialect, type PoolFigures, PoolTimeout } from "../../DatabaseError.js"
 import { make } from "../makeError.js"
 
-/** The pause after a failed connect: doubled with each further failure, within these bounds, and jittered. */
-const shortestPause = 50
-const longestPause = 1_000
+/** Bounds of the delay in milliseconds. It doubles with each consecutive failure. */
+const minDelay = 50
+const maxDelay = 1_000
 
-/** A tenth to either side, so that what began together does not come round together. */
+/** Varies a duration by up to 10 % either way, so that what starts at the same time does not repeat at the same time. */
 export const jittered = (millis: number): number => millis * (0.9 + Math.random() * 0.2)
 
-/** What failed since a connect last succeeded. Times are in milliseconds. */
-export class Failures {
-  /** The last one. */
-  error: DatabaseError | undefined = undefined
-  /** When connecting is worth trying again. */
+/** Jittered exponential backoff between attempts to connect. Times are in milliseconds. */
+export class Backoff {
+  /** The error of the last attempt, unless an attempt has succeeded since. */
+  lastError: DatabaseError | undefined = undefined
+  /** The earliest time of the next attempt. */
   retryAt = 0
-  private inARow = 0
+  private consecutiveFailures = 0
 
-  add(error: DatabaseError, startedAt: number, now: number): void {
-    this.error = error
-    // Attempts that were under way together count as one.
+  failed(error: DatabaseError, startedAt: number, now: number): void {
+    this.lastError = error
+    // Attempts that ran concurrently count as one failure.
     if (startedAt >= this.retryAt) {
-      this.retryAt = now + jittered(Math.min(longestPause, shortestPause * 2 ** this.inARow++))
+      this.retryAt = now + jittered(Math.min(maxDelay, minDelay * 2 ** this.consecutiveFailures++))
     }
   }
 
-  clear(): void {
-    this.error = undefined
+  reset(): void {
+    this.lastError = undefined
     this.retryAt = 0
-    this.inARow = 0
+    this.consecutiveFailures = 0
   }
 }
 
-/** Why connecting failed; a driver that dies is no reason for the pool to. */
+/** The error of an attempt to connect. A defect of the driver becomes an error, so that it does not stop the pool. */
 export const connectError = (cause: Cause.Cause<DatabaseError>, dialect: Dialect): DatabaseError =>
   Option.getOrElse(Cause.failureOption(cause), () =>
     make("UnknownDatabaseError", {
@@ -46,11 +46,11 @@ export const connectError = (cause: Cause.Cause<DatabaseError>, dialect: Dialect
       cause: Cause.squash(cause)
     }))
 
-/** The pool takes no more work. */
+/** The error of a pool that is shutting down or has shut down. */
 export const poolClosed = (name: string, dialect: Dialect): DatabaseClosed =>
   new DatabaseClosed({ dialect, code: "08003", reason: `the pool ${name} is closed` })
 
-/** Nobody could be served. */
+/** The error of a waiter that gets no connection. `cause` is the error of the last attempt to connect. */
 export const poolTimeout = (
   reason: string,
   stats: PoolFigures,

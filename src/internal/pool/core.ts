@@ -1,7 +1,8 @@
 /**
- * The pool's state and rules: plain synchronous code, so that every step is atomic and checking out an idle connection
- * suspends nobody. What takes time (connecting, pinging, resetting, closing) runs in fibers of the pool's own, which
- * report back here, possibly before they have returned; what waits for time waits for the one alarm.
+ * The state of a pool and its rules. All of it is synchronous, so that every step is atomic and checking out an idle
+ * connection does not suspend the fiber. Operations that take time (connecting, pinging, resetting, closing) run in fibers
+ * of the pool and call back when they end, which may be before `runFork` returns. Everything that is due at a later time
+ * is driven by one timer.
  */
 import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -9,127 +10,130 @@ import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { CloseReason, Options, Stats } from "../../Pool.js"
-import { Alarm, grain } from "./timer.js"
-import { connectError, Failures, jittered, poolClosed, poolTimeout } from "./backoff.js"
-import { Figures } from "./stats.js"
-import {
-  type CurrentFiber,
-  currentFiber,
-  currentSpan,
-  fiberId,
-  fiberName,
-  heldBy,
-  warnHeld,
-  warnNested
-} from "./leakDetection.js"
-import { Lease, makeSlot, type Slot } from "./entry.js"
+import { type CurrentFiber, currentFiber, currentSpan, fiberId, fiberName } from "../fiber.js"
+import * as Background from "./background.js"
+import { Backoff, connectError, jittered, poolClosed, poolTimeout } from "./backoff.js"
+import { type Entry, Lease, makeEntry } from "./entry.js"
+import { leasesOf, warnLeak, warnNestedAcquire } from "./leakDetection.js"
+import { StatsTracker } from "./stats.js"
+import { resolution, Timer } from "./timer.js"
 import { type Waiter, Waiters } from "./waiters.js"
-import * as Work from "./background.js"
 
 export class Core<A> {
+  /** Completes when the pool has shut down. */
   readonly drained = Deferred.unsafeMake<void>(FiberId.none)
-  closed = false
 
-  private readonly slots = new Set<Slot<A>>()
-  /** The idle slots, by when they were last used; the last one goes out first. */
-  private readonly idle: Array<Slot<A>> = []
+  private closed = false
+  private readonly entries = new Set<Entry<A>>()
+  /** The idle entries in the order in which they were last returned. The last one is checked out first. */
+  private readonly idle: Array<Entry<A>> = []
   private readonly waiters: Waiters<A>
-  private readonly figures: Figures
-  private readonly failures = new Failures()
-  private readonly alarm: Alarm
-  /** How often the pool was invalidated, and how often a connection was lost. */
+  private readonly stats: StatsTracker
+  private readonly backoff = new Backoff()
+  private readonly timer: Timer
+  /** How often the pool was invalidated. */
   private generation = 0
-  private epoch = 0
-  private shutdownAt = Infinity
+  /** How often a connection was found to be lost. */
+  private lossCount = 0
+  private shutdownDeadline = Infinity
 
-  private readonly times: ReturnType<typeof Work.times>
+  private readonly durations: ReturnType<typeof Background.resolveDurations>
 
   constructor(
     private readonly options: Options<A>,
     private readonly clock: Clock.Clock,
-    private readonly run: Work.Run
+    private readonly runFork: Background.RunFork
   ) {
-    this.times = Work.times(options)
-    this.waiters = new Waiters(this.times.timeout)
-    this.figures = new Figures(options, this.waiters)
-    this.alarm = new Alarm(run, () => this.wake())
+    this.durations = Background.resolveDurations(options)
+    this.waiters = new Waiters(this.durations.timeout)
+    this.stats = new StatsTracker(options, this.waiters)
+    this.timer = new Timer(runFork, () => this.onTimer())
   }
 
-  /** An idle connection that can be used as it is. There is none while somebody waits: he would have it. */
+  /**
+   * Checks out the idle connection that was returned last, unless it has to be checked or closed first. Waiters are not
+   * overtaken: while there are any, no connection is idle.
+   */
   takeIdle(): Lease<A> | undefined {
-    const slot = this.idle.at(-1)
-    if (slot === undefined || this.closed) {
+    const entry = this.idle.at(-1)
+    if (entry === undefined || this.closed) {
       return undefined
     }
     const now = this.now()
-    if (!this.isFresh(slot, now)) {
+    if (!this.isFresh(entry, now)) {
       return undefined
     }
     this.idle.pop()
-    const lease = this.lend(slot, now, now, currentFiber())
-    this.figures.report()
+    const lease = this.checkOut(entry, now, now, currentFiber())
+    this.stats.publish()
     return lease
   }
 
-  /** Joins the queue, and sees to it that a connection is on its way. */
+  /**
+   * Adds the current fiber to the waiters, and opens or checks a connection for it if need be. The wait may have ended on
+   * return. `holding` are leases of this pool that other fibers hold on its behalf.
+   */
   enqueue(holding: ReadonlyArray<unknown>): Waiter<A> {
     const now = this.now()
     const fiber = currentFiber()
-    const waiter = this.waiters.add(now, fiber)
+    const waiter = this.waiters.enqueue(now, fiber)
     if (this.closed) {
-      this.waiters.settle(waiter, Exit.fail(this.closedError()))
+      this.waiters.complete(waiter, Exit.fail(this.closedError()))
       return waiter
     }
-    const held = heldBy(this.slots, fiber, holding)
-    if (held.length >= this.figures.maximum) {
-      const { maximum } = this.figures
-      this.refuse(waiter, `${fiberName(fiberId(fiber))} holds all ${maximum} of them and would wait for ever`)
+    const held = leasesOf(this.entries, fiber, holding)
+    if (held.length >= this.stats.maximum) {
+      const { maximum } = this.stats
+      this.timeOut(waiter, `${fiberName(fiberId(fiber))} holds all ${maximum} of them and would wait for ever`)
       return waiter
     }
-    this.supply(now)
+    this.serveWaiters(now)
     if (waiter.exit === undefined) {
-      this.alarm.set(this.waiters.due(now), now)
+      this.timer.set(this.waiters.nextDueAt(now), now)
       const [first] = held
-      if (first !== undefined && !first.told && this.figures.count.used === this.figures.maximum) {
-        first.told = true
-        this.run(warnNested(this.options.name, fiber, held.length, this.figures.maximum))
+      if (first !== undefined && !first.isNestingWarned && this.stats.stateCounts.used === this.stats.maximum) {
+        first.isNestingWarned = true
+        this.runFork(warnNestedAcquire(this.options.name, fiber, held.length, this.stats.maximum))
       }
     }
-    this.figures.report()
+    this.stats.publish()
     return waiter
   }
 
-  /** The fiber waits no more: what it was given without getting to know, since it was interrupted, goes on to the next. */
+  /** Ends the wait of a fiber that was interrupted. A lease that it was granted meanwhile goes back to the pool. */
   cancel(waiter: Waiter<A>): void {
     if (waiter.exit === undefined) {
       this.waiters.remove(waiter)
-      this.figures.report()
+      this.stats.publish()
     } else if (Exit.isSuccess(waiter.exit)) {
       this.giveBack(waiter.exit.value)
     }
   }
 
-  /** Opens a connection that nobody has asked for yet. Where the limit forbids that, one that others opened will do. */
-  warm(done: (exit: Exit.Exit<void, DatabaseError>) => void): void {
+  /**
+   * Opens one connection and leaves it idle. If the pool is at its maximum, waits for an attempt that is under way, or
+   * succeeds at once if there is none.
+   */
+  warm(onEnd: (exit: Exit.Exit<void, DatabaseError>) => void): void {
     if (this.closed) {
-      done(Exit.fail(this.closedError()))
-    } else if (this.slots.size < this.figures.maximum) {
-      this.connect(this.now(), done)
+      onEnd(Exit.fail(this.closedError()))
+    } else if (this.entries.size < this.stats.maximum) {
+      this.connect(this.now(), onEnd)
     } else {
-      const pending = Array.from(this.slots).find(({ state }) => state === "connecting" || state === "stalled")
+      const pending = Array.from(this.entries).find(({ state }) => state === "connecting" || state === "stalled")
       if (pending === undefined) {
-        done(Exit.void)
+        onEnd(Exit.void)
       } else {
-        pending.watchers.push(done)
+        pending.connectListeners.push(onEnd)
       }
     }
   }
 
   invalidate(): void {
     this.generation++
-    this.empty("invalidated")
-    this.supply(this.now())
-    this.figures.report()
+    this.closeIdle("invalidated")
+    this.serveWaiters(this.now())
+    this.stats.publish()
   }
 
   shutdown(): void {
@@ -139,20 +143,20 @@ export class Core<A> {
     this.closed = true
     const now = this.now()
     this.failWaiters(this.closedError())
-    this.empty("shutdown")
-    for (const slot of this.slots) {
-      if (slot.state === "connecting" || slot.state === "stalled") {
-        slot.fiber?.unsafeInterruptAsFork(FiberId.none)
+    this.closeIdle("shutdown")
+    for (const entry of this.entries) {
+      if (entry.state === "connecting" || entry.state === "stalled") {
+        entry.connectFiber?.unsafeInterruptAsFork(FiberId.none)
       }
     }
-    this.shutdownAt = now + this.times.shutdownTimeout
-    this.alarm.set(this.shutdownAt, now)
-    this.finish()
-    this.figures.report()
+    this.shutdownDeadline = now + this.durations.shutdownTimeout
+    this.timer.set(this.shutdownDeadline, now)
+    this.completeIfDrained()
+    this.stats.publish()
   }
 
-  stats(): Stats {
-    return this.figures.stats(this.now())
+  snapshot(): Stats {
+    return this.stats.snapshot(this.now())
   }
 
   private now(): number {
@@ -163,263 +167,280 @@ export class Core<A> {
     return poolClosed(this.options.name, this.options.dialect)
   }
 
-  /** Known to live, and with life before it. */
-  private isFresh(slot: Slot<A>, now: number): boolean {
-    return now - slot.aliveAt <= this.times.checkAfterIdle && now < slot.expiresAt
+  /** Whether an idle connection can be used without a ping. */
+  private isFresh(entry: Entry<A>, now: number): boolean {
+    return now - entry.aliveAt <= this.durations.checkAfterIdle && now < entry.expiresAt
   }
 
-  /** Why a connection must not be used again or kept, if so. */
-  private surplus(slot: Slot<A>, now: number): CloseReason | undefined {
+  /** The reason for which a connection must not be used again, if there is one. */
+  private closeReason(entry: Entry<A>, now: number): CloseReason | undefined {
     if (this.closed) {
       return "shutdown"
     }
-    if (slot.generation !== this.generation) {
+    if (entry.generation !== this.generation) {
       return "invalidated"
     }
-    return now >= slot.expiresAt ? "lifetime" : undefined
+    return now >= entry.expiresAt ? "lifetime" : undefined
   }
 
-  private lend(slot: Slot<A>, now: number, since: number, fiber: CurrentFiber): Lease<A> {
-    this.figures.move(slot, "used")
-    this.figures.lent(now - since, now)
-    const lease = new Lease<A>(this, slot, now, fiberId(fiber), currentSpan(fiber))
-    slot.lease = lease
-    slot.due = now + this.times.heldThreshold
-    this.alarm.set(slot.due, now)
+  private checkOut(entry: Entry<A>, now: number, requestedAt: number, fiber: CurrentFiber): Lease<A> {
+    this.stats.move(entry, "used")
+    this.stats.checkedOut(now - requestedAt, now)
+    const lease = new Lease<A>(this, entry, now, fiberId(fiber), currentSpan(fiber))
+    entry.lease = lease
+    entry.dueAt = now + this.durations.heldThreshold
+    this.timer.set(entry.dueAt, now)
     return lease
   }
 
+  /** Checks a connection in. Does nothing if the lease has ended. */
   giveBack(lease: Lease<A>): void {
-    const { slot } = lease
-    if (slot.lease !== lease || slot.state !== "used") {
+    const { entry } = lease
+    if (entry.lease !== lease || entry.state !== "used") {
       return
     }
     const now = this.now()
-    this.figures.returned(now - lease.since, now)
-    slot.lease = undefined
-    slot.usedAt = now
-    slot.aliveAt = now
-    const status = slot.lost === undefined ? this.options.status(slot.connection) : "closed"
+    this.stats.checkedIn(now - lease.leasedAt, now)
+    entry.lease = undefined
+    entry.returnedAt = now
+    entry.aliveAt = now
+    const status = entry.lostError === undefined ? this.options.status(entry.connection) : "closed"
     if (status === "closed") {
-      this.discard(slot, "unusable", now)
-    } else if (status === "idle" || this.surplus(slot, now) !== undefined) {
-      this.settle(slot, now)
+      this.discard(entry, "unusable", now)
+    } else if (status === "idle" || this.closeReason(entry, now) !== undefined) {
+      this.makeAvailable(entry, now)
     } else {
-      this.background(slot, "resetting")
+      this.startMaintenance(entry, "resetting")
     }
-    this.figures.report()
+    this.stats.publish()
   }
 
-  /** Finds the next use of a connection that is clean: the first in the queue, the idle ones, or none. */
-  private settle(slot: Slot<A>, now: number): void {
-    const reason = this.surplus(slot, now)
+  /** Passes a clean connection to the first waiter, makes it idle, or closes it if the pool has no use for it. */
+  private makeAvailable(entry: Entry<A>, now: number): void {
+    const reason = this.closeReason(entry, now)
     if (reason !== undefined) {
-      this.close(slot, reason)
-    } else if (this.waiters.size === 0 && this.figures.established > this.options.size) {
-      this.close(slot, "overflow")
-    } else if (slot.epoch !== this.epoch) {
-      this.background(slot, "checking")
+      this.close(entry, reason)
+    } else if (this.waiters.size === 0 && this.stats.established > this.options.size) {
+      this.close(entry, "overflow")
+    } else if (entry.lossCount !== this.lossCount) {
+      this.startMaintenance(entry, "checking")
     } else if (this.waiters.first !== undefined) {
-      this.serve(this.waiters.first, slot, now)
+      this.serve(this.waiters.first, entry, now)
     } else {
-      this.figures.move(slot, "idle")
-      slot.due = Math.min(now + slot.keepAlive, slot.expiresAt)
-      if (slot.usedAt >= (this.idle.at(-1)?.usedAt ?? 0)) {
-        this.idle.push(slot)
+      this.stats.move(entry, "idle")
+      entry.dueAt = Math.min(now + entry.keepAlive, entry.expiresAt)
+      if (entry.returnedAt >= (this.idle.at(-1)?.returnedAt ?? 0)) {
+        this.idle.push(entry)
       } else {
-        const at = this.idle.findLastIndex((other) => other.usedAt <= slot.usedAt)
-        this.idle.splice(at + 1, 0, slot)
+        const index = this.idle.findLastIndex((other) => other.returnedAt <= entry.returnedAt)
+        this.idle.splice(index + 1, 0, entry)
       }
-      this.alarm.set(slot.due, now)
+      this.timer.set(entry.dueAt, now)
     }
   }
 
-  private serve(waiter: Waiter<A>, slot: Slot<A>, now: number): void {
-    this.waiters.settle(waiter, Exit.succeed(this.lend(slot, now, waiter.since, waiter.fiber)))
+  private serve(waiter: Waiter<A>, entry: Entry<A>, now: number): void {
+    this.waiters.complete(waiter, Exit.succeed(this.checkOut(entry, now, waiter.enqueuedAt, waiter.fiber)))
   }
 
-  /** Sees to it that there is, or will be, a connection for everyone in the queue, as far as the limit allows. */
-  private supply(now: number): void {
+  /**
+   * Serves the waiters from the idle connections that need no ping. For each of the remaining waiters, pings an idle
+   * connection or opens one, as far as the maximum and the backoff allow.
+   */
+  private serveWaiters(now: number): void {
     while (this.waiters.first !== undefined) {
-      const at = this.idle.findLastIndex((slot) => this.isFresh(slot, now))
-      if (at < 0) {
+      const index = this.idle.findLastIndex((entry) => this.isFresh(entry, now))
+      if (index < 0) {
         break
       }
-      this.serve(this.waiters.first, this.idle.splice(at, 1)[0], now)
+      this.serve(this.waiters.first, this.idle.splice(index, 1)[0], now)
     }
-    while (this.waiters.size > this.figures.count.checking && this.idle.length > 0) {
-      const slot = this.idle.pop()!
-      const reason = this.surplus(slot, now)
-      if (reason === undefined) {
-        this.background(slot, "checking")
-      } else {
-        this.close(slot, reason)
-      }
+    while (this.waiters.size > this.stats.stateCounts.checking && this.idle.length > 0) {
+      this.checkOrClose(this.idle.pop()!, now)
     }
-    while (this.waiters.size > this.figures.coming && this.slots.size < this.figures.maximum) {
-      if (now < this.failures.retryAt) {
-        this.alarm.set(this.failures.retryAt, now)
+    while (this.waiters.size > this.stats.preparing && this.entries.size < this.stats.maximum) {
+      if (now < this.backoff.retryAt) {
+        this.timer.set(this.backoff.retryAt, now)
         return
       }
       this.connect(now)
     }
   }
 
-  /** Tries to connect once, whatever the pause between attempts. */
-  private connect(now: number, ...watchers: Slot<A>["watchers"]): void {
-    const slot = makeSlot<A>(now, this.generation, jittered(this.times.keepAlive))
-    slot.watchers.push(...watchers)
-    slot.due = now + Work.patience
-    this.slots.add(slot)
-    this.figures.add(slot)
-    this.alarm.set(slot.due, now)
-    slot.fiber = Work.connect(
-      this.run,
-      (restore) => this.options.connect((error) => this.lose(slot, error), restore),
+  /** Pings a connection that was idle, or closes it if it must not be used again. */
+  private checkOrClose(entry: Entry<A>, now: number): void {
+    const reason = this.closeReason(entry, now)
+    if (reason === undefined) {
+      this.startMaintenance(entry, "checking")
+    } else {
+      this.close(entry, reason)
+    }
+  }
+
+  /** Starts one attempt to connect, regardless of the backoff. */
+  private connect(now: number, ...connectListeners: Entry<A>["connectListeners"]): void {
+    const entry = makeEntry<A>(now, this.generation, jittered(this.durations.keepAlive))
+    entry.connectListeners.push(...connectListeners)
+    entry.dueAt = now + Background.backgroundTimeout
+    this.entries.add(entry)
+    this.stats.add(entry)
+    this.timer.set(entry.dueAt, now)
+    entry.connectFiber = Background.connect(
+      this.runFork,
+      (restore) => this.options.connect((error) => this.connectionLost(entry, error), restore),
       (exit) => {
-        const result = this.connected(slot, exit)
-        slot.watchers.forEach((watcher) => watcher(result))
+        const result = this.connectEnded(entry, exit)
+        entry.connectListeners.forEach((listener) => listener(result))
       }
     )
   }
 
-  private connected(slot: Slot<A>, exit: Exit.Exit<A, DatabaseError>): Exit.Exit<void, DatabaseError> {
+  private connectEnded(entry: Entry<A>, exit: Exit.Exit<A, DatabaseError>): Exit.Exit<void, DatabaseError> {
     const now = this.now()
     if (Exit.isFailure(exit)) {
-      return this.connectFailed(slot, connectError(exit.cause, this.options.dialect), now)
+      return this.connectFailed(entry, connectError(exit.cause, this.options.dialect), now)
     }
-    if (slot.lost !== undefined || slot.state === "gone") {
+    if (entry.lostError !== undefined || entry.state === "removed") {
       this.options.destroy(exit.value)
-      return this.connectFailed(slot, slot.lost ?? this.closedError(), now)
+      return this.connectFailed(entry, entry.lostError ?? this.closedError(), now)
     }
-    slot.connection = exit.value
-    slot.epoch = this.epoch
-    slot.usedAt = now
-    slot.aliveAt = now
-    slot.expiresAt = now + this.times.recycle * (1 - Math.random() * 0.1)
-    this.failures.clear()
-    this.figures.connected(now - slot.createdAt)
-    this.figures.move(slot, "idle")
-    this.settle(slot, now)
-    this.supply(now)
-    this.figures.report()
+    entry.connection = exit.value
+    entry.lossCount = this.lossCount
+    entry.returnedAt = now
+    entry.aliveAt = now
+    entry.expiresAt = now + this.durations.recycle * (1 - Math.random() * 0.1)
+    this.backoff.reset()
+    this.stats.connected(now - entry.createdAt)
+    this.stats.move(entry, "idle")
+    this.makeAvailable(entry, now)
+    this.serveWaiters(now)
+    this.stats.publish()
     return Exit.void
   }
 
-  private connectFailed(slot: Slot<A>, error: DatabaseError, now: number): Exit.Exit<void, DatabaseError> {
-    if (slot.state !== "gone") {
-      this.forget(slot)
+  /** Frees the entry's place. Waiters go on waiting for the next attempt unless another attempt would fail as well. */
+  private connectFailed(entry: Entry<A>, error: DatabaseError, now: number): Exit.Exit<void, DatabaseError> {
+    if (entry.state !== "removed") {
+      this.remove(entry)
     }
     if (this.closed) {
       return Exit.fail(this.closedError())
     }
-    this.figures.connectFailed()
+    this.stats.connectFailed()
     if (isRetryable(error)) {
-      this.failures.add(error, slot.createdAt, now)
-      this.supply(now)
+      this.backoff.failed(error, entry.createdAt, now)
+      this.serveWaiters(now)
     } else {
       this.failWaiters(error)
     }
-    this.figures.report()
+    this.stats.publish()
     return Exit.fail(error)
   }
 
-  /** Works on a connection that nobody holds; if that fails or takes too long, the connection is destroyed. */
-  private background(slot: Slot<A>, state: "checking" | "resetting"): void {
-    this.figures.move(slot, state)
-    slot.due = Infinity
-    const work = this.options[state === "checking" ? "ping" : "reset"]
-    slot.fiber = Work.attempt(this.run, () => work(slot.connection), (well) => this.worked(slot, well))
+  /** Pings or resets a connection that is not checked out. If that fails or times out, the connection is destroyed. */
+  private startMaintenance(entry: Entry<A>, state: "checking" | "resetting"): void {
+    this.stats.move(entry, state)
+    entry.dueAt = Infinity
+    const operation = this.options[state === "checking" ? "ping" : "reset"]
+    Background.maintain(
+      this.runFork,
+      () => operation(entry.connection),
+      (succeeded) => this.maintenanceEnded(entry, succeeded)
+    )
   }
 
-  private worked(slot: Slot<A>, well: boolean): void {
-    if (slot.state === "gone") {
+  private maintenanceEnded(entry: Entry<A>, succeeded: boolean): void {
+    if (entry.state === "removed") {
       return
     }
     const now = this.now()
-    if (well && slot.lost === undefined && this.options.status(slot.connection) === "idle") {
-      slot.aliveAt = now
-      slot.epoch = this.epoch
-      this.settle(slot, now)
-      this.supply(now)
+    if (succeeded && entry.lostError === undefined && this.options.status(entry.connection) === "idle") {
+      entry.aliveAt = now
+      entry.lossCount = this.lossCount
+      this.makeAvailable(entry, now)
+      this.serveWaiters(now)
     } else {
-      this.discard(slot, slot.state === "checking" ? "lost" : "unusable", now)
+      this.discard(entry, entry.state === "checking" ? "lost" : "unusable", now)
     }
-    this.figures.report()
+    this.stats.publish()
   }
 
-  /** The driver noticed that the connection broke. A borrower finds out by itself, and brings it back. */
-  private lose(slot: Slot<A>, error: DatabaseError): void {
-    if (slot.lost !== undefined || slot.state === "gone" || slot.state === "closing") {
+  /**
+   * The driver reports that a connection broke. An idle one is removed at once. One that is checked out or maintained is
+   * destroyed when it is returned or when the ping or reset ends.
+   */
+  private connectionLost(entry: Entry<A>, error: DatabaseError): void {
+    if (entry.lostError !== undefined || entry.state === "removed" || entry.state === "closing") {
       return
     }
-    slot.lost = error
-    if (slot.state === "idle") {
-      this.idle.splice(this.idle.indexOf(slot), 1)
-      this.drop(slot, "lost")
+    entry.lostError = error
+    if (entry.state === "idle") {
+      this.idle.splice(this.idle.indexOf(entry), 1)
+      this.destroy(entry, "lost")
     }
-    this.distrust()
-    this.supply(this.now())
-    this.figures.report()
+    this.recheckIdle()
+    this.serveWaiters(this.now())
+    this.stats.publish()
   }
 
-  /** What ended one connection may have ended the others too: they are checked before they are used again. */
-  private distrust(): void {
-    this.epoch++
+  /** Requires a ping of every connection before its next use: what broke one of them may have broken the others. */
+  private recheckIdle(): void {
+    this.lossCount++
     for (;;) {
-      const at = this.idle.findIndex(({ epoch }) => epoch !== this.epoch)
-      if (at < 0) {
+      const index = this.idle.findIndex(({ lossCount }) => lossCount !== this.lossCount)
+      if (index < 0) {
         return
       }
-      this.background(this.idle.splice(at, 1)[0], "checking")
+      this.startMaintenance(this.idle.splice(index, 1)[0], "checking")
     }
   }
 
-  /** Ends a connection that does not work any more, and replaces it where somebody waits. */
-  private discard(slot: Slot<A>, reason: CloseReason, now: number): void {
-    if (slot.lost === undefined) {
-      this.drop(slot, reason)
-      this.distrust()
+  /** Destroys a connection that does not work, and opens another one if there are waiters. */
+  private discard(entry: Entry<A>, reason: CloseReason, now: number): void {
+    if (entry.lostError === undefined) {
+      this.destroy(entry, reason)
+      this.recheckIdle()
     } else {
-      this.drop(slot, "lost")
+      this.destroy(entry, "lost")
     }
-    this.supply(now)
+    this.serveWaiters(now)
   }
 
-  private close(slot: Slot<A>, reason: CloseReason): void {
-    this.figures.move(slot, "closing")
-    this.figures.closed(reason)
-    slot.due = Infinity
-    Work.goodbye(this.run, () => this.options.close(slot.connection), () => {
-      if (slot.state === "closing") {
-        this.options.destroy(slot.connection)
-        this.forget(slot)
-        this.supply(this.now())
+  /** Closes a connection gracefully. It counts towards the maximum until it is closed. */
+  private close(entry: Entry<A>, reason: CloseReason): void {
+    this.stats.move(entry, "closing")
+    this.stats.closed(reason)
+    entry.dueAt = Infinity
+    Background.close(this.runFork, () => this.options.close(entry.connection), () => {
+      if (entry.state === "closing") {
+        this.options.destroy(entry.connection)
+        this.remove(entry)
+        this.serveWaiters(this.now())
       }
     })
   }
 
-  private drop(slot: Slot<A>, reason: CloseReason): void {
-    this.figures.closed(reason)
-    this.forget(slot)
-    this.options.destroy(slot.connection)
+  private destroy(entry: Entry<A>, reason: CloseReason): void {
+    this.stats.closed(reason)
+    this.remove(entry)
+    this.options.destroy(entry.connection)
   }
 
-  private forget(slot: Slot<A>): void {
-    this.figures.move(slot, "gone")
-    this.slots.delete(slot)
-    this.finish()
+  private remove(entry: Entry<A>): void {
+    this.stats.move(entry, "removed")
+    this.entries.delete(entry)
+    this.completeIfDrained()
   }
 
-  private finish(): void {
-    if (this.closed && this.slots.size === 0) {
-      this.alarm.stop()
-      this.figures.end()
+  private completeIfDrained(): void {
+    if (this.closed && this.entries.size === 0) {
+      this.timer.stop()
+      this.stats.end()
       Deferred.unsafeDone(this.drained, Exit.void)
     }
   }
 
-  private empty(reason: CloseReason): void {
+  private closeIdle(reason: CloseReason): void {
     while (this.idle.length > 0) {
       this.close(this.idle.pop()!, reason)
     }
@@ -427,77 +448,75 @@ export class Core<A> {
 
   private failWaiters(error: DatabaseError): void {
     while (this.waiters.first !== undefined) {
-      this.waiters.settle(this.waiters.first, Exit.fail(error))
+      this.waiters.complete(this.waiters.first, Exit.fail(error))
     }
   }
 
-  private refuse(waiter: Waiter<A>, reason: string): void {
-    this.figures.timedOut()
-    const error = poolTimeout(reason, this.figures.now(), this.options.dialect, this.failures.error)
-    this.waiters.settle(waiter, Exit.fail(error))
-    this.figures.report()
+  private timeOut(waiter: Waiter<A>, reason: string): void {
+    this.stats.timedOut()
+    const error = poolTimeout(reason, this.stats.current(), this.options.dialect, this.backoff.lastError)
+    this.waiters.complete(waiter, Exit.fail(error))
+    this.stats.publish()
   }
 
-  /** Refuses those who have waited for too long. */
-  private shed(now: number): void {
-    const limit = this.waiters.limit(now)
-    const overload = this.waiters.overload(now)
-    const why = overload === undefined
+  /** Fails the waiters that have waited for as long as they may. */
+  private timeOutWaiters(now: number): void {
+    const maxWait = this.waiters.maxWait(now)
+    const overloadedFor = this.waiters.overloadedFor(now)
+    const overload = overloadedFor === undefined
       ? ""
-      : `: the pool is overloaded, for ${Math.round(overload)} ms there has always been somebody who waits`
-    while (this.waiters.first !== undefined && this.waiters.first.since + limit <= now) {
-      this.refuse(this.waiters.first, `no connection became free within ${limit} ms${why}`)
+      : `: the pool is overloaded, for ${Math.round(overloadedFor)} ms there has always been somebody who waits`
+    while (this.waiters.first !== undefined && this.waiters.first.enqueuedAt + maxWait <= now) {
+      this.timeOut(this.waiters.first, `no connection became free within ${maxWait} ms${overload}`)
     }
   }
 
-  private wake(): void {
-    const now = this.now() + grain
-    this.shed(now)
-    for (const slot of Array.from(this.slots)) {
-      if (this.shutdownAt <= now) {
-        this.giveUp(slot)
-      } else if (slot.due <= now) {
-        this.attend(slot, now)
+  private onTimer(): void {
+    const now = this.now() + resolution
+    this.timeOutWaiters(now)
+    for (const entry of Array.from(this.entries)) {
+      if (this.shutdownDeadline <= now) {
+        this.terminate(entry)
+      } else if (entry.dueAt <= now) {
+        this.onEntryDue(entry, now)
       }
     }
-    this.supply(now)
-    this.figures.report()
-    let next = Math.min(this.waiters.due(now), this.shutdownAt)
-    for (const { due } of this.slots) {
-      next = Math.min(next, due)
+    this.serveWaiters(now)
+    this.stats.publish()
+    let next = Math.min(this.waiters.nextDueAt(now), this.shutdownDeadline)
+    for (const { dueAt } of this.entries) {
+      next = Math.min(next, dueAt)
     }
-    if (this.slots.size > 0 || this.waiters.size > 0) {
-      this.alarm.set(next, now)
-    }
-  }
-
-  /** A slot's time has come. */
-  private attend(slot: Slot<A>, now: number): void {
-    slot.due = Infinity
-    if (slot.state === "idle") {
-      this.idle.splice(this.idle.indexOf(slot), 1)
-      const reason = this.surplus(slot, now)
-      if (reason === undefined) {
-        this.background(slot, "checking")
-      } else {
-        this.close(slot, reason)
-      }
-    } else if (slot.state === "connecting") {
-      this.figures.move(slot, "stalled")
-    } else if (slot.lease !== undefined) {
-      this.run(warnHeld(this.options.name, slot.lease, now))
+    if (this.entries.size > 0 || this.waiters.size > 0) {
+      this.timer.set(next, now)
     }
   }
 
-  /** The time for a graceful end is over. */
-  private giveUp(slot: Slot<A>): void {
-    if (slot.state === "connecting" || slot.state === "stalled") {
-      this.forget(slot)
-    } else if (slot.state === "closing") {
-      this.options.destroy(slot.connection)
-      this.forget(slot)
-    } else if (slot.state !== "gone") {
-      this.drop(slot, "shutdown")
+  /**
+   * Pings or closes an idle connection, stops counting on an attempt to connect that takes long, and warns about a
+   * connection that has been checked out for long.
+   */
+  private onEntryDue(entry: Entry<A>, now: number): void {
+    entry.dueAt = Infinity
+    if (entry.state === "idle") {
+      this.idle.splice(this.idle.indexOf(entry), 1)
+      this.checkOrClose(entry, now)
+    } else if (entry.state === "connecting") {
+      this.stats.move(entry, "stalled")
+    } else if (entry.lease !== undefined) {
+      this.runFork(warnLeak(this.options.name, entry.lease, now))
+    }
+  }
+
+  /** Ends an entry whose time to shut down gracefully is over. */
+  private terminate(entry: Entry<A>): void {
+    if (entry.state === "connecting" || entry.state === "stalled") {
+      this.remove(entry)
+    } else if (entry.state === "closing") {
+      this.options.destroy(entry.connection)
+      this.remove(entry)
+    } else if (entry.state !== "removed") {
+      this.destroy(entry, "shutdown")
     }
   }
 }

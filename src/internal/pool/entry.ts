@@ -1,5 +1,5 @@
 /**
- * One place in the pool and the connection in it, and the lease under which a fiber holds it.
+ * The pool's bookkeeping for one connection, and the lease of the fiber that has checked it out.
  */
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
@@ -7,76 +7,84 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import type * as Tracer from "effect/Tracer"
 import type { DatabaseError } from "../../DatabaseError.js"
-import { keep } from "../hiddenClass.js"
+import { keepHiddenClass } from "../hiddenClass.js"
 
 /**
- * What a slot is doing: `stalled` has been connecting for so long that nobody relies on it, `checking` is a ping,
- * `resetting` cleans up after a borrower, `gone` has left the pool.
+ * The state of an entry:
+ * - `connecting`: the connection is being opened
+ * - `stalled`: the same, but it takes so long that the pool no longer counts on it
+ * - `idle`: open and not in use
+ * - `checking`: being pinged
+ * - `used`: checked out
+ * - `resetting`: being reset after its borrower returned it
+ * - `closing`: being closed; it still counts towards the maximum
+ * - `removed`: no longer part of the pool
  */
-export type State = "connecting" | "stalled" | "idle" | "checking" | "used" | "resetting" | "closing" | "gone"
+export type State = "connecting" | "stalled" | "idle" | "checking" | "used" | "resetting" | "closing" | "removed"
 
-/** A place in the pool. Times are in milliseconds of the pool's clock. */
-export interface Slot<A> {
+/** One connection of the pool. Times are in milliseconds of the pool's clock. */
+export interface Entry<A> {
   state: State
-  /** There from when it is connected on. */
+  /** Set once the connection is established. */
   connection: A
-  /** How often the pool had been invalidated when the connection began: an older one is not used again. */
+  /** The pool's generation when the attempt to connect began. A connection of an earlier generation is not reused. */
   readonly generation: number
-  /** How long it is idle before it is pinged: of its own, so that those that came together do not come round together. */
+  /** How long it stays idle before it is pinged. Jittered for each entry, so that the pings are spread out. */
   readonly keepAlive: number
-  /** How often a connection had been lost when this one was last known to live: a lower one is pinged before use. */
-  epoch: number
-  /** How it broke, if the driver noticed that it did. */
-  lost: DatabaseError | undefined
+  /** The pool's loss count when the connection was last known to be alive. If it is outdated, a ping precedes reuse. */
+  lossCount: number
+  /** The error with which the connection broke, if the driver has reported one. */
+  lostError: DatabaseError | undefined
   readonly createdAt: number
-  /** When its life ends. */
+  /** The end of its lifetime. */
   expiresAt: number
-  /** When it last came back from a borrower. The idle ones are sorted by it. */
-  usedAt: number
-  /** When it was last known to live. */
+  /** When it was last returned, or else opened. The idle entries are sorted by this time. */
+  returnedAt: number
+  /** When it was last known to be alive. */
   aliveAt: number
-  /** When the pool looks after it next; what is to be done then depends on the state. */
-  due: number
+  /** When the pool has to act on it next; the action depends on the state. */
+  dueAt: number
+  /** Set while it is checked out. */
   lease: Lease<A> | undefined
-  /** Who wants to know how the attempt to connect ends. */
-  readonly watchers: Array<(exit: Exit.Exit<void, DatabaseError>) => void>
-  /** What runs on it in the background. */
-  fiber: Fiber.RuntimeFiber<unknown> | undefined
+  /** Called with the result of the attempt to connect. */
+  readonly connectListeners: Array<(exit: Exit.Exit<void, DatabaseError>) => void>
+  /** The fiber that opens the connection. */
+  connectFiber: Fiber.RuntimeFiber<unknown> | undefined
 }
 
-/** A slot that begins to connect. */
-export const makeSlot = <A>(now: number, generation: number, keepAlive: number): Slot<A> => ({
+/** An entry whose connection is about to be opened. */
+export const makeEntry = <A>(now: number, generation: number, keepAlive: number): Entry<A> => ({
   state: "connecting",
   connection: undefined as A,
   generation,
   keepAlive,
-  epoch: 0,
-  lost: undefined,
+  lossCount: 0,
+  lostError: undefined,
   createdAt: now,
   expiresAt: Infinity,
-  usedAt: now,
+  returnedAt: now,
   aliveAt: now,
-  due: Infinity,
+  dueAt: Infinity,
   lease: undefined,
-  watchers: [],
-  fiber: undefined
+  connectListeners: [],
+  connectFiber: undefined
 })
 
-/** A connection in a fiber's hands. Implements the public Lease. */
+/** A connection that is checked out. Implements `Pool.Lease`. */
 export class Lease<A> {
   readonly connection: A
-  /** That its fiber waits for yet another one has been said. */
-  told = false
+  /** Whether a warning was logged that the holder waits for a further connection. */
+  isNestingWarned = false
 
   constructor(
     private readonly pool: { giveBack(lease: Lease<A>): void },
-    readonly slot: Slot<A>,
-    readonly since: number,
-    /** Who took it, and where: kept as they are, because rendering them on every check-out would cost too much. */
+    readonly entry: Entry<A>,
+    readonly leasedAt: number,
+    /** The borrower. It is rendered only when a warning is logged, because that is too slow for every checkout. */
     readonly fiber: FiberId.FiberId,
     readonly span: Tracer.AnySpan | undefined
   ) {
-    this.connection = slot.connection
+    this.connection = entry.connection
   }
 
   get release(): Effect.Effect<void> {
@@ -88,4 +96,4 @@ export class Lease<A> {
   }
 }
 
-keep(new Lease({ giveBack: () => undefined }, makeSlot(0.5, 0, 0.5), 0.5, FiberId.none, undefined))
+keepHiddenClass(new Lease({ giveBack: () => undefined }, makeEntry(0.5, 0, 0.5), 0.5, FiberId.none, undefined))

@@ -1,17 +1,17 @@
 /**
- * A pool's bookkeeping: what its connections are doing, what it has counted, and the telemetry of both.
+ * The statistics of a pool: the states of its connections, its counters, and the metrics of both.
  */
 import type { PoolFigures } from "../../DatabaseError.js"
 import type { CloseReason, Options, Stats } from "../../Pool.js"
 import { RecentTimes } from "../telemetry/recentTimes.js"
 import * as Recorders from "../telemetry/recorders.js"
-import type { Slot, State } from "./entry.js"
+import type { Entry, State } from "./entry.js"
 
-/** The figures of one pool. Times are in milliseconds. */
-export class Figures {
+/** Counts what happens in one pool. Times are in milliseconds. */
+export class StatsTracker {
   readonly maximum: number
-  /** How many slots are in each state. */
-  readonly count: Record<State, number> = {
+  /** The number of entries in each state. */
+  readonly stateCounts: Record<State, number> = {
     connecting: 0,
     stalled: 0,
     idle: 0,
@@ -19,7 +19,7 @@ export class Figures {
     used: 0,
     resetting: 0,
     closing: 0,
-    gone: 0
+    removed: 0
   }
   private created = 0
   private connectFailures = 0
@@ -27,7 +27,7 @@ export class Figures {
   private checkouts = 0
   private waitMillis = 0
   private useMillis = 0
-  private readonly closedBy: Record<CloseReason, number> = {
+  private readonly closedByReason: Record<CloseReason, number> = {
     overflow: 0,
     lifetime: 0,
     lost: 0,
@@ -37,81 +37,83 @@ export class Figures {
   }
   private readonly waitTimes = new RecentTimes()
   private readonly useTimes = new RecentTimes()
-  private readonly telemetry: Recorders.PoolRecorder
+  private readonly recorder: Recorders.PoolRecorder
 
   constructor(
     private readonly options: Pick<Options<never>, "name" | "dialect" | "size" | "maxOverflow">,
     private readonly waiters: { readonly size: number }
   ) {
     this.maximum = options.size + options.maxOverflow
-    this.telemetry = Recorders.pool(options.name, options.dialect)
-    this.telemetry.limits(this.maximum, 0, options.size)
-    this.report()
+    this.recorder = Recorders.pool(options.name, options.dialect)
+    this.recorder.limits(this.maximum, 0, options.size)
+    this.publish()
   }
 
-  /** The connections that the pool has, and may lend again. */
+  /** The connections that are open and not being closed. */
   get established(): number {
     return this.idle + this.used
   }
 
-  /** What may soon serve somebody who waits. */
-  get coming(): number {
-    return this.count.connecting + this.count.checking + this.count.resetting
+  /** The connections that may become available without being returned by a borrower. */
+  get preparing(): number {
+    return this.stateCounts.connecting + this.stateCounts.checking + this.stateCounts.resetting
   }
 
-  add(slot: Slot<unknown>): void {
-    this.count[slot.state]++
+  add(entry: Entry<unknown>): void {
+    this.stateCounts[entry.state]++
   }
 
-  move(slot: Slot<unknown>, state: State): void {
-    this.count[slot.state]--
-    this.count[state]++
-    slot.state = state
+  move(entry: Entry<unknown>, state: State): void {
+    this.stateCounts[entry.state]--
+    this.stateCounts[state]++
+    entry.state = state
   }
 
   connected(millis: number): void {
     this.created++
-    this.telemetry.createTime(millis / 1_000)
+    this.recorder.createTime(millis / 1_000)
   }
 
   connectFailed(): void {
     this.connectFailures++
   }
 
-  lent(millisWaited: number, now: number): void {
+  checkedOut(waitMillis: number, now: number): void {
     this.checkouts++
-    this.waitMillis += millisWaited
-    this.waitTimes.record(millisWaited / 1_000, now)
-    this.telemetry.waitTime(millisWaited / 1_000)
+    this.waitMillis += waitMillis
+    this.waitTimes.record(waitMillis / 1_000, now)
+    this.recorder.waitTime(waitMillis / 1_000)
   }
 
-  returned(millisUsed: number, now: number): void {
-    this.useMillis += millisUsed
-    this.useTimes.record(millisUsed / 1_000, now)
-    this.telemetry.useTime(millisUsed / 1_000)
+  checkedIn(useMillis: number, now: number): void {
+    this.useMillis += useMillis
+    this.useTimes.record(useMillis / 1_000, now)
+    this.recorder.useTime(useMillis / 1_000)
   }
 
   timedOut(): void {
     this.timeouts++
-    this.telemetry.timeout()
+    this.recorder.timeout()
   }
 
   closed(reason: CloseReason): void {
-    this.closedBy[reason]++
+    this.closedByReason[reason]++
   }
 
-  /** The pool has ended: its limits no longer add to those of others. */
+  /** Takes the pool's share out of the metrics, which pools of the same name add up to. */
   end(): void {
-    this.report()
-    this.telemetry.limits(0, 0, 0)
+    this.publish()
+    this.recorder.limits(0, 0, 0)
   }
 
-  report(): void {
-    this.telemetry.connections(this.idle, this.used)
-    this.telemetry.pending(this.waiters.size)
+  /** Updates the metrics of the current state. */
+  publish(): void {
+    this.recorder.connections(this.idle, this.used)
+    this.recorder.pending(this.waiters.size)
   }
 
-  now(): PoolFigures {
+  /** The current state alone, as PoolTimeout carries it. */
+  current(): PoolFigures {
     return {
       name: this.options.name,
       maximum: this.maximum,
@@ -123,11 +125,12 @@ export class Figures {
     }
   }
 
-  stats(now: number): Stats {
+  /** The current state and all counters. */
+  snapshot(now: number): Stats {
     return {
-      ...this.now(),
+      ...this.current(),
       created: this.created,
-      closed: { ...this.closedBy },
+      closed: { ...this.closedByReason },
       connectFailures: this.connectFailures,
       timeouts: this.timeouts,
       checkouts: this.checkouts,
@@ -139,10 +142,10 @@ export class Figures {
   }
 
   private get idle(): number {
-    return this.count.idle + this.count.checking
+    return this.stateCounts.idle + this.stateCounts.checking
   }
 
   private get used(): number {
-    return this.count.used + this.count.resetting
+    return this.stateCounts.used + this.stateCounts.resetting
   }
 }

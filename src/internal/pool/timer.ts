@@ -1,51 +1,54 @@
 /**
- * The one timer of a pool, set to the earliest time at which something is to be done.
+ * The single timer of a pool, which is set to the earliest time at which the pool has to act.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import type { Run } from "./background.js"
+import type { RunFork } from "./background.js"
 
-/** What setTimeout can count to. */
-const longestSleep = 2 ** 31 - 1
+/** The longest delay of setTimeout, in milliseconds. */
+const maxSleep = 2 ** 31 - 1
 
-/** What is due within a microsecond is due: a clock's nanoseconds do not fit a number exactly. */
-export const grain = 0.001
+/**
+ * What is due within this many milliseconds counts as due: milliseconds with a fraction, as a double, do not represent the
+ * clock's nanoseconds exactly.
+ */
+export const resolution = 0.001
 
-/** An alarm that rings once, and must then be set again. Times are in milliseconds. */
-export class Alarm {
-  private at = Infinity
+/** A one-shot timer: after `onDue` was called it has to be set again. Times are in milliseconds. */
+export class Timer {
+  private dueAt = Infinity
   private fiber: Fiber.RuntimeFiber<unknown> | undefined = undefined
-  /** Which setting is the valid one: a clock may ring just when it is stopped. */
-  private setting = 0
+  /** Incremented by each stop, because a sleep may end at the moment at which its fiber is interrupted. */
+  private version = 0
 
   constructor(
-    private readonly run: Run,
-    private readonly ring: () => void
+    private readonly runFork: RunFork,
+    private readonly onDue: () => void
   ) {}
 
-  /** Rings at a time, unless it will ring before. */
-  set(at: number, now: number): void {
-    if (at >= this.at) {
+  /** Sets the timer to a time. Does nothing if it is set to an earlier time already. */
+  set(dueAt: number, now: number): void {
+    if (dueAt >= this.dueAt) {
       return
     }
     this.stop()
-    const setting = this.setting
-    this.at = at
-    const sleep = Effect.sleep(Duration.millis(Math.min(Math.max(grain, at - now), longestSleep)))
-    this.fiber = this.run(Effect.map(sleep, () => {
-      if (this.setting === setting) {
+    const { version } = this
+    this.dueAt = dueAt
+    const sleep = Effect.sleep(Duration.millis(Math.min(Math.max(resolution, dueAt - now), maxSleep)))
+    this.fiber = this.runFork(Effect.map(sleep, () => {
+      if (this.version === version) {
         this.fiber = undefined
         this.stop()
-        this.ring()
+        this.onDue()
       }
     }))
   }
 
   stop(): void {
-    this.setting++
-    this.at = Infinity
+    this.version++
+    this.dueAt = Infinity
     this.fiber?.unsafeInterruptAsFork(FiberId.none)
     this.fiber = undefined
   }

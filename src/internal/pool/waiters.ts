@@ -1,101 +1,75 @@
 /**
- * The fibers that wait for a connection, first come first served.
+ * The fibers that wait for a connection, in the order in which they asked for one.
  */
 import type * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
 import type { DatabaseError } from "../../DatabaseError.js"
+import type { CurrentFiber } from "../fiber.js"
+import { FifoQueue, type Queued } from "../fifoQueue.js"
 import type { Lease } from "./entry.js"
 
-/** One fiber that waits. */
-export interface Waiter<A> {
-  /** When it began to wait. */
-  readonly since: number
-  readonly fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
-  /** What it was given, from the moment that it was. */
+/** One waiting fiber. */
+export interface Waiter<A> extends Queued<Waiter<A>> {
+  readonly enqueuedAt: number
+  readonly fiber: CurrentFiber
+  /** Set when the wait has ended. */
   exit: Exit.Exit<Lease<A>, DatabaseError> | undefined
-  /** Resumes the fiber, once it is suspended. */
+  /** Resumes the fiber. Set once it is suspended. */
   resume: ((exit: Exit.Exit<Lease<A>, DatabaseError>) => void) | undefined
-  previous: Waiter<A> | undefined
-  next: Waiter<A> | undefined
 }
 
-/**
- * A linked queue, so that an interrupted fiber leaves it from anywhere at once. All wait equally long, so the first in
- * it is also the first to give up.
- */
-export class Waiters<A> {
-  size = 0
-  first: Waiter<A> | undefined = undefined
-  private last: Waiter<A> | undefined = undefined
-  /** Since when there has always been somebody who waits. */
-  private busySince = 0
+/** The queue. All waiters have the same timeout, so the first one is also the first to time out. Times are in milliseconds. */
+export class Waiters<A> extends FifoQueue<Waiter<A>> {
+  /** When the queue last became non-empty. */
+  private nonEmptySince = 0
 
-  constructor(private readonly timeout: number) {}
+  constructor(private readonly timeout: number) {
+    super()
+  }
 
   /**
-   * How long one may wait. That is the timeout, until the queue has never been empty for twice as long: then more is asked
-   * for than can be served, and those who wait in vain are told ten times sooner, so that the others are served soon.
+   * The longest wait at present: the timeout, or a tenth of it while the pool is overloaded. Refusing early keeps the queue
+   * short, so that those who do get a connection get it soon. This is the idea of CoDel (RFC 8289), which tells a standing
+   * queue from a burst by whether the queue has been empty within an interval.
    */
-  limit(now: number): number {
-    return this.overload(now) === undefined ? this.timeout : this.timeout / 10
+  maxWait(now: number): number {
+    return this.overloadedFor(now) === undefined ? this.timeout : this.timeout / 10
   }
 
-  /** For how long more has been asked for than can be served, if it has. */
-  overload(now: number): number | undefined {
-    const busy = now - this.busySince
-    return busy >= 2 * this.timeout ? busy : undefined
+  /** How long the queue has not been empty, once that is at least twice the timeout; otherwise undefined. */
+  overloadedFor(now: number): number | undefined {
+    const nonEmptyFor = now - this.nonEmptySince
+    return nonEmptyFor >= 2 * this.timeout ? nonEmptyFor : undefined
   }
 
-  /** When to look again at who has waited for too long. */
-  due(now: number): number {
+  /** When a waiter may next time out. */
+  nextDueAt(now: number): number {
     if (this.first === undefined) {
       return Infinity
     }
-    const due = this.first.since + this.limit(now)
-    return this.overload(now) === undefined ? Math.min(due, this.busySince + 2 * this.timeout) : due
+    const dueAt = this.first.enqueuedAt + this.maxWait(now)
+    return this.overloadedFor(now) === undefined ? Math.min(dueAt, this.nonEmptySince + 2 * this.timeout) : dueAt
   }
 
-  add(since: number, fiber: Waiter<A>["fiber"]): Waiter<A> {
+  enqueue(now: number, fiber: CurrentFiber): Waiter<A> {
     if (this.size === 0) {
-      this.busySince = since
+      this.nonEmptySince = now
     }
     const waiter: Waiter<A> = {
-      since,
+      enqueuedAt: now,
       fiber,
       exit: undefined,
       resume: undefined,
-      previous: this.last,
+      previous: undefined,
       next: undefined
     }
-    if (this.last === undefined) {
-      this.first = waiter
-    } else {
-      this.last.next = waiter
-    }
-    this.last = waiter
-    this.size++
+    this.push(waiter)
     return waiter
   }
 
-  /** Gives a waiter of the queue what it waited for, or an error, and takes it out. */
-  settle(waiter: Waiter<A>, exit: Exit.Exit<Lease<A>, DatabaseError>): void {
+  /** Ends a wait with a lease or an error, and removes the waiter from the queue. */
+  complete(waiter: Waiter<A>, exit: Exit.Exit<Lease<A>, DatabaseError>): void {
     this.remove(waiter)
     waiter.exit = exit
     waiter.resume?.(exit)
-  }
-
-  remove(waiter: Waiter<A>): void {
-    if (waiter.previous === undefined) {
-      this.first = waiter.next
-    } else {
-      waiter.previous.next = waiter.next
-    }
-    if (waiter.next === undefined) {
-      this.last = waiter.previous
-    } else {
-      waiter.next.previous = waiter.previous
-    }
-    waiter.previous = waiter.next = undefined
-    this.size--
   }
 }

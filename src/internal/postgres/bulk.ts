@@ -1,37 +1,39 @@
 /**
- * An INSERT of many rows: one array a column in place of a parameter a value, which the server would have to parse one by
- * one, and of which the protocol cannot count more than 65,535. The statement is the same, and so is what it does; only
- * its text says `SELECT * FROM unnest($1, …)` in place of `VALUES`.
+ * Compiles an INSERT of many rows to `INSERT … SELECT * FROM unnest($1, …)` with one array parameter per column, instead of
+ * `VALUES` with one parameter per value. The server parses far less, and the protocol's limit of 65,535 parameters does not
+ * apply. The effect is the same.
  *
- * An array needs its type. The server says it of the statement for a single row.
+ * The type of an array must be given. It is derived from the parameter types of the same INSERT with a single row, which
+ * the server describes.
  */
 import * as Statement from "@effect/sql/Statement"
 import { identity } from "effect/Function"
 
-/** From this many rows on it pays. */
-const fewestRows = 500
+/** With fewer rows than this, the additional round trip costs more than it saves. */
+const minRows = 500
 
-/** What the parameters of a compiled statement stand for, if they hold arrays of a column each. */
-export interface Plan {
-  /** The statement for one row. */
-  readonly single: string
-  /** Where the columns stand among the parameters. */
-  readonly first: number
-  readonly count: number
-  /** Which of them hold bytes. */
-  readonly bytes: ReadonlyArray<boolean>
-  /** The statement and its parameters in the usual way. */
+/** Describes compiled parameters that contain an array for each column of an INSERT. */
+export interface Insert {
+  /** The text of the INSERT with a single row, one parameter per column. */
+  readonly singleRow: string
+  /** The index of the first array among the parameters; the others follow it. */
+  readonly firstParameter: number
+  readonly columnCount: number
+  /** For each column, whether one of its values is binary. */
+  readonly holdsBytes: ReadonlyArray<boolean>
+  /** Compiles the statement with one parameter per value. */
   readonly byValue: () => readonly [sql: string, params: ReadonlyArray<unknown>]
 }
 
-const plans = new WeakMap<ReadonlyArray<unknown>, Plan>()
+/** By the parameters that the compiler returned, which reach the connection unchanged. */
+const inserts = new WeakMap<ReadonlyArray<unknown>, Insert>()
 
-/** How parameters were planned that this compiler made. */
-export const planOf = (params: ReadonlyArray<unknown>): Plan | undefined => plans.get(params)
+/** Undefined unless the compiler made these parameters for an INSERT of many rows. */
+export const insertOf = (params: ReadonlyArray<unknown>): Insert | undefined => inserts.get(params)
 
 const bytea = 17
 
-/** Array types by the types of their elements: those that come with every server. An array of others goes by value. */
+/** The array type of each built-in element type. A column of any other type is sent by value. */
 const arrayTypes: ReadonlyMap<number, number> = new Map([
   [16, 1000], // bool
   [bytea, 1001],
@@ -55,32 +57,35 @@ const arrayTypes: ReadonlyMap<number, number> = new Map([
   [3802, 3807] // jsonb
 ])
 
-/** The types to send the parameters with, zero where the server finds them; undefined where a column has none. */
-export const typesOf = (
-  { bytes, count, first }: Plan,
+/**
+ * The types of all parameters, zero for those that the server infers; undefined if a column has no array type. `elements`
+ * are the parameter types of the INSERT with a single row.
+ */
+export const arrayTypesOf = (
+  { columnCount, firstParameter, holdsBytes }: Insert,
   elements: ReadonlyArray<number>
 ): ReadonlyArray<number> | undefined => {
   const types = elements.map((element, i) => {
-    if (i < first || i >= first + count) {
+    if (i < firstParameter || i >= firstParameter + columnCount) {
       return 0
     }
-    // Elsewhere than in an array, bytes are the value itself in binary, of whatever type.
-    return bytes[i - first] && element !== bytea ? undefined : arrayTypes.get(element)
+    // A buffer as a parameter of its own is the value's binary format, of any type. Within an array it is a bytea.
+    return holdsBytes[i - firstParameter] && element !== bytea ? undefined : arrayTypes.get(element)
   })
   return types.every((type) => type !== undefined) ? types : undefined
 }
 
-/** What an array says as a parameter of its own would. */
+/** Whether a value is encoded in an array as it would be as a parameter of its own. */
 const isSimple = (value: unknown): boolean =>
   typeof value !== "object" || value === null ||
   (!Array.isArray(value) && !Statement.isFragment(value) && !("toPostgres" in value))
 
-interface Rows extends Statement.RecordInsertHelper {
+interface RowsSegment extends Statement.RecordInsertHelper {
   readonly returningIdentifier: string | Statement.Fragment | undefined
 }
 
-const isMany = (segment: Statement.Segment): segment is Rows =>
-  segment._tag === "RecordInsertHelper" && segment.value.length >= fewestRows
+const hasManyRows = (segment: Statement.Segment): segment is RowsSegment =>
+  segment._tag === "RecordInsertHelper" && segment.value.length >= minRows
 
 const literal = (value: string): Statement.Segment => ({ _tag: "Literal", value })
 
@@ -88,7 +93,7 @@ const identifier = (value: string): Statement.Segment => ({ _tag: "Identifier", 
 
 const parameter = (value: unknown): Statement.Segment => ({ _tag: "Parameter", value })
 
-const returning = ({ returningIdentifier }: Rows): ReadonlyArray<Statement.Segment> => {
+const returning = ({ returningIdentifier }: RowsSegment): ReadonlyArray<Statement.Segment> => {
   if (returningIdentifier === undefined) {
     return []
   }
@@ -105,25 +110,28 @@ const fragment = (segments: ReadonlyArray<Statement.Segment>): Statement.Fragmen
   segments
 })
 
-/** As the compiler given, but for an INSERT of many rows. */
-export const makeCompiler = (usual: Statement.Compiler): Statement.Compiler => {
+/** Compiles an INSERT of many rows with arrays, and everything else with the compiler that is given. */
+export const makeCompiler = (base: Statement.Compiler): Statement.Compiler => {
   const compiler: Statement.Compiler = {
-    dialect: usual.dialect,
+    dialect: base.dialect,
     compile: (statement, withoutTransform) => {
       const { segments } = statement
-      const at = segments.findIndex(isMany)
-      const rows = segments[at] as Rows | undefined
+      const index = segments.findIndex(hasManyRows)
+      const rows = segments[index] as RowsSegment | undefined
       const names = rows === undefined ? [] : Object.keys(rows.value[0])
       if (
-        rows === undefined || names.length === 0 || segments.some((other, i) => i > at && isMany(other)) ||
+        rows === undefined || names.length === 0 || segments.some((other, i) => i > index && hasManyRows(other)) ||
         !rows.value.every((row) => names.every((name) => isSimple(row[name])))
       ) {
-        return usual.compile(statement, withoutTransform)
+        return base.compile(statement, withoutTransform)
       }
-      const around = (between: ReadonlyArray<Statement.Segment>) =>
-        usual.compile(fragment([...segments.slice(0, at), ...between, ...segments.slice(at + 1)]), withoutTransform)
+      const compileWith = (replacement: ReadonlyArray<Statement.Segment>) =>
+        base.compile(
+          fragment([...segments.slice(0, index), ...replacement, ...segments.slice(index + 1)]),
+          withoutTransform
+        )
       const columns = names.map((name) => rows.value.map((row) => row[name]))
-      const [sql, params] = around([
+      const [sql, params] = compileWith([
         literal("("),
         ...separated(names.map(identifier)),
         literal(") SELECT * FROM unnest("),
@@ -131,19 +139,19 @@ export const makeCompiler = (usual: Statement.Compiler): Statement.Compiler => {
         literal(")"),
         ...returning(rows)
       ])
-      const single: Rows = { ...rows, value: rows.value.slice(0, 1) }
-      const [text] = around([single])
-      plans.set(params, {
-        single: text,
-        first: params.indexOf(columns[0]),
-        count: columns.length,
-        bytes: columns.map((column) => column.some((value) => ArrayBuffer.isView(value))),
-        byValue: () => usual.compile(statement, withoutTransform)
+      const firstRow: RowsSegment = { ...rows, value: rows.value.slice(0, 1) }
+      const [singleRow] = compileWith([firstRow])
+      inserts.set(params, {
+        singleRow,
+        firstParameter: params.indexOf(columns[0]),
+        columnCount: columns.length,
+        holdsBytes: columns.map((column) => column.some((value) => ArrayBuffer.isView(value))),
+        byValue: () => base.compile(statement, withoutTransform)
       })
       return [sql, params]
     },
     get withoutTransform() {
-      return makeCompiler(usual.withoutTransform)
+      return makeCompiler(base.withoutTransform)
     }
   }
   return compiler

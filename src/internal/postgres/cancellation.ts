@@ -1,149 +1,151 @@
 /**
- * Stopping what runs on a connection, so that whatever stops it never hits what comes later.
+ * Cancels exchanges so that a cancel request never hits a later one.
  *
- * A user's statement is cancelled. It is over when the server has answered it and has closed the socket of the cancel
- * request, so that the signal has been sent, and has answered once more, so that it has arrived. When all this takes too
- * long, the connection is destroyed.
+ * The server signals the process of a connection, whatever that is executing when the signal arrives. So nothing is sent
+ * from the cancel request until three things have happened: the canceled exchange is complete, the server has closed the
+ * socket of the cancel request (the signal is sent), and one more round trip is answered (the signal has arrived). If that
+ * takes too long, the connection is destroyed.
  */
-import * as Cancel from "./transport/cancelRequest.js"
-import type * as Flight from "./exchange.js"
-import * as Flights from "./exchanges.js"
+import type * as Exchange from "./exchange.js"
+import * as Exchanges from "./exchanges.js"
+import * as CancelRequest from "./transport/cancelRequest.js"
 import type { Route } from "./transport/socket.js"
 
-/** How long may pass until what is being stopped is known to have stopped, in milliseconds. */
-export const stopTimeout = 500
+/** How long a cancellation may take before the connection is destroyed, in milliseconds. */
+export const cancelTimeout = 500
 
-/** What it does with its connection. */
-interface Line {
-  readonly send: (flight: Flight.Exchange) => void
+/** What a cancellation does with its connection. */
+interface Actions {
+  readonly send: (exchange: Exchange.Exchange) => void
   readonly destroy: () => void
-  /** Sends what waits, if it may be sent now. */
-  readonly next: () => void
+  /** Sends queued exchanges as far as they may be sent. */
+  readonly sendQueued: () => void
 }
 
-/** A flight that is being stopped, and what is done when it has. */
-interface Stop {
-  readonly flight: Flight.Exchange
-  readonly finish: () => void
+/** A canceled exchange that was not complete, and the callback for when its cancellation is complete. */
+interface Pending {
+  readonly exchange: Exchange.Exchange
+  readonly onCanceled: () => void
 }
 
-/** A request to cancel a flight, or whatever else runs when it arrives. */
+/** A cancel request that may hit what the connection is executing. */
 interface Request {
-  readonly target: Flight.Exchange
+  readonly target: Exchange.Exchange
   isSent: boolean
-  /** The server has sent the signal, or the request could not be sent. */
-  isOver: boolean
+  /** Whether the server has sent the signal, or the request could not be sent. */
+  isComplete: boolean
   giveUp: () => void
 }
 
-const nothing = (): void => undefined
+const noop = (): void => undefined
 
 export class Cancellation {
-  private stops: ReadonlyArray<Stop> = []
+  private pending: ReadonlyArray<Pending> = []
   private request: Request | undefined = undefined
-  /** Whether a signal may still arrive, and whether an answer is awaited before which it will have. */
-  private barrier: "none" | "owed" | "sent" = "none"
+  /** Whether a signal may still arrive: `needed` until the round trip that excludes it is sent, then `sent`. */
+  private barrier: "none" | "needed" | "sent" = "none"
 
   constructor(
-    /** Absent where nothing can be cancelled. */
-    private readonly key: Cancel.Key | undefined,
+    /** Undefined if the server sent none, so that nothing can be canceled. */
+    private readonly backendKey: CancelRequest.BackendKey | undefined,
     private readonly route: Route,
-    /** What is under way; the first is being answered. */
-    private readonly sent: ReadonlyArray<Flight.Exchange>,
-    private readonly line: Line
+    /** The exchanges that were sent and are not complete. The server is executing the first. */
+    private readonly inFlight: ReadonlyArray<Exchange.Exchange>,
+    private readonly actions: Actions
   ) {}
 
-  /** A cancel request hits whatever runs when it arrives, so nothing may be sent meanwhile. */
-  get isBusy(): boolean {
-    return this.stops.length > 0 || this.request !== undefined || this.barrier !== "none"
+  /** While this is true nothing may be sent. */
+  get isActive(): boolean {
+    return this.pending.length > 0 || this.request !== undefined || this.barrier !== "none"
   }
 
   /**
-   * Stops a flight that was sent and has not landed. Where others run before it, which are not to be disturbed, it
-   * finishes at once: their transaction must be undone, and what this one will have done with it.
+   * Cancels an exchange that was sent and is not complete. If others are executed before it, which must not be canceled,
+   * `onCanceled` is called at once: their transaction cannot be committed any more, so what this one does is rolled back.
    */
-  stop(flight: Flight.Exchange, finish: () => void): void {
-    flight.abandon()
-    flight.land = nothing
-    if (flight !== this.sent[0]) {
-      this.stops = [...this.stops, { flight, finish: nothing }]
-      return finish()
+  cancel(exchange: Exchange.Exchange, onCanceled: () => void): void {
+    exchange.cancel()
+    exchange.onComplete = noop
+    if (exchange !== this.inFlight[0]) {
+      this.pending = [...this.pending, { exchange, onCanceled: noop }]
+      return onCanceled()
     }
-    const timer = setTimeout(() => this.line.destroy(), stopTimeout)
-    const stop: Stop = {
-      flight,
-      finish: () => {
+    const timer = setTimeout(() => this.actions.destroy(), cancelTimeout)
+    const pending: Pending = {
+      exchange,
+      onCanceled: () => {
         clearTimeout(timer)
-        finish()
+        onCanceled()
       }
     }
-    this.stops = [...this.stops, stop]
-    this.proceed()
+    this.pending = [...this.pending, pending]
+    this.advance()
   }
 
-  /** Goes on once something has landed. */
-  proceed(): void {
+  /** Takes the next step. To be called whenever an exchange has completed. */
+  advance(): void {
     const { request } = this
     if (request !== undefined) {
-      if (!request.target.landed || (request.isSent && !request.isOver)) {
+      if (!request.target.isComplete || (request.isSent && !request.isComplete)) {
         return
       }
       this.request = undefined
       if (request.isSent) {
-        this.barrier = "owed"
+        this.barrier = "needed"
       } else {
         request.giveUp()
       }
     }
-    const first = this.sent.at(0)
-    if (this.barrier === "owed" && first === undefined) {
-      return this.raiseBarrier()
+    const current = this.inFlight.at(0)
+    if (this.barrier === "needed" && current === undefined) {
+      return this.sendBarrier()
     }
     if (this.barrier === "none") {
-      this.finish(({ flight }) => flight.landed)
+      this.settle(({ exchange }) => exchange.isComplete)
     }
-    if (first?.abandoned === true && first.options.user && this.key !== undefined) {
-      this.request = this.cancel(this.key, first)
+    if (current?.isCanceled === true && current.options.user && this.backendKey !== undefined) {
+      this.request = this.sendRequest(this.backendKey, current)
     }
-    this.line.next()
+    this.actions.sendQueued()
   }
 
-  /** The connection is gone, and all that ran on it. */
-  end(): void {
+  /** The connection is closed, and with it everything is complete. */
+  connectionClosed(): void {
     this.request = undefined
     this.barrier = "none"
-    this.finish(() => true)
+    this.settle(() => true)
   }
 
-  private finish(isOver: (stop: Stop) => boolean): void {
-    if (this.stops.length > 0) {
-      const over = this.stops.filter(isOver)
-      this.stops = this.stops.filter((stop) => !isOver(stop))
-      over.forEach(({ finish }) => finish())
+  private settle(isSettled: (pending: Pending) => boolean): void {
+    if (this.pending.length > 0) {
+      const settled = this.pending.filter(isSettled)
+      this.pending = this.pending.filter((pending) => !isSettled(pending))
+      settled.forEach(({ onCanceled }) => onCanceled())
     }
   }
 
-  private raiseBarrier(): void {
-    const flight = Flights.query("", { user: false })
-    flight.land = () => {
+  /** A round trip that executes nothing: a signal that arrives before its end has no effect. */
+  private sendBarrier(): void {
+    const exchange = Exchanges.query("", { user: false })
+    exchange.onComplete = () => {
       this.barrier = "none"
     }
     this.barrier = "sent"
-    this.line.send(flight)
+    this.actions.send(exchange)
   }
 
-  private cancel(key: Cancel.Key, target: Flight.Exchange): Request {
-    const request: Request = { target, isSent: false, isOver: false, giveUp: nothing }
-    request.giveUp = Cancel.request(
+  private sendRequest(backendKey: CancelRequest.BackendKey, target: Exchange.Exchange): Request {
+    const request: Request = { target, isSent: false, isComplete: false, giveUp: noop }
+    request.giveUp = CancelRequest.send(
       this.route,
-      key,
+      backendKey,
       () => {
         request.isSent = true
       },
       () => {
-        request.isOver = true
+        request.isComplete = true
         if (this.request === request) {
-          this.proceed()
+          this.advance()
         }
       }
     )

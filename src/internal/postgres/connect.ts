@@ -1,5 +1,5 @@
 /**
- * From settings to an established connection: hosts in turn, encryption as asked, start-up, the server's role.
+ * Establishes a connection: tries the hosts in order, encrypts as sslmode says, starts up, and checks the server's role.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Duration from "effect/Duration"
@@ -12,18 +12,18 @@ import type { PostgresHost, PostgresTarget, Settings } from "../../DatabaseConfi
 import { type DatabaseError, fromSqlError, isRetryable } from "../../DatabaseError.js"
 import type { Restore } from "../driver.js"
 import { make as makeError } from "../makeError.js"
-import { serversOwn } from "./receive.js"
-import { Pipeline } from "./pipeline.js"
 import { Connection } from "./connection.js"
-import { serverError, type Session } from "./pg.js"
-import type { Preparing } from "./statementCache.js"
-import * as Socket from "./transport/socket.js"
+import { type PgClientState, serverError } from "./pg.js"
+import { Pipeline } from "./pipeline.js"
+import { trackedParameters } from "./receive.js"
 import { fromPostgres } from "./sqlState.js"
-import * as Tls from "./transport/tls.js"
-import { milliseconds } from "./transactionSql.js"
 import { StartupConnection } from "./startup.js"
+import type { PreparePolicy } from "./statementCache.js"
+import { milliseconds } from "./transactionSql.js"
+import * as Socket from "./transport/socket.js"
+import * as Tls from "./transport/tls.js"
 
-/** Where a connection leads, as it may be shown. */
+/** A host as it is shown in errors and spans. Contains no secret. */
 export const describeHost = (target: PostgresTarget, { host, port }: PostgresHost): string =>
   host.startsWith("/")
     ? `${host}/.s.PGSQL.${port}/${target.database}`
@@ -58,48 +58,52 @@ const passwordOf = (target: PostgresTarget): string => {
   return password
 }
 
-/** The failure of an attempt, and whether another encryption might do better. */
-interface Refusal {
+interface AttemptFailure {
   readonly cause: Error
-  readonly elseways: boolean
+  /** Whether an attempt with the other encryption may succeed. */
+  readonly isEncryptionRelated: boolean
 }
 
-let connections = 0
+/** Numbers the connections to servers that send no BackendKeyData. */
+let connectionCount = 0
 
-type Resume = (effect: Effect.Effect<Connection, Refusal>) => void
+type Resume = (effect: Effect.Effect<Connection, AttemptFailure>) => void
 
-/** One attempt at one host with one encryption. */
+/** Connects to one host with one encryption. */
 const attempt = (
   settings: Settings,
   target: PostgresTarget,
-  preparing: Preparing,
+  preparePolicy: PreparePolicy,
   host: PostgresHost,
   encryption: Tls.Encryption,
   deadline: number,
   restore: Restore
-): Effect.Effect<Connection, Refusal> =>
+): Effect.Effect<Connection, AttemptFailure> =>
   Effect.suspend(() => {
-    const tls = () => Tls.options(target, host.host)
+    const tls = () => Tls.tlsOptions(target, host.host)
     let giveUp = (): void => undefined
 
     const startUp = (socket: NetSocket, resume: Resume): void => {
       const parameters = new Map<string, string>()
-      const encrypted = socket instanceof TLSSocket
-      const bound = target.channelBinding === "require"
-      if (bound && !encrypted) {
+      const isEncrypted = socket instanceof TLSSocket
+      const requiresChannelBinding = target.channelBinding === "require"
+      if (requiresChannelBinding && !isEncrypted) {
         socket.destroy()
         const cause = serverError("28000", "channel_binding is require, and this connection is not encrypted")
-        return resume(Effect.fail({ cause, elseways: false }))
+        return resume(Effect.fail({ cause, isEncryptionRelated: false }))
       }
-      const wire = new StartupConnection(socket, startupParameters(settings, target), bound)
-      wire.on("parameterStatus", (message: { readonly parameterName: string; readonly parameterValue: string }) => {
-        if (serversOwn.has(message.parameterName)) {
-          parameters.set(message.parameterName, message.parameterValue)
+      const connection = new StartupConnection(socket, startupParameters(settings, target), requiresChannelBinding)
+      connection.on(
+        "parameterStatus",
+        (message: { readonly parameterName: string; readonly parameterValue: string }) => {
+          if (trackedParameters.has(message.parameterName)) {
+            parameters.set(message.parameterName, message.parameterValue)
+          }
         }
-      })
-      // What is left out here, pg takes from the environment; the rest it leaves to the wire.
+      )
+      // Without these options `pg` would read the environment. The other ones matter to its own Connection only.
       const client = new Pg.Client({
-        connection: wire,
+        connection,
         host: host.host,
         port: host.port,
         user: target.username,
@@ -107,22 +111,24 @@ const attempt = (
         password: () => Promise.resolve().then(() => passwordOf(target)),
         ssl: false,
         sslnegotiation: "postgres",
-        enableChannelBinding: encrypted && target.channelBinding !== "disable"
+        enableChannelBinding: isEncrypted && target.channelBinding !== "disable"
       } as Pg.ClientConfig)
-      const session = client as unknown as Session
-      let settled = false
+      const state = client as unknown as PgClientState
+      let isSettled = false
+      /** Returns whether this is the first outcome. Drops the password in any case. */
       const settle = (): boolean => {
-        const first = !settled
-        settled = true
+        const isFirst = !isSettled
+        isSettled = true
         clearTimeout(timer)
-        session.password = null
-        session.connectionParameters.password = null
-        return first
+        state.password = null
+        state.connectionParameters.password = null
+        return isFirst
       }
       const fail = (cause: Error): void => {
         if (settle()) {
           socket.destroy()
-          resume(Effect.fail({ cause, elseways: (cause as { readonly code?: string }).code === "28000" }))
+          // 28000: pg_hba.conf has no entry for the host with this encryption.
+          resume(Effect.fail({ cause, isEncryptionRelated: (cause as { readonly code?: string }).code === "28000" }))
         }
       }
       const timer = setTimeout(() => fail(new Error("timeout expired")), deadline - Date.now())
@@ -136,38 +142,37 @@ const attempt = (
           return fail(error)
         }
         if (settle()) {
-          const { processID, secretKey } = session
-          const channel = new Pipeline({
-            wire,
-            key: processID === null || secretKey === null ? undefined : { processId: processID, secret: secretKey },
-            // A name may lead to several servers: the request must reach the one that answered.
+          const { processID, secretKey } = state
+          const pipeline = new Pipeline({
+            connection,
+            backendKey: processID === null || secretKey === null ? undefined : { processId: processID, secretKey },
+            // The address and not the name, which may lead to several servers.
             route: {
               host: socket.remoteAddress ?? host.host,
               port: host.port,
-              encryption: encrypted ? "required" : "plain",
+              encryption: isEncrypted ? "required" : "plain",
               tls
             },
             parameters,
-            preparing
+            preparePolicy
           })
-          connections += 1
-          const elsewhere = (restore: Restore) => connect(settings, target, preparing, restore)
-          resume(
-            Effect.succeed(new Connection(channel, processID ?? connections, describeHost(target, host), elsewhere))
-          )
+          connectionCount += 1
+          const connectAgain = (restore: Restore) => connect(settings, target, preparePolicy, restore)
+          const id = processID ?? connectionCount
+          resume(Effect.succeed(new Connection(pipeline, id, describeHost(target, host), connectAgain)))
         }
       })
     }
 
-    const waiting = Effect.async<Connection, Refusal>((resume) => {
+    const connecting = Effect.async<Connection, AttemptFailure>((resume) => {
       giveUp = Socket.open(
         { ...host, encryption, tls, timeout: deadline - Date.now(), background: false },
         (socket) => startUp(socket, resume),
-        ({ cause, stage }) => resume(Effect.fail({ cause, elseways: stage === "tls" }))
+        ({ cause, stage }) => resume(Effect.fail({ cause, isEncryptionRelated: stage === "tls" }))
       )
     })
-    // An interruption may come when it has succeeded already, and then takes what nobody has seen.
-    return Effect.onInterrupt(restore(waiting), () => Effect.sync(() => giveUp()))
+    // An interruption may arrive after `resume` was called with a connection, which is then closed here.
+    return Effect.onInterrupt(restore(connecting), () => Effect.sync(() => giveUp()))
   })
 
 interface Role {
@@ -175,8 +180,8 @@ interface Role {
   readonly readOnly: boolean
 }
 
-/** What target_session_attrs can ask of a server, from its own words where it reports them (PostgreSQL 14 and later). */
-const role = (connection: Connection): Effect.Effect<Role, SqlError> => {
+/** The server's role: as reported at start-up (PostgreSQL 14 and later), else queried. */
+const roleOf = (connection: Connection): Effect.Effect<Role, SqlError> => {
   const standby = connection.parameter("in_hot_standby")
   const readOnly = connection.parameter("default_transaction_read_only")
   return standby !== undefined && readOnly !== undefined
@@ -192,32 +197,32 @@ const role = (connection: Connection): Effect.Effect<Role, SqlError> => {
     )
 }
 
-type Wanted = PostgresTarget["targetSessionAttrs"]
+type TargetSessionAttrs = PostgresTarget["targetSessionAttrs"]
 
-const accepts = (wanted: Wanted, is: Role): boolean => {
-  switch (wanted) {
+const accepts = (required: TargetSessionAttrs, role: Role): boolean => {
+  switch (required) {
     case "any":
       return true
     case "read-write":
-      return !is.standby && !is.readOnly
+      return !role.standby && !role.readOnly
     case "read-only":
-      return is.standby || is.readOnly
+      return role.standby || role.readOnly
     case "primary":
-      return !is.standby
+      return !role.standby
     case "standby":
     case "prefer-standby":
-      return is.standby
+      return role.standby
   }
 }
 
 const checkRole = (
   connection: Connection,
-  wanted: Wanted,
+  required: TargetSessionAttrs,
   description: string,
   deadline: number,
   restore: Restore
 ): Effect.Effect<Connection, DatabaseError> => {
-  if (wanted === "any") {
+  if (required === "any") {
     return Effect.succeed(connection)
   }
   const fail = (code: string, reason: string, transient: boolean) =>
@@ -227,21 +232,23 @@ const checkRole = (
       reason: `could not connect to ${description}: ${reason}`,
       transient
     })
-  let expired = false
-  const check = role(connection).pipe(
+  let hasExpired = false
+  const check = roleOf(connection).pipe(
     Effect.mapError((error) => {
       const { code, reason } = fromSqlError(error)
-      return expired
+      return hasExpired
         ? fromPostgres(new Error("timeout expired"), { phase: "connect", description })
         : fail(code, reason, isRetryable(fromSqlError(error)))
     }),
     Effect.filterOrFail(
-      (is) => accepts(wanted, is),
-      (is) =>
+      (role) => accepts(required, role),
+      (role) =>
         fail(
           "08004",
-          `the server is ${is.standby ? "a standby" : "the primary"}${is.readOnly ? " and read-only" : ""}, where ` +
-            `target_session_attrs asks for ${wanted}`,
+          `the server is ${role.standby ? "a standby" : "the primary"}${
+            role.readOnly ? " and read-only" : ""
+          }, where ` +
+            `target_session_attrs asks for ${required}`,
           true
         )
     ),
@@ -249,7 +256,7 @@ const checkRole = (
   )
   return Effect.suspend(() => {
     const timer = setTimeout(() => {
-      expired = true
+      hasExpired = true
       connection.destroy()
     }, deadline - Date.now())
     return Effect.onExit(restore(check), (exit) =>
@@ -265,28 +272,28 @@ const checkRole = (
 const connectHost = (
   settings: Settings,
   target: PostgresTarget,
-  preparing: Preparing,
+  preparePolicy: PreparePolicy,
   host: PostgresHost,
-  wanted: Wanted,
+  required: TargetSessionAttrs,
   deadline: number,
   restore: Restore
 ): Effect.Effect<Connection, DatabaseError> => {
   const description = describeHost(target, host)
-  const [first, second] = Tls.attempts(target, host.host)
-  const one = attempt(settings, target, preparing, host, first, deadline, restore)
+  const [first, second] = Tls.encryptionAttempts(target, host.host)
+  const firstAttempt = attempt(settings, target, preparePolicy, host, first, deadline, restore)
   const established = second === undefined
-    ? one
-    : Effect.catchAll(one, (refusal) =>
-      refusal.elseways
-        ? attempt(settings, target, preparing, host, second, deadline, restore)
-        : Effect.fail(refusal))
+    ? firstAttempt
+    : Effect.catchAll(firstAttempt, (failure) =>
+      failure.isEncryptionRelated
+        ? attempt(settings, target, preparePolicy, host, second, deadline, restore)
+        : Effect.fail(failure))
   return established.pipe(
     Effect.mapError(({ cause }) => fromPostgres(cause, { phase: "connect", description })),
-    Effect.flatMap((connection) => checkRole(connection, wanted, description, deadline, restore))
+    Effect.flatMap((connection) => checkRole(connection, required, description, deadline, restore))
   )
 }
 
-/** One failure of several hosts: it can pass if one of them can. */
+/** Combines the failures of several hosts. It is transient if one of them is. */
 const combine = (errors: ReadonlyArray<DatabaseError>): DatabaseError => {
   const reasons = new Set(errors.map((error) => error.reason))
   const last = errors[errors.length - 1]
@@ -298,43 +305,46 @@ const combine = (errors: ReadonlyArray<DatabaseError>): DatabaseError => {
   })
 }
 
-/** A timer cannot be set for longer. */
-const longestTimeout = 2_147_483_647
+/** The longest delay that `setTimeout` accepts, in milliseconds. */
+const maxDelay = 2_147_483_647
 
 /**
- * One attempt to connect. Each host has its equal share of the time that is left, so that one that is silent leaves some
- * to those behind it. A host that refuses the user ends the attempt, as in libpq: the others would refuse too.
+ * Tries each host once, in order. The remaining time is divided equally among the remaining hosts, so that a silent host
+ * leaves time for the others. As in libpq, a host that rejects the user ends the attempt, since the others would too.
  *
- * To be run in an uninterruptible region, whose `restore` it takes: interruptible while it waits, and not between having
- * a connection and giving it to the caller.
+ * To be run in an uninterruptible region with its `restore`. It is interruptible while it waits, but not between
+ * having a connection and returning it.
  */
 export const connect = (
   settings: Settings,
   target: PostgresTarget,
-  preparing: Preparing,
+  preparePolicy: PreparePolicy,
   restore: Restore
 ): Effect.Effect<Connection, DatabaseError> =>
   Effect.suspend(() => {
-    const timeout = Math.min(Math.max(1, Duration.toMillis(settings.connectTimeout)), longestTimeout)
+    const timeout = Math.min(Math.max(1, Duration.toMillis(settings.connectTimeout)), maxDelay)
     const deadline = Date.now() + timeout
-    const wanted = target.targetSessionAttrs
-    const candidates = target.hosts.map((host): readonly [PostgresHost, Wanted] => [host, wanted])
-    if (wanted === "prefer-standby") {
+    const required = target.targetSessionAttrs
+    const candidates = target.hosts.map((host): readonly [PostgresHost, TargetSessionAttrs] => [host, required])
+    if (required === "prefer-standby") {
       candidates.push(...target.hosts.map((host) => [host, "any"] as const))
     }
     const errors: Array<DatabaseError> = []
-    const from = (index: number): Effect.Effect<Connection, DatabaseError> => {
+    const connectFrom = (index: number): Effect.Effect<Connection, DatabaseError> => {
       const [host, role] = candidates[index]
       const now = Date.now()
-      const share = now + Math.max(1, (deadline - now) / (candidates.length - index))
-      return Effect.catchAll(connectHost(settings, target, preparing, host, role, share, restore), (error) => {
-        errors.push(error)
-        return error._tag === "AuthenticationFailed"
-          ? Effect.fail(error)
-          : index + 1 < candidates.length
-          ? Effect.suspend(() => from(index + 1))
-          : Effect.fail(combine(errors))
-      })
+      const hostDeadline = now + Math.max(1, (deadline - now) / (candidates.length - index))
+      return Effect.catchAll(
+        connectHost(settings, target, preparePolicy, host, role, hostDeadline, restore),
+        (error) => {
+          errors.push(error)
+          return error._tag === "AuthenticationFailed"
+            ? Effect.fail(error)
+            : index + 1 < candidates.length
+            ? Effect.suspend(() => connectFrom(index + 1))
+            : Effect.fail(combine(errors))
+        }
+      )
     }
-    return from(0)
+    return connectFrom(0)
   })

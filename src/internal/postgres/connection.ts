@@ -1,67 +1,64 @@
 /**
- * A connection as the rest of sqlayer sees it.
+ * Implements `Driver.Connection` for PostgreSQL.
  */
 import type * as SqlError from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
+import { NodeInspectSymbol } from "effect/Inspectable"
 import * as Stream from "effect/Stream"
 import Pg from "pg"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type * as Driver from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import * as Bulk from "./bulk.js"
-import { Sender } from "./send.js"
+import type * as Exchange from "./exchange.js"
+import * as Exchanges from "./exchanges.js"
+import * as Execute from "./execute.js"
+import { serverError } from "./pg.js"
 import type { Pipeline } from "./pipeline.js"
-import * as Fate from "./transactionOutcome.js"
-import type * as Flight from "./exchange.js"
-import * as Flights from "./exchanges.js"
-import { resultOf, serverError } from "./pg.js"
 import * as Portal from "./portal.js"
-import * as Statements from "./execute.js"
-import * as Transaction from "./transactionSql.js"
+import { Sender } from "./send.js"
+import * as TransactionOutcome from "./transactionOutcome.js"
+import * as TransactionSql from "./transactionSql.js"
 
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
-const internal: Flight.Options = { user: false }
+/** For the driver's own commands. */
+const internal: Exchange.Options = { user: false }
 
-/** Over a channel whose connection is established. */
 export class Connection implements Driver.Connection {
-  readonly id: number
-  readonly #channel: Pipeline
-  readonly #calls: Sender
-  readonly #elsewhere: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
-  #portals = 0
-  #transaction: Fate.Transaction | undefined = undefined
+  private readonly sender: Sender
+  /** How many portals were opened. Each has a name of its own. */
+  private portals = 0
+  /** Identifies the last transaction, if that began as `verified` and was begun on the server. */
+  private transactionIdentity: TransactionOutcome.TransactionIdentity | undefined = undefined
 
-  /** `elsewhere` connects to the same server. */
   constructor(
-    channel: Pipeline,
-    id: number,
+    private readonly pipeline: Pipeline,
+    readonly id: number,
     description: string,
-    elsewhere: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
+    /** Opens another connection to the same target. */
+    private readonly connectAgain: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
   ) {
-    this.#channel = channel
-    this.#calls = new Sender(channel, description)
-    this.#elsewhere = elsewhere
-    this.id = id
+    this.sender = new Sender(pipeline, description)
   }
 
-  /** Calls once when the connection breaks without being closed from here; at once if it has broken already. */
+  /** Calls `f` once when the connection is lost and was not closed by the client; at once if that has happened. */
   onLost(f: (error: DatabaseError) => void): void {
-    const channel = this.#channel
-    channel.onLost = (error) => f(this.#calls.refusal(error))
-    if (channel.lost !== undefined) {
-      channel.onLost(channel.lost)
+    const { pipeline } = this
+    pipeline.onLost = (error) => f(this.sender.connectionError(error))
+    if (pipeline.lossReason !== undefined) {
+      pipeline.onLost(pipeline.lossReason)
     }
   }
 
   onNotification(f: (channel: string, payload: string) => void): void {
-    this.#channel.onNotification = f
+    this.pipeline.onNotification = f
   }
 
-  /** What the server last said of a setting that it reports. */
+  /** The value of a tracked parameter; undefined if the server does not report it. */
   parameter(name: string): string | undefined {
-    return this.#channel.parameters.get(name)
+    return this.pipeline.parameters.get(name)
   }
 
   execute(
@@ -70,7 +67,7 @@ export class Connection implements Driver.Connection {
     transformRows: TransformRows,
     refusal?: Driver.Refusal
   ) {
-    return this.#rows(sql, params, { params, user: true, prepare: true }, transformRows, refusal)
+    return this.executeRows(sql, params, { params, user: true, prepare: true }, transformRows, refusal)
   }
 
   executeUnprepared(
@@ -79,7 +76,7 @@ export class Connection implements Driver.Connection {
     transformRows: TransformRows,
     refusal?: Driver.Refusal
   ) {
-    return this.#rows(sql, params, { params, user: true }, transformRows, refusal)
+    return this.executeRows(sql, params, { params, user: true }, transformRows, refusal)
   }
 
   executeRaw(
@@ -87,19 +84,14 @@ export class Connection implements Driver.Connection {
     params: ReadonlyArray<unknown>,
     refusal?: Driver.Refusal
   ): Effect.Effect<unknown, SqlError.SqlError> {
-    return Statements.run(this.#calls, {
-      sql,
-      params,
-      options: { params, user: true, prepare: true },
-      refusal,
-      finish: ({ answer, answers }) => Effect.succeed(answers?.map(resultOf) ?? resultOf(answer))
-    })
+    const options: Exchange.Options = { params, user: true, prepare: true }
+    return Execute.run(this.sender, { sql, params, options, refusal, finish: Execute.pgResultOf })
   }
 
   executeValues(sql: string, params: ReadonlyArray<unknown>, refusal?: Driver.Refusal) {
-    const options: Flight.Options = { params, user: true, prepare: true, rowMode: "array" }
-    const finish = Statements.rowsOf<ReadonlyArray<unknown>>
-    return Statements.run(this.#calls, { sql, params, options, refusal, finish })
+    const options: Exchange.Options = { params, user: true, prepare: true, rowMode: "array" }
+    const finish = Execute.rowsOf<ReadonlyArray<unknown>>
+    return Execute.run(this.sender, { sql, params, options, refusal, finish })
   }
 
   executeStream(
@@ -109,72 +101,73 @@ export class Connection implements Driver.Connection {
     refusal?: Driver.Refusal
   ): Stream.Stream<object, SqlError.SqlError> {
     return Stream.suspend(() => {
-      const [sql, params] = Bulk.planOf(values)?.byValue() ?? [text, values]
-      const portal = `sqlayer_${++this.#portals}`
+      const [sql, params] = Bulk.insertOf(values)?.byValue() ?? [text, values]
+      const portal = `sqlayer_${++this.portals}`
       const options = { params, user: true }
       return Portal.stream({
         transformRows,
         status: () => {
-          const { ahead, busy, transaction } = this.#channel
-          return busy ? "busy" : transaction === "I" && ahead.length === 0 ? "outside" : "inside"
+          const { isBusy, pendingSteps, transactionStatus } = this.pipeline
+          return isBusy ? "busy" : transactionStatus === "I" && pendingSteps.length === 0 ? "outside" : "inside"
         },
-        open: (rows) =>
-          this.#calls.fly(
-            () => Flights.openPortal(portal, sql, this.#calls.encode(sql, params), rows, options),
-            (flight) => Effect.succeed(Portal.batchOf(flight)),
+        open: (maxRows) =>
+          this.sender.send(
+            () => Exchanges.openPortal(portal, sql, this.sender.encode(sql, params), maxRows, options),
+            (exchange) => Effect.succeed(Portal.batchOf(exchange)),
             toSqlError,
             refusal
           ),
-        read: (columns, rows) => this.#calls.ask(Flights.readPortal(portal, columns, sql, rows, options), refusal),
-        close: this.#calls.briefly(() => Flights.closePortal(portal)),
-        wait: Effect.mapError(this.ping, toSqlError),
+        read: (rowDescription, maxRows) =>
+          this.sender.requestBatch(Exchanges.readPortal(portal, rowDescription, sql, maxRows, options), refusal),
+        close: this.sender.sendWithTimeout(() => Exchanges.closePortal(portal)),
+        waitUntilIdle: Effect.mapError(this.ping, toSqlError),
         begin: Effect.mapError(this.begin({}), toSqlError),
         commit: this.commit,
-        rollback: this.#undo(this.#calls.briefly(() => Flights.query("ROLLBACK", internal)))
+        rollback: this.rollBackWith(this.sender.sendWithTimeout(() => Exchanges.query("ROLLBACK", internal)))
       })
     })
   }
 
   status(): Driver.Status {
-    const channel = this.#channel
-    if (channel.closed !== undefined) {
+    const { abortReason, closeReason, isDirty, transactionStatus } = this.pipeline
+    if (closeReason !== undefined) {
       return "closed"
     }
-    if (channel.transaction === "E" || channel.refused !== undefined) {
+    if (transactionStatus === "E" || abortReason !== undefined) {
       return "aborted"
     }
-    // What is still under way may yet begin a transaction.
-    return this.#isOpen ? "active" : channel.dirty ? "dirty" : "idle"
+    return this.isTransactionOpen ? "active" : isDirty ? "dirty" : "idle"
   }
 
-  /** Nothing is sent yet: the first statement takes it along. */
+  /** Sends nothing by itself: BEGIN is sent in the round trip of the first statement. */
   begin(options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
-    return this.#ahead(() => {
-      this.#transaction = undefined
-      const steps = Transaction.beginSteps(options)
+    return this.defer(() => {
+      this.transactionIdentity = undefined
+      const steps = TransactionSql.beginSteps(options)
       if (options.verified === true) {
-        const onRow: Flight.Step["onRow"] = (values) => {
-          this.#transaction = Fate.transaction(values)
+        const onRow: Exchange.Step["onRow"] = (values) => {
+          this.transactionIdentity = TransactionOutcome.parseIdentity(values)
         }
-        steps.push({ text: Fate.identify, onRow })
+        steps.push({ text: TransactionOutcome.identitySql, onRow })
       }
       return steps
     })
   }
 
-  get fate(): Effect.Effect<Driver.Fate, DatabaseError> | undefined {
-    return this.#transaction === undefined ? undefined : Fate.ask(this.#elsewhere, this.#transaction)
+  get transactionOutcome(): Effect.Effect<Driver.TransactionOutcome, DatabaseError> | undefined {
+    return this.transactionIdentity === undefined
+      ? undefined
+      : TransactionOutcome.lookUp(this.connectAgain, this.transactionIdentity)
   }
 
   get commit(): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
-      // It ends the savepoints too.
-      const begins = this.#channel.ahead.some((step) => step.begins === true)
-      this.#channel.forget()
-      return begins ? Effect.void : this.#calls.fly(
-        () => Flights.query("COMMIT", { user: false, commit: true }),
-        ({ answer }) =>
-          answer.tag === "ROLLBACK"
+      const isUnsent = this.pipeline.pendingSteps.some((step) => step.beginsTransaction === true)
+      this.pipeline.discardPendingSteps()
+      return isUnsent ? Effect.void : this.sender.send(
+        () => Exchanges.query("COMMIT", { user: false, commit: true }),
+        ({ result }) =>
+          result.commandTag === "ROLLBACK"
             ? Effect.fail(makeError("TransactionAborted", {
               dialect: "postgres",
               code: "25P02",
@@ -189,76 +182,77 @@ export class Connection implements Driver.Connection {
   }
 
   get rollback(): Effect.Effect<void, DatabaseError> {
-    return this.#undo(this.#command("ROLLBACK"))
+    return this.rollBackWith(this.command("ROLLBACK"))
   }
 
   savepoint(name: string): Effect.Effect<void, DatabaseError> {
     const text = `SAVEPOINT ${Pg.escapeIdentifier(name)}`
     return Effect.suspend(() => {
       if (name.includes("\0")) {
-        return Effect.fail(this.#calls.refusal(serverError("42602", "a savepoint's name may not hold a NUL character")))
+        return Effect.fail(
+          this.sender.connectionError(serverError("42602", "a savepoint's name may not hold a NUL character"))
+        )
       }
-      // What is under way may fail, and the savepoint with it: then it must not be rolled back to.
-      const made = this.status() === "active" && !this.#channel.busy
-        ? this.#ahead(() => [{ text }])
-        : this.#command(text)
-      return this.#opens(name, made)
+      // If a statement in flight fails, there will be no savepoint to roll back to: then wait until it is created.
+      const created = this.status() === "active" && !this.pipeline.isBusy
+        ? this.defer(() => [{ text }])
+        : this.command(text)
+      return this.trackSavepoint(name, created)
     })
   }
 
   releaseSavepoint(name: string): Effect.Effect<void, DatabaseError> {
     const quoted = Pg.escapeIdentifier(name)
     return Effect.suspend(() => {
-      const channel = this.#channel
-      channel.leave(name, false)
-      if (this.#forget(quoted)) {
+      this.pipeline.leaveSavepoint(name, false)
+      if (this.withdrawSavepoint(quoted)) {
         return Effect.void
       }
-      // It cannot fail where nothing else has, so it need not be waited for.
-      return this.status() === "active" && !channel.busy
-        ? this.#ahead(() => [{ text: `RELEASE SAVEPOINT ${quoted}` }])
-        : this.#command(`RELEASE SAVEPOINT ${quoted}`)
+      // It fails only if the transaction has failed, so nothing has to wait for it.
+      return this.status() === "active" && !this.pipeline.isBusy
+        ? this.defer(() => [{ text: `RELEASE SAVEPOINT ${quoted}` }])
+        : this.command(`RELEASE SAVEPOINT ${quoted}`)
     })
   }
 
   rollbackToSavepoint(name: string): Effect.Effect<void, DatabaseError> {
     const quoted = Pg.escapeIdentifier(name)
     return Effect.suspend(() => {
-      const channel = this.#channel
-      channel.leave(name, true)
-      if (channel.isOver && channel.refused !== undefined) {
-        return Effect.fail(this.#calls.refusal(channel.refused))
+      const { pipeline } = this
+      pipeline.leaveSavepoint(name, true)
+      if (pipeline.isEndedByStatement && pipeline.abortReason !== undefined) {
+        return Effect.fail(this.sender.connectionError(pipeline.abortReason))
       }
-      return this.#forget(quoted)
+      return this.withdrawSavepoint(quoted)
         ? Effect.void
-        : this.#command(`ROLLBACK TO SAVEPOINT ${quoted}; RELEASE SAVEPOINT ${quoted}`)
+        : this.command(`ROLLBACK TO SAVEPOINT ${quoted}; RELEASE SAVEPOINT ${quoted}`)
     })
   }
 
   beginWithin(name: string, options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
     const access = options.readOnly === true ? "; SET LOCAL transaction_read_only = on" : ""
-    return this.#opens(
+    return this.trackSavepoint(
       name,
-      this.#command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${Transaction.limitsText(options)}`)
+      this.command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${TransactionSql.timeoutsSql(options)}`)
     )
   }
 
   commitWithin(name: string, around: Driver.BeginOptions | undefined): Effect.Effect<void, DatabaseError> {
-    const checked = this.#calls.fly(
-      () => Flights.query(`SET CONSTRAINTS ALL IMMEDIATE; ${Transaction.initiallyDeferred}`, internal),
-      ({ answer }) => Effect.succeed(answer.rows as ReadonlyArray<{ readonly names: string | null }>),
+    const checked = this.sender.send(
+      () => Exchanges.query(`SET CONSTRAINTS ALL IMMEDIATE; ${TransactionSql.initiallyDeferredSql}`, internal),
+      ({ result }) => Effect.succeed(result.rows as ReadonlyArray<{ readonly names: string | null }>),
       identity
     )
     return Effect.flatMap(checked, (rows) => {
       const names = rows.at(0)?.names
       const deferred = names === null || names === undefined ? "" : `; SET CONSTRAINTS ${names} DEFERRED`
-      const settings = around === undefined ? Transaction.resetText : Transaction.limitsText(around)
-      this.#channel.leave(name, false)
-      return this.#command(`${settings}; RELEASE SAVEPOINT ${Pg.escapeIdentifier(name)}${deferred}`)
+      const settings = around === undefined ? TransactionSql.resetSql : TransactionSql.timeoutsSql(around)
+      this.pipeline.leaveSavepoint(name, false)
+      return this.command(`${settings}; RELEASE SAVEPOINT ${Pg.escapeIdentifier(name)}${deferred}`)
     })
   }
 
-  /** The server itself puts back what was set since the savepoint. */
+  /** Rolling back to a savepoint also restores the settings. */
   rollbackWithin(name: string): Effect.Effect<void, DatabaseError> {
     return this.rollbackToSavepoint(name)
   }
@@ -266,96 +260,104 @@ export class Connection implements Driver.Connection {
   get failStatement(): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() =>
       this.status() === "active"
-        ? Effect.catchTag(this.#command("SELECT 1/0"), "InvalidData", () => Effect.void)
+        ? Effect.catchTag(this.command("SELECT 1/0"), "InvalidData", () => Effect.void)
         : Effect.void
     )
   }
 
   get ping(): Effect.Effect<void, DatabaseError> {
-    return this.#command("")
+    return this.command("")
   }
 
   get reset(): Effect.Effect<void, DatabaseError> {
     return Effect.flatMap(this.rollback, () =>
       Effect.suspend(() => {
-        const channel = this.#channel
-        if (channel.closed !== undefined) {
-          return Effect.fail(this.#calls.refusal(channel.closed))
+        const { pipeline } = this
+        if (pipeline.closeReason !== undefined) {
+          return Effect.fail(this.sender.connectionError(pipeline.closeReason))
         }
-        return channel.dirty
-          ? Effect.map(this.#command("DISCARD ALL"), () => {
-            channel.dirty = false
+        return pipeline.isDirty
+          ? Effect.map(this.command("DISCARD ALL"), () => {
+            pipeline.isDirty = false
           })
           : Effect.void
       }))
   }
 
   get close(): Effect.Effect<void> {
-    return this.#channel.close
+    return this.pipeline.close
   }
 
   destroy(): void {
-    this.#channel.destroy()
+    this.pipeline.destroy()
   }
 
   toJSON(): unknown {
     return { _id: "sqlayer/PostgresConnection", id: this.id, status: this.status() }
   }
 
-  #rows(
+  /** Hides the parameters of statements in flight and the settings sent at start-up. */
+  [NodeInspectSymbol](): unknown {
+    return this.toJSON()
+  }
+
+  private executeRows(
     sql: string,
     params: ReadonlyArray<unknown>,
-    options: Flight.Options,
+    options: Exchange.Options,
     transformRows: TransformRows,
     refusal: Driver.Refusal | undefined
   ): Effect.Effect<ReadonlyArray<object>, SqlError.SqlError> {
-    const rows = Statements.run(this.#calls, { sql, params, options, refusal, finish: Statements.rowsOf<object> })
+    const rows = Execute.run(this.sender, { sql, params, options, refusal, finish: Execute.rowsOf<object> })
     return transformRows === undefined ? rows : Effect.map(rows, transformRows)
   }
 
-  /** Whether a transaction is open, or will be with what is said next. */
-  get #isOpen(): boolean {
-    const { ahead, busy, transaction } = this.#channel
-    return transaction !== "I" || busy || ahead.length > 0
+  /** Whether a transaction is open, may be begun by a statement in flight, or begins with the next statement. */
+  private get isTransactionOpen(): boolean {
+    const { isBusy, pendingSteps, transactionStatus } = this.pipeline
+    return transactionStatus !== "I" || isBusy || pendingSteps.length > 0
   }
 
-  /** Rolls back what is open. With its connection the transaction has ended too. */
-  #undo(rollback: Effect.Effect<void, DatabaseError>): Effect.Effect<void, DatabaseError> {
+  /** Rolls back the transaction if one is open. A closed connection has none. */
+  private rollBackWith(rollback: Effect.Effect<void, DatabaseError>): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
-      this.#channel.abandon()
-      return this.#channel.closed === undefined && this.#isOpen ? rollback : Effect.void
+      this.pipeline.resetTransaction()
+      return this.pipeline.closeReason === undefined && this.isTransactionOpen ? rollback : Effect.void
     })
   }
 
-  /** Sends something along with whatever comes next. */
-  #ahead(steps: () => ReadonlyArray<Flight.Step>): Effect.Effect<void, DatabaseError> {
+  /** Sends commands ahead of the next exchange. */
+  private defer(steps: () => ReadonlyArray<Exchange.Step>): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
-      const channel = this.#channel
-      if (channel.closed !== undefined) {
-        return Effect.fail(this.#calls.refusal(channel.closed))
+      const { pipeline } = this
+      if (pipeline.closeReason !== undefined) {
+        return Effect.fail(this.sender.connectionError(pipeline.closeReason))
       }
-      channel.ahead.push(...steps())
+      pipeline.pendingSteps.push(...steps())
       return Effect.void
     })
   }
 
-  #opens(savepoint: string, made: Effect.Effect<void, DatabaseError>): Effect.Effect<void, DatabaseError> {
-    return Effect.map(made, () => {
-      this.#channel.savepoints.push(savepoint)
+  private trackSavepoint(
+    name: string,
+    created: Effect.Effect<void, DatabaseError>
+  ): Effect.Effect<void, DatabaseError> {
+    return Effect.map(created, () => {
+      this.pipeline.savepoints.push(name)
     })
   }
 
-  /** Takes back a savepoint that was never sent, with all that was to follow it. */
-  #forget(quoted: string): boolean {
-    const { ahead } = this.#channel
-    const at = ahead.findIndex(({ text }) => text === `SAVEPOINT ${quoted}`)
-    if (at >= 0) {
-      ahead.splice(at)
+  /** Removes a savepoint that was not sent, with everything after it. Returns whether there was one. */
+  private withdrawSavepoint(quoted: string): boolean {
+    const { pendingSteps } = this.pipeline
+    const index = pendingSteps.findIndex(({ text }) => text === `SAVEPOINT ${quoted}`)
+    if (index >= 0) {
+      pendingSteps.splice(index)
     }
-    return at >= 0
+    return index >= 0
   }
 
-  #command(text: string): Effect.Effect<void, DatabaseError> {
-    return this.#calls.fly(() => Flights.query(text, internal), () => Effect.void, identity)
+  private command(text: string): Effect.Effect<void, DatabaseError> {
+    return this.sender.send(() => Exchanges.query(text, internal), () => Effect.void, identity)
   }
 }

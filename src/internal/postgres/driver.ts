@@ -1,5 +1,5 @@
 /**
- * PostgreSQL, over `pg`.
+ * Makes the `Driver` for PostgreSQL.
  */
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqlClient from "@effect/sql/SqlClient"
@@ -11,15 +11,18 @@ import { fromSqlError } from "../../DatabaseError.js"
 import type { Driver, Restore } from "../driver.js"
 import * as Bulk from "./bulk.js"
 import { connect, describeHost } from "./connect.js"
+import { inspection } from "./inspection.js"
 import * as Listen from "./listen.js"
-import { Preparing } from "./statementCache.js"
+import { migrations } from "./migrations.js"
+import { PreparePolicy } from "./statementCache.js"
+import { testDatabases } from "./testDatabase.js"
 
 const json = Statement.custom<PgClient.PgCustom>("PgJson")
 
 const serverInfoStatement = "SELECT pg_catalog.current_setting('server_version') AS version, " +
   "pg_catalog.pg_is_in_recovery() AS standby"
 
-/** What PgClient shows of its configuration; the passwords of both are redacted. */
+/** The configuration as PgClient exposes it. The password is redacted. */
 const clientConfig = (settings: Settings, target: PostgresTarget): PgClient.PgClientConfig => {
   const { host, port } = target.hosts[0]
   return {
@@ -40,7 +43,7 @@ const clientConfig = (settings: Settings, target: PostgresTarget): PgClient.PgCl
   }
 }
 
-/** Where the server is. Which of several hosts a statement reaches is not known before it has a connection. */
+/** None for several hosts, since only a connection decides which of them executes a statement. */
 const serverAttributes = ({ hosts: [{ host, port }, ...others] }: PostgresTarget): Driver["spanAttributes"] => {
   if (others.length > 0) {
     return []
@@ -50,14 +53,14 @@ const serverAttributes = ({ hosts: [{ host, port }, ...others] }: PostgresTarget
     : [["server.address", host], ["server.port", port]]
 }
 
-/** Makes the driver for one target; nothing is opened yet. */
+/** Opens no connection. */
 export const make = (settings: Settings, target: PostgresTarget): Driver => {
   const compiler = Bulk.makeCompiler(PgClient.makeCompiler(settings.transformQueryNames, settings.transformJson))
-  const preparing = new Preparing(settings.preparedStatements)
-  const establish = (restore: Restore) => connect(settings, target, preparing, restore)
+  const preparePolicy = new PreparePolicy(settings.preparedStatements)
+  const establish = (restore: Restore) => connect(settings, target, preparePolicy, restore)
   return {
     dialect: "postgres",
-    description: target.hosts.map((each) => describeHost(target, each)).join(", "),
+    description: target.hosts.map((host) => describeHost(target, host)).join(", "),
     compiler,
     spanAttributes: [
       ...Object.entries(settings.spanAttributes),
@@ -79,7 +82,7 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
           config: clientConfig(settings, target),
           json: (value: unknown) => json(value),
           listen,
-          // A statement like any other: in a session it is sent when the session commits.
+          // As a statement of the session it runs in, so that the server delivers it when that commits.
           notify: (channel: string, payload: string) =>
             Effect.asVoid(client`SELECT pg_catalog.pg_notify(${channel}, ${payload})`)
         })
@@ -87,6 +90,9 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
           Context.add(PgClient.PgClient, extended)
         )
       }),
+    migrations,
+    inspection: inspection(target),
+    testDatabases: testDatabases(target),
     pool: { size: settings.poolSize, maxOverflow: settings.poolMaxOverflow, recycle: settings.poolRecycle }
   }
 }

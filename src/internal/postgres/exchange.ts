@@ -1,318 +1,320 @@
 /**
- * What shares one round trip: from what is written to the ReadyForQuery that answers it.
+ * One exchange: what is sent in one round trip, and the server's messages up to the ReadyForQuery that ends it.
  */
-import { type RowDescription, type RowMode, textsOf } from "./protocol/rowDescription.js"
-import { Malformed, type ServerError } from "./protocol/messages.js"
 import { serverError } from "./pg.js"
-import type { Entry, StatementCache } from "./statementCache.js"
+import { MalformedMessage, type ServerError } from "./protocol/messages.js"
+import { readTextRow, type RowDescription, type RowMode } from "./protocol/rowDescription.js"
 import type { Encoded, Writer } from "./protocol/writer.js"
+import type { CachedStatement, StatementCache } from "./statementCache.js"
 
-/** What a flight's errors say of it, and how it may be treated. */
+/** How an exchange is treated, and what its errors include. */
 export interface Options {
   readonly params?: ReadonlyArray<unknown> | undefined
   readonly rowMode?: RowMode
   /**
-   * A user's statement may run for long, so it is cancelled when it is interrupted, and it may leave something on the
-   * connection. What is not a user's ends soon or never.
+   * Whether this is a user's statement. Such a statement may run for long, so it is canceled when it is interrupted, and
+   * it may leave session state on the connection. The driver's own commands end soon, or never if the server is silent.
    */
   readonly user: boolean
-  /** Whether losing the connection under way means that nobody knows whether it was committed. */
+  /** Whether this is a COMMIT, so that losing the connection after it was sent leaves its outcome unknown. */
   readonly commit?: boolean
-  /** Whether it may be prepared by a name. */
+  /** Whether the statement may be prepared by name. */
   readonly prepare?: boolean
 }
 
-/** A command that goes ahead of another: if it fails, the server leaves out what follows. */
+/** A command that is sent ahead of another, in the same round trip. If it fails, the server skips what follows. */
 export interface Step {
   readonly text: string
-  /** Whether it begins a transaction. */
-  readonly begins?: boolean
+  readonly beginsTransaction?: boolean
   readonly onRow?: (values: ReadonlyArray<string | null>) => void
 }
 
-/** What one command answered. */
-export interface Answer {
+/** The result of one command. */
+export interface CommandResult {
   readonly rows: Array<object>
-  columns: RowDescription | undefined
+  rowDescription: RowDescription | undefined
   /** Undefined until the command has completed. */
-  tag: string | undefined
+  commandTag: string | undefined
 }
 
-/** Commands, by the first word of their tags, that may leave something on the connection. */
-const leaving = /^(?:SET|RESET|LISTEN|PREPARE|DECLARE|DO)\b/
-/** CREATE TABLE AS and SELECT INTO answer as SELECT does, but without columns. */
-const creating = /^(?:CREATE|SELECT)\b/
+/** The first words of the command tags of commands that may leave session state on the connection. */
+const leavesStateTag = /^(?:SET|RESET|LISTEN|PREPARE|DECLARE|DO)\b/
+/** The tags of CREATE, and of CREATE TABLE AS and SELECT INTO, which is that of a SELECT without columns. */
+const createTag = /^(?:CREATE|SELECT)\b/
 const temporary = /temp/i
-/** These end a transaction whatever follows, and so does a rollback after which another begins. */
-const ending = /^(?:COMMIT|PREPARE TRANSACTION)$/
+/** These always end a transaction. */
+const endTag = /^(?:COMMIT|PREPARE TRANSACTION)$/
 const gap = String.raw`(?:\s|/\*[\s\S]*?\*/|--[^\n]*(?:\n|$))+`
-const chaining = new RegExp(`\\b(?:ROLLBACK|ABORT)(?:${gap}(?:WORK|TRANSACTION))?${gap}AND${gap}CHAIN\\b`, "i")
-const beginning = /^(?:BEGIN|START TRANSACTION)$/
-/** After these the server may know nothing of what was prepared. */
-const forgetting = /^(?:DISCARD ALL|DEALLOCATE)\b/
+const rollbackAndChain = new RegExp(
+  `\\b(?:ROLLBACK|ABORT)(?:${gap}(?:WORK|TRANSACTION))?${gap}AND${gap}CHAIN\\b`,
+  "i"
+)
+const beginTag = /^(?:BEGIN|START TRANSACTION)$/
+/** After these the server may have dropped prepared statements. */
+const deallocateTag = /^(?:DISCARD ALL|DEALLOCATE)\b/
 
-const backendStep = "SELECT pg_catalog.pg_backend_pid()"
+const backendSql = "SELECT pg_catalog.pg_backend_pid()"
 
-const noAnswer = (): Answer => ({ rows: [], columns: undefined, tag: undefined })
+const emptyResult = (): CommandResult => ({ rows: [], rowDescription: undefined, commandTag: undefined })
 
-/** In place of what was handed over. */
-const gone: Answer = noAnswer()
+/** The result of every exchange whose own result was released. */
+const releasedResult: CommandResult = emptyResult()
 
-/** One exchange. It lands once: when the server is ready again, or when the connection is lost. */
+/** Completes once: when the server is ready for the next query, or when the connection is lost. */
 export abstract class Exchange {
-  /** Called once, when it has landed; `lost` is why there is no answer. */
-  land: (lost: Error | undefined) => void = () => undefined
-  /** How many savepoints were open when it was given. */
-  depth = 0
-  /** What goes ahead of it. */
+  /** Called once on completion. `lost` says why there is no result. */
+  onComplete: (lost: Error | undefined) => void = () => undefined
+  /** How many savepoints were open when it was submitted. */
+  savepointDepth = 0
+  /** What is sent ahead of it. */
   steps: ReadonlyArray<Step> = []
-  answer: Answer = noAnswer()
-  /** All answers where there were several commands. */
-  answers: Array<Answer> | undefined = undefined
-  /** The first failure: the server's, or of turning a row's values into JavaScript's. */
+  /** The result of the last command. */
+  result: CommandResult = emptyResult()
+  /** The results of all commands if there are several. */
+  results: Array<CommandResult> | undefined = undefined
+  /** The first error: the server's, or that of decoding a row. */
   error: ServerError | undefined = undefined
-  sent = false
-  landed = false
-  abandoned = false
-  /** Whether it stopped at the number of rows that it asked for. */
-  suspended = false
-  /** Whether it may have left something on the connection that outlives its transaction. */
-  dirties = false
-  /** Whether what was prepared is not to be used any more: the server has forgotten it, or a table hides another. */
-  forgets = false
-  /** Whether the transaction that it was given in is over, also where another has begun since. */
+  isSent = false
+  isComplete = false
+  isCanceled = false
+  /** Whether a portal was suspended because its row limit was reached. */
+  isSuspended = false
+  /** Whether it may have left session state on the connection. */
+  makesDirty = false
+  /** Whether prepared statements cannot be trusted any more: they were dropped, or a temporary table hides another. */
+  invalidatesStatements = false
+  /** Whether it ended the transaction in which it was submitted, even if it began another. */
   endsTransaction = false
-  /** The rows' size on the wire. */
-  bytes = 0
-  /** Of the parameters, where they were asked for. */
-  types: ReadonlyArray<number> = []
-  /** Whether something of it runs by a name. */
-  isNamed = false
-  /** Whether the server has said anything of it: it is never ready without. */
-  isAnswered = false
-  /** How many of the steps have been answered. */
-  private stepsDone = 0
-  /** What the server is asked to parse, in this order; undefined is what gets no name. */
-  private readonly parsing: Array<Entry | undefined> = []
-  /** Waits for the columns that the server describes. */
-  protected entry: Entry | undefined = undefined
-  /** Whether what was sent last is in the simple protocol. */
-  protected isSimple = false
-  /** Whether a command of it was answered with ROLLBACK, which may also be to a savepoint. */
+  /** The size of all rows as received, in bytes. */
+  rowBytes = 0
+  /** The types of the statement's parameters, if they were requested. */
+  parameterTypes: ReadonlyArray<number> = []
+  /** Whether a prepared statement is executed in it. */
+  usesNamedStatement = false
+  /** Whether the server has sent a result or an error. ReadyForQuery without one is a protocol violation. */
+  hasResponse = false
+  /** How many steps have completed. */
+  private completedSteps = 0
+  /** For each Parse whose ParseComplete has not arrived, in order: its named statement, or undefined. */
+  private readonly awaitingParse: Array<CachedStatement | undefined> = []
+  /** The cached statement that takes the row description of this exchange. */
+  protected describedStatement: CachedStatement | undefined = undefined
+  /** Whether the command was sent as a simple Query. */
+  protected usesSimpleQuery = false
+  /** Whether one of its commands had the tag ROLLBACK, which is also that of ROLLBACK TO SAVEPOINT. */
   private hasRolledBack = false
-  /** Names have failed it once. */
-  private unnamed = false
+  /** Whether to execute without prepared statements, since one has failed before. */
+  private isUnnamed = false
 
   constructor(readonly text: string, readonly options: Options) {}
 
-  /** Whether a transaction begins with it. */
-  get begins(): boolean {
-    return this.steps.some(({ begins }) => begins === true)
+  get beginsTransaction(): boolean {
+    return this.steps.some(({ beginsTransaction }) => beginsTransaction === true)
   }
 
-  /** Whether another may be sent before this one is answered, which then cannot depend on what becomes of it. */
-  isPlain(): boolean {
+  /** Whether others may be sent before it completes, and it before others complete: none ends the transaction. */
+  isPipelinable(): boolean {
     return false
   }
 
-  write(out: Writer, prepared: StatementCache): void {
-    this.sent = true
-    prepared.wonders = false
-    for (const name of prepared.closing.splice(0)) {
+  write(out: Writer, cache: StatementCache): void {
+    this.isSent = true
+    cache.needsBackendCheck = false
+    for (const name of cache.namesToClose.splice(0)) {
       out.closeStatement(name)
     }
     for (const step of this.steps) {
-      this.writeStep(out, step, this.named(prepared, step.text))
+      this.writeStep(out, step, this.lookup(cache, step.text))
     }
-    this.writeMain(out, prepared)
+    this.writeCommand(out, cache)
   }
 
-  /** Goes on if it has waited for the steps to succeed. */
-  follow(_out: Writer): boolean {
+  /** Sends the command if that had to wait for the steps. Returns whether it was sent. */
+  continueAfterSteps(_out: Writer): boolean {
     return false
   }
 
-  /** Nobody waits for the answer any more, so that it is read and forgotten. */
-  abandon(): void {
-    this.abandoned = true
-    this.answer = noAnswer()
-    this.answers = undefined
+  /** Drops the result, and ignores what still arrives. */
+  cancel(): void {
+    this.isCanceled = true
+    this.result = emptyResult()
+    this.results = undefined
   }
 
   /**
-   * Lets go of its answer, which has been handed over. It and what is called when it lands know of each other, and V8 was
-   * seen to keep those until it goes through the whole heap, with all rows of a long stream.
+   * Drops the result after it was handed over. The exchange and its `onComplete` refer to each other, and V8 keeps such a
+   * cycle until the next full garbage collection: with it, all rows of a long stream.
    */
-  release(): void {
-    this.answer = gone
-    this.answers = undefined
+  releaseResult(): void {
+    this.result = releasedResult
+    this.results = undefined
   }
 
-  /** Begins anew, without names. */
-  renew(): void {
-    this.unnamed = true
-    this.isNamed = false
-    this.answer = noAnswer()
-    this.answers = undefined
+  /** Resets it, to be sent again without prepared statements. */
+  prepareRetry(): void {
+    this.isUnnamed = true
+    this.usesNamedStatement = false
+    this.result = emptyResult()
+    this.results = undefined
     this.error = undefined
-    this.isAnswered = false
-    this.stepsDone = 0
-    this.entry = undefined
+    this.hasResponse = false
+    this.completedSteps = 0
+    this.describedStatement = undefined
   }
 
-  /** The server is ready: what it was to parse and has not is not known to it. */
-  ended(): void {
-    for (const entry of this.parsing) {
-      if (entry !== undefined) {
-        entry.state = "stale"
+  /** A Parse without ParseComplete was skipped after an error. */
+  readyForQuery(): void {
+    for (const statement of this.awaitingParse) {
+      if (statement !== undefined) {
+        statement.state = "stale"
       }
     }
-    this.parsing.length = 0
+    this.awaitingParse.length = 0
   }
 
-  /** Whether nothing of it was done. */
-  get isUntouched(): boolean {
-    return this.stepsDone === 0 && this.answer.tag === undefined && this.answers === undefined
+  /** Whether no command has completed. */
+  get didNothing(): boolean {
+    return this.completedSteps === 0 && this.result.commandTag === undefined && this.results === undefined
   }
 
   parseComplete(): void {
-    const entry = this.parsing.shift()
-    if (entry !== undefined) {
-      entry.state = "known"
+    const statement = this.awaitingParse.shift()
+    if (statement !== undefined) {
+      statement.state = "known"
     }
   }
 
-  /** Null says that there are no rows. */
-  described(columns: RowDescription | null): void {
-    if (columns !== null) {
-      this.nextAnswer()
-      this.answer.columns = columns
+  /** RowDescription, or NoData as null. */
+  rowDescription(description: RowDescription | null): void {
+    if (description !== null) {
+      this.startResult()
+      this.result.rowDescription = description
     }
-    if (this.entry !== undefined) {
-      this.entry.columns = columns
+    if (this.describedStatement !== undefined) {
+      this.describedStatement.rowDescription = description
     }
   }
 
-  /** Throws Malformed at what is no row. */
-  dataRow(bytes: Buffer, at: number, end: number): void {
-    this.bytes += end - at
-    if (this.stepsDone < this.steps.length) {
-      this.steps[this.stepsDone].onRow?.(textsOf(bytes, at, end))
+  /** Throws MalformedMessage if it does not fit the row description. */
+  dataRow(bytes: Buffer, offset: number, end: number): void {
+    this.rowBytes += end - offset
+    if (this.completedSteps < this.steps.length) {
+      this.steps[this.completedSteps].onRow?.(readTextRow(bytes, offset, end))
       return
     }
-    const { columns, rows } = this.answer
-    if (this.abandoned || this.error !== undefined) {
+    const { rowDescription, rows } = this.result
+    if (this.isCanceled || this.error !== undefined) {
       return
     }
-    if (columns === undefined) {
-      throw new Malformed("it sent a row without a word of its columns")
+    if (rowDescription === undefined) {
+      throw new MalformedMessage("it sent a row without a word of its columns")
     }
     try {
-      rows.push(columns.read(this.options.rowMode, bytes, at, end))
+      rows.push(rowDescription.readRow(this.options.rowMode, bytes, offset, end))
     } catch (error) {
-      if (error instanceof Malformed) {
+      if (error instanceof MalformedMessage) {
         throw error
       }
-      // Its message may hold what could not be read.
+      // The message of a type parser's error may contain the value.
       this.error = serverError("22000", `a value of a row cannot be read: ${(error as Error).name}`)
     }
   }
 
-  completed(tag: string): void {
-    this.isAnswered = true
-    if (this.stepsDone < this.steps.length) {
-      this.stepsDone++
+  commandComplete(tag: string): void {
+    this.hasResponse = true
+    if (this.completedSteps < this.steps.length) {
+      this.completedSteps++
       return
     }
-    this.nextAnswer()
-    this.answer.tag = tag
-    const shadows = this.answer.columns === undefined && creating.test(tag) && temporary.test(this.text)
-    this.dirties ||= shadows || leaving.test(tag)
-    this.forgets ||= shadows || forgetting.test(tag)
-    this.endsTransaction ||= ending.test(tag) || (tag === "ROLLBACK" && chaining.test(this.text)) ||
-      (this.hasRolledBack && beginning.test(tag))
+    this.startResult()
+    this.result.commandTag = tag
+    const createsTemporary = this.result.rowDescription === undefined && createTag.test(tag) &&
+      temporary.test(this.text)
+    this.makesDirty ||= createsTemporary || leavesStateTag.test(tag)
+    this.invalidatesStatements ||= createsTemporary || deallocateTag.test(tag)
+    this.endsTransaction ||= endTag.test(tag) || (tag === "ROLLBACK" && rollbackAndChain.test(this.text)) ||
+      (this.hasRolledBack && beginTag.test(tag))
     this.hasRolledBack ||= tag === "ROLLBACK"
   }
 
-  /** It has done what it was asked for, and there is no more to say of that. */
-  done(): void {
-    this.isAnswered = true
+  /** EmptyQueryResponse or CloseComplete. */
+  completeWithoutResult(): void {
+    this.hasResponse = true
   }
 
-  /** It stopped at the number of rows that it asked for. */
-  suspends(): void {
-    this.isAnswered = true
-    this.suspended = true
+  portalSuspended(): void {
+    this.hasResponse = true
+    this.isSuspended = true
   }
 
-  hasTypes(types: ReadonlyArray<number>): void {
-    this.isAnswered = true
-    this.types = types
+  parameterDescription(types: ReadonlyArray<number>): void {
+    this.hasResponse = true
+    this.parameterTypes = types
   }
 
-  failed(error: ServerError): void {
-    this.isAnswered = true
+  errorResponse(error: ServerError): void {
+    this.hasResponse = true
     this.error ??= error
   }
 
-  /** There is nothing to copy from here. */
-  copyIn(out: Writer): void {
+  /** Makes a COPY FROM STDIN fail, since there is no data. */
+  copyInResponse(out: Writer): void {
     out.copyFail("COPY FROM STDIN has nothing to read from here")
-    if (!this.isSimple) {
-      // The server has taken the Sync that followed for a part of the data.
+    if (!this.usesSimpleQuery) {
+      // While copying, the server ignores a Sync, as it did with the one that was sent.
       out.sync()
     }
   }
 
-  protected abstract writeMain(out: Writer, prepared: StatementCache): void
+  protected abstract writeCommand(out: Writer, cache: StatementCache): void
 
-  /** Asks for a statement to be run, by its name if there is one. */
+  /** Writes Bind, preceded by Parse unless the statement is prepared already. */
   protected writeBind(
     out: Writer,
     portal: string,
-    entry: Entry | undefined,
+    statement: CachedStatement | undefined,
     text: string,
     values: ReadonlyArray<Encoded>
   ): void {
-    if (entry === undefined) {
+    if (statement === undefined) {
       out.parse("", text, []).bind(portal, "", values)
-      this.parsing.push(undefined)
+      this.awaitingParse.push(undefined)
       return
     }
-    this.isNamed = true
-    if (entry.state === "stale") {
-      out.closeStatement(entry.name)
+    this.usesNamedStatement = true
+    if (statement.state === "stale") {
+      out.closeStatement(statement.name)
     }
-    if (entry.state !== "known") {
-      out.parse(entry.name, text, [])
-      entry.state = "sent"
-      this.parsing.push(entry)
+    if (statement.state !== "known") {
+      out.parse(statement.name, text, [])
+      statement.state = "sent"
+      this.awaitingParse.push(statement)
     }
-    out.bind(portal, entry.name, values)
+    out.bind(portal, statement.name, values)
   }
 
-  /** What a text is to be run by, if names may be used. */
-  protected named(prepared: StatementCache, text: string): Entry | undefined {
-    return this.unnamed ? undefined : prepared.use(text)
+  /** The prepared statement for a text, unless this exchange is to do without. */
+  protected lookup(cache: StatementCache, text: string): CachedStatement | undefined {
+    return this.isUnnamed ? undefined : cache.lookup(text)
   }
 
-  private writeStep(out: Writer, step: Step, entry: Entry | undefined): void {
-    this.writeBind(out, "", entry, step.text, [])
+  private writeStep(out: Writer, step: Step, statement: CachedStatement | undefined): void {
+    this.writeBind(out, "", statement, step.text, [])
     out.execute("", 0)
   }
 
-  /** Finds out with this flight where the connection leads. */
-  protected ask(out: Writer, prepared: StatementCache): void {
-    const step: Step = { text: backendStep, onRow: ([backend]) => prepared.answeredBy(Number(backend)) }
+  /** Adds a step that asks for the backend's process id, which shows whether there is a pooler in between. */
+  protected writeBackendCheck(out: Writer, cache: StatementCache): void {
+    const step: Step = { text: backendSql, onRow: ([processId]) => cache.backendIdentified(Number(processId)) }
     this.steps = [...this.steps, step]
     this.writeStep(out, step, undefined)
   }
 
-  private nextAnswer(): void {
-    if (this.answer.tag !== undefined) {
-      this.answers ??= [this.answer]
-      this.answer = noAnswer()
-      this.answers.push(this.answer)
+  private startResult(): void {
+    if (this.result.commandTag !== undefined) {
+      this.results ??= [this.result]
+      this.result = emptyResult()
+      this.results.push(this.result)
     }
   }
 }

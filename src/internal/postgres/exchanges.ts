@@ -1,32 +1,32 @@
 /**
- * What a connection can ask for in one round trip.
+ * The kinds of exchanges.
  */
-import { keep } from "../hiddenClass.js"
-import type { RowDescription } from "./protocol/rowDescription.js"
+import { keepHiddenClass } from "../hiddenClass.js"
 import { Exchange, type Options } from "./exchange.js"
-import { isPlannable, type StatementCache } from "./statementCache.js"
+import type { RowDescription } from "./protocol/rowDescription.js"
 import type { Encoded, Writer } from "./protocol/writer.js"
+import { isPreparable, type StatementCache } from "./statementCache.js"
 
 /** One or several statements without parameters. */
 class Query extends Exchange {
-  /** Whether only the steps have been sent: several statements cannot share their round trip. */
-  private isLeading = false
+  /** Whether only the steps have been sent. Several statements need a simple Query, which cannot share their Sync. */
+  private awaitsSteps = false
 
-  override follow(out: Writer): boolean {
-    if (!this.isLeading || this.error !== undefined || this.abandoned) {
+  override continueAfterSteps(out: Writer): boolean {
+    if (!this.awaitsSteps || this.error !== undefined || this.isCanceled) {
       return false
     }
-    this.isLeading = false
-    this.isAnswered = false
-    this.writeSimply(out)
+    this.awaitsSteps = false
+    this.hasResponse = false
+    this.writeSimpleQuery(out)
     return true
   }
 
-  protected writeMain(out: Writer): void {
+  protected writeCommand(out: Writer): void {
     if (this.steps.length === 0) {
-      this.writeSimply(out)
+      this.writeSimpleQuery(out)
     } else if (this.text.includes(";")) {
-      this.isLeading = true
+      this.awaitsSteps = true
       out.sync()
     } else {
       this.writeBind(out, "", undefined, this.text, [])
@@ -34,8 +34,8 @@ class Query extends Exchange {
     }
   }
 
-  private writeSimply(out: Writer): void {
-    this.isSimple = true
+  private writeSimpleQuery(out: Writer): void {
+    this.usesSimpleQuery = true
     out.query(this.text)
   }
 }
@@ -46,129 +46,134 @@ class Statement extends Exchange {
     super(text, options)
   }
 
-  override isPlain(): boolean {
-    return this.steps.length === 0 && isPlannable(this.text)
+  override isPipelinable(): boolean {
+    return this.steps.length === 0 && isPreparable(this.text)
   }
 
-  protected writeMain(out: Writer, prepared: StatementCache): void {
-    const entry = this.options.prepare === true ? this.named(prepared, this.text) : undefined
-    if (prepared.wonders && isPlannable(this.text)) {
-      this.ask(out, prepared)
+  protected writeCommand(out: Writer, cache: StatementCache): void {
+    const statement = this.options.prepare === true ? this.lookup(cache, this.text) : undefined
+    if (cache.needsBackendCheck && isPreparable(this.text)) {
+      this.writeBackendCheck(out, cache)
     }
-    this.writeBind(out, "", entry, this.text, this.values)
-    if (entry?.columns === undefined || entry.columns?.isCurrent() === false) {
+    this.writeBind(out, "", statement, this.text, this.values)
+    if (statement?.rowDescription === undefined || statement.rowDescription?.usesCurrentParsers() === false) {
       out.describePortal("")
-      this.entry = entry
-    } else if (entry.columns !== null) {
-      this.answer.columns = entry.columns
+      this.describedStatement = statement
+    } else if (statement.rowDescription !== null) {
+      this.result.rowDescription = statement.rowDescription
     }
     out.execute("", 0).sync()
   }
 }
 
-/** One statement whose parameters have types that the server could not find by itself. */
+/** One statement whose parameter types are given, since the server cannot infer them. */
 class TypedStatement extends Exchange {
   constructor(
     text: string,
     private readonly values: ReadonlyArray<Encoded>,
-    types: ReadonlyArray<number>,
+    parameterTypes: ReadonlyArray<number>,
     options: Options
   ) {
     super(text, options)
-    this.types = types
+    this.parameterTypes = parameterTypes
   }
 
-  protected writeMain(out: Writer): void {
-    out.parse("", this.text, this.types).bind("", "", this.values).describePortal("").execute("", 0).sync()
+  protected writeCommand(out: Writer): void {
+    out.parse("", this.text, this.parameterTypes).bind("", "", this.values).describePortal("").execute("", 0).sync()
   }
 }
 
-/** Asks which types the parameters of a statement have, and does not run it. */
+/** Describes the parameters of a statement without executing it. */
 class DescribeParameters extends Exchange {
-  protected writeMain(out: Writer): void {
+  protected writeCommand(out: Writer): void {
     out.parse("", this.text, []).describeStatement("").sync()
   }
 }
 
-/** Opens a portal for a statement and reads its first rows. */
+/** Opens a portal for a statement and fetches its first rows. */
 class OpenPortal extends Exchange {
   constructor(
     private readonly portal: string,
     text: string,
     private readonly values: ReadonlyArray<Encoded>,
-    private readonly rows: number,
+    private readonly maxRows: number,
     options: Options
   ) {
     super(text, options)
   }
 
-  protected writeMain(out: Writer): void {
+  protected writeCommand(out: Writer): void {
     this.writeBind(out, this.portal, undefined, this.text, this.values)
-    out.describePortal(this.portal).execute(this.portal, this.rows).sync()
+    out.describePortal(this.portal).execute(this.portal, this.maxRows).sync()
   }
 }
 
-/** Reads a portal's next rows, whose columns the flight that opened it was told. */
+/** Fetches the next rows of a portal. The row description is that of the exchange that opened it. */
 class ReadPortal extends Exchange {
   constructor(
     private readonly portal: string,
-    private readonly columns: RowDescription,
+    private readonly description: RowDescription,
     text: string,
-    private readonly rows: number,
+    private readonly maxRows: number,
     options: Options
   ) {
     super(text, options)
   }
 
-  protected writeMain(out: Writer): void {
-    this.answer.columns = this.columns
-    out.execute(this.portal, this.rows).sync()
+  protected writeCommand(out: Writer): void {
+    this.result.rowDescription = this.description
+    out.execute(this.portal, this.maxRows).sync()
   }
 }
 
-/** Closes a portal; that it is gone already is no error. */
+/** Closes a portal. Closing one that does not exist is no error. */
 class ClosePortal extends Exchange {
   constructor(private readonly portal: string) {
     super("", { user: false })
   }
 
-  protected writeMain(out: Writer): void {
+  protected writeCommand(out: Writer): void {
     out.closePortal(this.portal).sync()
   }
 }
 
-/** Commands of our own, or a user's statements whose number is not known. */
+/** A command of the driver, or a user's text of one or several statements. */
 export const query = (text: string, options: Options): Exchange => new Query(text, options)
 
-/** One statement of a user; without parameters it may be several. */
+/** A user's statement. Without parameters the text may contain several. */
 export const statement = (text: string, values: ReadonlyArray<Encoded>, options: Options): Exchange =>
-  values.length === 0 && (text.includes(";") || !isPlannable(text))
+  values.length === 0 && (text.includes(";") || !isPreparable(text))
     ? new Query(text, options)
     : new Statement(text, values, options)
 
-/** As `statement`, with the types of its parameters; zero where the server finds one. */
+/** A user's statement with the types of its parameters; zero for one that the server infers. */
 export const typedStatement = (
   text: string,
   values: ReadonlyArray<Encoded>,
-  types: ReadonlyArray<number>,
+  parameterTypes: ReadonlyArray<number>,
   options: Options
-): Exchange => new TypedStatement(text, values, types, options)
+): Exchange => new TypedStatement(text, values, parameterTypes, options)
 
-/** Learns the `types` of a statement's parameters. */
+/** Its `parameterTypes` are those of the statement. */
 export const describeParameters = (text: string, options: Options): Exchange => new DescribeParameters(text, options)
 
 export const openPortal = (
   portal: string,
   text: string,
   values: ReadonlyArray<Encoded>,
-  rows: number,
+  maxRows: number,
   options: Options
-): Exchange => new OpenPortal(portal, text, values, rows, options)
+): Exchange => new OpenPortal(portal, text, values, maxRows, options)
 
-export const readPortal = (portal: string, columns: RowDescription, text: string, rows: number, options: Options): Exchange =>
-  new ReadPortal(portal, columns, text, rows, options)
+export const readPortal = (
+  portal: string,
+  description: RowDescription,
+  text: string,
+  maxRows: number,
+  options: Options
+): Exchange => new ReadPortal(portal, description, text, maxRows, options)
 
 export const closePortal = (portal: string): Exchange => new ClosePortal(portal)
 
-keep(new Statement("", [], { params: [], user: true, prepare: true }))
-keep(new Query("", { user: false, commit: true }))
+keepHiddenClass(new Statement("", [], { params: [], user: true, prepare: true }))
+keepHiddenClass(new Query("", { user: false, commit: true }))

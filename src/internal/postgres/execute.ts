@@ -1,62 +1,64 @@
 /**
- * How a user's statement is run: in one round trip, or in two where it inserts many rows.
+ * Executes a user's statement: in one round trip, or in two for an INSERT of many rows.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
+import type Pg from "pg"
 import { toSqlError } from "../../DatabaseError.js"
 import type { Refusal } from "../driver.js"
 import * as Bulk from "./bulk.js"
+import type { CommandResult, Exchange, Options } from "./exchange.js"
+import * as Exchanges from "./exchanges.js"
+import { makeResult } from "./pg.js"
 import type { Sender } from "./send.js"
-import type { Exchange, Options } from "./exchange.js"
-import * as Flights from "./exchanges.js"
 
-/** What is run, and what is made of its answer. */
-export interface Asked<A> {
+export interface Request<A> {
   readonly sql: string
   readonly params: ReadonlyArray<unknown>
   readonly options: Options
   readonly refusal: Refusal | undefined
-  readonly finish: (flight: Exchange) => Effect.Effect<A, SqlError>
+  /** Maps the completed exchange to the result. */
+  readonly finish: (exchange: Exchange) => Effect.Effect<A, SqlError>
 }
 
-export const run = <A>(calls: Sender, asked: Asked<A>): Effect.Effect<A, SqlError> => {
-  const { finish, options, params, refusal, sql } = asked
-  const plan = Bulk.planOf(params)
-  return plan === undefined
-    ? calls.fly(() => Flights.statement(sql, calls.encode(sql, params), options), finish, toSqlError, refusal)
-    : manyRows(calls, asked, plan)
+export const run = <A>(sender: Sender, request: Request<A>): Effect.Effect<A, SqlError> => {
+  const { finish, options, params, refusal, sql } = request
+  const insert = Bulk.insertOf(params)
+  return insert === undefined
+    ? sender.send(() => Exchanges.statement(sql, sender.encode(sql, params), options), finish, toSqlError, refusal)
+    : runInsert(sender, request, insert)
 }
 
-/** The types of the columns are asked for first. */
-const manyRows = <A>(
-  calls: Sender,
-  { finish, options, params, refusal, sql }: Asked<A>,
-  plan: Bulk.Plan
+/** The first round trip describes the INSERT with a single row, for the types of the arrays. */
+const runInsert = <A>(
+  sender: Sender,
+  { finish, options, params, refusal, sql }: Request<A>,
+  insert: Bulk.Insert
 ): Effect.Effect<A, SqlError> => {
-  const described = calls.fly(
+  const described = sender.send(
     () => {
-      calls.encode(plan.single, [])
-      return Flights.describeParameters(plan.single, { user: true })
+      sender.encode(insert.singleRow, [])
+      return Exchanges.describeParameters(insert.singleRow, { user: true })
     },
-    ({ types }) => Effect.succeed(Bulk.typesOf(plan, types)),
+    ({ parameterTypes }) => Effect.succeed(Bulk.arrayTypesOf(insert, parameterTypes)),
     toSqlError,
     refusal
   )
   return Effect.flatMap(described, (types) => {
-    const [text, values] = types === undefined ? plan.byValue() : [sql, params]
-    // For an error, which must not show any value.
-    const shown = {
+    const [text, values] = types === undefined ? insert.byValue() : [sql, params]
+    // An error masks every single value. They are needed only if there is one.
+    const typedOptions = {
       ...options,
       get params() {
-        return plan.byValue()[1]
+        return insert.byValue()[1]
       }
     }
-    return calls.fly(
+    return sender.send(
       () => {
-        const encoded = calls.encode(text, values)
+        const encoded = sender.encode(text, values)
         return types === undefined
-          ? Flights.statement(text, encoded, options)
-          : Flights.typedStatement(text, encoded, types, shown)
+          ? Exchanges.statement(text, encoded, options)
+          : Exchanges.typedStatement(text, encoded, types, typedOptions)
       },
       finish,
       toSqlError,
@@ -65,8 +67,25 @@ const manyRows = <A>(
   })
 }
 
-/** The rows; of several statements at once, those of each. */
-export const rowsOf = <Row extends object>({ answer, answers }: Exchange): Effect.Effect<ReadonlyArray<Row>> =>
-  Effect.succeed<ReadonlyArray<object>>(answers?.map(({ rows }) => rows) ?? answer.rows) as Effect.Effect<
+/** The rows; an array of rows for each statement if the text contained several. */
+export const rowsOf = <Row extends object>({ result, results }: Exchange): Effect.Effect<ReadonlyArray<Row>> =>
+  Effect.succeed<ReadonlyArray<object>>(results?.map(({ rows }) => rows) ?? result.rows) as Effect.Effect<
     ReadonlyArray<Row>
   >
+
+/** The result in the form of `pg`; an array of them if the text contained several statements. */
+export const pgResultOf = ({ result, results }: Exchange): Effect.Effect<Pg.QueryResult | Array<Pg.QueryResult>> =>
+  Effect.succeed(results?.map(toPgResult) ?? toPgResult(result))
+
+const toPgResult = ({ commandTag, rowDescription, rows }: CommandResult): Pg.QueryResult => {
+  const result = makeResult()
+  if (rowDescription !== undefined) {
+    // Row descriptions are shared, and the caller may change what it gets.
+    result.addFields(rowDescription.fields.map((field) => ({ ...field })))
+  }
+  if (commandTag !== undefined) {
+    result.addCommandComplete({ text: commandTag })
+  }
+  result.rows = rows
+  return result
+}

@@ -1,5 +1,5 @@
 /**
- * Notifications over one connection of their own, shared by everyone who listens, and replaced when it is lost.
+ * LISTEN: receives notifications on a dedicated connection, which all subscribers share and which is replaced when lost.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
@@ -20,66 +20,65 @@ import type { Connection } from "./connection.js"
 import { serverError } from "./pg.js"
 import { fromPostgres } from "./sqlState.js"
 
-/** The server cuts longer names off, and nothing would ever arrive under the name that was asked for. */
-const longestChannel = 63
+/** In bytes (NAMEDATALEN - 1). The server truncates longer names, so that notifications would have another name. */
+const maxChannelLength = 63
 
-/** How often a connection on which nothing arrives is asked whether it is still there, and how long it may take. */
+/** How often a connection without notifications is checked, and how long the server may take to answer. */
 const pingInterval = Duration.seconds(30)
 const pingTimeout = Duration.seconds(5)
 
-/** Between attempts to connect, in milliseconds. */
-const firstPause = 50
-const longestPause = 5_000
+/** The delay before connecting again, in milliseconds. It doubles with each failure. */
+const initialDelay = 50
+const maxDelay = 5_000
 
-/** One who listens. */
-interface Listener {
+interface Subscriber {
   readonly channel: string
-  readonly messages: Queue.Queue<Take.Take<string, SqlError>>
-  /** Done when the server has taken note. */
+  readonly payloads: Queue.Queue<Take.Take<string, SqlError>>
+  /** Completed when the server has executed LISTEN. */
   readonly ready: Deferred.Deferred<void>
 }
 
-/** The connection's own fiber, and those it works for. */
-interface Hub {
-  readonly listeners: Set<Listener>
-  /** Wakes the fiber: someone came or went, or the connection was lost. */
+/** The state of the shared connection. */
+interface Shared {
+  readonly subscribers: Set<Subscriber>
+  /** Wakes the connection's fiber when a subscriber was added or removed, or the connection was lost. */
   readonly changed: Queue.Queue<void>
-  /** Why it has ended. */
+  /** Why the fiber has ended, if it has. */
   failure: Cause.Cause<SqlError> | undefined
 }
 
-const quoted = (prefix: string, channels: ReadonlyArray<string>): string =>
-  channels.map((channel) => `${prefix} ${Pg.escapeIdentifier(channel)}`).join("; ")
+const forEachChannel = (command: string, channels: ReadonlyArray<string>): string =>
+  channels.map((channel) => `${command} ${Pg.escapeIdentifier(channel)}`).join("; ")
 
-/** Brings the server to what the listeners want, again whenever that changes, for as long as the connection lives. */
+/** Executes LISTEN and UNLISTEN as the subscribers change, until the connection is lost. */
 const serve = (
-  hub: Hub,
+  shared: Shared,
   connection: Connection,
-  lost: () => DatabaseError | undefined
+  lossReason: () => DatabaseError | undefined
 ): Effect.Effect<never, DatabaseError> => {
-  const heard = new Set<string>()
+  const listening = new Set<string>()
   const reconcile = Effect.gen(function*() {
-    const loss = lost()
+    const loss = lossReason()
     if (loss !== undefined) {
       return yield* Effect.fail(loss)
     }
-    const listeners = Array.from(hub.listeners)
-    const wanted = new Set(listeners.map((listener) => listener.channel))
-    const missing = Array.from(wanted).filter((channel) => !heard.has(channel))
-    const unwanted = Array.from(heard).filter((channel) => !wanted.has(channel))
-    const statements = [quoted("LISTEN", missing), quoted("UNLISTEN", unwanted)].filter((text) => text !== "").join(
-      "; "
-    )
+    const subscribers = Array.from(shared.subscribers)
+    const wanted = new Set(subscribers.map((subscriber) => subscriber.channel))
+    const added = Array.from(wanted).filter((channel) => !listening.has(channel))
+    const removed = Array.from(listening).filter((channel) => !wanted.has(channel))
+    const statements = [forEachChannel("LISTEN", added), forEachChannel("UNLISTEN", removed)]
+      .filter((text) => text !== "")
+      .join("; ")
     if (statements !== "") {
       yield* Effect.mapError(connection.executeRaw(statements, []), fromSqlError)
-      missing.forEach((channel) => heard.add(channel))
-      unwanted.forEach((channel) => heard.delete(channel))
+      added.forEach((channel) => listening.add(channel))
+      removed.forEach((channel) => listening.delete(channel))
     }
-    for (const listener of listeners) {
-      yield* Deferred.succeed(listener.ready, undefined)
+    for (const subscriber of subscribers) {
+      yield* Deferred.succeed(subscriber.ready, undefined)
     }
-    const woken = yield* Effect.timeoutOption(Queue.take(hub.changed), pingInterval)
-    if (woken._tag === "None") {
+    const change = yield* Effect.timeoutOption(Queue.take(shared.changed), pingInterval)
+    if (change._tag === "None") {
       yield* Effect.timeoutFail(connection.ping, {
         duration: pingTimeout,
         onTimeout: () => fromPostgres(serverError("08006", "the server does not answer"), { phase: "statement" })
@@ -89,11 +88,12 @@ const serve = (
   return Effect.forever(reconcile)
 }
 
-/** To be run in an uninterruptible region, whose `restore` it takes. */
+/** To be run in an uninterruptible region with its `restore`. */
 type Connect = (restore: Restore) => Effect.Effect<Connection, DatabaseError>
 
-const connected = (
-  hub: Hub,
+/** Serves the subscribers on a new connection until that is lost. */
+const serveConnected = (
+  shared: Shared,
   connect: Connect,
   onConnected: Effect.Effect<void>
 ): Effect.Effect<never, DatabaseError> => {
@@ -102,17 +102,17 @@ const connected = (
       let lost: DatabaseError | undefined = undefined
       connection.onLost((error) => {
         lost = error
-        Queue.unsafeOffer(hub.changed, undefined)
+        Queue.unsafeOffer(shared.changed, undefined)
       })
       connection.onNotification((channel, payload) => {
-        for (const listener of hub.listeners) {
-          if (listener.channel === channel) {
-            Queue.unsafeOffer(listener.messages, Take.of(payload))
+        for (const subscriber of shared.subscribers) {
+          if (subscriber.channel === channel) {
+            Queue.unsafeOffer(subscriber.payloads, Take.of(payload))
           }
         }
       })
       yield* onConnected
-      return yield* serve(hub, connection, () => lost)
+      return yield* serve(shared, connection, () => lost)
     })
   return Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
@@ -122,77 +122,79 @@ const connected = (
   )
 }
 
-const pause = (failures: number): Effect.Effect<void> =>
+const delayAfter = (failures: number): Effect.Effect<void> =>
   Effect.flatMap(
     Random.nextRange(0.8, 1.2),
-    (jitter) => Effect.sleep(Duration.millis(Math.min(longestPause, firstPause * 2 ** (failures - 1)) * jitter))
+    (jitter) => Effect.sleep(Duration.millis(Math.min(maxDelay, initialDelay * 2 ** (failures - 1)) * jitter))
   )
 
-/** Until nobody listens any more, or until connecting again cannot help. */
-const run = (hub: Hub, connect: Connect): Effect.Effect<void> => {
+/** Keeps the shared connection open until it is interrupted, or an error is not retryable and fails all subscribers. */
+const run = (shared: Shared, connect: Connect): Effect.Effect<void> => {
   let failures = 0
   const onConnected = Effect.suspend(() => {
-    const again = failures > 0
+    const isReconnected = failures > 0
     failures = 0
-    return again ? Effect.logInfo("listening for notifications again") : Effect.void
+    return isReconnected ? Effect.logInfo("listening for notifications again") : Effect.void
   })
   const keepConnected: Effect.Effect<never, DatabaseError> = Effect.catchIf(
-    Effect.suspend(() => connected(hub, connect, onConnected)),
+    Effect.suspend(() => serveConnected(shared, connect, onConnected)),
     isRetryable,
     (error) =>
       Effect.logWarning(`the connection that listens for notifications is being replaced: ${error.message}`).pipe(
-        Effect.zipRight(pause(++failures)),
+        Effect.zipRight(delayAfter(++failures)),
         Effect.zipRight(keepConnected)
       )
   )
   return Effect.catchAllCause(keepConnected, (cause) =>
     Effect.sync(() => {
-      hub.failure = Cause.map(cause, toSqlError)
-      for (const listener of hub.listeners) {
-        Queue.unsafeOffer(listener.messages, Take.failCause(hub.failure))
-        Deferred.unsafeDone(listener.ready, Exit.void)
+      shared.failure = Cause.map(cause, toSqlError)
+      for (const subscriber of shared.subscribers) {
+        Queue.unsafeOffer(subscriber.payloads, Take.failCause(shared.failure))
+        Deferred.unsafeDone(subscriber.ready, Exit.void)
       }
     }))
 }
 
 /**
- * Makes `listen`: a stream of a channel's payloads, from when it starts. It survives the loss of its connection, but what
- * is sent meanwhile is lost, as it is whenever nobody listens. What is not consumed yet is kept in memory.
+ * Makes `listen`, a stream of the payloads that are sent to a channel while it runs. The first subscriber opens the shared
+ * connection, and the last one closes it. The stream survives the loss of its connection, but notifications that are sent
+ * until the next one is open are lost. Payloads that are not consumed yet are kept in memory, without a limit.
  */
 export const make = (
   connect: Connect
 ): Effect.Effect<(channel: string) => Stream.Stream<string, SqlError>, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const hubs = yield* RcRef.make({
+    const sharedRef = yield* RcRef.make({
       acquire: Effect.gen(function*() {
-        const hub: Hub = { listeners: new Set(), changed: yield* Queue.sliding<void>(1), failure: undefined }
-        yield* Effect.forkScoped(Effect.interruptible(run(hub, connect)))
-        return hub
+        const shared: Shared = { subscribers: new Set(), changed: yield* Queue.sliding<void>(1), failure: undefined }
+        yield* Effect.forkScoped(Effect.interruptible(run(shared, connect)))
+        return shared
       })
     })
     const subscribe = (channel: string) =>
       Effect.gen(function*() {
-        const hub = yield* RcRef.get(hubs)
-        if (hub.failure !== undefined) {
-          return yield* Effect.failCause(hub.failure)
+        const shared = yield* RcRef.get(sharedRef)
+        if (shared.failure !== undefined) {
+          return yield* Effect.failCause(shared.failure)
         }
-        const listener: Listener = {
+        const subscriber: Subscriber = {
           channel,
-          messages: yield* Queue.unbounded<Take.Take<string, SqlError>>(),
+          payloads: yield* Queue.unbounded<Take.Take<string, SqlError>>(),
           ready: yield* Deferred.make<void>()
         }
+        const notify = Queue.offer(shared.changed, undefined)
         yield* Effect.acquireRelease(
-          Effect.zipRight(Effect.sync(() => hub.listeners.add(listener)), Queue.offer(hub.changed, undefined)),
-          () => Effect.zipRight(Effect.sync(() => hub.listeners.delete(listener)), Queue.offer(hub.changed, undefined))
+          Effect.zipRight(Effect.sync(() => shared.subscribers.add(subscriber)), notify),
+          () => Effect.zipRight(Effect.sync(() => shared.subscribers.delete(subscriber)), notify)
         )
-        yield* Deferred.await(listener.ready)
-        return Stream.flattenTake(Stream.fromQueue(listener.messages))
+        yield* Deferred.await(subscriber.ready)
+        return Stream.flattenTake(Stream.fromQueue(subscriber.payloads))
       })
     return (channel) => {
       const length = Buffer.byteLength(channel)
-      return length === 0 || length > longestChannel || channel.includes("\0")
+      return length === 0 || length > maxChannelLength || channel.includes("\0")
         ? Stream.fail(toSqlError(fromPostgres(
-          serverError("22023", `a channel's name has 1 to ${longestChannel} bytes, and no NUL among them`),
+          serverError("22023", `a channel's name has 1 to ${maxChannelLength} bytes, and no NUL among them`),
           { phase: "statement" }
         )))
         : Stream.unwrapScoped(subscribe(channel))

@@ -1,379 +1,383 @@
 /**
- * What is said over one connection, and in which order: first come first served.
+ * The exchanges of one connection, in order, from submission to completion.
  *
- * Inside a transaction a statement is sent while those before it are still being answered, where nothing can depend on
- * what becomes of them: whatever fails there fails all that follows.
+ * Outside of a transaction one exchange is sent at a time. Inside of one, a statement is sent without waiting for those
+ * before it (pipelining), unless one of them could change what becomes of the others: if one fails there, all that follow
+ * fail too.
  */
 import * as Effect from "effect/Effect"
-import { Receiver, type Transaction } from "./receive.js"
-import type { Key } from "./transport/cancelRequest.js"
-import type * as Flight from "./exchange.js"
-import type { ServerError } from "./protocol/messages.js"
+import { Cancellation, cancelTimeout } from "./cancellation.js"
+import type * as Exchange from "./exchange.js"
 import { serverError } from "./pg.js"
-import { StatementCache, type Preparing } from "./statementCache.js"
-import { ignoreErrors, type Route } from "./transport/socket.js"
-import { Cancellation, stopTimeout } from "./cancellation.js"
-import type { StartupConnection } from "./startup.js"
+import type { ServerError } from "./protocol/messages.js"
 import { Writer } from "./protocol/writer.js"
+import { Receiver, type TransactionStatus } from "./receive.js"
+import type { StartupConnection } from "./startup.js"
+import { type PreparePolicy, StatementCache } from "./statementCache.js"
+import type { BackendKey } from "./transport/cancelRequest.js"
+import { ignoreErrors, type Route } from "./transport/socket.js"
 
+/** How long closing waits for the server to close its side, in milliseconds. */
 const closeTimeout = 1_000
-const terminate = Buffer.from([0x58, 0, 0, 0, 4])
+const terminateMessage = Buffer.from([0x58, 0, 0, 0, 4])
 
-/** How many flights may be under way at once. */
-const mostUnderWay = 64
+const maxInFlight = 64
 
-/** What the start of a connection has found out. */
+/** The result of start-up. */
 export interface Options {
-  readonly wire: StartupConnection
-  /** Absent where the server gave none, so that nothing can be cancelled. */
-  readonly key: Key | undefined
+  readonly connection: StartupConnection
+  /** Undefined if the server sent none, so that nothing can be canceled. */
+  readonly backendKey: BackendKey | undefined
+  /** Where to send cancel requests. */
   readonly route: Route
-  /** What the server says of its settings; kept up to date. */
+  /** The values of the tracked parameters, which are kept up to date. */
   readonly parameters: Map<string, string>
-  readonly preparing: Preparing
+  readonly preparePolicy: PreparePolicy
 }
 
-const closedHere = (): Error => serverError("08003", "the connection is closed")
+const closedByClient = (): Error => serverError("08003", "the connection is closed")
 
-/** The code of a transaction of which a part has failed. */
-const abortedTransaction = "25P02"
+/** in_failed_sql_transaction */
+const abortedCode = "25P02"
 
-/** What somebody may say who may say nothing else any more. */
-const rollsBack = /^\s*(?:ROLLBACK|ABORT)\b/i
+/** The statements that are accepted in an aborted transaction. */
+const rollbackText = /^\s*(?:ROLLBACK|ABORT)\b/i
 
-const interrupted = (): ServerError =>
-  serverError(abortedTransaction, "a statement of the transaction was interrupted while others of it were under way")
+const interruptedError = (): ServerError =>
+  serverError(abortedCode, "a statement of the transaction was interrupted while others of it were under way")
 
-const endedByUser = (): ServerError =>
-  serverError(abortedTransaction, "the transaction has already ended, by a statement of its own")
+const endedByStatementError = (): ServerError =>
+  serverError(abortedCode, "the transaction has already ended, by a statement of its own")
 
+/** Whether the server closes the connection after an error: operator intervention, a lost connection, a timeout. */
 const endsConnection = (error: Error | undefined): error is Error =>
   error !== undefined && /^(?:57P|08|25P0[34])/.test((error as { readonly code?: string }).code ?? "")
 
-/** Nothing that is gathered waits: what begins a message also sends it. */
+/** Shared by all connections: messages are written and sent without a pause in between. */
 const out = new Writer()
 
-/** An established connection, below Effect. */
+/** An established connection. Its interface is callbacks; `Sender` makes effects of them. */
 export class Pipeline {
-  transaction: Transaction = "I"
-  /** Whether a borrower left something that a rollback does not clear. */
-  dirty = false
-  /** Why nothing can be said any more. */
-  closed: Error | undefined = undefined
-  /** Why it broke, where it was not closed from here. */
-  lost: Error | undefined = undefined
-  /** What goes ahead of the next flight. */
-  ahead: Array<Flight.Step> = []
-  /** Why nothing of the transaction may run or be committed, although the server would do so. */
-  refused: ServerError | undefined = undefined
-  /** Whether a transaction has begun that only we may end. */
-  begun = false
-  /** Whether a statement of its own has ended it, and its savepoints. */
-  isOver = false
-  /** The savepoints that are open, or will be with what goes ahead; the innermost is the last. */
+  transactionStatus: TransactionStatus = "I"
+  /** Whether a statement may have left session state that a rollback does not undo. */
+  isDirty = false
+  /** Why nothing can be sent any more; undefined while the connection is open. */
+  closeReason: Error | undefined = undefined
+  /** Why the connection was lost, if it was not closed by the client. */
+  lossReason: Error | undefined = undefined
+  /** What is sent ahead of the next exchange. */
+  pendingSteps: Array<Exchange.Step> = []
+  /** Why no statement of the transaction may run and it may not be committed, although the server would allow it. */
+  abortReason: ServerError | undefined = undefined
+  /** Whether the driver has begun a transaction, which no statement of a user may end. */
+  private ownsTransaction = false
+  /** Whether a statement of a user has ended that transaction nevertheless. */
+  isEndedByStatement = false
+  /** The savepoints that are open, or will be after the pending steps; the innermost is the last. */
   readonly savepoints: Array<string> = []
-  /** With so many savepoints was given, or with more, what could not be told of. */
-  private refusedDepth = 0
-  /** Called at most once, when the connection breaks without being closed from here. */
+  /** The least savepoint depth of the interrupted exchanges whose effect is unknown. */
+  private abortDepth = 0
+  /** Called at most once, when the connection is lost and was not closed by the client. */
   onLost: (error: Error) => void = () => undefined
   onNotification: (channel: string, payload: string) => void = () => undefined
   readonly parameters: Map<string, string>
-  private readonly wire: StartupConnection
-  private readonly prepared: StatementCache
-  /** Waits to be sent. */
-  private readonly queue: Array<Flight.Exchange> = []
-  /** Is under way; the first is being answered. */
-  private readonly sent: Array<Flight.Exchange> = []
-  private readonly stopping: Cancellation
+  private readonly connection: StartupConnection
+  private readonly statementCache: StatementCache
+  /** Exchanges that were submitted and not sent. */
+  private readonly queue: Array<Exchange.Exchange> = []
+  /** Exchanges that were sent and are not complete. The server is executing the first. */
+  private readonly inFlight: Array<Exchange.Exchange> = []
+  private readonly cancellation: Cancellation
 
   constructor(options: Options) {
-    this.wire = options.wire
+    this.connection = options.connection
     this.parameters = options.parameters
-    this.prepared = new StatementCache(options.preparing, options.key?.processId)
-    this.stopping = new Cancellation(options.key, options.route, this.sent, {
-      send: (flight) => this.send(flight),
+    this.statementCache = new StatementCache(options.preparePolicy, options.backendKey?.processId)
+    this.cancellation = new Cancellation(options.backendKey, options.route, this.inFlight, {
+      send: (exchange) => this.send(exchange),
       destroy: () => this.destroy(),
-      next: () => this.next()
+      sendQueued: () => this.sendQueued()
     })
     this.takeOver()
   }
 
-  /** Whether something is under way or waits to be. */
-  get busy(): boolean {
-    return this.sent.length > 0 || this.stopping.isBusy || this.queue.length > 0
+  /** Whether an exchange is in flight or queued, or a cancellation is not complete. */
+  get isBusy(): boolean {
+    return this.inFlight.length > 0 || this.cancellation.isActive || this.queue.length > 0
   }
 
-  submit(flight: Flight.Exchange): void {
-    flight.depth = this.savepoints.length
-    flight.steps = this.ahead
-    this.ahead = []
-    if (this.closed !== undefined) {
-      this.land(flight, this.closed)
-    } else if (this.refused !== undefined && !rollsBack.test(flight.text)) {
-      this.ahead = [...flight.steps]
-      flight.error = this.refused
-      this.land(flight, undefined)
-    } else if (this.queue.length === 0 && this.maySend(flight)) {
-      this.send(flight)
+  submit(exchange: Exchange.Exchange): void {
+    exchange.savepointDepth = this.savepoints.length
+    exchange.steps = this.pendingSteps
+    this.pendingSteps = []
+    if (this.closeReason !== undefined) {
+      this.complete(exchange, this.closeReason)
+    } else if (this.abortReason !== undefined && !rollbackText.test(exchange.text)) {
+      this.pendingSteps = [...exchange.steps]
+      exchange.error = this.abortReason
+      this.complete(exchange, undefined)
+    } else if (this.queue.length === 0 && this.canSend(exchange)) {
+      this.send(exchange)
     } else {
-      this.queue.push(flight)
+      this.queue.push(exchange)
     }
   }
 
-  /** As `submit`, and destroys the connection when the answer does not come soon. */
-  submitBriefly(flight: Flight.Exchange): void {
-    const land = flight.land
-    const timer = setTimeout(() => this.destroy(), stopTimeout)
-    flight.land = (lost) => {
+  /** Submits an exchange, and destroys the connection if it is not complete in time. */
+  submitWithTimeout(exchange: Exchange.Exchange): void {
+    const { onComplete } = exchange
+    const timer = setTimeout(() => this.destroy(), cancelTimeout)
+    exchange.onComplete = (lost) => {
       clearTimeout(timer)
-      land(lost)
+      onComplete(lost)
     }
-    this.submit(flight)
+    this.submit(exchange)
   }
 
-  /** Stops a flight whose answer nobody waits for any more. One that waits its turn is dropped. */
-  stop(flight: Flight.Exchange): Effect.Effect<void> {
+  /** Cancels an exchange. One that is only queued is removed without effect. */
+  cancel(exchange: Exchange.Exchange): Effect.Effect<void> {
     return Effect.async<void>((resume) => {
-      if (flight.landed) {
+      if (exchange.isComplete) {
         return resume(Effect.void)
       }
-      if (!flight.sent) {
-        this.withdraw(flight)
+      if (!exchange.isSent) {
+        this.removeFromQueue(exchange)
         return resume(Effect.void)
       }
-      if (this.sent.length > 1) {
-        // Nobody could say what of this one was done, so nothing of its transaction may be committed.
-        const depth = this.refused === undefined ? flight.depth : Math.min(flight.depth, this.refusedDepth)
-        this.refuse(interrupted())
-        this.refusedDepth = depth
+      if (this.inFlight.length > 1) {
+        // Whether this one took effect will not be known, so nothing of its transaction may be committed.
+        const depth = this.abortReason === undefined
+          ? exchange.savepointDepth
+          : Math.min(exchange.savepointDepth, this.abortDepth)
+        this.abortTransaction(interruptedError())
+        this.abortDepth = depth
       }
-      this.stopping.stop(flight, () => resume(Effect.void))
+      this.cancellation.cancel(exchange, () => resume(Effect.void))
     })
   }
 
-  /** The status is closed when it returns. */
+  /** Closes the connection at once. */
   destroy(): void {
-    this.finish(closedHere())
+    this.closeWith(closedByClient())
   }
 
-  /** Says goodbye, unless something is under way, and waits for the end for a limited time. */
+  /** Sends Terminate, and waits a limited time for the server to close. Destroys a connection that is busy. */
   readonly close: Effect.Effect<void> = Effect.async<void>((resume) => {
-    const socket = this.wire.stream
-    if (this.closed !== undefined || this.busy) {
+    const socket = this.connection.stream
+    if (this.closeReason !== undefined || this.isBusy) {
       this.destroy()
       return resume(Effect.void)
     }
-    this.closed = closedHere()
+    this.closeReason = closedByClient()
     const timer = setTimeout(() => socket.destroy(), closeTimeout)
     socket.once("close", () => {
       clearTimeout(timer)
       resume(Effect.void)
     })
-    socket.end(terminate)
-    // An interruption is no reason to wait longer.
+    socket.end(terminateMessage)
     return Effect.sync(() => socket.destroy())
   })
 
-  private maySend(flight: Flight.Exchange): boolean {
-    if (this.stopping.isBusy) {
+  private canSend(exchange: Exchange.Exchange): boolean {
+    if (this.cancellation.isActive) {
       return false
     }
-    return this.sent.length === 0 || (
-      this.transaction === "T" && this.sent.length < mostUnderWay && flight.isPlain() &&
-      this.sent.every((other) => other.isPlain())
+    return this.inFlight.length === 0 || (
+      this.transactionStatus === "T" && this.inFlight.length < maxInFlight && exchange.isPipelinable() &&
+      this.inFlight.every((other) => other.isPipelinable())
     )
   }
 
-  private send(flight: Flight.Exchange): void {
-    this.sent.push(flight)
+  private send(exchange: Exchange.Exchange): void {
+    this.inFlight.push(exchange)
     try {
-      flight.write(out, this.prepared)
+      exchange.write(out, this.statementCache)
       this.flush()
     } catch (cause) {
-      // Half of a message must reach nobody.
+      // The next connection must not send what was written so far.
       out.reset()
-      this.lose(cause as Error)
+      this.onConnectionLost(cause as Error)
     }
   }
 
   private flush(): void {
-    this.wire.stream.write(out.take())
+    this.connection.stream.write(out.take())
   }
 
-  private next(): void {
-    while (this.queue.length > 0 && this.closed === undefined && this.maySend(this.queue[0])) {
+  private sendQueued(): void {
+    while (this.queue.length > 0 && this.closeReason === undefined && this.canSend(this.queue[0])) {
       this.send(this.queue.shift()!)
     }
   }
 
-  /** What was to go ahead of a flight that is not sent goes ahead of what follows. */
-  private withdraw(flight: Flight.Exchange): void {
-    const at = this.queue.indexOf(flight)
-    this.queue.splice(at, 1)
-    const follower = this.queue.at(at)
-    if (flight.steps.length === 0) {
+  /** Its steps go to the exchange behind it. */
+  private removeFromQueue(exchange: Exchange.Exchange): void {
+    const index = this.queue.indexOf(exchange)
+    this.queue.splice(index, 1)
+    const following = this.queue.at(index)
+    if (exchange.steps.length === 0) {
       return
     }
-    if (follower === undefined) {
-      this.ahead = [...flight.steps, ...this.ahead]
+    if (following === undefined) {
+      this.pendingSteps = [...exchange.steps, ...this.pendingSteps]
     } else {
-      follower.steps = [...flight.steps, ...follower.steps]
+      following.steps = [...exchange.steps, ...following.steps]
     }
   }
 
-  /** A savepoint is left, and those within it, by rolling back to it or not. */
-  leave(savepoint: string, isUndone: boolean): void {
-    const at = this.savepoints.lastIndexOf(savepoint)
-    if (at < 0) {
+  /** Forgets a savepoint and those inside of it: it is about to be released, or rolled back to. */
+  leaveSavepoint(name: string, isRolledBack: boolean): void {
+    const index = this.savepoints.lastIndexOf(name)
+    if (index < 0) {
       return
     }
-    this.savepoints.splice(at)
-    if (isUndone && this.transaction !== "I" && this.refusedDepth > at) {
-      // All that could not be told of was within it.
-      this.refused = undefined
+    this.savepoints.splice(index)
+    if (isRolledBack && this.transactionStatus !== "I" && this.abortDepth > index) {
+      // Everything whose effect is unknown was inside of it.
+      this.abortReason = undefined
     }
   }
 
-  /** Whatever becomes of the transaction, it is not ours any more. */
-  abandon(): void {
-    this.forget()
-    this.refused = undefined
-    this.begun = false
-    this.isOver = false
+  /** Forgets the transaction, since it is about to be rolled back. */
+  resetTransaction(): void {
+    this.discardPendingSteps()
+    this.abortReason = undefined
+    this.ownsTransaction = false
+    this.isEndedByStatement = false
   }
 
-  /** The transaction is over, or nothing of it was ever sent. */
-  forget(): void {
-    this.ahead = []
+  /** Forgets savepoints and what was not sent, since the transaction ends or was never begun on the server. */
+  discardPendingSteps(): void {
+    this.pendingSteps = []
     this.savepoints.length = 0
   }
 
-  /** Nothing more of the transaction is run, nor is it committed, until it is rolled back. */
-  private refuse(error: ServerError): void {
-    this.refused = error
-    for (const flight of this.queue.splice(0)) {
-      if (flight.options.user || flight.options.commit === true) {
-        this.ahead.push(...flight.steps)
-        flight.error = error
-        this.land(flight, undefined)
+  /** Until it is rolled back, no statement of the transaction runs and it is not committed. */
+  private abortTransaction(reason: ServerError): void {
+    this.abortReason = reason
+    for (const exchange of this.queue.splice(0)) {
+      if (exchange.options.user || exchange.options.commit === true) {
+        this.pendingSteps.push(...exchange.steps)
+        exchange.error = reason
+        this.complete(exchange, undefined)
       } else {
-        this.queue.push(flight)
+        this.queue.push(exchange)
       }
     }
   }
 
-  private land(flight: Flight.Exchange, lost: Error | undefined): void {
-    flight.landed = true
-    flight.land(lost)
+  private complete(exchange: Exchange.Exchange, lost: Error | undefined): void {
+    exchange.isComplete = true
+    exchange.onComplete(lost)
   }
 
-  private ready(transaction: Transaction): void {
-    this.transaction = transaction
-    const flight = this.sent.at(0)
-    if (flight === undefined) {
-      return this.lose(serverError("08P01", "the server was ready without having been asked"))
+  private onReadyForQuery(status: TransactionStatus): void {
+    this.transactionStatus = status
+    const exchange = this.inFlight.at(0)
+    if (exchange === undefined) {
+      return this.onConnectionLost(serverError("08P01", "the server was ready without having been asked"))
     }
-    if (!flight.isAnswered) {
-      return this.lose(serverError("08P01", "the server was ready without having answered"))
+    if (!exchange.hasResponse) {
+      return this.onConnectionLost(serverError("08P01", "the server was ready without having answered"))
     }
-    flight.ended()
-    if (transaction === "I" && !this.begun && this.refused?.code === abortedTransaction) {
-      this.refused = undefined
+    exchange.readyForQuery()
+    if (status === "I" && !this.ownsTransaction && this.abortReason?.code === abortedCode) {
+      this.abortReason = undefined
     }
-    if (flight.follow(out)) {
+    if (exchange.continueAfterSteps(out)) {
       return this.flush()
     }
-    this.sent.shift()
-    this.judge(flight)
-    if (flight.error !== undefined && this.again(flight)) {
-      return this.send(flight)
+    this.inFlight.shift()
+    this.recordSessionState(exchange)
+    if (exchange.error !== undefined && this.handleError(exchange, exchange.error)) {
+      return this.send(exchange)
     }
-    this.watch(flight)
-    this.land(flight, undefined)
-    this.stopping.proceed()
+    this.trackTransaction(exchange)
+    this.complete(exchange, undefined)
+    this.cancellation.advance()
   }
 
-  /** Whether our transaction has begun, or has ended; where a statement of its own has ended it, nothing more is run. */
-  private watch(flight: Flight.Exchange): void {
-    const isOutside = this.transaction === "I"
-    this.begun ||= flight.begins && !(isOutside && flight.error !== undefined)
-    if (!flight.options.user) {
-      this.begun &&= !isOutside
-    } else if (this.begun && (isOutside || flight.endsTransaction)) {
-      this.isOver = true
-      this.refuse(endedByUser())
-      this.refusedDepth = 0
+  private recordSessionState(exchange: Exchange.Exchange): void {
+    if (exchange.options.user && exchange.makesDirty) {
+      this.isDirty = true
+    }
+    if (exchange.invalidatesStatements) {
+      this.statementCache.clear()
     }
   }
 
-  /** What a flight leaves behind. */
-  private judge(flight: Flight.Exchange): void {
-    if (flight.options.user && flight.dirties) {
-      this.dirty = true
-    }
-    if (flight.forgets) {
-      this.prepared.clear()
-    }
-  }
-
-  /** Whether a flight that has failed only because of a name, and has done nothing, is sent once more, without one. */
-  private again(flight: Flight.Exchange): boolean {
-    const error = flight.error!
-    const mistaken = flight.isNamed && this.prepared.mistaken(error)
-    if (mistaken && this.transaction === "I" && flight.isUntouched && !flight.abandoned) {
-      flight.renew()
+  /** Returns whether to send the exchange again without prepared statements: one was invalid, and nothing was done. */
+  private handleError(exchange: Exchange.Exchange, error: ServerError): boolean {
+    const isInvalidStatement = exchange.usesNamedStatement && this.statementCache.invalidateOnError(error)
+    if (isInvalidStatement && this.transactionStatus === "I" && exchange.didNothing && !exchange.isCanceled) {
+      exchange.prepareRetry()
       return true
     }
-    if (flight.begins && this.transaction === "I") {
-      this.refuse(error)
+    if (exchange.beginsTransaction && this.transactionStatus === "I") {
+      this.abortTransaction(error)
     }
-    if (error.code === "57014" && this.refused !== undefined) {
-      // What was to stop another one has stopped this one.
-      flight.error = this.refused
+    if (error.code === "57014" && this.abortReason !== undefined) {
+      // The cancel request for another exchange of the transaction has hit this one.
+      exchange.error = this.abortReason
     }
     return false
   }
 
-  /** The end of the connection: everything under way and waiting lands. */
-  private finish(reason: Error): boolean {
-    if (this.closed !== undefined) {
+  /** Tracks the driver's transaction. If a user's statement has ended it, no further statement of it runs. */
+  private trackTransaction(exchange: Exchange.Exchange): void {
+    const isIdle = this.transactionStatus === "I"
+    this.ownsTransaction ||= exchange.beginsTransaction && !(isIdle && exchange.error !== undefined)
+    if (!exchange.options.user) {
+      this.ownsTransaction &&= !isIdle
+    } else if (this.ownsTransaction && (isIdle || exchange.endsTransaction)) {
+      this.isEndedByStatement = true
+      this.abortTransaction(endedByStatementError())
+      this.abortDepth = 0
+    }
+  }
+
+  /** Closes the connection and completes every exchange. Returns false if it was closed before. */
+  private closeWith(reason: Error): boolean {
+    if (this.closeReason !== undefined) {
       return false
     }
-    this.closed = reason
-    this.wire.stream.destroy()
-    for (const flight of [...this.sent.splice(0), ...this.queue.splice(0)]) {
-      this.land(flight, reason)
+    this.closeReason = reason
+    this.connection.stream.destroy()
+    for (const exchange of [...this.inFlight.splice(0), ...this.queue.splice(0)]) {
+      this.complete(exchange, reason)
     }
-    this.stopping.end()
+    this.cancellation.connectionClosed()
     return true
   }
 
-  private lose(error: Error): void {
-    const said = this.sent.at(0)?.error
-    const reason = endsConnection(said) ? said : error
-    if (this.finish(reason)) {
-      this.lost = reason
+  private onConnectionLost(error: Error): void {
+    const lastError = this.inFlight.at(0)?.error
+    const reason = endsConnection(lastError) ? lastError : error
+    if (this.closeWith(reason)) {
+      this.lossReason = reason
       this.onLost(reason)
     }
   }
 
-  // pg's Client has done its part when the connection is ready. From here on it would get in the way: it takes a flight
-  // for over at its error, which is before the server is ready again, and knows neither flights nor their order.
+  /**
+   * Replaces `pg`'s Client, which was needed for start-up only: it treats a query as complete at its error and not at
+   * ReadyForQuery, and cannot pipeline.
+   */
   private takeOver(): void {
-    const wire = this.wire
-    wire.removeAllListeners()
-    wire.on("error", (error: Error) => this.lose(error))
-    wire.on("end", () => this.lose(serverError("08006", "the server closed the connection")))
-    wire.stream.on("error", ignoreErrors)
-    const answers = new Receiver(this.sent, this.parameters, {
-      ready: (transaction) => this.ready(transaction),
-      notified: (channel, payload) => this.onNotification(channel, payload),
-      copyIn: (flight) => {
-        flight.copyIn(out)
+    const { connection } = this
+    connection.removeAllListeners()
+    connection.on("error", (error: Error) => this.onConnectionLost(error))
+    connection.on("end", () => this.onConnectionLost(serverError("08006", "the server closed the connection")))
+    connection.stream.on("error", ignoreErrors)
+    const receiver = new Receiver(this.inFlight, this.parameters, {
+      onReadyForQuery: (status) => this.onReadyForQuery(status),
+      onNotification: (channel, payload) => this.onNotification(channel, payload),
+      onCopyIn: (exchange) => {
+        exchange.copyInResponse(out)
         this.flush()
       },
-      lose: (error) => this.lose(error)
+      onLost: (error) => this.onConnectionLost(error)
     })
-    wire.receive = (kind, bytes, at, end) => answers.receive(kind, bytes, at, end)
+    connection.onMessage = (type, bytes, offset, end) => receiver.receive(type, bytes, offset, end)
   }
 }

@@ -1,10 +1,10 @@
 /**
- * A statement's rows as a stream: a portal on the server, read a batch at a time when the consumer asks for it.
+ * Streams the rows of a statement: opens a portal on the server and fetches a batch at a time as the consumer pulls.
  *
- * Inside a transaction other statements of it may run between two batches. Outside of one the stream has a transaction
- * of its own, since a portal lives no longer than its transaction: a stream that ends well commits, read to its end or
- * not, and one that fails or is interrupted rolls back. A commit that fails fails the stream where it is read to its end,
- * and is logged where it is not. What cannot run in a transaction (VACUUM) cannot be streamed.
+ * Inside a transaction, its other statements may run between two batches. Outside of one, the stream has a transaction of
+ * its own, since a portal ends with its transaction. It is committed if the stream ends with success, whether or not all
+ * rows were read, and is rolled back if the stream fails or is interrupted. A commit that fails makes the stream fail if
+ * all rows were read, and is logged otherwise. A statement that cannot run in a transaction (VACUUM) cannot be streamed.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Chunk from "effect/Chunk"
@@ -13,119 +13,125 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
-import type { RowDescription } from "./protocol/rowDescription.js"
 import type { Exchange } from "./exchange.js"
+import type { RowDescription } from "./protocol/rowDescription.js"
 
-/** What a stream asks of its connection. */
+/** What a stream does on its connection. */
 export interface Options {
   readonly transformRows: (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
-  /** Whether a transaction is open; not known while something is under way. */
+  /** Whether a transaction is open. That is not known while the connection is `busy`. */
   readonly status: () => "outside" | "inside" | "busy"
-  readonly wait: Effect.Effect<void, SqlError>
+  readonly waitUntilIdle: Effect.Effect<void, SqlError>
   readonly begin: Effect.Effect<void, SqlError>
-  /** Opens the portal and reads its first rows. */
-  readonly open: (rows: number) => Effect.Effect<Batch, SqlError>
-  /** Asks for more rows. */
-  readonly read: (columns: RowDescription, rows: number) => Asked
+  /** Opens the portal and fetches its first rows. */
+  readonly open: (maxRows: number) => Effect.Effect<Batch, SqlError>
+  /** Requests the next rows at once. */
+  readonly read: (rowDescription: RowDescription, maxRows: number) => BatchRequest
   readonly close: Effect.Effect<void, DatabaseError>
   readonly commit: Effect.Effect<void, DatabaseError>
   readonly rollback: Effect.Effect<void, DatabaseError>
 }
 
-/** What was read at once. */
+/** The rows of one fetch. */
 export interface Batch {
   readonly rows: ReadonlyArray<object>
-  readonly columns: RowDescription | undefined
-  /** Their size on the wire. */
-  readonly bytes: number
-  /** Whether there is no more to read. */
+  readonly rowDescription: RowDescription | undefined
+  /** The size of the rows as received. */
+  readonly rowBytes: number
+  /** Whether the portal has no more rows. */
   readonly isLast: boolean
 }
 
-export const batchOf = ({ answer: { columns, rows }, bytes, suspended }: Exchange): Batch => ({
+export const batchOf = ({ isSuspended, result: { rowDescription, rows }, rowBytes }: Exchange): Batch => ({
   rows,
-  columns,
-  bytes,
-  isLast: !suspended
+  rowDescription,
+  rowBytes,
+  isLast: !isSuspended
 })
 
-/** What was asked for, and may be waited for later. */
-export interface Asked {
-  /** To be waited for once. */
-  readonly answer: Effect.Effect<Batch, SqlError>
-  /** How long the answer took, in milliseconds. */
-  readonly took: () => number
-  /** For the case that nobody wants it any more: waits, not for long, since to cancel it would fail the transaction. */
-  readonly settle: Effect.Effect<void>
+/** A batch that was requested and may be awaited later. */
+export interface BatchRequest {
+  /** To be run once at most. */
+  readonly batch: Effect.Effect<Batch, SqlError>
+  /** How long the batch took, in milliseconds. */
+  readonly duration: () => number
+  /**
+   * To be run instead of `batch` when the stream ends. Gives the batch a short time to arrive before it cancels it, since
+   * a cancellation fails the transaction.
+   */
+  readonly release: Effect.Effect<void>
 }
 
-const fewestRows = 1
+const minRows = 1
 const firstRows = 32
-const mostRows = 1_000
-const growth = 8
-/** A batch's size on the wire is kept below about this, however wide the rows are. */
-const batchBytes = 512 * 1024
+const maxRows = 1_000
+const growthFactor = 8
+/** The number of rows is chosen so that a batch stays below about this size. */
+const maxBatchBytes = 512 * 1024
 /**
- * In milliseconds: where a batch takes longer, and after the first, the next one is asked for only when it is wanted, so
- * that nobody who has had enough waits for it.
+ * The next batch is requested ahead only if the last one took less than this, in milliseconds, so that a consumer that
+ * stops early does not wait for a slow one. The second batch is never requested ahead.
  */
-const quick = 50
+const maxReadAheadDuration = 50
 
-const nextRows = (rows: number, batch: Batch): number => {
+const nextBatchSize = (size: number, batch: Batch): number => {
   const received = batch.rows.length
   if (received === 0) {
-    return rows
+    return size
   }
-  const fitting = Math.floor(batchBytes / (batch.bytes / received))
-  return Math.max(fewestRows, Math.min(mostRows, rows * growth, fitting))
+  const fitting = Math.floor(maxBatchBytes / (batch.rowBytes / received))
+  return Math.max(minRows, Math.min(maxRows, size * growthFactor, fitting))
 }
 
-/** The connection is for the stream alone unless a transaction is open. */
+/** Unless a transaction is open, the connection must be used by the stream alone. */
 export const stream = (options: Options): Stream.Stream<object, SqlError> =>
   Stream.unwrapScoped(Effect.gen(function*() {
-    let own = false
-    let asked = false
-    let ended = false
-    let columns: RowDescription | undefined = undefined
-    let rows = firstRows
-    /** The next batch, which the server reads while the consumer has this one. */
-    let next: Asked | undefined = undefined
+    let ownsTransaction = false
+    let wasOpened = false
+    let isExhausted = false
+    let rowDescription: RowDescription | undefined = undefined
+    let batchSize = firstRows
+    /** The next batch, if it was requested ahead. */
+    let next: BatchRequest | undefined = undefined
 
     const open: Effect.Effect<Batch, SqlError> = Effect.suspend(() => {
       const status = options.status()
       if (status === "busy") {
-        return Effect.zipRight(options.wait, open)
+        return Effect.zipRight(options.waitUntilIdle, open)
       }
-      asked = true
-      own = status === "outside"
-      return own ? Effect.zipRight(options.begin, options.open(rows)) : options.open(rows)
+      wasOpened = true
+      ownsTransaction = status === "outside"
+      return ownsTransaction ? Effect.zipRight(options.begin, options.open(batchSize)) : options.open(batchSize)
     })
 
     const pull = Effect.suspend(() => {
-      if (ended) {
+      if (isExhausted) {
         return Effect.fail(Option.none())
       }
-      const asking = columns === undefined ? undefined : next ?? options.read(columns, rows)
+      const request = rowDescription === undefined ? undefined : next ?? options.read(rowDescription, batchSize)
       next = undefined
-      return Effect.flatMap(Effect.mapError(asking?.answer ?? open, Option.some), (batch) => {
-        columns ??= batch.columns
-        rows = nextRows(rows, batch)
-        ended = batch.isLast
-        // In a transaction of somebody else's, an error of rows that nobody asked for would be met by who knows not of it.
-        if (own && columns !== undefined && asking !== undefined && !ended && asking.took() < quick) {
-          next = options.read(columns, rows)
+      return Effect.flatMap(Effect.mapError(request?.batch ?? open, Option.some), (batch) => {
+        rowDescription ??= batch.rowDescription
+        batchSize = nextBatchSize(batchSize, batch)
+        isExhausted = batch.isLast
+        // Not in a surrounding transaction: an error of rows that the consumer never asks for would abort it.
+        if (
+          ownsTransaction && rowDescription !== undefined && request !== undefined && !isExhausted &&
+          request.duration() < maxReadAheadDuration
+        ) {
+          next = options.read(rowDescription, batchSize)
         }
         const chunk = Chunk.unsafeFromArray<object>(options.transformRows?.(batch.rows) ?? batch.rows)
-        return ended && own
+        return isExhausted && ownsTransaction
           ? Effect.as(Effect.mapError(options.commit, (error) => Option.some(toSqlError(error))), chunk)
           : Effect.succeed(chunk)
       })
     })
 
     const close = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
-      if (!own) {
-        // Also when nobody heard of its opening, because the stream was interrupted meanwhile.
-        return asked ? Effect.ignore(options.close) : Effect.void
+      if (!ownsTransaction) {
+        // Also if the stream was interrupted while it was opening the portal.
+        return wasOpened ? Effect.ignore(options.close) : Effect.void
       }
       const rollback = Effect.ignore(options.rollback)
       return Exit.isSuccess(exit) && options.status() !== "outside"
@@ -135,14 +141,14 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
 
     yield* Effect.addFinalizer((exit) =>
       Effect.zipRight(
-        Effect.suspend(() => next?.settle ?? Effect.void),
+        Effect.suspend(() => next?.release ?? Effect.void),
         Effect.suspend(() => close(exit))
       )
     )
     return Stream.repeatEffectChunkOption(pull)
   }))
 
-// The consumer had enough before the end, and nothing can fail it any more: Stream drops what goes wrong afterwards.
+/** For a consumer that stops before the end. Stream ignores the failure of a finalizer, so it is logged. */
 const commitEarly = (commit: Options["commit"]): Effect.Effect<void> =>
   Effect.catchAll(
     Effect.interruptible(commit),

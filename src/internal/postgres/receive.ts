@@ -1,108 +1,117 @@
 /**
- * What the server says, passed on to the flight that it answers.
+ * Dispatches the server's messages to the exchange that they belong to.
  */
-import { columnsOf } from "./protocol/rowDescription.js"
 import type { Exchange } from "./exchange.js"
-import { Reader, errorOf, kinds, Malformed, type ServerError, tagOf, typesOf } from "./protocol/messages.js"
 import { serverError } from "./pg.js"
+import {
+  MalformedMessage,
+  messageTypes,
+  parseCommandTag,
+  parseErrorFields,
+  parseParameterDescription,
+  Reader,
+  type ServerError
+} from "./protocol/messages.js"
+import { rowDescriptionOf } from "./protocol/rowDescription.js"
 
-/** As ReadyForQuery says: in no transaction, in one, in one that failed. */
-export type Transaction = "I" | "T" | "E"
+/** The transaction status of ReadyForQuery: I (idle), T (in a transaction), E (in a failed transaction). */
+export type TransactionStatus = "I" | "T" | "E"
 
 /**
- * The settings that are kept: no more, since a server may report any number. They change when it is promoted or reloads
- * its configuration, not by what a borrower does.
+ * The reported settings whose values are kept. A server may report any number of them. These change when it is promoted
+ * or reloads its configuration; a change of any other is taken for session state that a statement left.
  */
-export const serversOwn: ReadonlySet<string> = new Set(["in_hot_standby", "default_transaction_read_only"])
+export const trackedParameters: ReadonlySet<string> = new Set(["in_hot_standby", "default_transaction_read_only"])
 
-/** What its connection makes of what is not for a flight alone. */
-interface Line {
-  readonly ready: (transaction: Transaction) => void
-  readonly notified: (channel: string, payload: string) => void
-  /** Asks for data that there are none of. */
-  readonly copyIn: (flight: Exchange) => void
-  readonly lose: (error: Error) => void
+/** Handles the messages that concern the whole connection. */
+interface Handlers {
+  readonly onReadyForQuery: (status: TransactionStatus) => void
+  readonly onNotification: (channel: string, payload: string) => void
+  readonly onCopyIn: (exchange: Exchange) => void
+  /** The connection cannot be used any more. */
+  readonly onLost: (error: Error) => void
 }
 
 export class Receiver {
   constructor(
-    /** What is under way; the first is being answered. */
-    private readonly sent: ReadonlyArray<Exchange>,
-    /** What the server says of its settings; kept up to date. */
+    /** The exchanges that were sent and are not complete. Messages belong to the first. */
+    private readonly inFlight: ReadonlyArray<Exchange>,
+    /** The values of the tracked parameters, which are updated here. */
     private readonly parameters: Map<string, string>,
-    private readonly line: Line
+    private readonly handlers: Handlers
   ) {}
 
-  /** Throws Malformed where a message is none. */
-  receive(kind: number, bytes: Buffer, at: number, end: number): void {
-    switch (kind) {
-      case kinds.dataRow:
-        return this.during("a row")?.dataRow(bytes, at, end)
-      case kinds.commandComplete:
-        return this.during("an answer")?.completed(tagOf(bytes, at, end))
-      case kinds.readyForQuery:
-        return this.line.ready(String.fromCharCode(bytes[at]) as Transaction)
-      case kinds.emptyQuery:
-      case kinds.closeComplete:
-        return this.during("an answer")?.done()
-      case kinds.bindComplete:
-      case kinds.notice:
-      case kinds.copyOut:
-      case kinds.copyData:
-      case kinds.copyDone:
+  /** Throws MalformedMessage if the message is invalid. */
+  receive(type: number, bytes: Buffer, offset: number, end: number): void {
+    switch (type) {
+      case messageTypes.dataRow:
+        return this.current("a row")?.dataRow(bytes, offset, end)
+      case messageTypes.commandComplete:
+        return this.current("an answer")?.commandComplete(parseCommandTag(bytes, offset, end))
+      case messageTypes.readyForQuery:
+        return this.handlers.onReadyForQuery(String.fromCharCode(bytes[offset]) as TransactionStatus)
+      case messageTypes.emptyQuery:
+      case messageTypes.closeComplete:
+        return this.current("an answer")?.completeWithoutResult()
+      case messageTypes.bindComplete:
+      case messageTypes.notice:
+      case messageTypes.copyOut:
+      case messageTypes.copyData:
+      case messageTypes.copyDone:
         return
-      case kinds.parseComplete:
-        return this.during("an answer")?.parseComplete()
-      case kinds.rowDescription:
-        return this.during("columns")?.described(columnsOf(bytes, at, end))
-      case kinds.noData:
-        return this.during("an answer")?.described(null)
-      case kinds.portalSuspended:
-        return this.during("an answer")?.suspends()
-      case kinds.parameterDescription:
-        return this.during("types")?.hasTypes(typesOf(new Reader(bytes, at, end)))
-      case kinds.error:
-        return this.failed(errorOf(bytes, at, end))
-      case kinds.parameterStatus:
-        return this.parameter(new Reader(bytes, at, end))
-      case kinds.notification: {
-        const cursor = new Reader(bytes, at + 4, end)
-        return this.line.notified(cursor.text(), cursor.text())
+      case messageTypes.parseComplete:
+        return this.current("an answer")?.parseComplete()
+      case messageTypes.rowDescription:
+        return this.current("columns")?.rowDescription(rowDescriptionOf(bytes, offset, end))
+      case messageTypes.noData:
+        return this.current("an answer")?.rowDescription(null)
+      case messageTypes.portalSuspended:
+        return this.current("an answer")?.portalSuspended()
+      case messageTypes.parameterDescription:
+        return this.current("types")?.parameterDescription(parseParameterDescription(new Reader(bytes, offset, end)))
+      case messageTypes.error:
+        return this.errorResponse(parseErrorFields(bytes, offset, end))
+      case messageTypes.parameterStatus:
+        return this.parameterStatus(new Reader(bytes, offset, end))
+      case messageTypes.notification: {
+        // It begins with the process id of the notifying backend.
+        const reader = new Reader(bytes, offset + 4, end)
+        return this.handlers.onNotification(reader.text(), reader.text())
       }
-      case kinds.copyIn: {
-        const flight = this.during("a request for data")
-        return flight === undefined ? undefined : this.line.copyIn(flight)
+      case messageTypes.copyIn: {
+        const exchange = this.current("a request for data")
+        return exchange === undefined ? undefined : this.handlers.onCopyIn(exchange)
       }
       default:
-        throw new Malformed(`it sent a message of the unknown kind ${kind.toString(16)}`)
+        throw new MalformedMessage(`it sent a message of the unknown kind ${type.toString(16)}`)
     }
   }
 
-  /** The flight that is being answered; nothing may be said where there is none. */
-  private during(kind: string): Exchange | undefined {
-    const flight = this.sent.at(0)
-    if (flight === undefined) {
-      this.line.lose(serverError("08P01", `the server sent ${kind} without having been asked`))
+  /** The exchange that a message belongs to. A message of this kind without one is a protocol violation. */
+  private current(kind: string): Exchange | undefined {
+    const exchange = this.inFlight.at(0)
+    if (exchange === undefined) {
+      this.handlers.onLost(serverError("08P01", `the server sent ${kind} without having been asked`))
     }
-    return flight
+    return exchange
   }
 
-  /** An error that nobody asked for is the server's last word: it shuts down, or the transaction idled too long. */
-  private failed(error: ServerError): void {
-    const flight = this.sent.at(0)
-    if (flight === undefined || error.code === undefined) {
-      this.line.lose(error)
+  /** An error outside of an exchange ends the connection: a shutdown, or the timeout of an idle transaction. */
+  private errorResponse(error: ServerError): void {
+    const exchange = this.inFlight.at(0)
+    if (exchange === undefined || error.code === undefined) {
+      this.handlers.onLost(error)
     } else {
-      flight.failed(error)
+      exchange.errorResponse(error)
     }
   }
 
-  private parameter(cursor: Reader): void {
-    const name = cursor.text()
-    if (serversOwn.has(name)) {
-      this.parameters.set(name, cursor.text())
-    } else if (this.sent.at(0)?.options.user === true) {
-      this.sent[0].dirties = true
+  private parameterStatus(reader: Reader): void {
+    const name = reader.text()
+    if (trackedParameters.has(name)) {
+      this.parameters.set(name, reader.text())
+    } else if (this.inFlight.at(0)?.options.user === true) {
+      this.inFlight[0].makesDirty = true
     }
   }
 }

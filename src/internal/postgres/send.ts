@@ -1,129 +1,127 @@
 /**
- * Exchanges as effects: how a flight is sent, waited for, stopped, and what its failure is called.
+ * Runs exchanges as effects: sends them, awaits their completion, cancels them on interruption, and classifies failures.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
+import { asyncInterrupt } from "../asyncInterrupt.js"
 import type { Refusal } from "../driver.js"
-import { stoppable } from "../asyncInterrupt.js"
-import type { Pipeline } from "./pipeline.js"
 import type { Exchange } from "./exchange.js"
 import { prepareValue, serverError } from "./pg.js"
-import { type Asked, type Batch, batchOf } from "./portal.js"
-import { fromPostgres } from "./sqlState.js"
+import type { Pipeline } from "./pipeline.js"
+import { type Batch, batchOf, type BatchRequest } from "./portal.js"
 import type { Encoded } from "./protocol/writer.js"
+import { fromPostgres } from "./sqlState.js"
 
-/** More than this the protocol cannot count. */
+/** The protocol counts parameters with 16 bits. */
 const maxParams = 65_535
 
-/** How long a stream that ends early waits for rows that it has asked for, in milliseconds. */
-const settleTimeout = 500
+/** How long a stream that ends early waits for a batch it has requested before it cancels that; in milliseconds. */
+const releaseTimeout = 500
 
 export class Sender {
-  constructor(private readonly channel: Pipeline, private readonly description: string) {}
+  /** `description` says in errors where the connection leads. */
+  constructor(private readonly pipeline: Pipeline, private readonly description: string) {}
 
-  /** Throws the DatabaseError. */
+  /** Encodes parameters for Bind. Throws a DatabaseError if the statement or a parameter cannot be sent. */
   encode(statement: string, params: ReadonlyArray<unknown>): ReadonlyArray<Encoded> {
-    const refuse = (code: string, reason: string): never => {
-      throw fromPostgres(serverError(code, reason), { phase: "statement", statement, params })
+    // Without the parameters, since no reason contains a value that would have to be masked.
+    const fail = (code: string, reason: string): never => {
+      throw fromPostgres(serverError(code, reason), { phase: "statement", statement })
     }
-    // What the protocol cannot say would put the server out of step with us.
+    // Texts are terminated by NUL: the server would read a message with other fields.
     if (statement.includes("\0")) {
-      refuse("42601", "a statement may not hold a NUL character")
+      fail("42601", "a statement may not hold a NUL character")
     }
     if (params.length > maxParams) {
-      refuse("54023", `a statement may have ${maxParams} parameters, and was given ${params.length}`)
+      fail("54023", `a statement may have ${maxParams} parameters, and was given ${params.length}`)
     }
     return params.map((param, i) => {
-      if (isNothing(param)) {
-        refuse(
+      if (isUnsendable(param)) {
+        fail(
           "22023",
           `parameter $${i + 1} cannot be sent: it is or holds a function, a symbol, or a date that is none`
         )
       }
       try {
-        return encoded(prepareValue(param))
+        return checkEncoded(prepareValue(param))
       } catch (cause) {
-        const known = fromPostgres(cause, { phase: "statement" })
-        // What a value's own code says may be the value.
-        return refuse(
-          "22023",
-          `parameter $${i + 1} cannot be sent: ${known._tag === "InvalidData" ? known.reason : "its conversion failed"}`
-        )
+        return fail("22023", `parameter $${i + 1} cannot be sent: ${conversionFailure(cause)}`)
       }
     })
   }
 
-  /** One exchange. `refusal` is asked when it is sent. */
-  fly<A, E>(
+  /** Runs one exchange. `refusal` is called immediately before it is submitted. */
+  send<A, E>(
     make: () => Exchange,
-    finish: (flight: Exchange) => Effect.Effect<A, E>,
+    finish: (exchange: Exchange) => Effect.Effect<A, E>,
     fail: (error: DatabaseError) => E,
     refusal?: Refusal
   ): Effect.Effect<A, E> {
-    const channel = this.channel
-    return stoppable<A, E>((resume) => {
+    const pipeline = this.pipeline
+    return asyncInterrupt<A, E>((resume) => {
       const refused = refusal?.()
       if (refused !== undefined) {
         return resume(Effect.fail(fail(refused)))
       }
-      let flight: Exchange
+      let exchange: Exchange
       try {
-        flight = make()
+        exchange = make()
       } catch (error) {
         return resume(Effect.fail(fail(error as DatabaseError)))
       }
-      flight.land = (lost) => {
-        const error = this.failure(flight, lost)
-        resume(error === undefined ? finish(flight) : Effect.fail(fail(error)))
-        flight.release()
+      exchange.onComplete = (lost) => {
+        const error = this.failure(exchange, lost)
+        resume(error === undefined ? finish(exchange) : Effect.fail(fail(error)))
+        exchange.releaseResult()
       }
-      channel.submit(flight)
-      return Effect.suspend(() => channel.stop(flight))
+      pipeline.submit(exchange)
+      return Effect.suspend(() => pipeline.cancel(exchange))
     })
   }
 
-  /** Sends what is waited for later. */
-  ask(flight: Exchange, refusal: Refusal | undefined): Asked {
-    const channel = this.channel
+  /** Submits an exchange at once, so that the server reads a batch before the consumer asks for it. */
+  requestBatch(exchange: Exchange, refusal: Refusal | undefined): BatchRequest {
+    const pipeline = this.pipeline
     const refused = refusal?.()
-    let answer: Effect.Effect<Batch, SqlError> | undefined = undefined
-    let told = (): void => undefined
-    let took = Infinity
-    const since = performance.now()
-    flight.land = (lost) => {
-      took = performance.now() - since
-      const error = this.failure(flight, lost)
-      answer = error === undefined ? Effect.succeed(batchOf(flight)) : Effect.fail(toSqlError(error))
-      flight.release()
-      told()
+    let batch: Effect.Effect<Batch, SqlError> | undefined = undefined
+    let onBatch = (): void => undefined
+    let duration = Infinity
+    const submittedAt = performance.now()
+    exchange.onComplete = (lost) => {
+      duration = performance.now() - submittedAt
+      const error = this.failure(exchange, lost)
+      batch = error === undefined ? Effect.succeed(batchOf(exchange)) : Effect.fail(toSqlError(error))
+      exchange.releaseResult()
+      onBatch()
     }
     if (refused === undefined) {
-      channel.submit(flight)
+      pipeline.submit(exchange)
     } else {
-      answer = Effect.fail(toSqlError(refused))
+      batch = Effect.fail(toSqlError(refused))
     }
-    // What is called when the flight lands is kept for as long as the flight is: see `release`.
-    const handOver = (resume: (answer: Effect.Effect<Batch, SqlError>) => void): void => {
-      const given = answer!
-      answer = undefined
-      resume(given)
+    // `onComplete` lives as long as the exchange and must not retain the rows: see `releaseResult`.
+    const handOver = (resume: (batch: Effect.Effect<Batch, SqlError>) => void): void => {
+      const completed = batch!
+      batch = undefined
+      resume(completed)
     }
     return {
-      answer: stoppable((resume) => {
-        if (answer !== undefined) {
+      batch: asyncInterrupt((resume) => {
+        if (batch !== undefined) {
           return handOver(resume)
         }
-        told = () => handOver(resume)
-        return Effect.suspend(() => channel.stop(flight))
+        onBatch = () => handOver(resume)
+        return Effect.suspend(() => pipeline.cancel(exchange))
       }),
-      took: () => took,
-      settle: Effect.async<void>((resume) => {
-        if (answer !== undefined) {
+      duration: () => duration,
+      release: Effect.async<void>((resume) => {
+        if (batch !== undefined) {
           return resume(Effect.void)
         }
-        const timer = setTimeout(() => resume(channel.stop(flight)), settleTimeout)
-        told = () => {
+        const timer = setTimeout(() => resume(pipeline.cancel(exchange)), releaseTimeout)
+        onBatch = () => {
           clearTimeout(timer)
           resume(Effect.void)
         }
@@ -131,54 +129,60 @@ export class Sender {
     }
   }
 
-  /** For finalizers, which cannot be interrupted. */
-  briefly(make: () => Exchange): Effect.Effect<void, DatabaseError> {
+  /** Runs one exchange in a finalizer, which is uninterruptible: a timeout destroys the connection instead. */
+  sendWithTimeout(make: () => Exchange): Effect.Effect<void, DatabaseError> {
     return Effect.async<void, DatabaseError>((resume) => {
-      const flight = make()
-      flight.land = (lost) => {
-        const error = this.failure(flight, lost)
+      const exchange = make()
+      exchange.onComplete = (lost) => {
+        const error = this.failure(exchange, lost)
         resume(error === undefined ? Effect.void : Effect.fail(error))
       }
-      this.channel.submitBriefly(flight)
+      this.pipeline.submitWithTimeout(exchange)
     })
   }
 
-  /** Why nothing can be said. */
-  refusal(cause: Error): DatabaseError {
+  /** Classifies why nothing can be sent. */
+  connectionError(cause: Error): DatabaseError {
     return fromPostgres(cause, { phase: "statement", description: this.description })
   }
 
-  /** What a flight that has landed has failed with, if it has. */
-  private failure(flight: Exchange, lost: Error | undefined): DatabaseError | undefined {
-    if (lost === undefined && flight.error === undefined) {
+  /** The failure of a completed exchange, if any. */
+  private failure(exchange: Exchange, lost: Error | undefined): DatabaseError | undefined {
+    if (lost === undefined && exchange.error === undefined) {
       return undefined
     }
-    const { commit, params, user } = flight.options
-    return fromPostgres(flight.error ?? lost, {
-      phase: commit === true && flight.sent && lost !== undefined ? "commit" : "statement",
+    const { commit, params, user } = exchange.options
+    return fromPostgres(exchange.error ?? lost, {
+      phase: commit === true && exchange.isSent && lost !== undefined ? "commit" : "statement",
       description: this.description,
-      statement: user ? flight.text : undefined,
-      params,
-      canceled: false
+      statement: user ? exchange.text : undefined,
+      params
     })
   }
 }
 
-/** What `pg` would send as whatever its text is. */
-const isNothing = (value: unknown): boolean => {
+/** Whether `pg` would send a value as a text that does not represent it. */
+const isUnsendable = (value: unknown): boolean => {
   switch (typeof value) {
     case "function":
     case "symbol":
       return true
     case "object":
-      return value instanceof Date ? Number.isNaN(value.getTime()) : Array.isArray(value) && value.some(isNothing)
+      return value instanceof Date ? Number.isNaN(value.getTime()) : Array.isArray(value) && value.some(isUnsendable)
     default:
       return false
   }
 }
 
-/** A value's own conversion may give anything. */
-const encoded = (value: unknown): Encoded => {
+/** The message of what `toPostgres` or `toJSON` throws may contain the value, so it is not shown unless it is known. */
+const conversionFailure = (cause: unknown): string => {
+  const error = fromPostgres(cause, { phase: "statement" })
+  const isKnown = error._tag === "InvalidData" && !Predicate.hasProperty(cause, "severity")
+  return isKnown ? error.reason : "its conversion failed"
+}
+
+/** A `toPostgres` method may return anything. */
+const checkEncoded = (value: unknown): Encoded => {
   if (value === null || typeof value === "string" || Buffer.isBuffer(value)) {
     return value
   }

@@ -1,16 +1,17 @@
 /**
- * From what `pg` and Node throw to a DatabaseError.
+ * Classifies the errors of the server, of `pg` and of Node's sockets as a DatabaseError.
  *
- * The codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+ * SQLSTATE codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 import * as Predicate from "effect/Predicate"
 import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
-import { type Context, located, lostTag, make } from "../makeError.js"
+import { connectionErrorTag, type Context, make, withLocation } from "../makeError.js"
 import { maskCause, maskDetail, maskText, type Sources, textOf } from "../mask.js"
+import type { ServerError } from "./protocol/messages.js"
 
 type Tag = DatabaseError["_tag"]
 
-/** The codes that do not share the tag of their class. */
+/** Codes whose tag differs from that of their class. */
 const byCode: { readonly [code: string]: Tag } = {
   "08001": "ConnectionFailed",
   "08004": "ConnectionFailed",
@@ -34,14 +35,14 @@ const byCode: { readonly [code: string]: Tag } = {
   "57P01": "ConnectionLost",
   "57P02": "ConnectionLost",
   "57P03": "ConnectionFailed",
-  // The database was dropped, and the session idled too long: the server closes the connection in both cases.
+  // database_dropped and idle_session_timeout: the server closes the connection.
   "57P04": "ConnectionLost",
   "57P05": "ConnectionLost",
   "XX001": "DatabaseCorrupt",
   "XX002": "DatabaseCorrupt"
 }
 
-/** Every class that PostgreSQL has. A class that it has not is an extension's or the application's own. */
+/** Every class of PostgreSQL. Extensions and applications may define others. */
 const byClass: { readonly [prefix: string]: Tag } = {
   "00": "UnknownDatabaseError", // successful completion
   "01": "UnknownDatabaseError", // warning
@@ -88,73 +89,64 @@ const byClass: { readonly [prefix: string]: Tag } = {
   "XX": "UnknownDatabaseError" // internal error
 }
 
-/** What `pg` makes of the server's ErrorResponse. */
-interface ServerError extends Error {
+/** An error that has what the server always sends. */
+interface ServerResponse extends ServerError {
   readonly code: string
   readonly severity: string
-  readonly detail?: string | undefined
-  readonly hint?: string | undefined
-  readonly position?: string | undefined
-  readonly schema?: string | undefined
-  readonly table?: string | undefined
-  readonly column?: string | undefined
-  readonly dataType?: string | undefined
-  readonly constraint?: string | undefined
-  readonly routine?: string | undefined
 }
 
-// Node's own codes look the same (EPIPE has five letters), but nothing of Node has a severity.
-const isServerError = (error: unknown): error is ServerError =>
+/** A code of Node can look like a SQLSTATE (EPIPE), but Node's errors have no severity. */
+const isServerResponse = (error: unknown): error is ServerResponse =>
   Predicate.hasProperty(error, "severity") && Predicate.isString(error.severity) &&
   Predicate.hasProperty(error, "code") && Predicate.isString(error.code) && /^[0-9A-Z]{5}$/.test(error.code)
 
 /**
- * 57014 by statement_timeout or by a request? English says it. In another language the driver's word decides: a request
- * of its own, else the likelier timeout. A 57014 that an application raised itself is no timeout.
+ * 57014 is the code of a statement timeout and of a cancel request, and only the message tells them apart. It is in the
+ * server's language, and English is recognized. In another one it is taken for a timeout, which is more likely: a statement
+ * that the driver cancels has no one left to see its error. A function that raises 57014 is neither.
  */
-const canceledTag = (error: ServerError, context: Context): Tag => {
+const canceledTag = (error: ServerResponse): Tag => {
   if (error.message.includes("statement timeout")) {
     return "StatementTimeout"
   }
-  const isServers = error.routine === "ProcessInterrupts" && !error.message.startsWith("canceling ")
-  return isServers && context.canceled === false ? "StatementTimeout" : "StatementCanceled"
+  const isUnknownLanguage = error.routine === "ProcessInterrupts" && !error.message.startsWith("canceling ")
+  return isUnknownLanguage ? "StatementTimeout" : "StatementCanceled"
 }
 
-/** A statement that was prepared before a table changed its columns: it cannot be run any more, and was not. */
+/** A prepared statement was not executed, because a table has changed and its result has other columns now. */
 export const isStalePlan = (
-  { code, routine }: { readonly code?: string | undefined; readonly routine?: string | undefined }
+  { code, routine }: ServerError
 ) => code === "0A000" && routine === "RevalidateCachedQuery"
 
-const serverTag = (error: ServerError, context: Context): Tag => {
+const serverTag = (error: ServerResponse, context: Context): Tag => {
   const { code } = error
   const tag = byCode[code] ?? byClass[code.slice(0, 2)] ?? "UnknownDatabaseError"
-  // Whatever ends with FATAL closes the connection. The word is in the server's language, so the codes come first.
+  // FATAL and PANIC close the connection. The severity is in the server's language, so known codes take precedence.
   const isFatal = error.severity === "FATAL" || error.severity === "PANIC"
   if (tag === "ConnectionLost" && error.routine === "exec_bind_message") {
-    // The number of parameters is wrong: a protocol violation by its code, but the connection is well.
+    // A wrong number of parameters has the code of a protocol violation, but the connection remains usable.
     return "InvalidData"
   }
   if (tag === "ConnectionLost" || (tag === "UnknownDatabaseError" && isFatal)) {
-    return lostTag(context.phase)
+    return connectionErrorTag(context.phase)
   }
   if (isStalePlan(error)) {
-    // A table has changed its columns meanwhile: what runs again sees it as it is now.
+    // Executed again, the statement is planned for the table as it is now.
     return "SerializationFailure"
   }
   if (code === "57014") {
-    // While connecting, it is the server's authentication_timeout.
-    return context.phase === "connect" ? "ConnectionFailed" : canceledTag(error, context)
+    // At start-up this is authentication_timeout.
+    return context.phase === "connect" ? "ConnectionFailed" : canceledTag(error)
   }
-  // Says the same as a connection lost there (statement completion unknown); CockroachDB uses it.
+  // statement_completion_unknown, which CockroachDB sends for a COMMIT.
   return code === "40003" && context.phase === "commit" ? "CommitOutcomeUnknown" : tag
 }
 
-// The classes whose DETAIL is about the statement or the server; any other may hold a row, and so may all that functions
-// raise.
+/** The classes whose DETAIL never contains values of a row, unless a function raises the error. */
 const detailWithoutRows = new Set(["08", "0A", "26", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"])
 
-const detailOf = (error: ServerError, sources: Sources): string | undefined => {
-  // DETAIL of an XML error is an excerpt of the document.
+const detailOf = (error: ServerResponse, sources: Sources): string | undefined => {
+  // The DETAIL of an XML error quotes the document.
   if (error.detail === undefined || /^2200[L-T]$/.test(error.code)) {
     return undefined
   }
@@ -162,7 +154,7 @@ const detailOf = (error: ServerError, sources: Sources): string | undefined => {
   return maskDetail(error.detail, sources, isRowless ? "signatures" : undefined)
 }
 
-const fromServer = (error: ServerError, context: Context): DatabaseError => {
+const fromServer = (error: ServerResponse, context: Context): DatabaseError => {
   const { code, column, constraint, dataType, schema, table } = error
   const tag = serverTag(error, context)
   const sources: Sources = {
@@ -171,16 +163,16 @@ const fromServer = (error: ServerError, context: Context): DatabaseError => {
     names: [schema, table, column, constraint, dataType],
     quotesStatement: tag === "InvalidStatement"
   }
-  // No values there: while connecting, names of users, databases and settings; of a wrong bind, the two counts.
-  const isPlain = context.phase === "connect" || error.routine === "exec_bind_message"
-  const message = isPlain ? error.message : maskText(error.message, sources)
+  // These contain no values: at start-up names of users, databases and settings, and for a failed Bind two numbers.
+  const hasNoValues = context.phase === "connect" || error.routine === "exec_bind_message"
+  const message = hasNoValues ? error.message : maskText(error.message, sources)
   const reason = tag === "InvalidStatement" && error.position !== undefined
     ? `${message} at character ${error.position}`
     : message
   return make(tag, {
     dialect: "postgres",
     code,
-    reason: located(tag, reason, context, "connect to"),
+    reason: withLocation(tag, reason, context, "connect to"),
     detail: detailOf(error, sources),
     hint: error.hint === undefined ? undefined : maskText(error.hint, sources),
     schema,
@@ -192,8 +184,8 @@ const fromServer = (error: ServerError, context: Context): DatabaseError => {
   })
 }
 
-/** Node's codes for what happens to sockets and names: in words, and whether it can pass. */
-const bySystemCode: { readonly [code: string]: readonly [words: string, transient: boolean] } = {
+/** Node's codes for errors of sockets and name lookups: a description, and whether the error is transient. */
+const bySystemCode: { readonly [code: string]: readonly [description: string, transient: boolean] } = {
   EACCES: ["permission denied", false],
   EADDRINUSE: ["no local address is free", true],
   EADDRNOTAVAIL: ["no local address is free", true],
@@ -235,14 +227,15 @@ const bySystemCode: { readonly [code: string]: readonly [words: string, transien
   ERR_TLS_HANDSHAKE_TIMEOUT: ["TLS handshake timed out", true]
 }
 
-/** Node's and OpenSSL's names for certificates that are not accepted and for handshakes that fail. */
+/** The codes of Node and OpenSSL for rejected certificates and failed handshakes. */
 const isTlsCode = (code: string): boolean =>
   /^(?:ERR_TLS_|ERR_SSL_|ERR_OSSL_|ERR_CRYPTO_|CERT_|CRL_|UNABLE_TO_|ERROR_IN_C)/.test(code) ||
   /^(?:DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|HOSTNAME_MISMATCH|EPROTO)$/.test(code) ||
   /^(?:INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_EXCEEDED)$/.test(code)
 
-/** How a client-side failure is classified, whatever the phase. */
+/** The classification of an error that did not come from the server. */
 interface ClientFailure {
+  /** `connection`: the tag depends on the phase. */
   readonly tag: Tag | "connection"
   readonly code: string
   readonly reason: string
@@ -256,28 +249,18 @@ const connection = (reason: string, transient: boolean, code = "08006"): ClientF
   transient
 })
 
-/** The texts of `pg`, which have no codes. The reason is the text itself where none is given. */
+/** Errors without a code: those of `pg` at start-up, of sockets, and of encoding parameters, by their message. */
 const byText: ReadonlyArray<readonly [RegExp, (text: string) => ClientFailure]> = [
   [/^timeout expired$/, () => connection("no answer within the time to connect", true)],
   [/^Connection terminated/, () => connection("connection closed by the server", true)],
-  [/^Client was closed|^Client has encountered a connection error/, () => connection("it is closed already", true)],
   [/^The server does not support SSL connections$/, (text) => connection(`TLS: ${text}`, false)],
-  [/^There was an error establishing an SSL connection$/, (text) => connection(`TLS: ${text}`, false)],
   [
-    /^Received unexpected |^received invalid response|^Unknown authenticationOk|^Binary mode not supported/,
+    /^Received unexpected |^received invalid response|^Unknown authenticationOk/,
     (text) => connection(`protocol error: ${text}`, false, "08P01")
   ],
-  [/^Attempt to access memory outside buffer bounds/, (text) => connection(`protocol error: ${text}`, false, "08P01")],
-  // No password was given but one is needed, or the two sides disagree about it.
-  [/^SASL|[Pp]assword must be a/, (text) => ({ tag: "AuthenticationFailed", code: "28P01", reason: text })],
-  [/^Query read timeout$/, (text) => ({ tag: "StatementTimeout", code: "57014", reason: text })],
-  [/^Prepared statements must be unique/, (text) => ({ tag: "InvalidStatement", code: "42P05", reason: text })],
-  [/^A query must have either text or a name|^Query values must be an array|null or undefined query$/, (text) => ({
-    tag: "InvalidStatement",
-    code: "42601",
-    reason: text
-  })],
-  // These texts name the parts of the value, so they are not repeated.
+  // A password is missing or wrong, or the server does not follow SCRAM.
+  [/^SASL/, (text) => ({ tag: "AuthenticationFailed", code: "28P01", reason: text })],
+  // These messages contain parts of the value.
   [/circular (?:structure|reference)/, () => ({
     tag: "InvalidData",
     code: "22023",
@@ -294,7 +277,7 @@ const systemCode = (error: unknown): string | undefined =>
   Predicate.hasProperty(error, "code") && Predicate.isString(error.code) ? error.code : undefined
 
 const classifyClient = (error: unknown): ClientFailure | undefined => {
-  // Several addresses of one name were tried ("happy eyeballs"): it can pass if one of the failures can.
+  // Node has tried several addresses of one name. The error is transient if one of them is.
   if (error instanceof AggregateError && error.errors.length > 0) {
     const all = error.errors.map(classifyClient).filter(Predicate.isNotUndefined)
     return all.length === 0 ? undefined : connection(
@@ -307,7 +290,7 @@ const classifyClient = (error: unknown): ClientFailure | undefined => {
   if (code !== undefined) {
     const known = bySystemCode[code]
     if (known !== undefined) {
-      // A socket's file may come yet; a certificate's does not.
+      // The missing file of a Unix socket is transient, and that of a certificate is not.
       const isFile = Predicate.hasProperty(error, "syscall") && error.syscall === "open"
       return connection(`${known[0]} (${text})`, known[1] && !isFile)
     }
@@ -327,17 +310,17 @@ const fromClient = (error: unknown, context: Context): DatabaseError => {
   const sources: Sources = { statement: context.statement, params: context.params }
   const failure = classifyClient(error)
   if (failure === undefined) {
-    // Nobody knows what happened: what is safe to say of a COMMIT is that its outcome is unknown.
-    const tag = context.phase === "statement" ? "UnknownDatabaseError" : lostTag(context.phase)
+    // Whatever has happened to a COMMIT, its outcome is unknown.
+    const tag = context.phase === "statement" ? "UnknownDatabaseError" : connectionErrorTag(context.phase)
     return make(tag, {
       dialect: "postgres",
       code: context.phase === "statement" ? "XX000" : context.phase === "connect" ? "08001" : "08007",
-      reason: located(tag, maskText(textOf(error), sources), context, "connect to"),
+      reason: withLocation(tag, maskText(textOf(error), sources), context, "connect to"),
       statement: context.statement,
       cause: maskCause(error, sources)
     })
   }
-  const tag = failure.tag === "connection" ? lostTag(context.phase) : failure.tag
+  const tag = failure.tag === "connection" ? connectionErrorTag(context.phase) : failure.tag
   const code = tag === "CommitOutcomeUnknown"
     ? "08007"
     : tag === "ConnectionFailed" && failure.code === "08006"
@@ -346,15 +329,15 @@ const fromClient = (error: unknown, context: Context): DatabaseError => {
   return make(tag, {
     dialect: "postgres",
     code,
-    reason: located(tag, failure.reason, context, "connect to"),
+    reason: withLocation(tag, failure.reason, context, "connect to"),
     statement: context.statement,
     transient: failure.transient
   })
 }
 
 /**
- * Classifies what `pg` (the server's answer, its own errors, or those of Node's sockets) failed with. What comes out
- * holds no parameter and no value of a row.
+ * Classifies an error of the server, of `pg` or of a socket. The result contains no parameter and no value of a row. A
+ * DatabaseError is returned as it is.
  */
 export const fromPostgres = (error: unknown, context: Context): DatabaseError =>
-  isDatabaseError(error) ? error : isServerError(error) ? fromServer(error, context) : fromClient(error, context)
+  isDatabaseError(error) ? error : isServerResponse(error) ? fromServer(error, context) : fromClient(error, context)

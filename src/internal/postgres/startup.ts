@@ -1,116 +1,117 @@
 /**
- * `pg`'s Connection on a socket that is already open.
+ * `pg`'s Connection for start-up and authentication, on a socket that is already open.
  */
 import { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
-import { Parser, type Receive } from "./protocol/parser.js"
-import { Protocol, serverError } from "./pg.js"
+import { PgConnection, serverError } from "./pg.js"
+import { type MessageHandler, Parser } from "./protocol/parser.js"
 import { ignoreErrors } from "./transport/socket.js"
 
-/** How a server may ask for a password that it could use elsewhere. */
+/** Authentication requests without channel binding: a server in the middle could use the answer elsewhere. */
 const unboundRequests = [
   ["authenticationCleartextPassword", "the password itself"],
   ["authenticationMD5Password", "an MD5 hash of the password"]
 ] as const
 
-/** `pg` reads whole messages, with their headers. */
+/** `pg` expects messages with their headers. */
 const headerLength = 5
 
 /**
- * Says to the server exactly what it was given at start-up, whatever `pg` finds in the environment, and turns what
- * cannot be understood into the loss of the connection: an exception in a socket's listener would end the process.
+ * Sends exactly the start-up parameters that it is given, where `pg` would add some from the environment. Invalid messages
+ * and messages out of order become the event `error`, since an exception in a socket's listener would end the process.
  */
-export class StartupConnection extends Protocol {
-  /** Takes the server's messages: `pg`, until somebody else does. */
-  receive: Receive = () => undefined
-  readonly #parameters: Record<string, string>
-  readonly #bound: boolean
+export class StartupConnection extends PgConnection {
+  /** Receives the server's messages: `pg` at first, the pipeline after start-up. */
+  onMessage: MessageHandler = () => undefined
 
-  /** `bound`: the password is proven for this TLS connection alone, or not at all. */
-  constructor(socket: Socket, parameters: Record<string, string>, bound: boolean) {
+  /** `requiresChannelBinding`: authentication fails unless it is bound to the TLS connection (SCRAM-SHA-256-PLUS). */
+  constructor(
+    socket: Socket,
+    private readonly parameters: Record<string, string>,
+    private readonly requiresChannelBinding: boolean
+  ) {
     super({ stream: socket })
-    this.#parameters = parameters
-    this.#bound = bound
   }
 
-  /** Called by `pg`'s Client, which listens for `connect` only afterwards. */
+  /** Called by `pg`'s Client, which starts to listen for `connect` after the call. */
   connect(): void {
     const socket = this.stream
     socket.on("error", (error) => this.emit("error", error))
     socket.on("end", () => this.emit("end"))
     socket.on("close", () => this.emit("end"))
     this.on("error", ignoreErrors)
-    this.watchAuthentication()
+    this.checkAuthentication()
     this.attachListeners(socket)
     process.nextTick(() => this.emit("connect"))
   }
 
   override startup(): void {
-    super.startup(this.#parameters)
+    super.startup(this.parameters)
   }
 
   override attachListeners(socket: EventEmitter): void {
     const source = new EventEmitter()
     super.attachListeners(source)
-    // A copy, since it keeps parts of a message for later.
-    this.receive = (_kind, bytes, at, end) => source.emit("data", Buffer.from(bytes.subarray(at - headerLength, end)))
-    const frames = new Parser((kind, bytes, at, end) => this.receive(kind, bytes, at, end))
-    socket.on("data", (piece: Buffer) => {
+    // `pg` keeps parts of a message for later, and the socket's buffer is reused.
+    this.onMessage = (_type, bytes, offset, end) =>
+      source.emit("data", Buffer.from(bytes.subarray(offset - headerLength, end)))
+    const parser = new Parser((type, bytes, offset, end) => this.onMessage(type, bytes, offset, end))
+    socket.on("data", (chunk: Buffer) => {
       try {
-        frames.read(piece)
+        parser.parse(chunk)
       } catch (cause) {
-        this.refuse(cause as Error)
+        this.reject(cause as Error)
       }
     })
   }
 
-  private refuse(cause: Error): void {
+  private reject(cause: Error): void {
     this.emit("error", new Error(`received invalid response: ${cause.message}`, { cause }))
     this.stream.destroy()
   }
 
-  /** What `pg` would answer to the server goes nowhere, as it hears of the message only afterwards. */
-  private refuseUnbound(offers: string): void {
-    this.emit("error", serverError("28000", `channel_binding is require, and the server ${offers}`))
+  /** Runs before `pg`'s own listeners: what they write to the socket is not sent any more. */
+  private rejectUnbound(reason: string): void {
+    this.emit("error", serverError("28000", `channel_binding is require, and the server ${reason}`))
     this.stream.destroy()
   }
 
-  /** `pg` believes a server that leaves out the proof that it knows the password too, or the whole authentication. */
-  private watchAuthentication(): void {
-    let proving = false
-    let proven = false
-    let authenticated = false
-    if (this.#bound) {
+  /** Checks what `pg` does not: that a server completes SCRAM, which proves that it knows the password, and in order. */
+  private checkAuthentication(): void {
+    let awaitsProof = false
+    let hasProof = false
+    let isAuthenticated = false
+    if (this.requiresChannelBinding) {
       this.on("authenticationSASL", ({ mechanisms }: { readonly mechanisms: ReadonlyArray<string> }) => {
         if (!mechanisms.includes("SCRAM-SHA-256-PLUS")) {
-          this.refuseUnbound("does not offer SCRAM-SHA-256-PLUS")
+          this.rejectUnbound("does not offer SCRAM-SHA-256-PLUS")
         }
       })
-      for (const [event, what] of unboundRequests) {
-        this.on(event, () => this.refuseUnbound(`asks for ${what}`))
+      for (const [event, request] of unboundRequests) {
+        this.on(event, () => this.rejectUnbound(`asks for ${request}`))
       }
       this.on("authenticationOk", () => {
-        if (!proven) {
-          this.refuseUnbound("lets the user in without a proof of the password")
+        if (!hasProof) {
+          this.rejectUnbound("lets the user in without a proof of the password")
         }
       })
     }
     this.on("authenticationSASL", () => {
-      proving = true
+      awaitsProof = true
     })
     this.on("authenticationSASLFinal", () => {
-      proving = false
-      proven = true
+      awaitsProof = false
+      hasProof = true
     })
     this.on("authenticationOk", () => {
-      authenticated = true
-      if (proving) {
-        this.refuse(new Error("it did not prove that it knows the password"))
+      isAuthenticated = true
+      if (awaitsProof) {
+        this.reject(new Error("it did not prove that it knows the password"))
       }
     })
     this.on("readyForQuery", () => {
-      if (!authenticated) {
-        this.refuse(new Error("it let nobody in and is ready all the same"))
+      if (!isAuthenticated) {
+        this.reject(new Error("it let nobody in and is ready all the same"))
       }
     })
   }

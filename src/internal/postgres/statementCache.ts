@@ -1,201 +1,211 @@
 /**
- * The statements that a connection has prepared on the server by name, so that it neither parses nor plans them again.
+ * The prepared statements of a connection: by name on the server, so that a statement is not parsed and planned again.
  *
- * A text is prepared when it comes for the second time. Its name is made of the text: where a pooler lets several
- * clients share a server's connection, a name can never stand for another's statement.
+ * A text is prepared when it is executed for the second time. Its name is a hash of the text, so that where a pooler lets
+ * several clients share a server connection, a name never stands for another client's statement.
  */
 import { createHash } from "node:crypto"
 import type { PreparedStatements } from "../../DatabaseConfig.js"
-import type { RowDescription } from "./protocol/rowDescription.js"
 import type { ServerError } from "./protocol/messages.js"
+import type { RowDescription } from "./protocol/rowDescription.js"
 import { isStalePlan } from "./sqlState.js"
 
-/** How many texts a connection prepares: as many as pgjdbc (preparedStatementCacheQueries). */
+/** The most statements that a connection prepares, as in pgjdbc (preparedStatementCacheQueries). */
 const capacity = 256
 /**
- * For how many statements one that is prepared must not have been used to make room for another. Where more take turns
- * than there is room for, preparing each of them would be in vain: it went before it came again.
+ * A prepared statement is evicted only if it was not used by this many of the last lookups. Where more texts alternate
+ * than the cache holds, evicting sooner would replace each statement before it is used again.
  */
-const patience = 8 * capacity
-/** What a text may measure to be remembered: a longer one was written for one occasion. */
-const longestText = 16_384
+const minUnusedLookups = 8 * capacity
+/** A longer text is not prepared: it was probably generated for one execution. In UTF-16 code units. */
+const maxTextLength = 16_384
 
-const prefix = "sqlayer_"
+const namePrefix = "sqlayer_"
 
-/** What is planned, and what begins a transaction. None of these ends one, and none speaks COPY. */
-const plannable = /^\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|BEGIN)\b/i
+/** A text begins like a statement that the server plans, or like BEGIN. None of these ends a transaction or copies. */
+const preparable = /^\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|BEGIN)\b/i
 
-/** The server does not know a name, or knows it already: somebody in between chooses the server's connection. */
+/** invalid_sql_statement_name and duplicate_prepared_statement: a pooler has switched the server connection. */
 const unknownName = "26000"
-const knownName = "42P05"
+const duplicateName = "42P05"
 
-/** What the connections to one target share. */
-export class Preparing {
-  /** How often a table has changed the columns of a statement that was prepared: what is older is not trusted. */
+/** Decides whether statements are prepared. Shared by all connections to one target. */
+export class PreparePolicy {
+  /** Incremented when a plan has become invalid. Statements prepared in an earlier epoch are prepared again. */
   epoch = 0
 
   constructor(private mode: PreparedStatements) {}
 
-  /** Whether to prepare on a connection that leads to the server itself, or does not, or of which that is not known. */
-  allows(direct: boolean | undefined): boolean {
-    return this.mode === "on" || (this.mode === "auto" && direct === true)
+  /** `isDirect`: whether a connection leads to the server itself and not to a pooler; undefined if not known. */
+  allows(isDirect: boolean | undefined): boolean {
+    return this.mode === "on" || (this.mode === "auto" && isDirect === true)
   }
 
   /** Whether to find out if a connection leads to the server itself. */
-  wonders(direct: boolean | undefined): boolean {
-    return this.mode === "auto" && direct === undefined
+  needsBackendCheck(isDirect: boolean | undefined): boolean {
+    return this.mode === "auto" && isDirect === undefined
   }
 
-  /** A pooler was seen: nobody prepares any more, unless that was asked for expressly. */
-  pooled(): void {
+  /** Behind a pooler no connection prepares any more, unless the configuration says `on`. */
+  poolerDetected(): void {
     if (this.mode === "auto") {
       this.mode = "off"
     }
   }
 }
 
-/** A text that came again, and is prepared. */
-export interface Entry {
+/** A text that has a name, and what the server knows of it. */
+export interface CachedStatement {
   readonly text: string
   readonly name: string
-  /** What the server knows of the name: nothing, perhaps (it is being told), all, or what is out of date. */
+  /**
+   * `new`: not prepared. `sent`: Parse is sent and not yet answered. `known`: prepared. `stale`: perhaps prepared, and to
+   * be closed and parsed again.
+   */
   state: "new" | "sent" | "known" | "stale"
-  /** What the server said of its rows: null where there are none, undefined where it has not said it yet. */
-  columns: RowDescription | null | undefined
+  /** Null if it returns no rows, undefined if the server has not described it yet. */
+  rowDescription: RowDescription | null | undefined
   epoch: number
-  /** Which of the connection's statements it last was. */
-  used: number
+  /** The number of the connection's lookup that used it last. */
+  lastUsed: number
 }
 
-/** The texts of one connection. */
+/** Which texts one connection has prepared. */
 export class StatementCache {
-  /** Names that the server is to forget. */
-  readonly closing: Array<string> = []
-  /** Whether a statement would be prepared, if only it were known where the connection leads. */
-  wonders = false
-  private direct: boolean | undefined
-  private readonly entries = new Map<string, Entry>()
-  /** The same, in the order in which they are asked to make room, and who is asked next. */
-  private ring: Array<Entry> = []
-  private hand = 0
-  /** Texts that came, the last of them and those before. */
-  private lately = new Set<string>()
-  private before = new Set<string>()
-  private count = 0
+  /** Names for which a Close is to be sent. */
+  readonly namesToClose: Array<string> = []
+  /** Whether a text would have been prepared if the connection were known to lead to the server itself. */
+  needsBackendCheck = false
+  private isDirect: boolean | undefined
+  private readonly statements = new Map<string, CachedStatement>()
+  /** The same statements, in a circle for the CLOCK eviction algorithm, and the position that was examined last. */
+  private clock: Array<CachedStatement> = []
+  private clockHand = 0
+  /** Texts that were executed once: the most recent generation and the one before. */
+  private recentTexts = new Set<string>()
+  private olderTexts = new Set<string>()
+  private lookups = 0
 
-  /** `backend` is the process that the server said it is. */
-  constructor(private readonly preparing: Preparing, private readonly backend: number | undefined) {
-    // Without it there is nothing to compare.
-    this.direct = backend === undefined ? false : undefined
+  /** `processId` is the one of BackendKeyData. */
+  constructor(private readonly policy: PreparePolicy, private readonly processId: number | undefined) {
+    // Without BackendKeyData there is nothing to compare `pg_backend_pid()` with.
+    this.isDirect = processId === undefined ? false : undefined
   }
 
-  /** A process of the server's own answers, or another than the one that let us in. */
-  answeredBy(backend: number): void {
-    this.direct = backend === this.backend
-    if (!this.direct) {
-      this.preparing.pooled()
+  /** `processId` is that of the process that executes statements. A pooler's BackendKeyData names another. */
+  backendIdentified(processId: number): void {
+    this.isDirect = processId === this.processId
+    if (!this.isDirect) {
+      this.policy.poolerDetected()
     }
   }
 
-  /** What to run a text by that is about to be sent, if it is to be run by a name. */
-  use(text: string): Entry | undefined {
-    const { direct, preparing } = this
-    const allowed = preparing.allows(direct)
-    if (!allowed && !preparing.wonders(direct)) {
+  /** The prepared statement, or the one to prepare now, with which to execute a text; undefined to execute it unnamed. */
+  lookup(text: string): CachedStatement | undefined {
+    const { isDirect, policy } = this
+    const allowed = policy.allows(isDirect)
+    if (!allowed && !policy.needsBackendCheck(isDirect)) {
       return undefined
     }
-    this.count++
-    const known = this.entries.get(text)
-    if (known === undefined && !this.came(text)) {
+    this.lookups++
+    const cached = this.statements.get(text)
+    if (cached === undefined && !this.wasSeen(text)) {
       return undefined
     }
     if (!allowed) {
-      this.wonders = true
+      this.needsBackendCheck = true
       return undefined
     }
-    const entry = known ?? this.admit(text)
-    if (entry === undefined) {
+    const statement = cached ?? this.add(text)
+    if (statement === undefined) {
       return undefined
     }
-    entry.used = this.count
-    if (entry.state === "sent") {
+    statement.lastUsed = this.lookups
+    if (statement.state === "sent") {
       return undefined
     }
-    if (entry.epoch !== preparing.epoch) {
-      entry.epoch = preparing.epoch
-      entry.columns = undefined
-      entry.state = entry.state === "known" ? "stale" : entry.state
+    if (statement.epoch !== policy.epoch) {
+      statement.epoch = policy.epoch
+      statement.rowDescription = undefined
+      statement.state = statement.state === "known" ? "stale" : statement.state
     }
-    return entry
+    return statement
   }
 
-  /** Whether an error says only that a name of ours, or its plan, is not what we believed. */
-  mistaken(error: ServerError): boolean {
-    if ((error.code === unknownName || error.code === knownName) && error.message.includes(prefix)) {
-      this.preparing.pooled()
+  /** Returns whether an error only says that a name or its plan is not valid any more, and if so invalidates them. */
+  invalidateOnError(error: ServerError): boolean {
+    if ((error.code === unknownName || error.code === duplicateName) && error.message.includes(namePrefix)) {
+      this.policy.poolerDetected()
       this.clear()
       return true
     }
     if (isStalePlan(error)) {
-      this.preparing.epoch++
+      this.policy.epoch++
       return true
     }
     return false
   }
 
-  /** Begins anew. The server may know all names, some or none; that one is closed which it does not know is no error. */
+  /** Starts anew. The server may still know some of the names, and closing one that it does not know is no error. */
   clear(): void {
-    for (const { name, state } of this.ring) {
+    for (const { name, state } of this.clock) {
       if (state !== "new") {
-        this.closing.push(name)
+        this.namesToClose.push(name)
       }
     }
-    this.ring = []
-    this.entries.clear()
-    this.lately.clear()
-    this.before.clear()
+    this.clock = []
+    this.statements.clear()
+    this.recentTexts.clear()
+    this.olderTexts.clear()
   }
 
-  /** Whether a text came before, which from now on it did. */
-  private came(text: string): boolean {
-    if (this.lately.has(text) || this.before.has(text)) {
+  /** Whether a text was executed before. Remembers it if not. */
+  private wasSeen(text: string): boolean {
+    if (this.recentTexts.has(text) || this.olderTexts.has(text)) {
       return true
     }
-    if (text.length <= longestText && isPlannable(text)) {
-      if (this.lately.size >= capacity) {
-        this.before = this.lately
-        this.lately = new Set()
+    if (text.length <= maxTextLength && isPreparable(text)) {
+      if (this.recentTexts.size >= capacity) {
+        this.olderTexts = this.recentTexts
+        this.recentTexts = new Set()
       }
-      this.lately.add(text)
+      this.recentTexts.add(text)
     }
     return false
   }
 
-  /** A text that came again, if there is place for it or one has not been used for long. Asks but one. */
-  private admit(text: string): Entry | undefined {
-    let place = this.ring.length
-    if (place >= capacity) {
-      place = this.hand = (this.hand + 1) % capacity
-      const { name, state, text, used } = this.ring[place]
-      if (state === "sent" || this.count - used <= patience) {
+  /** Adds a statement. In a full cache, evicts the next one of the clock if that was not used for long, or adds none. */
+  private add(text: string): CachedStatement | undefined {
+    let position = this.clock.length
+    if (position >= capacity) {
+      position = this.clockHand = (this.clockHand + 1) % capacity
+      const { lastUsed, name, state, text } = this.clock[position]
+      if (state === "sent" || this.lookups - lastUsed <= minUnusedLookups) {
         return undefined
       }
-      this.entries.delete(text)
+      this.statements.delete(text)
       if (state !== "new") {
-        this.closing.push(name)
+        this.namesToClose.push(name)
       }
     }
-    // Once it has made room it must come twice again: by then its name is closed.
-    this.lately.delete(text)
-    this.before.delete(text)
-    const name = `${prefix}${createHash("sha256").update(text).digest("base64url").slice(0, 22)}`
-    const { epoch } = this.preparing
-    const entry: Entry = { text, name, state: "new", columns: undefined, epoch, used: this.count }
-    this.ring[place] = entry
-    this.entries.set(text, entry)
-    return entry
+    // After an eviction the text must be executed twice again. By then its name has been closed.
+    this.recentTexts.delete(text)
+    this.olderTexts.delete(text)
+    const name = `${namePrefix}${createHash("sha256").update(text).digest("base64url").slice(0, 22)}`
+    const { epoch } = this.policy
+    const statement: CachedStatement = {
+      text,
+      name,
+      state: "new",
+      rowDescription: undefined,
+      epoch,
+      lastUsed: this.lookups
+    }
+    this.clock[position] = statement
+    this.statements.set(text, statement)
+    return statement
   }
 }
 
-/** Whether a text is one statement that is planned, or begins a transaction. */
-export const isPlannable = (text: string): boolean => plannable.test(text)
+/** Whether a text begins like one statement that can be prepared. It may still contain several. */
+export const isPreparable = (text: string): boolean => preparable.test(text)

@@ -1,87 +1,96 @@
 /**
- * What became of a transaction whose COMMIT got no answer.
+ * Looks up the outcome of a transaction whose COMMIT was not answered, with `pg_xact_status`.
  *
- * Its id alone does not say: a standby that was promoted without having heard of it, or a server that crashed before the
- * id was on its disk, gives it to another transaction. The first has a new timeline. The second has discarded its
- * statistics, and knows of no commit that it acknowledged only what is lost: there "aborted", or an id that is still to
- * be given, is true, and "committed" may be said of the other transaction.
+ * The transaction id alone is not enough, since another transaction can be given the same id: by a standby that is
+ * promoted before it has replicated the first, and by a server that crashes before the id is durable. A promotion shows
+ * in the timeline. A crash shows in the reset time of the server's statistics; commits that it has acknowledged survive
+ * it. So after a crash "aborted" and an id that is not assigned yet both mean that the transaction was rolled back, but
+ * "committed" may be the status of the other one.
  */
 import * as Effect from "effect/Effect"
 import { type DatabaseError, fromSqlError } from "../../DatabaseError.js"
-import type { Connection, Fate, Restore } from "../driver.js"
+import type { Connection, Restore, TransactionOutcome } from "../driver.js"
 
-/** How another connection can ask for a transaction. */
-export interface Transaction extends History {
+/** What another connection needs to find a transaction. */
+export interface TransactionIdentity extends ServerHistory {
   readonly id: string
-  readonly backend: number
+  /** The process id of the backend that runs it. */
+  readonly processId: number
 }
 
-/** The ids that were given in one are not given to others, unless it crashed meanwhile. */
-interface History {
+/** While neither changes, the server does not assign a transaction id twice. */
+interface ServerHistory {
   readonly timeline: string
-  /** When its statistics began. Text, as all the microseconds are needed. */
+  /** When the statistics were reset, as text in order to keep the microseconds. */
   readonly statistics: string
 }
 
-const history = "pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) AS timeline, " +
+const historyColumns =
+  "pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) AS timeline, " +
   "pg_catalog.pg_stat_get_bgwriter_stat_reset_time()::pg_catalog.text AS statistics"
 
-/** To be asked inside of the transaction, which thereby gets its id. */
-export const identify =
-  `SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS id, pg_catalog.pg_backend_pid() AS backend, ${history}`
+/** To be executed in the transaction. Assigns it an id. */
+export const identitySql = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS id, " +
+  `pg_catalog.pg_backend_pid() AS backend, ${historyColumns}`
 
-/** What `identify` answers. */
-export const transaction = (values: ReadonlyArray<string | null>): Transaction => {
-  const [id, backend, timeline, statistics] = values as ReadonlyArray<string>
-  return { id, backend: Number(backend), timeline, statistics }
+/** Parses the row of `identitySql`. */
+export const parseIdentity = (values: ReadonlyArray<string | null>): TransactionIdentity => {
+  const [id, processId, timeline, statistics] = values as ReadonlyArray<string>
+  return { id, processId: Number(processId), timeline, statistics }
 }
 
-const statusOf = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.xid8) AS status"
+const statusSql = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.xid8) AS status"
 
-// A backend that waits for a COMMIT that was lost on its way would wait for long. One that is committing is left alone.
-const endWaiting = `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+/**
+ * Ends a backend that never received COMMIT and holds the transaction open. One that is executing COMMIT is not idle, and
+ * is not ended.
+ */
+const terminateIdleSql = `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
   WHERE pid = $2 AND backend_xid = $1::pg_catalog.xid8::pg_catalog.xid AND state LIKE 'idle in transaction%'`
 
-type Status = "committed" | "aborted" | "in progress" | "not given yet"
+type TransactionStatus = "committed" | "aborted" | "in progress" | "not assigned"
 
-const judge = (status: Status | null, crashed: boolean): Fate => {
+/** `pg_xact_status` is null for an id that is too old. */
+const outcomeOf = (status: TransactionStatus | null, hasCrashed: boolean): TransactionOutcome => {
   switch (status) {
     case "committed":
-      return crashed ? "unknown" : "committed"
+      return hasCrashed ? "unknown" : "committed"
     case "aborted":
       return "aborted"
-    case "not given yet":
-      return crashed ? "aborted" : "unknown"
+    case "not assigned":
+      return hasCrashed ? "aborted" : "unknown"
     default:
       return "unknown"
   }
 }
 
-const asked = (connection: Connection, { backend, id, statistics, timeline }: Transaction) =>
+const query = (connection: Connection, { id, processId, statistics, timeline }: TransactionIdentity) =>
   Effect.gen(function*() {
-    const [now]: ReadonlyArray<History> = yield* connection.executeUnprepared(`SELECT ${history}`, [], undefined)
-    if (now.timeline !== timeline) {
+    const sql = `SELECT ${historyColumns}`
+    const [history]: ReadonlyArray<ServerHistory> = yield* connection.executeUnprepared(sql, [], undefined)
+    if (history.timeline !== timeline) {
       return "unknown"
     }
-    const status: Status | null = yield* connection.executeUnprepared(statusOf, [id], undefined).pipe(
+    const status: TransactionStatus | null = yield* connection.executeUnprepared(statusSql, [id], undefined).pipe(
       Effect.map(([row]) => row.status),
-      Effect.catchIf((error) => fromSqlError(error).code === "22023", () => Effect.succeed("not given yet" as const))
+      // The server rejects an id that is in the future.
+      Effect.catchIf((error) => fromSqlError(error).code === "22023", () => Effect.succeed("not assigned" as const))
     )
     if (status === "in progress") {
-      yield* connection.executeUnprepared(endWaiting, [id, backend], undefined)
+      yield* connection.executeUnprepared(terminateIdleSql, [id, processId], undefined)
     }
-    return judge(status, now.statistics !== statistics)
+    return outcomeOf(status, history.statistics !== statistics)
   })
 
-/** Asks once, on a connection of its own. */
-export const ask = (
-  establish: (restore: Restore) => Effect.Effect<Connection, DatabaseError>,
-  transaction: Transaction
-): Effect.Effect<Fate, DatabaseError> =>
+/** Looks the outcome up once, on a connection of its own. */
+export const lookUp = (
+  connect: (restore: Restore) => Effect.Effect<Connection, DatabaseError>,
+  transaction: TransactionIdentity
+): Effect.Effect<TransactionOutcome, DatabaseError> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
-      establish(restore),
+      connect(restore),
       (connection) =>
-        restore(asked(connection, transaction)).pipe(Effect.mapError(fromSqlError), Effect.ensuring(connection.close))
+        restore(query(connection, transaction)).pipe(Effect.mapError(fromSqlError), Effect.ensuring(connection.close))
     )
   )

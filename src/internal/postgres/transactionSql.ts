@@ -1,5 +1,5 @@
 /**
- * What begins, bounds and ends a transaction, in the server's words.
+ * The SQL that begins a transaction and sets what holds within it.
  */
 import * as Duration from "effect/Duration"
 import type { BeginOptions } from "../driver.js"
@@ -12,38 +12,39 @@ const isolationLevels = {
   "serializable": "SERIALIZABLE"
 } as const
 
-/** Zero is no limit for the server as for us; what is less than a millisecond is not rounded down to it. */
+/** The value of a timeout setting. Zero means no limit, so a positive duration is rounded up. */
 export const milliseconds = (duration: Duration.Duration): number =>
   Duration.isFinite(duration) ? Math.min(Math.ceil(Duration.toMillis(duration)), 2_147_483_647) : 0
 
-const beginText = ({ deferrable, isolation, readOnly }: BeginOptions): string => {
+const beginSql = ({ deferrable, isolation, readOnly }: BeginOptions): string => {
   const level = isolation === undefined ? "" : ` ISOLATION LEVEL ${isolationLevels[isolation]}`
   const access = readOnly === undefined ? "" : readOnly ? " READ ONLY" : " READ WRITE"
   return `BEGIN${level}${access}${deferrable === undefined ? "" : deferrable ? " DEFERRABLE" : " NOT DEFERRABLE"}`
 }
 
-/** What begins a transaction, in this order. */
+/** BEGIN and the transaction's timeouts, as steps that are sent ahead of its first statement. */
 export const beginSteps = (options: BeginOptions): Array<Step> => {
-  const steps: Array<Step> = [{ text: beginText(options), begins: true }]
+  const steps: Array<Step> = [{ text: beginSql(options), beginsTransaction: true }]
   if (options.statementTimeout !== undefined) {
-    steps.push({ text: limitText("statement_timeout", options.statementTimeout) })
+    steps.push({ text: timeoutSql("statement_timeout", options.statementTimeout) })
   }
   if (options.lockTimeout !== undefined) {
-    steps.push({ text: limitText("lock_timeout", options.lockTimeout) })
+    steps.push({ text: timeoutSql("lock_timeout", options.lockTimeout) })
   }
   return steps
 }
 
-const limitText = (name: string, limit: Duration.Duration | undefined): string =>
-  `SET LOCAL ${name} ${limit === undefined ? "TO DEFAULT" : `= ${milliseconds(limit)}`}`
+const timeoutSql = (name: string, timeout: Duration.Duration | undefined): string =>
+  `SET LOCAL ${name} ${timeout === undefined ? "TO DEFAULT" : `= ${milliseconds(timeout)}`}`
 
-export const limitsText = (options: BeginOptions): string =>
-  `${limitText("statement_timeout", options.statementTimeout)}; ${limitText("lock_timeout", options.lockTimeout)}`
+/** Sets both timeouts. One that is not given is reset to its default. */
+export const timeoutsSql = (options: BeginOptions): string =>
+  `${timeoutSql("statement_timeout", options.statementTimeout)}; ${timeoutSql("lock_timeout", options.lockTimeout)}`
 
-/** What would end with its transaction, or be cleared from the connection before others get it. */
-export const resetText = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
+/** Resets the settings that the end of a transaction or `DISCARD ALL` would reset. */
+export const resetSql = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
 
-/** Those that a transaction begins with as deferred; all others begin as immediate. */
-export const initiallyDeferred =
+/** Selects the constraints that are INITIALLY DEFERRED, as a list for SET CONSTRAINTS; null if there are none. */
+export const initiallyDeferredSql =
   "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I', n.nspname, c.conname), ', ') AS names " +
   "FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE c.condeferred"

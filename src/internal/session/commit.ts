@@ -1,57 +1,48 @@
 /**
- * How a transaction ends, in bounded time and whatever the server does.
+ * The end of a transaction: COMMIT and how its outcome is found out, and ROLLBACK.
  */
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import type { DatabaseError } from "../../DatabaseError.js"
-import type { Connection } from "../driver.js"
-import { currentFiber } from "../pool/leakDetection.js"
-import { type Fail, unfinished } from "./errors.js"
-import * as Patience from "./watchdog.js"
+import type { Restore } from "../../Pool.js"
+import type { Connection, TransactionOutcome } from "../driver.js"
+import { type Fail, lostBeforeCommit, nestedStillOpen } from "./errors.js"
 import type { Interruptibility } from "./interruptibility.js"
 import type { Transaction } from "./transaction.js"
+import { bounded, boundedAfterInterrupt } from "./watchdog.js"
 
-/** How long a nested session that is left behind may take before the connection is destroyed. */
-const grace = "500 millis"
+type Hooks = ReadonlyArray<Effect.Effect<void>>
 
-const patiently = (
-  connection: Connection,
-  effect: Effect.Effect<void, DatabaseError>,
-  fiber: Patience.Wait["fiber"]
-): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
-  Effect.suspend(() => {
-    const wait = Patience.begin(connection, fiber)
-    return Effect.matchCause(effect, {
-      onSuccess: () => {
-        Patience.end(wait)
-        return Exit.void
-      },
-      onFailure: (cause) => {
-        Patience.end(wait)
-        return Exit.failCause(cause)
-      }
-    })
-  })
+/** How a session ended, and the hooks to run once its connection is back in the pool. */
+export interface SessionEnd<A, E> {
+  readonly exit: Exit.Exit<A, E>
+  readonly isCommitted: boolean
+  readonly hooks: Hooks
+}
 
-/**
- * Commits, or releases a savepoint: once that is asked for, its answer must be known. After an interruption it waits for
- * the answer only a little longer. To be run uninterruptibly, by the fiber that calls it.
- */
-export const answered = (
-  connection: Connection,
-  effect: Effect.Effect<void, DatabaseError>,
-  { isInterruptible }: Interruptibility
-): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
-  isInterruptible ? patiently(connection, effect, currentFiber()) : Effect.exit(effect)
+export const noHooks: Hooks = []
 
-/** Rolls back what is open. A connection that cannot is destroyed: the server then rolls back by itself. */
-export const rolledBack = (connection: Connection): Effect.Effect<void> =>
+const concat = (first: Hooks, second: Hooks): Hooks =>
+  first.length + second.length === 0 ? noHooks : [...first, ...second]
+
+/** How long the outcome of a lost commit is looked up for. It leaves a server time to restart. */
+const outcomeTimeout = "5 seconds"
+const outcomeInterval = "50 millis"
+
+/** How long a transaction waits for the nested sessions of other fibers before it destroys their connection. */
+const nestedTimeout = "500 millis"
+
+/** Rolls back the transaction that is open, if one is. Destroys the connection if that fails: then the server does. */
+export const rollback = (connection: Connection): Effect.Effect<void> =>
   Effect.suspend(() => {
     const status = connection.status()
     return status === "active" || status === "aborted"
-      ? Effect.map(briefly(connection, connection.rollback), (exit) => {
+      ? Effect.map(bounded(connection, connection.rollback), (exit) => {
         if (Exit.isFailure(exit)) {
           connection.destroy()
         }
@@ -59,62 +50,121 @@ export const rolledBack = (connection: Connection): Effect.Effect<void> =>
       : Effect.void
   })
 
-/** Runs what must not wait long, where nothing interrupts it. */
-export const briefly = (
-  connection: Connection,
-  effect: Effect.Effect<void, DatabaseError>
-): Effect.Effect<Exit.Exit<void, DatabaseError>> => patiently(connection, effect, undefined)
+/** Rolls back an outermost transaction, and keeps the exit. */
+export const rollbackTransaction = <A, E>(
+  { connection, nestedRollbackHooks, rollbackHooks }: Transaction,
+  exit: Exit.Exit<A, E>
+): Effect.Effect<SessionEnd<A, E>> =>
+  Effect.map(rollback(connection), () => ({
+    exit,
+    isCommitted: false,
+    hooks: concat(nestedRollbackHooks, rollbackHooks)
+  }))
 
-/** What was promised for the end is done although the session is interrupted, which does not wait for it. */
-export const runHooks = (hooks: ReadonlyArray<Effect.Effect<void>>, { restore }: Interruptibility): Effect.Effect<unknown> =>
-  Effect.flatMap(
-    Effect.forkDaemon(Effect.interruptible(Effect.forEach(hooks, (run) => run, { discard: true }))),
-    (fiber) => Effect.exit(restore(Fiber.await(fiber)))
+/**
+ * Commits an outermost transaction. When the connection is lost before the reply arrives, its outcome is looked up if the
+ * session is `verified`. Whatever else fails is rolled back. Must be run uninterruptibly, by the fiber that calls this.
+ */
+export const commitTransaction = <A, E>(
+  transaction: Transaction,
+  exit: Exit.Exit<A, E>,
+  fail: Fail<E>,
+  interruptibility: Interruptibility
+): Effect.Effect<SessionEnd<A, E>> => {
+  const { commitHooks, connection, nestedRollbackHooks } = transaction
+  return Effect.flatMap(boundedAfterInterrupt(connection, connection.commit, interruptibility), (result) => {
+    const committed: SessionEnd<A, E> = { exit, isCommitted: true, hooks: concat(nestedRollbackHooks, commitHooks) }
+    if (Exit.isSuccess(result)) {
+      return Effect.succeed(committed)
+    }
+    const failed: Exit.Exit<A, E> = Exit.failCause(Cause.map(result.cause, fail))
+    return isOutcomeUnknown(result)
+      ? Effect.flatMap(
+        lookUpOutcome(connection, interruptibility.restore),
+        (outcome): Effect.Effect<SessionEnd<A, E>> => {
+          switch (outcome) {
+            case "committed":
+              return Effect.succeed(committed)
+            case "aborted":
+              return rollbackTransaction(transaction, Exit.fail(fail(lostBeforeCommit(transaction))))
+            case "unknown":
+              return Effect.as(rollback(connection), { exit: failed, isCommitted: false, hooks: nestedRollbackHooks })
+          }
+        }
+      )
+      : rollbackTransaction(transaction, failed)
+  })
+}
+
+const isOutcomeUnknown = ({ cause }: Exit.Failure<void, DatabaseError>): boolean =>
+  Option.exists(Cause.failureOption(cause), ({ _tag }) => _tag === "CommitOutcomeUnknown")
+
+/** Asks for the outcome until it is known. Gives "unknown" after five seconds, or when it is interrupted. */
+const lookUpOutcome = ({ transactionOutcome }: Connection, restore: Restore): Effect.Effect<TransactionOutcome> =>
+  transactionOutcome === undefined ? Effect.succeed("unknown") : transactionOutcome.pipe(
+    Effect.filterOrFail((outcome) => outcome !== "unknown"),
+    Effect.retry(Schedule.spaced(outcomeInterval)),
+    Effect.timeout(outcomeTimeout),
+    restore,
+    Effect.exit,
+    Effect.map(Exit.match({ onFailure: () => "unknown", onSuccess: (outcome) => outcome }))
   )
 
 /**
- * Ends a session: keeps its work, if that is to be kept and no nested session is left running by some other fiber, or
- * undoes it. One that is left has done half of its work, so nothing may be committed.
+ * Ends a transaction of either level: commits it if its effect succeeded and it is not rollback-only, or rolls it back.
+ * While another fiber still runs a session nested in it, half of its work may be missing, so it is rolled back then too
+ * and fails with TransactionAborted.
  */
-export const decided = <A, E, B>(
-  unit: Transaction,
+export const commitOrRollback = <A, E, B>(
+  transaction: Transaction,
   exit: Exit.Exit<A, E>,
   fail: Fail<E>,
-  keep: () => Effect.Effect<B>,
-  undo: (exit: Exit.Exit<A, E>) => Effect.Effect<B>
+  commit: () => Effect.Effect<B>,
+  rollback: (exit: Exit.Exit<A, E>) => Effect.Effect<B>
 ): Effect.Effect<B> => {
-  const keeps = Exit.isSuccess(exit) && !unit.isRollbackOnly
-  unit.end()
+  const commits = Exit.isSuccess(exit) && !transaction.isRollbackOnly
+  transaction.end()
   return Effect.suspend(() =>
-    unit.isAlone
-      ? (keeps ? keep() : undo(exit))
-      : Effect.flatMap(settled(unit), () => undo(keeps ? Exit.fail(fail(unfinished(unit, unit.dialect))) : exit))
+    transaction.hasOpenChildren
+      ? Effect.flatMap(
+        awaitNested(transaction),
+        () => rollback(commits ? Exit.fail(fail(nestedStillOpen(transaction))) : exit)
+      )
+      : (commits ? commit() : rollback(exit))
   )
 }
 
 /**
- * Waits until what is nested in a session has ended. It must not use the connection once others have it, so what does not
- * end in time takes the connection with it. A session that was acquired is ended here: nobody else might.
+ * Waits until the nested sessions have ended, since none may use the connection once another borrower has it. Rolls back
+ * one from `acquireSession`, which may never be ended otherwise, and destroys the connection if the others take longer
+ * than half a second.
  */
-const settled = ({ connection, connectionLock }: Transaction): Effect.Effect<void> =>
+const awaitNested = ({ connection, connectionLock }: Transaction): Effect.Effect<void> =>
   Effect.gen(function*() {
-    yield* connectionLock.holder?.leave ?? Effect.void
-    if (connectionLock.isOpen) {
+    yield* connectionLock.holder?.end ?? Effect.void
+    if (connectionLock.isFree) {
       return
     }
-    const over = yield* Deferred.make<void>()
-    const tell = Deferred.succeed(over, undefined)
-    const turn = yield* Effect.forkDaemon(
+    const done = yield* Deferred.make<void>()
+    const complete = Deferred.succeed(done, undefined)
+    const waiting = yield* Effect.forkDaemon(
       Effect.uninterruptible(Effect.zipRight(
-        connectionLock.hold(Effect.interruptible),
-        Effect.zipRight(Effect.sync(() => connectionLock.release()), tell)
+        connectionLock.acquire(Effect.interruptible),
+        Effect.zipRight(Effect.sync(() => connectionLock.release()), complete)
       ))
     )
     const timer = yield* Effect.forkDaemon(Effect.interruptible(Effect.delay(
-      Effect.zipRight(Effect.sync(() => connection.destroy()), tell),
-      grace
+      Effect.zipRight(Effect.sync(() => connection.destroy()), complete),
+      nestedTimeout
     )))
-    yield* Deferred.await(over)
-    yield* Fiber.interruptFork(turn)
+    yield* Deferred.await(done)
+    yield* Fiber.interruptFork(waiting)
     yield* Fiber.interruptFork(timer)
   })
+
+/** Runs the hooks in a fiber of their own and waits for it: an interruption ends the wait and not the hooks. */
+export const runHooks = (hooks: Hooks, { restore }: Interruptibility): Effect.Effect<unknown> =>
+  Effect.flatMap(
+    Effect.forkDaemon(Effect.interruptible(Effect.forEach(hooks, (hook) => hook, { discard: true }))),
+    (fiber) => Effect.exit(restore(Fiber.await(fiber)))
+  )

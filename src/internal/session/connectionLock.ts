@@ -1,85 +1,25 @@
 /**
- * Who may use a session's connection: its own statements, or one nested session at a time, first come first served.
- * Savepoints are a stack, so whatever else ran inside a nested session would be rolled back with it.
+ * The lock on a session's connection. Savepoints are a stack: whatever else runs while a nested session is open is rolled
+ * back with it. So a nested session holds the lock of the session around it, whose own statements wait until it is free;
+ * among themselves they need no lock, since the connection runs them in order.
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type * as FiberId from "effect/FiberId"
-import { stoppable } from "../asyncInterrupt.js"
+import { FifoLock } from "../fifoLock.js"
 
-interface Waiter {
-  readonly exclusive: boolean
-  readonly resume: () => void
-}
-
-/** Who holds it as long as they like. */
+/** The nested session that holds the lock, where that is one from `acquireSession`. */
 export interface Holder {
+  /** The fiber that acquired the session. It would wait for itself if it waited for the lock. */
   readonly fiber: FiberId.FiberId
-  /** Lets go of it, unless that is happening. */
-  readonly leave: Effect.Effect<void>
+  /** Rolls the session back, which releases the lock. Does nothing if it is ending already. */
+  readonly end: Effect.Effect<void>
 }
 
-export class ConnectionLock {
-  /** Of a nested session that was acquired, and not of one that ends with its effect. */
+export class ConnectionLock extends FifoLock {
   holder: Holder | undefined = undefined
-  private held = false
-  private readonly queue: Array<Waiter> = []
 
-  /** Whether a statement may pass without waiting. */
-  get isOpen(): boolean {
-    return !this.held && this.queue.length === 0
-  }
-
-  /** Waits until no nested session runs. Statements need not hold it: the connection keeps their order. */
-  get pass(): Effect.Effect<void> {
-    return this.wait(false)
-  }
-
-  /** Waits for the turn of a nested session, which must end with `release`. To be run uninterruptibly. */
-  hold(restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      if (this.isOpen) {
-        this.held = true
-        return Effect.void
-      }
-      let mine = false
-      return Effect.onInterrupt(
-        restore(this.wait(true, () => {
-          mine = true
-        })),
-        () => Effect.sync(() => mine && this.release())
-      )
-    })
-  }
-
-  release(): void {
-    this.held = false
+  override release(): void {
     this.holder = undefined
-    while (!this.held && this.queue.length > 0) {
-      const waiter = this.queue.shift()!
-      this.held = waiter.exclusive
-      waiter.resume()
-    }
-  }
-
-  private wait(exclusive: boolean, onTurn?: () => void): Effect.Effect<void> {
-    return stoppable<void, never>((resume) => {
-      if (!exclusive && this.isOpen) {
-        return resume(Effect.void)
-      }
-      const waiter: Waiter = {
-        exclusive,
-        resume: () => {
-          onTurn?.()
-          resume(Effect.void)
-        }
-      }
-      this.queue.push(waiter)
-      return Effect.sync(() => {
-        const at = this.queue.indexOf(waiter)
-        if (at >= 0) {
-          this.queue.splice(at, 1)
-        }
-      })
-    })
+    super.release()
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Which session a piece of code runs in.
+ * The session that the running code belongs to, which is kept in its fiber's context.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Context from "effect/Context"
@@ -11,15 +11,15 @@ import * as FiberRefs from "effect/FiberRefs"
 import * as Tracer from "effect/Tracer"
 import type { Restore } from "../../Pool.js"
 import { Session } from "../../Session.js"
-import { currentFiber } from "../pool/leakDetection.js"
+import { currentFiber } from "../fiber.js"
 import { Transaction } from "./transaction.js"
 
-/** The context of the fiber that asks. */
+/** The context of the fiber that calls this. */
 export const currentContext = (): Context.Context<never> => currentFiber()?.currentContext ?? Context.empty()
 
 /**
- * The innermost session, of whatever database. SqlResolver passes on only @effect/sql's own tag, so that is asked too,
- * and believed only if it holds one of ours.
+ * The innermost session of a context, of any database. SqlResolver passes on only @effect/sql's own tag, so that is read
+ * too, but trusted only if it holds one of sqlayer's transactions.
  */
 export const innermost = (context: Context.Context<never>): Transaction | undefined => {
   const session = context.unsafeMap.get(Session.key)
@@ -30,54 +30,56 @@ export const innermost = (context: Context.Context<never>): Transaction | undefi
   return transaction?.[0] instanceof Transaction ? transaction[0] : undefined
 }
 
-/** What a fiber's context is, and what it was in the fibers before it. */
-type Stack = readonly [
+/** A FiberRef's value in a fiber, followed by its values in the fiber's ancestors. */
+type ContextStack = readonly [
   readonly [FiberId.Single, Context.Context<never>],
   ...ReadonlyArray<readonly [FiberId.Single, Context.Context<never>]>
 ]
 
-const withContext = (refs: FiberRefs.FiberRefs, stack: Stack): FiberRefs.FiberRefs =>
+const withContextStack = (refs: FiberRefs.FiberRefs, stack: ContextStack): FiberRefs.FiberRefs =>
   FiberRefs.unsafeMake(new Map(refs.locals).set(FiberRef.currentContext, stack))
 
 /**
- * Runs an effect inside of a session, for its statements and for those of @effect/sql that know only its own tag, and
- * goes on with how it ended. To be run uninterruptibly. Does without `Effect.mapInputContext`, which costs as much as
- * the rest of a session. The context counts as one that the fiber was born with, so that who joins a fiber from inside
- * of the session does not take it for something that that one has changed.
+ * Runs an effect inside a session, and `onExit`, outside of it again, with its exit. Both the session's tag and that of
+ * @effect/sql are provided. Must be run uninterruptibly.
+ *
+ * This sets the context's FiberRef itself, because `Effect.mapInputContext` costs as much as the rest of a session. The
+ * new context is recorded as the fiber's initial one: otherwise a fiber forked outside that joins one forked inside would
+ * inherit the session as a change.
  */
-export const within = <A, E, R, A2, E2>(
+export const runInside = <A, E, R, A2, E2>(
   restore: Restore,
   effect: Effect.Effect<A, E, R>,
-  unit: Transaction,
+  transaction: Transaction,
   span: Tracer.Span | undefined,
-  goOn: (exit: Exit.Exit<A, E>) => Effect.Effect<A2, E2>
+  onExit: (exit: Exit.Exit<A, E>) => Effect.Effect<A2, E2>
 ): Effect.Effect<A2, E2, Exclude<R, Session>> =>
   Effect.suspend(() => {
     const context = currentContext()
     const map = new Map(context.unsafeMap)
-    map.set(Session.key, unit)
-    map.set(SqlClient.TransactionConnection.key, [unit, unit.depth])
+    map.set(Session.key, transaction)
+    map.set(SqlClient.TransactionConnection.key, [transaction, transaction.depth])
     if (span !== undefined) {
       map.set(Tracer.ParentSpan.key, span)
     }
-    let around: Stack | undefined = undefined
+    let outside: ContextStack | undefined = undefined
     const enter = Effect.updateFiberRefs((id, refs) => {
-      around = refs.locals.get(FiberRef.currentContext) as Stack | undefined ?? [[id, context]]
-      return withContext(refs, [[around[around.length - 1][0], Context.unsafeMake<never>(map)]])
+      outside = refs.locals.get(FiberRef.currentContext) as ContextStack | undefined ?? [[id, context]]
+      return withContextStack(refs, [[outside[outside.length - 1][0], Context.unsafeMake<never>(map)]])
     })
-    const leave = Effect.updateFiberRefs((_, refs) => withContext(refs, around!))
+    const leave = Effect.updateFiberRefs((_, refs) => withContextStack(refs, outside!))
     return Effect.zipRight(
       enter,
       Effect.matchCauseEffect(restore(effect as Effect.Effect<A, E>), {
-        onSuccess: (value) => Effect.flatMap(leave, () => goOn(Exit.succeed(value))),
-        onFailure: (cause) => Effect.flatMap(leave, () => goOn(Exit.failCause(cause)))
+        onSuccess: (value) => Effect.flatMap(leave, () => onExit(Exit.succeed(value))),
+        onFailure: (cause) => Effect.flatMap(leave, () => onExit(Exit.failCause(cause)))
       })
     )
   })
 
-/** Runs an effect inside of a session that somebody else ends. */
+/** Runs an effect inside a session, which stays open. */
 export const provide = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
-  unit: Transaction
+  transaction: Transaction
 ): Effect.Effect<A, E, Exclude<R, Session>> =>
-  Effect.uninterruptibleMask((restore) => within(restore, effect, unit, undefined, (exit) => exit))
+  Effect.uninterruptibleMask((restore) => runInside(restore, effect, transaction, undefined, (exit) => exit))

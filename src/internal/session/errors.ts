@@ -1,59 +1,73 @@
 /**
- * What a session itself can fail with.
+ * The errors that a session itself fails with.
  */
 import * as Duration from "effect/Duration"
 import type * as FiberId from "effect/FiberId"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Isolation, Options } from "../../Session.js"
+import { fiberName } from "../fiber.js"
 import { make } from "../makeError.js"
-import { fiberName } from "../pool/leakDetection.js"
-import { called, unnamed } from "./log.js"
-import type { Transaction } from "./transaction.js"
+import { defaultName, sessionLabel } from "./log.js"
 
-/** Every error that a session itself fails with goes through this, so that `withTransaction` can promise SqlError. */
+/** Turns a session's own error into the caller's error type: `withTransaction` fails with SqlError only. */
 export type Fail<E> = (error: DatabaseError) => E
 
-export const lostBeforeCommit = (unit: Transaction, dialect: Dialect): DatabaseError =>
+/** A session, as errors name it. */
+export interface SessionRef {
+  readonly name: string
+  readonly id: string
+  readonly dialect: Dialect
+}
+
+const labelOf = ({ id, name }: SessionRef): string => `${sessionLabel(name)} (${id})`
+
+export const lostBeforeCommit = (session: SessionRef): DatabaseError =>
   make("ConnectionLost", {
-    dialect,
+    dialect: session.dialect,
     code: "08006",
-    reason: `the connection of ${called(unit.name)} (${unit.id}) was lost before it had committed: ` +
+    reason: `the connection of ${labelOf(session)} was lost before it had committed: ` +
       "the server says that it was rolled back"
   })
 
-export const unfinished = (unit: Transaction, dialect: Dialect): DatabaseError => {
-  const around = `${called(unit.name)} (${unit.id})`
-  return make("TransactionAborted", {
-    dialect,
+export const nestedStillOpen = (session: SessionRef): DatabaseError =>
+  make("TransactionAborted", {
+    dialect: session.dialect,
     code: "25P02",
-    reason: `a session nested in ${around} was still running when that ended, so it was rolled back`
+    reason: `a session nested in ${labelOf(session)} was still running when that ended, so it was rolled back`
   })
-}
 
 export const timedOut = (options: Options, dialect: Dialect): DatabaseError =>
   make("SessionTimeout", {
     dialect,
     code: "57014",
-    reason: `${called(options.name ?? unnamed)} took longer than ${Duration.format(options.timeout ?? 0)}`
+    reason: `${sessionLabel(options.name ?? defaultName)} took longer than ${Duration.format(options.timeout ?? 0)}`
   })
 
-export const tooStrong = (asked: Isolation, around: Isolation, dialect: Dialect): DatabaseError =>
+export const isolationTooStrong = (requested: Isolation, outermost: Isolation, dialect: Dialect): DatabaseError =>
   make("InvalidStatement", {
     dialect,
     code: "25001",
-    reason: `a session within one that is "${around}" cannot be "${asked}": ` +
+    reason: `a session within one that is "${outermost}" cannot be "${requested}": ` +
       `ask for it in the outermost session, or use propagation "new"`
   })
 
-export const waitsForItself = (unit: Transaction, fiber: FiberId.FiberId): DatabaseError =>
+export const readOnlyWithinWriting = (dialect: Dialect): DatabaseError =>
   make("InvalidStatement", {
-    dialect: unit.dialect,
+    dialect,
     code: "25001",
-    reason: `${fiberName(fiber)} holds a session that it acquired in ${called(unit.name)} (${unit.id}) ` +
+    reason: "a session within one that writes cannot be readOnly: " +
+      `ask for it in the outermost session, or use propagation "new"`
+  })
+
+export const selfDeadlock = (session: SessionRef, fiber: FiberId.FiberId): DatabaseError =>
+  make("InvalidStatement", {
+    dialect: session.dialect,
+    code: "25001",
+    reason: `${fiberName(fiber)} holds a session that it acquired in ${labelOf(session)} ` +
       "and would wait for ever: do this with its run, or end it first"
   })
 
-export const notAgain = (dialect: Dialect): DatabaseError =>
+export const handleCannotRetry = (dialect: Dialect): DatabaseError =>
   make("InvalidStatement", {
     dialect,
     code: "0A000",

@@ -1,5 +1,5 @@
 /**
- * A session whose end is told explicitly.
+ * The handle of `acquireSession`: a session with an explicit commit, which its scope rolls back.
  */
 import type * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -8,120 +8,129 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Handle, Options } from "../../Session.js"
+import { databaseErrorOf } from "../telemetry/errorType.js"
 import { provide } from "./context.js"
 import { timedOut } from "./errors.js"
-import { limited } from "./timeout.js"
-import { interruptible, type Interruptibility, regionOf } from "./interruptibility.js"
-import { failedWith } from "./retry.js"
+import { type Interruptibility, interruptibilityOf, interruptible } from "./interruptibility.js"
+import { withTimeout } from "./timeout.js"
 import type { Transaction } from "./transaction.js"
 
-/** A session that has begun, and whose end is up to others. */
-export interface Begun {
-  /** Says whether it has ended. */
-  readonly unit: Transaction
-  /** The session that its code runs in: itself, or the one that it is a part of. */
-  readonly inside: Transaction
-  /** Keeps its work or undoes it. Done once. To be run uninterruptibly. */
+/** A session that has begun. */
+export interface OpenHandle {
+  /** The handle's own transaction, which shows whether the handle has ended. */
+  readonly transaction: Transaction
+  /** The transaction that `run` runs effects in: its own one, or the one that it joined. */
+  readonly target: Transaction
+  /** Commits or rolls back. Called once, and must be run uninterruptibly. */
   readonly finish: (
     exit: Exit.Exit<void, DatabaseError>,
-    region: Interruptibility
+    interruptibility: Interruptibility
   ) => Effect.Effect<Exit.Exit<void, DatabaseError>>
 }
 
-/** How it begins. */
-export interface Beginning {
-  /** To be run uninterruptibly. */
-  readonly begin: (region: Interruptibility) => Effect.Effect<Begun, DatabaseError>
-  /** What is done if it does not. */
-  readonly neverBegan: (cause: Cause.Cause<DatabaseError>) => Effect.Effect<never, DatabaseError>
+/** How the session of a handle begins: outermost, nested or joined. */
+export interface HandleSource {
+  /** Must be run uninterruptibly. */
+  readonly begin: (interruptibility: Interruptibility) => Effect.Effect<OpenHandle, DatabaseError>
+  /** Called if the session does not begin. */
+  readonly onBeginFailure: (cause: Cause.Cause<DatabaseError>) => Effect.Effect<never, DatabaseError>
 }
 
-/** Ends it, of all who may at the same time the first. To be run uninterruptibly. */
+/** Ends a handle; of several calls, the first one does. Must be run uninterruptibly. */
 const end = (
-  { finish, unit }: Begun,
+  { finish, transaction }: OpenHandle,
   exit: Exit.Exit<void, DatabaseError>,
-  region: Interruptibility,
+  interruptibility: Interruptibility,
   commits: boolean
 ): Effect.Effect<void, DatabaseError> =>
   Effect.suspend(() => {
-    if (!unit.end(failedWith(exit))) {
-      return Effect.fail(unit.refusal()!)
+    if (!transaction.end(databaseErrorOf(exit))) {
+      return Effect.fail(transaction.refusal()!)
     }
-    unit.isRollbackOnly ||= !commits
-    return Effect.flatten(finish(exit, region))
+    transaction.isRollbackOnly ||= !commits
+    return Effect.flatten(finish(exit, interruptibility))
   })
 
-/** Rolls back what has not ended. */
-export const undo = (begun: Begun, region: Interruptibility, exit: Exit.Exit<void, DatabaseError> = Exit.void) =>
-  Effect.uninterruptible(Effect.ignore(end(begun, exit, region, false)))
+/** Rolls back a handle, unless it has ended. Its statements fail with the error of `exit` from now on, if it has one. */
+export const rollback = (
+  handle: OpenHandle,
+  interruptibility: Interruptibility,
+  exit: Exit.Exit<void, DatabaseError> = Exit.void
+): Effect.Effect<void> => Effect.uninterruptible(Effect.ignore(end(handle, exit, interruptibility, false)))
 
-/** Begins within the session's timeout. To be run uninterruptibly. */
-const inTime = (
-  { begin, neverBegan }: Beginning,
+/** Begins within the session's timeout. Must be run uninterruptibly. */
+const beginWithinTimeout = (
+  { begin, onBeginFailure }: HandleSource,
   options: Options,
-  around: Interruptibility,
+  caller: Interruptibility,
   dialect: Dialect
-): Effect.Effect<Begun, DatabaseError> => {
-  const region = options.timeout === undefined ? around : interruptible
-  let begun: Begun | undefined = undefined
-  const work = Effect.tap(Effect.suspend(() => begin(region)), (made) =>
+): Effect.Effect<OpenHandle, DatabaseError> => {
+  const interruptibility = options.timeout === undefined ? caller : interruptible
+  let handle: OpenHandle | undefined = undefined
+  const beginning = Effect.tap(Effect.suspend(() => begin(interruptibility)), (opened) =>
     Effect.sync(() => {
-      begun = made
+      handle = opened
     }))
-  return around.restore(
-    limited(() => Effect.uninterruptible(work), options.timeout, () => timedOut(options, dialect))
+  return caller.restore(
+    withTimeout(() => Effect.uninterruptible(beginning), options.timeout, () => timedOut(options, dialect))
   ).pipe(
     Effect.catchAllCause((cause) =>
-      begun === undefined
-        ? neverBegan(cause)
-        // It began at the moment of the interruption.
-        : Effect.zipRight(undo(begun, around, Exit.failCause(cause)), Exit.failCause(cause))
+      handle === undefined
+        ? onBeginFailure(cause)
+        // The interruption arrived when the session had begun.
+        : Effect.zipRight(rollback(handle, caller, Exit.failCause(cause)), Exit.failCause(cause))
     )
   )
 }
 
-/** Begins a session, which lasts until it is told to end, its time is over, or its scope closes. */
-export const acquired = (
-  beginning: () => Beginning,
+/** Begins a session, which is open until it is committed or rolled back, its timeout expires or its scope closes. */
+export const makeHandle = (
+  source: () => HandleSource,
   options: Options,
-  around: Interruptibility,
+  caller: Interruptibility,
   dialect: Dialect
 ): Effect.Effect<Handle, DatabaseError, Scope.Scope> =>
   Effect.uninterruptible(Effect.gen(function*() {
     const clock = yield* Effect.clock
-    const asked = clock.unsafeCurrentTimeMillis()
-    const begun = yield* inTime(beginning(), options, around, dialect)
-    yield* Effect.addFinalizer(() => undo(begun, around))
+    const startedAt = clock.unsafeCurrentTimeMillis()
+    const handle = yield* beginWithinTimeout(source(), options, caller, dialect)
+    yield* Effect.addFinalizer(() => rollback(handle, caller))
     if (options.timeout !== undefined) {
-      const expire = Effect.suspend(() => undo(begun, around, Exit.fail(timedOut(options, dialect))))
-      const left = Duration.subtract(options.timeout, Duration.millis(clock.unsafeCurrentTimeMillis() - asked))
-      yield* Effect.forkScoped(Effect.interruptible(Effect.zipRight(Effect.sleep(left), expire)))
+      const expire = Effect.suspend(() => rollback(handle, caller, Exit.fail(timedOut(options, dialect))))
+      const elapsed = Duration.millis(clock.unsafeCurrentTimeMillis() - startedAt)
+      const remaining = Duration.subtract(options.timeout, elapsed)
+      yield* Effect.forkScoped(Effect.interruptible(Effect.zipRight(Effect.sleep(remaining), expire)))
     }
-    const { inside, unit } = begun
+    const { target, transaction } = handle
     return {
-      id: inside.id,
-      run: (effect) => Effect.suspend(() => provide(effect, unit.refusal() === undefined ? inside : unit)),
-      // Whoever ends it may be in another region than where it began.
+      id: target.id,
+      run: (effect) =>
+        Effect.suspend(() => provide(effect, transaction.refusal() === undefined ? target : transaction)),
+      // The fiber that ends the session may differ in interruptibility from the one that began it.
       commit: Effect.withFiberRuntime((_, { runtimeFlags }) =>
-        Effect.uninterruptible(end(begun, Exit.void, regionOf(runtimeFlags), true))
+        Effect.uninterruptible(end(handle, Exit.void, interruptibilityOf(runtimeFlags), true))
       ),
-      rollback: Effect.withFiberRuntime((_, { runtimeFlags }) => undo(begun, regionOf(runtimeFlags)))
+      rollback: Effect.withFiberRuntime((_, { runtimeFlags }) => rollback(handle, interruptibilityOf(runtimeFlags)))
     }
   }))
 
-/** A part of the session around it, which fails to commit as long as one of those has not ended. */
-export const joined = (options: Options, surrounding: Transaction, outer: Transaction | undefined): Beginning => ({
+/** A handle that joins the session around it, which cannot commit until the handle has ended. */
+export const joinedHandle = (
+  options: Options,
+  surrounding: Transaction,
+  enclosing: Transaction | undefined
+): HandleSource => ({
   begin: () =>
     Effect.sync(() => {
-      const unit = surrounding.within(options, outer)
-      surrounding.openParts++
+      const transaction = surrounding.child(options, enclosing)
+      surrounding.openJoined++
       return {
-        unit,
-        inside: surrounding,
+        transaction,
+        target: surrounding,
         finish: (exit) =>
           Effect.sync(() => {
-            surrounding.openParts--
-            if (unit.isRollbackOnly) {
+            surrounding.openJoined--
+            if (transaction.isRollbackOnly) {
               surrounding.rollbackOnly()
               return exit
             }
@@ -130,5 +139,5 @@ export const joined = (options: Options, surrounding: Transaction, outer: Transa
           })
       }
     }),
-  neverBegan: Effect.failCause
+  onBeginFailure: Effect.failCause
 })

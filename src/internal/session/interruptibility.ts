@@ -1,6 +1,6 @@
 /**
- * Whether the code around a session can be interrupted. What a session itself does cannot; what it runs, and what it
- * waits for, is as the code around it.
+ * Whether the code that calls a session is interruptible. The session's own steps are not; its effect, and its waits for a
+ * connection or for other sessions, are as interruptible as their caller.
  */
 import * as Effect from "effect/Effect"
 import * as RuntimeFlags from "effect/RuntimeFlags"
@@ -8,6 +8,7 @@ import type { Restore } from "../../Pool.js"
 
 export interface Interruptibility {
   readonly isInterruptible: boolean
+  /** Restores the caller's interruptibility within an uninterruptible region. */
   readonly restore: Restore
 }
 
@@ -15,12 +16,15 @@ export const interruptible: Interruptibility = { isInterruptible: true, restore:
 
 const uninterruptible: Interruptibility = { isInterruptible: false, restore: Effect.uninterruptible }
 
-/** The region of work that has a time limit: in its own fiber, which that limit interrupts if nobody else can. */
-export const limitedRegionOf = (flags: RuntimeFlags.RuntimeFlags): Interruptibility => ({
+/** The interruptibility of a fiber with these flags. */
+export const interruptibilityOf = (flags: RuntimeFlags.RuntimeFlags): Interruptibility =>
+  RuntimeFlags.interruption(flags) ? interruptible : uninterruptible
+
+/**
+ * The interruptibility of a session with a timeout, called by a fiber with these flags. Its effect runs in a fiber of its
+ * own, which the timeout must be able to interrupt even if the caller is uninterruptible.
+ */
+export const timeoutInterruptibilityOf = (flags: RuntimeFlags.RuntimeFlags): Interruptibility => ({
   isInterruptible: RuntimeFlags.interruption(flags),
   restore: Effect.interruptible
 })
-
-/** The region of a fiber with these flags. */
-export const regionOf = (flags: RuntimeFlags.RuntimeFlags): Interruptibility =>
-  RuntimeFlags.interruption(flags) ? interruptible : uninterruptible

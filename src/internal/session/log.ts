@@ -1,13 +1,12 @@
 /**
- * What a session that did not commit says in the log: once, and as loud as it deserves.
+ * The log entry of a session that did not commit, at a level that fits its cause.
  */
 import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
 import * as LogLevel from "effect/LogLevel"
-import * as Option from "effect/Option"
 import type { DatabaseError } from "../../DatabaseError.js"
 
-/** What an application expects to happen, and answers, is no more than a remark. */
+/** Errors that applications expect and handle are logged below Warning. An error that is not listed is logged as Error. */
 const levels: Partial<Record<DatabaseError["_tag"], LogLevel.LogLevel>> = {
   UniqueViolation: LogLevel.Debug,
   ForeignKeyViolation: LogLevel.Debug,
@@ -27,7 +26,8 @@ const levels: Partial<Record<DatabaseError["_tag"], LogLevel.LogLevel>> = {
   DatabaseClosed: LogLevel.Warning
 }
 
-export const endLevel = (exit: Exit.Exit<unknown, unknown>, error: DatabaseError | undefined): LogLevel.LogLevel => {
+/** The level for a session that ended with `exit`. `error` is the DatabaseError in it, if there is one. */
+export const logLevel = (exit: Exit.Exit<unknown, unknown>, error: DatabaseError | undefined): LogLevel.LogLevel => {
   if (error !== undefined) {
     return levels[error._tag] ?? LogLevel.Error
   }
@@ -36,38 +36,27 @@ export const endLevel = (exit: Exit.Exit<unknown, unknown>, error: DatabaseError
     : LogLevel.Debug
 }
 
-/** Why a session did not commit, as metrics and spans name it. */
-export const endReason = (exit: Exit.Exit<unknown, unknown>, error: DatabaseError | undefined): string => {
-  if (error !== undefined) {
-    return error._tag
-  }
-  if (Exit.isSuccess(exit)) {
-    return "rollback"
-  }
-  if (Option.isSome(Cause.failureOption(exit.cause))) {
-    return "failure"
-  }
-  return Cause.isInterrupted(exit.cause) ? "interrupted" : "defect"
-}
+/** The name of a session that was given none. */
+export const defaultName = "session"
 
-/** What every session is called that was given no name. */
-export const unnamed = "session"
+/** A session, as messages name it. */
+export const sessionLabel = (name: string): string => name === defaultName ? "the session" : `the session ${name}`
 
-/** A session, as messages speak of it. */
-export const called = (name: string): string => name === unnamed ? "the session" : `the session ${name}`
-
-/** An application's own failure is its business: only that there was one is said. A defect is shown whole. */
-export const endMessage = (
+/**
+ * The message, and the cause of a defect. A failure of the application's own is not shown, since it is returned to the
+ * caller and may hold anything.
+ */
+export const logMessage = (
   name: string,
   exit: Exit.Exit<unknown, unknown>,
-  reason: string,
+  errorType: string,
   error: DatabaseError | undefined
 ): ReadonlyArray<unknown> => {
   if (error !== undefined) {
     return error._tag === "CommitOutcomeUnknown"
-      ? [`${called(name)} ended, committed or not: ${error._tag}: ${error.message}`]
-      : [`${called(name)} was rolled back: ${error._tag}: ${error.message}`]
+      ? [`${sessionLabel(name)} ended, committed or not: ${error._tag}: ${error.message}`]
+      : [`${sessionLabel(name)} was rolled back: ${error._tag}: ${error.message}`]
   }
-  const text = `${called(name)} was rolled back: ${reason}`
-  return Exit.isFailure(exit) && reason === "defect" ? [text, exit.cause] : [text]
+  const text = `${sessionLabel(name)} was rolled back: ${errorType}`
+  return Exit.isFailure(exit) && errorType === "defect" ? [text, exit.cause] : [text]
 }

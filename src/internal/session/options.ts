@@ -1,6 +1,6 @@
 /**
- * What a session is asked for, checked when it begins: an option that is none of those that there are would otherwise be
- * ignored, and plain JavaScript has no compiler to say so.
+ * The validation of a session's options. Plain JavaScript has no compiler to reject a value of the wrong type, which would
+ * otherwise be ignored.
  */
 import * as Duration from "effect/Duration"
 import type * as FiberId from "effect/FiberId"
@@ -11,8 +11,9 @@ import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Isolation, Options } from "../../Session.js"
 import * as Rule from "../config/rule.js"
 import { problem } from "../config/text.js"
+import type { BeginOptions } from "../driver.js"
 import { make as makeError } from "../makeError.js"
-import { notAgain, tooStrong } from "./errors.js"
+import { handleCannotRetry, isolationTooStrong, readOnlyWithinWriting } from "./errors.js"
 import type { Transaction } from "./transaction.js"
 
 /** From the weakest to the strongest. */
@@ -24,23 +25,25 @@ const isolations: ReadonlyArray<Isolation> = [
 ]
 
 interface Check {
+  /** What is accepted, as errors describe it. */
   readonly accepts: string
-  readonly isAccepted: (given: unknown) => boolean
+  readonly isAccepted: (value: unknown) => boolean
 }
 
 const rule = <A>({ accepts, decode }: Rule.Rule<A>): Check => ({
   accepts,
-  isAccepted: (given) => Option.isSome(decode(given))
+  isAccepted: (value) => Option.isSome(decode(value))
 })
 
-const boolean: Check = { accepts: "true or false", isAccepted: (given) => typeof given === "boolean" }
+const boolean: Check = { accepts: "true or false", isAccepted: (value) => typeof value === "boolean" }
 const duration: Check = {
   accepts: "a duration such as \"5 seconds\"",
-  isAccepted: (given) => !Rule.isNegative(given) && Option.isSome(Duration.decodeUnknown(given))
+  isAccepted: (value) => !Rule.isNegative(value) && Option.isSome(Duration.decodeUnknown(value))
 }
 
+/** An option without a check does not compile. */
 const checks: { readonly [Name in keyof Options]-?: Check } = {
-  name: { accepts: "text", isAccepted: (given) => typeof given === "string" },
+  name: { accepts: "text", isAccepted: (value) => typeof value === "string" },
   isolation: rule(Rule.oneOf(isolations)),
   readOnly: boolean,
   deferrable: boolean,
@@ -49,7 +52,7 @@ const checks: { readonly [Name in keyof Options]-?: Check } = {
   lockTimeout: duration,
   retry: {
     accepts: "true, false or a schedule",
-    isAccepted: (given) => typeof given === "boolean" || Schedule.isSchedule(given)
+    isAccepted: (value) => typeof value === "boolean" || Schedule.isSchedule(value)
   },
   commit: rule(Rule.oneOf(["verified"])),
   propagation: rule(Rule.oneOf(["nested", "join", "new"]))
@@ -57,26 +60,29 @@ const checks: { readonly [Name in keyof Options]-?: Check } = {
 
 const names = Object.keys(checks) as ReadonlyArray<keyof Options>
 
-/** Why a session cannot be what it is asked to be. */
-export const unacceptable = (options: Options, dialect: Dialect): DatabaseError | undefined => {
-  const refuse = (what: string, accepts: string, given: unknown): DatabaseError =>
-    makeError("InvalidData", { dialect, code: "22023", reason: `${what}: ${problem(accepts, Rule.show(given))}` })
+/** InvalidData for the first option whose value is not accepted. */
+export const validateOptions = (options: Options, dialect: Dialect): DatabaseError | undefined => {
+  const invalid = (what: string, accepts: string, value: unknown): DatabaseError =>
+    makeError("InvalidData", { dialect, code: "22023", reason: `${what}: ${problem(accepts, Rule.show(value))}` })
   if (!Predicate.isRecord(options)) {
-    return refuse("the session's options", "an object", options)
+    return invalid("the session's options", "an object", options)
   }
   for (const name of names) {
-    const given: unknown = options[name]
+    const value: unknown = options[name]
     const { accepts, isAccepted } = checks[name]
-    if (given !== undefined && !isAccepted(given)) {
-      return refuse(`the session's option ${name}`, accepts, given)
+    if (value !== undefined && !isAccepted(value)) {
+      return invalid(`the session's option ${name}`, accepts, value)
     }
   }
   return undefined
 }
 
-/** Why a session cannot be within another one, as a fiber asks. */
-export const unfitting = (
-  { isolation, propagation }: Options,
+/**
+ * The error of a session that is to be nested in another one, or to join it, and cannot: since that has ended, since it
+ * asks for more than the outermost session has, or since its fiber would wait for itself.
+ */
+export const validateNesting = (
+  { isolation, propagation, readOnly }: Options,
   surrounding: Transaction,
   fiber: FiberId.FiberId
 ): DatabaseError | undefined => {
@@ -84,13 +90,45 @@ export const unfitting = (
   if (refusal !== undefined) {
     return refusal
   }
-  const around = surrounding.root.options.isolation ?? "read committed"
-  if (isolation !== undefined && isolations.indexOf(isolation) > isolations.indexOf(around)) {
-    return tooStrong(isolation, around, surrounding.dialect)
+  const { dialect, outermost } = surrounding
+  const outermostIsolation = outermost.options.isolation ?? "read committed"
+  if (isolation !== undefined && isolations.indexOf(isolation) > isolations.indexOf(outermostIsolation)) {
+    return isolationTooStrong(isolation, outermostIsolation, dialect)
   }
-  return propagation === "join" ? undefined : surrounding.inVain(fiber)
+  if (readOnly === true && outermost.options.readOnly !== true) {
+    return readOnlyWithinWriting(dialect)
+  }
+  return propagation === "join" ? undefined : surrounding.selfDeadlock(fiber)
 }
 
-/** Why a session that is acquired cannot be what it is asked to be: it has no effect that could be run again. */
-export const unrepeatable = ({ retry }: Options, dialect: Dialect): DatabaseError | undefined =>
-  retry === undefined || retry === false ? undefined : notAgain(dialect)
+/** InvalidStatement for options that a handle cannot have: it has no effect that could be run again. */
+export const validateHandleOptions = ({ retry }: Options, dialect: Dialect): DatabaseError | undefined =>
+  retry === undefined || retry === false ? undefined : handleCannotRetry(dialect)
+
+const toDuration = (input: Duration.DurationInput | undefined): Duration.Duration | undefined =>
+  input === undefined ? undefined : Duration.decode(input)
+
+const defaultBeginOptions: BeginOptions = { verified: false }
+
+/** The options that the session itself implements. */
+type SessionOption = "name" | "propagation" | "retry" | "timeout"
+
+/**
+ * The options that the driver implements, when the transaction begins. An option of Session.Options that is neither passed
+ * on here nor a SessionOption does not compile, nor does a driver's option that is given no value.
+ */
+export const beginOptions = (options: Options): BeginOptions => {
+  if (Object.keys(options).length === 0) {
+    return defaultBeginOptions
+  }
+  const { commit, deferrable, isolation, lockTimeout, readOnly, statementTimeout, ...others } = options
+  others satisfies { readonly [Name in keyof typeof others]: Name extends SessionOption ? unknown : never }
+  return {
+    isolation,
+    readOnly,
+    deferrable,
+    statementTimeout: toDuration(statementTimeout),
+    lockTimeout: toDuration(lockTimeout),
+    verified: commit === "verified"
+  } satisfies Record<keyof BeginOptions, unknown>
+}

@@ -1,29 +1,28 @@
 /**
- * The span around a session.
+ * The span of a session.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
 import type { Options } from "../../Session.js"
 import * as Telemetry from "../../Telemetry.js"
-import { currentFiber } from "../pool/leakDetection.js"
+import { currentFiber } from "../fiber.js"
+import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
 import { isTraced } from "../telemetry/tracing.js"
-import { endReason } from "./log.js"
-import { failedWith } from "./retry.js"
 
-/** Says why a session failed, of whatever kind it is and also if it never began. */
-const blame = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void => {
+/** Records the error of a session that failed, which may be one that never began. */
+const recordError = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void => {
   if (Exit.isFailure(exit)) {
-    const error = failedWith(exit)
-    span.attribute(Telemetry.errorType, endReason(exit, error))
+    const error = databaseErrorOf(exit)
+    span.attribute(Telemetry.errorType, errorType(exit, error))
     if (error !== undefined) {
       span.attribute(Telemetry.responseStatusCode, error.code)
     }
   }
 }
 
-/** Runs what a session does with its span, if somebody sees that. */
-export const traced = <A, E, R>(
+/** Runs a session with a span. Makes none, and passes on undefined, where no tracer records it. */
+export const withSessionSpan = <A, E, R>(
   options: Options,
   attributes: ReadonlyArray<readonly [string, unknown]>,
   f: (span: Tracer.Span | undefined) => Effect.Effect<A, E, R>
@@ -40,12 +39,12 @@ export const traced = <A, E, R>(
       if (options.name !== undefined) {
         span.attribute("sqlayer.session.name", options.name)
       }
-      return Effect.onExit(f(span), (exit) => Effect.sync(() => blame(span, exit)))
+      return Effect.onExit(f(span), (exit) => Effect.sync(() => recordError(span, exit)))
     })
   })
 
-/** Says that a transaction is over, and how. */
-export const ended = (span: Tracer.Span, isCommitted: boolean): void =>
-  span.event(isCommitted ? "db.transaction.commit" : "db.transaction.rollback", now())
+/** Adds the event of the transaction's end. */
+export const recordEnd = (span: Tracer.Span, isCommitted: boolean): void =>
+  span.event(isCommitted ? "db.transaction.commit" : "db.transaction.rollback", nanosecondsNow())
 
-const now = (): bigint => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1_000)) * 1_000n
+const nanosecondsNow = (): bigint => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1_000)) * 1_000n

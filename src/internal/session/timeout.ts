@@ -1,5 +1,5 @@
 /**
- * How long a unit of work may take.
+ * The `timeout` of a session.
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -7,51 +7,55 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 
-/** What a unit of work and its time limit know of each other. */
+/** The state that a session shares with its timer. */
 export interface Timeout<A, E> {
-  /** What it fails with, since its time is over. */
+  /** The SessionTimeout, once the timer has fired. */
   expired?: Exit.Exit<never, E>
-  /** Whether the work is done and only its end is left, which the limit leaves alone. */
-  ends?: boolean
-  /** How it ended, which its own fiber forgets when it is interrupted at that moment. */
-  ended?: Exit.Exit<A, E> | undefined
-}
-
-/** How the work went, which ends now. An interruption by the limit is a timeout, as is a success that comes too late. */
-export const judged = <A, E>(exit: Exit.Exit<A, E>, limit: Timeout<A, E>): Exit.Exit<A, E> => {
-  limit.ends = true
-  return limit.expired !== undefined && (Exit.isSuccess(exit) || Exit.isInterrupted(exit)) ? limit.expired : exit
-}
-
-/** The work is to be done once more, if there is time: what it fails with if not. */
-export const again = <A, E>(limit: Timeout<A, E>): Exit.Exit<never, E> | undefined => {
-  limit.ends = false
-  limit.ended = undefined
-  return limit.expired
+  /** Whether the effect is done and the session commits or rolls back, which the timer does not interrupt. */
+  isEnding?: boolean
+  /** The session's exit, which its fiber loses if it is interrupted while it returns it. */
+  exit?: Exit.Exit<A, E> | undefined
 }
 
 /**
- * Interrupts work that takes too long; not once its commit has begun. It runs in a fiber that no interruption of the
- * calling one reaches but through here, where that waits as it can be interrupted.
+ * Marks the session as ending. Gives SessionTimeout instead of an exit that the timer caused (an interruption) or that
+ * arrived after it fired (a success).
  */
-export const limited = <A, E, R>(
-  work: (limit: Timeout<A, E>) => Effect.Effect<A, E, R>,
-  timeout: Duration.DurationInput | undefined,
+export const applyTimeout = <A, E>(exit: Exit.Exit<A, E>, timeout: Timeout<A, E>): Exit.Exit<A, E> => {
+  timeout.isEnding = true
+  return timeout.expired !== undefined && (Exit.isSuccess(exit) || Exit.isInterrupted(exit)) ? timeout.expired : exit
+}
+
+/** Prepares for another attempt. Gives SessionTimeout if there is no time left for one. */
+export const restart = <A, E>(timeout: Timeout<A, E>): Exit.Exit<never, E> | undefined => {
+  timeout.isEnding = false
+  timeout.exit = undefined
+  return timeout.expired
+}
+
+/**
+ * Interrupts a session that takes longer than `duration`, unless its commit has begun. The session runs in a fiber of its
+ * own, so that the timer interrupts it even where the caller is uninterruptible. An interruption of the caller is passed
+ * on to it.
+ */
+export const withTimeout = <A, E, R>(
+  session: (timeout: Timeout<A, E>) => Effect.Effect<A, E, R>,
+  duration: Duration.DurationInput | undefined,
   timeoutError: () => E
 ): Effect.Effect<A, E, R> => {
-  if (timeout === undefined) {
-    return work({})
+  if (duration === undefined) {
+    return session({})
   }
   return Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
-      const limit: Timeout<A, E> = {}
-      // A failure that nobody has observed would be logged.
-      const fiber = yield* Effect.forkDaemon(Effect.exit(Effect.interruptible(work(limit))))
+      const timeout: Timeout<A, E> = {}
+      // Effect.exit, because Effect logs the failure of a fiber that nothing observes.
+      const fiber = yield* Effect.forkDaemon(Effect.exit(Effect.interruptible(session(timeout))))
       const timer = yield* Effect.forkDaemon(Effect.interruptible(Effect.zipRight(
-        Effect.sleep(timeout),
+        Effect.sleep(duration),
         Effect.suspend(() => {
-          limit.expired = Exit.fail(timeoutError())
-          return limit.ends === true ? Effect.void : Fiber.interruptAsFork(fiber, FiberId.none)
+          timeout.expired = Exit.fail(timeoutError())
+          return timeout.isEnding === true ? Effect.void : Fiber.interruptAsFork(fiber, FiberId.none)
         })
       )))
       const exit = Exit.flatten(
@@ -61,7 +65,7 @@ export const limited = <A, E, R>(
         )
       )
       yield* Fiber.inheritAll(fiber)
-      return yield* Exit.isInterrupted(exit) ? limit.ended ?? limit.expired ?? exit : exit
+      return yield* Exit.isInterrupted(exit) ? timeout.exit ?? timeout.expired ?? exit : exit
     })
   )
 }

@@ -1,6 +1,5 @@
 /**
- * One level of a session: the outermost one, which has a lease on a connection, or one nested in it, which has a
- * savepoint.
+ * One level of a session: the outermost one, which leases a connection, or one nested in it, which is a savepoint.
  */
 import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
@@ -11,46 +10,51 @@ import { type DatabaseError, type Dialect, SessionClosed, toSqlError } from "../
 import type { Lease } from "../../Pool.js"
 import type { Options, Service } from "../../Session.js"
 import type { Connection, Refusal } from "../driver.js"
-import type { Watched } from "../telemetry/activity.js"
-import { waitsForItself } from "./errors.js"
+import type { SessionActivity } from "../telemetry/activity.js"
 import { ConnectionLock } from "./connectionLock.js"
-import { called, unnamed } from "./log.js"
+import { selfDeadlock } from "./errors.js"
+import { defaultName, sessionLabel } from "./log.js"
 
 type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
 
-/** That a nested session has begun meanwhile, and the statement must wait until it has ended. */
-const notNow: DatabaseError = new SessionClosed({ dialect: "postgres", code: "25P01", reason: "a nested session runs" })
+/** The refusal of a statement that has to wait for the connection lock after all. It never reaches the caller. */
+const connectionLocked: DatabaseError = new SessionClosed({
+  dialect: "postgres",
+  code: "25P01",
+  reason: "a nested session runs"
+})
 
-/** What a statement does with its connection. */
+/** Runs a statement on a connection, which calls `refusal` right before it sends the statement. */
 type Use<A> = (connection: Connection, refusal: Refusal) => Effect.Effect<A, SqlError>
 
-/** A connection that can be taken away from whoever holds it. */
-abstract class Borrowed implements SqlConnection.Connection {
+/** A connection that its holder may use for a limited time. */
+abstract class RevocableConnection implements SqlConnection.Connection {
   constructor(readonly connection: Connection) {}
 
-  /** Asked again when a statement is sent, since its fiber may have paused on the way. */
-  private readonly refusesNow: Refusal = () => this.refusal() ?? (this.turn() === undefined ? undefined : notNow)
+  /** Called when a statement is sent, since its fiber may have been suspended since it was admitted. */
+  private readonly refusalOnSend: Refusal = () =>
+    this.refusal() ?? (this.waitForLock() === undefined ? undefined : connectionLocked)
 
-  /** Why it may no longer be used. */
+  /** Why it may not be used any more. */
   abstract refusal(): DatabaseError | undefined
 
-  /** What a statement must wait for, if anything. */
-  protected abstract turn(): Effect.Effect<void, SqlError> | undefined
+  /** Waits for the connection lock, if a statement has to. Must be called by the fiber that runs the statement. */
+  protected abstract waitForLock(): Effect.Effect<void, SqlError> | undefined
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.enter((connection, refusal) => connection.execute(sql, params, transformRows, refusal))
+    return this.suspendUse((connection, refusal) => connection.execute(sql, params, transformRows, refusal))
   }
 
   executeRaw(sql: string, params: ReadonlyArray<unknown>) {
-    return this.enter((connection, refusal) => connection.executeRaw(sql, params, refusal))
+    return this.suspendUse((connection, refusal) => connection.executeRaw(sql, params, refusal))
   }
 
   executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return this.enter((connection, refusal) => connection.executeValues(sql, params, refusal))
+    return this.suspendUse((connection, refusal) => connection.executeValues(sql, params, refusal))
   }
 
   executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.enter((connection, refusal) => connection.executeUnprepared(sql, params, transformRows, refusal))
+    return this.suspendUse((connection, refusal) => connection.executeUnprepared(sql, params, transformRows, refusal))
   }
 
   executeStream(
@@ -58,146 +62,149 @@ abstract class Borrowed implements SqlConnection.Connection {
     params: ReadonlyArray<unknown>,
     transformRows: TransformRows
   ): Stream.Stream<unknown, SqlError> {
-    return Stream.unwrap(this.enter((connection) =>
+    return Stream.unwrap(this.suspendUse((connection) =>
       Effect.sync(() => {
         let isOpen = false
+        // Only the first batch waits for the lock: a stream that is open can be read while a nested session runs.
         const refusal: Refusal = () => {
-          const refused = isOpen ? this.refusal() : this.refusesNow()
+          const refused = isOpen ? this.refusal() : this.refusalOnSend()
           isOpen ||= refused === undefined
           return refused
         }
         return Stream.catchAll(
           connection.executeStream(sql, params, transformRows, refusal),
-          (error) => error.cause === notNow ? this.executeStream(sql, params, transformRows) : Stream.fail(error)
+          (error) =>
+            error.cause === connectionLocked ? this.executeStream(sql, params, transformRows) : Stream.fail(error)
         )
       })
     ))
   }
 
-  /** What runs on the connection now, or when its turn comes. To be called by the fiber that runs what it gives. */
-  admit<A>(f: Use<A>): Effect.Effect<A, SqlError> {
-    const turn = this.turn()
-    return turn === undefined ? this.use(f) : Effect.zipRight(turn, Effect.suspend(() => this.use(f)))
+  /** Uses the connection, if need be after waiting for the lock. Must be called by the fiber that runs the result. */
+  useConnection<A>(f: Use<A>): Effect.Effect<A, SqlError> {
+    const wait = this.waitForLock()
+    return wait === undefined ? this.use(f) : Effect.zipRight(wait, Effect.suspend(() => this.use(f)))
   }
 
-  private enter<A>(f: Use<A>): Effect.Effect<A, SqlError> {
-    return Effect.suspend(() => this.admit(f))
+  private suspendUse<A>(f: Use<A>): Effect.Effect<A, SqlError> {
+    return Effect.suspend(() => this.useConnection(f))
   }
 
   private use<A>(f: Use<A>): Effect.Effect<A, SqlError> {
     const refusal = this.refusal()
     return refusal === undefined
       ? Effect.catchAll(
-        f(this.connection, this.refusesNow),
-        (error) => error.cause === notNow ? Effect.suspend(() => this.admit(f)) : Effect.fail(error)
+        f(this.connection, this.refusalOnSend),
+        (error) => error.cause === connectionLocked ? this.suspendUse(f) : Effect.fail(error)
       )
       : Effect.fail(toSqlError(refusal))
   }
 }
 
-/** What `reserve` gives: free use of a connection until its scope closes. */
-export class Reserved extends Borrowed {
+/** The connection that `reserve` gives, until its scope closes. */
+export class Reserved extends RevocableConnection {
   closed: DatabaseError | undefined = undefined
 
   refusal() {
     return this.closed
   }
 
-  protected turn() {
+  protected waitForLock() {
     return undefined
   }
 }
 
 let count = 0
 
-const prefix = `${process.pid.toString(36)}-`
+const idPrefix = `${process.pid.toString(36)}-`
 
-export class Transaction extends Borrowed implements Service {
+export class Transaction extends RevocableConnection implements Service {
   readonly name: string
+  /** 0 is the outermost. */
   readonly depth: number
-  readonly root: Transaction
+  readonly outermost: Transaction
   readonly connectionLock = new ConnectionLock()
   readonly commitHooks: Array<Effect.Effect<void>> = []
   readonly rollbackHooks: Array<Effect.Effect<void>> = []
-  /** Of the outermost session: what nested ones wanted to be done after their rollback, which has happened. */
-  readonly undoneHooks: Array<Effect.Effect<void>> = []
+  /** Of the outermost: the rollback hooks of nested ones that were rolled back, to be run whatever becomes of it. */
+  readonly nestedRollbackHooks: Array<Effect.Effect<void>> = []
   isRollbackOnly = false
-  /** How many sessions that were acquired as a part of this one have not ended. */
-  openParts = 0
+  /** How many handles that joined this transaction are open. */
+  openJoined = 0
   private readonly number = ++count
   private hasEnded = false
-  private ended: DatabaseError | undefined = undefined
+  private endError: DatabaseError | undefined = undefined
   private savepoints = 0
 
   constructor(
-    /** The database that it belongs to. */
-    readonly owner: object,
+    /** Identifies the database that it belongs to. */
+    readonly database: object,
     readonly dialect: Dialect,
     readonly lease: Lease<Connection>,
-    /** The outermost session, as operators see it. */
-    readonly watched: Watched,
+    /** The record of the outermost session in telemetry. */
+    readonly activity: SessionActivity,
     readonly options: Options,
     /** The session of the same database that it is nested in. */
     readonly parent: Transaction | undefined,
-    /** The session, of whatever database, that its code is written inside of. */
-    readonly outer: Transaction | undefined
+    /** The session, of any database, that encloses it in the program. */
+    readonly enclosing: Transaction | undefined
   ) {
     super(lease.connection)
-    this.name = options.name ?? unnamed
+    this.name = options.name ?? defaultName
     this.depth = parent === undefined ? 0 : parent.depth + 1
-    this.root = parent === undefined ? this : parent.root
+    this.outermost = parent === undefined ? this : parent.outermost
   }
 
-  /** A session within this one, of the code of another one. */
-  within(options: Options, outer: Transaction | undefined): Transaction {
-    return new Transaction(this.owner, this.dialect, this.lease, this.watched, options, this, outer)
+  /** A transaction nested in this one. */
+  child(options: Options, enclosing: Transaction | undefined): Transaction {
+    return new Transaction(this.database, this.dialect, this.lease, this.activity, options, this, enclosing)
   }
 
   get id(): string {
-    return prefix + this.number.toString(36)
+    return idPrefix + this.number.toString(36)
   }
 
   refusal(): DatabaseError | undefined {
     if (!this.hasEnded) {
       return this.parent?.refusal()
     }
-    return this.ended ??= new SessionClosed({
+    return this.endError ??= new SessionClosed({
       dialect: this.dialect,
       code: "25P01",
-      reason: `${called(this.name)} (${this.id}) has ended`
+      reason: `${sessionLabel(this.name)} (${this.id}) has ended`
     })
   }
 
-  /** Whether no session within it is left. */
-  get isAlone(): boolean {
-    return this.connectionLock.isOpen && this.openParts === 0
+  /** Whether a session nested in this one, or a handle that joined it, is open. */
+  get hasOpenChildren(): boolean {
+    return !this.connectionLock.isFree || this.openJoined > 0
   }
 
-  /** Why a fiber must not wait for its turn here: it would wait for itself. */
-  inVain(fiber: FiberId.FiberId): DatabaseError | undefined {
-    return this.connectionLock.holder?.fiber === fiber ? waitsForItself(this, fiber) : undefined
+  /** The error of a fiber that must not wait for the lock, since it holds it by a handle. */
+  selfDeadlock(fiber: FiberId.FiberId): DatabaseError | undefined {
+    return this.connectionLock.holder?.fiber === fiber ? selfDeadlock(this, fiber) : undefined
   }
 
-  protected turn() {
-    return this.connectionLock.isOpen ? undefined : Effect.withFiberRuntime<void, SqlError>((fiber) => {
-      const refusal = this.inVain(fiber.id())
-      return refusal === undefined ? this.connectionLock.pass : Effect.fail(toSqlError(refusal))
+  protected waitForLock() {
+    return this.connectionLock.isFree ? undefined : Effect.withFiberRuntime<void, SqlError>((fiber) => {
+      const refusal = this.selfDeadlock(fiber.id())
+      return refusal === undefined ? this.connectionLock.waitUntilFree : Effect.fail(toSqlError(refusal))
     })
   }
 
-  /** From now on its statements fail: with SessionClosed, or with the error given. Says whether they did not before. */
+  /** Makes its statements fail from now on, with `error` or SessionClosed. Returns false if they did before. */
   end(error?: DatabaseError): boolean {
-    const ends = !this.hasEnded
-    if (ends) {
+    const isFirst = !this.hasEnded
+    if (isFirst) {
       this.hasEnded = true
-      this.ended = error
+      this.endError = error
     }
-    return ends
+    return isFirst
   }
 
-  /** Unique in the transaction. */
-  savepoint(): string {
-    return `sqlayer_${++this.root.savepoints}`
+  /** A savepoint name that is unique in the transaction. */
+  nextSavepoint(): string {
+    return `sqlayer_${++this.outermost.savepoints}`
   }
 
   afterCommit(effect: Effect.Effect<void>): void {
@@ -212,8 +219,8 @@ export class Transaction extends Borrowed implements Service {
     this.isRollbackOnly = true
   }
 
-  /** A nested session was released: what it asked for waits for the outermost commit. */
-  adopt(child: Transaction): void {
+  /** Takes over the hooks of a nested session that was released, which depend on this one's outcome now. */
+  adoptHooks(child: Transaction): void {
     this.commitHooks.push(...child.commitHooks)
     this.rollbackHooks.push(...child.rollbackHooks)
   }

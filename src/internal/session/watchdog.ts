@@ -1,60 +1,94 @@
 /**
- * How long the end of a transaction may take. One timer looks after all that end, so that no session needs one, nor a
- * fiber that could be interrupted in its place.
+ * The watchdog over statements that end a transaction: COMMIT, ROLLBACK and their savepoint forms run uninterruptibly, so a
+ * connection on which one of them takes too long is destroyed. One timer serves all sessions: none of them needs a timer
+ * or a fiber of its own, and there is no fiber that an interruption could reach instead.
  */
 import * as Cause from "effect/Cause"
-import type * as Fiber from "effect/Fiber"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
+import type { DatabaseError } from "../../DatabaseError.js"
 import type { Connection } from "../driver.js"
+import { type CurrentFiber, currentFiber } from "../fiber.js"
+import type { Interruptibility } from "./interruptibility.js"
 
-/** In milliseconds: ten looks make the half second that is waited. A look that comes late counts once. */
-const pause = 50
-const looks = 10
+/**
+ * Milliseconds between two checks, and how many checks a statement may outlast: half a second in all. Checks are counted
+ * rather than time, so that an event loop that was blocked does not use up the half second.
+ */
+const checkInterval = 50
+const maxChecks = 10
 
-/** Something that ends. */
-export interface Wait {
+interface Watch {
   readonly connection: Connection
-  /** Who must have been interrupted before its patience ends; undefined is always in a hurry. */
-  readonly fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
-  looks: number
+  /** Checks count only once this fiber is interrupted, or from the start if it is undefined. */
+  readonly fiber: CurrentFiber
+  checks: number
 }
 
-const waits = new Set<Wait>()
+const watches = new Set<Watch>()
 let timer: NodeJS.Timeout | undefined = undefined
 
-/** Destroying a connection ends whatever runs on it at once. */
-const look = (): void => {
+/** Destroying a connection makes whatever runs on it fail at once. */
+const check = (): void => {
   timer = undefined
-  for (const wait of waits) {
-    if (isHurried(wait) && ++wait.looks > looks) {
-      waits.delete(wait)
-      wait.connection.destroy()
+  for (const watch of watches) {
+    if (isCounting(watch) && ++watch.checks > maxChecks) {
+      watches.delete(watch)
+      watch.connection.destroy()
     }
   }
-  if (waits.size > 0) {
-    rest()
+  if (watches.size > 0) {
+    schedule()
   }
 }
 
-const isHurried = ({ fiber }: Wait): boolean =>
+const isCounting = ({ fiber }: Watch): boolean =>
   fiber === undefined || !Cause.isEmpty(fiber.getFiberRef(FiberRef.interruptedCause))
 
-const rest = (): void => {
-  timer = setTimeout(look, pause)
-  // What is waited for keeps the process alive, or nothing does.
+const schedule = (): void => {
+  timer = setTimeout(check, checkInterval)
+  // The connection's socket keeps the process alive, if anything has to.
   timer.unref()
 }
 
-/** Begins to wait. Who does must say when it is over. */
-export const begin = (connection: Connection, fiber: Wait["fiber"]): Wait => {
-  const wait: Wait = { connection, fiber, looks: 0 }
-  waits.add(wait)
-  if (timer === undefined) {
-    rest()
-  }
-  return wait
-}
+/** Watches an effect of a connection. */
+const withWatchdog = (
+  connection: Connection,
+  effect: Effect.Effect<void, DatabaseError>,
+  fiber: CurrentFiber
+): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
+  Effect.suspend(() => {
+    const watch: Watch = { connection, fiber, checks: 0 }
+    watches.add(watch)
+    if (timer === undefined) {
+      schedule()
+    }
+    return Effect.matchCause(effect, {
+      onSuccess: () => {
+        watches.delete(watch)
+        return Exit.void
+      },
+      onFailure: (cause) => {
+        watches.delete(watch)
+        return Exit.failCause(cause)
+      }
+    })
+  })
 
-export const end = (wait: Wait): void => {
-  waits.delete(wait)
-}
+/** Runs an effect on a connection, which is destroyed if that takes longer than half a second. */
+export const bounded = (
+  connection: Connection,
+  effect: Effect.Effect<void, DatabaseError>
+): Effect.Effect<Exit.Exit<void, DatabaseError>> => withWatchdog(connection, effect, undefined)
+
+/**
+ * Runs an effect on a connection, for as long as it takes while its fiber is not interrupted, and for half a second
+ * longer once it is. Must be run uninterruptibly, by the fiber that calls this.
+ */
+export const boundedAfterInterrupt = (
+  connection: Connection,
+  effect: Effect.Effect<void, DatabaseError>,
+  { isInterruptible }: Interruptibility
+): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
+  isInterruptible ? withWatchdog(connection, effect, currentFiber()) : Effect.exit(effect)

@@ -12,15 +12,15 @@ import type { Pool } from "../../Pool.js"
 import type { Options } from "../../Session.js"
 import type { Connection, Driver } from "../driver.js"
 import type { Sessions } from "../session/sessions.js"
+import type { ActivityTracker } from "../telemetry/activity.js"
 import { makeConstructor } from "./statement.js"
-import { Texts } from "./texts.js"
-import type { Tracker } from "../telemetry/activity.js"
+import { TextCache } from "./texts.js"
 
 interface MakeOptions {
   readonly driver: Driver
   readonly pool: Pool<Connection>
   readonly sessions: Sessions
-  readonly tracker: Tracker
+  readonly tracker: ActivityTracker
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   readonly spanParameters: boolean
   readonly slowStatement: Duration.Duration
@@ -30,15 +30,15 @@ interface MakeOptions {
 
 const noOptions: Options = {}
 
-/** The application's, if it has one, so that what it says has changed is heard here. */
-const reactivityOf = Effect.flatMap(
+/** The application's own Reactivity, if it has one, so that its mutations reach this client's reactive queries. */
+const reactivity = Effect.flatMap(
   Effect.serviceOption(Reactivity.Reactivity),
   Option.match({ onNone: () => Reactivity.make, onSome: Effect.succeed })
 )
 
-/** Makes the client; the driver adds its own methods to it. */
+/** Makes the client, to which the driver adds the methods of its dialect. */
 export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =>
-  Effect.map(reactivityOf, (reactivity) => {
+  Effect.map(reactivity, (reactivity) => {
     const { driver, pool, sessions, spanAttributes, spanParameters, tracker } = options
     const environment = {
       dialect: driver.dialect,
@@ -52,9 +52,9 @@ export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =
     const transformRows = options.transformResultNames === undefined
       ? undefined
       : Statement.defaultTransforms(options.transformResultNames, options.transformJson).array
-    // What depends on no argument has no name in it that could be transformed.
-    const texts = new Texts()
-    const plain = () =>
+    // Shared by both constructors: a text that is cached holds no identifiers from arguments, so nothing transforms it.
+    const texts = new TextCache()
+    const makeUntransformed = () =>
       makeConstructor({ ...environment, compiler: driver.compiler.withoutTransform, transformRows: undefined }, texts)
 
     const client = Object.assign(makeConstructor({ ...environment, compiler: driver.compiler, transformRows }, texts), {
@@ -67,7 +67,7 @@ export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =
         if (transformRows === undefined) {
           return this
         }
-        const constructor = plain()
+        const constructor = makeUntransformed()
         const untransformed: SqlClient.SqlClient = Object.assign(constructor, { ...this, ...constructor })
         return Object.assign(untransformed, { safe: untransformed, withoutTransforms: () => untransformed })
       },

@@ -1,6 +1,5 @@
 /**
- * How a statement runs: in its session, or on a connection that is taken for it; and how its span, the metrics and the
- * log get to know how it went.
+ * Runs a statement in its session, or on a connection of its own, and records it in the span, the metrics and the log.
  */
 import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
@@ -12,25 +11,24 @@ import { type Dialect, toSqlError } from "../../DatabaseError.js"
 import type { Lease, Pool } from "../../Pool.js"
 import * as Telemetry from "../../Telemetry.js"
 import type { Connection, Refusal } from "../driver.js"
-import { currentFiber, currentSpan, fiberId, place } from "../pool/leakDetection.js"
+import { currentFiber, currentSpan, fiberId, fiberLocation } from "../fiber.js"
 import { currentContext } from "../session/context.js"
-import { endReason } from "../session/log.js"
-import { failedWith } from "../session/retry.js"
 import type { Sessions } from "../session/sessions.js"
-import { abridged, type Tracker, type Watched } from "../telemetry/activity.js"
+import { type ActivityTracker, type SessionActivity, truncateText } from "../telemetry/activity.js"
+import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
 
-/** Where statements run. */
+/** The dependencies of one client's statements, where they run. */
 export interface Environment {
   readonly dialect: Dialect
   readonly pool: Pool<Connection>
   readonly sessions: Sessions
-  /** A statement that takes longer is logged. */
+  /** Statements that take at least this long, in milliseconds, are logged. */
   readonly slowMillis: number
   readonly transformRows: Parameters<SqlConnection.Connection["execute"]>[2]
-  readonly tracker: Tracker
+  readonly tracker: ActivityTracker
 }
 
-/** One of the ways in which a connection runs a statement. */
+/** A method of the connection that runs a statement. */
 export type Operation<A> = (
   connection: Connection,
   sql: string,
@@ -39,7 +37,7 @@ export type Operation<A> = (
   refusal: Refusal | undefined
 ) => Effect.Effect<A, SqlError>
 
-/** Runs a statement: in the session that it is in, or on a connection that it takes. */
+/** Runs a statement in the session of the current fiber, or on a connection that it takes from the pool. */
 export const run = <A>(
   environment: Environment,
   operation: Operation<A>,
@@ -50,42 +48,42 @@ export const run = <A>(
   Effect.uninterruptibleMask((restore) => {
     const { pool, sessions, slowMillis } = environment
     const session = sessions.current(currentContext())
-    const running = new Running(environment, sql, session?.watched, span)
-    // From when on it has its connection.
-    let since = running.started
+    const recorder = new StatementRecorder(environment, sql, session?.activity, span)
+    /** When the statement got its connection. Infinity until then. */
+    let connectedAt = recorder.startedAt
     let lease: Lease<Connection> | undefined = undefined
-    /** A driver that throws must not keep the connection. */
-    const begin = (connection: Connection, refusal?: Refusal): Effect.Effect<A, SqlError> => {
+    /** Turns an exception of the driver into a defect, so that the connection is given back. */
+    const execute = (connection: Connection, refusal?: Refusal): Effect.Effect<A, SqlError> => {
       try {
         return operation(connection, sql, params, environment, refusal)
       } catch (defect) {
         return Effect.die(defect)
       }
     }
-    const outside = (): Effect.Effect<A, SqlError> => {
+    const executeOnOwn = (): Effect.Effect<A, SqlError> => {
       lease = pool.takeIdle()
       if (lease !== undefined) {
-        return restore(begin(lease.connection))
+        return restore(execute(lease.connection))
       }
-      since = Infinity
+      connectedAt = Infinity
       return Effect.flatMap(Effect.mapError(pool.take(restore), toSqlError), (taken) => {
-        since = performance.now()
+        connectedAt = performance.now()
         lease = taken
-        return restore(begin(taken.connection))
+        return restore(execute(taken.connection))
       })
     }
-    const ended = (exit: Exit.Exit<A, SqlError>): Effect.Effect<A, SqlError> => {
+    const finish = (exit: Exit.Exit<A, SqlError>): Effect.Effect<A, SqlError> => {
       lease?.giveBack()
-      const millis = running.ended(exit) - since
-      return millis < slowMillis ? exit : Effect.zipRight(warnSlow(sql, millis, session?.watched), exit)
+      const millis = recorder.end(exit) - connectedAt
+      return millis < slowMillis ? exit : Effect.zipRight(warnSlow(sql, millis, session?.activity), exit)
     }
-    return Effect.matchCauseEffect(session === undefined ? outside() : restore(session.admit(begin)), {
-      onSuccess: (value) => ended(Exit.succeed(value)),
-      onFailure: (cause) => ended(Exit.failCause(cause))
+    return Effect.matchCauseEffect(session === undefined ? executeOnOwn() : restore(session.useConnection(execute)), {
+      onSuccess: (value) => finish(Exit.succeed(value)),
+      onFailure: (cause) => finish(Exit.failCause(cause))
     })
   })
 
-/** Streams what a statement gives: as `run` runs one. */
+/** Streams the rows of a statement. It runs where `run` would run it, and is recorded when the stream ends. */
 export const stream = <A>(
   environment: Environment,
   sql: string,
@@ -94,7 +92,7 @@ export const stream = <A>(
 ): Stream.Stream<A, SqlError> => {
   const { pool, sessions, transformRows } = environment
   const session = sessions.current(currentContext())
-  const running = new Running(environment, sql, session?.watched, span)
+  const recorder = new StatementRecorder(environment, sql, session?.activity, span)
   const rows: Stream.Stream<A, SqlError> = session === undefined
     ? Stream.unwrapScoped(
       Effect.map(
@@ -103,38 +101,38 @@ export const stream = <A>(
       )
     )
     : session.executeStream(sql, params, transformRows)
-  return Stream.ensuringWith(rows, (exit) => Effect.sync(() => running.ended(exit)))
+  return Stream.ensuringWith(rows, (exit) => Effect.sync(() => recorder.end(exit)))
 }
 
-/** A statement that runs, of which operators are told, and how it went when it has ended. */
-class Running {
-  readonly started = performance.now()
+/** Records a statement that runs, and its result when it has ended. */
+class StatementRecorder {
+  readonly startedAt = performance.now()
 
   constructor(
     private readonly environment: Environment,
     private readonly sql: string,
-    private readonly session: Watched | undefined,
+    private readonly session: SessionActivity | undefined,
     private readonly span: Tracer.Span | undefined
   ) {
-    session?.runs(sql)
+    session?.statementStarted(sql)
   }
 
-  /** Gives the time, as `started` is. */
-  ended(exit: Exit.Exit<unknown, SqlError>): number {
+  /** Returns the current time, on the same clock as `startedAt`. */
+  end(exit: Exit.Exit<unknown, SqlError>): number {
     const { tracker } = this.environment
     const now = performance.now()
-    const seconds = (now - this.started) / 1_000
-    this.session?.ran()
+    const seconds = (now - this.startedAt) / 1_000
+    this.session?.statementEnded()
     tracker.statement(this.sql, seconds)
     if (Exit.isSuccess(exit)) {
       tracker.operation(seconds)
       return now
     }
-    const error = failedWith(exit)
-    const reason = endReason(exit, error)
-    tracker.operation(seconds, reason, error?.code)
+    const error = databaseErrorOf(exit)
+    const type = errorType(exit, error)
+    tracker.operation(seconds, type, error?.code)
     if (this.span !== undefined) {
-      this.span.attribute(Telemetry.errorType, reason)
+      this.span.attribute(Telemetry.errorType, type)
       if (error !== undefined) {
         this.span.attribute(Telemetry.responseStatusCode, error.code)
       }
@@ -143,13 +141,15 @@ class Running {
   }
 }
 
-/** Says that a statement took long, and where it was run. */
-const warnSlow = (sql: string, millis: number, session: Watched | undefined): Effect.Effect<void> =>
+/** Logs a slow statement with the fiber and the spans that ran it. */
+const warnSlow = (sql: string, millis: number, session: SessionActivity | undefined): Effect.Effect<void> =>
   Effect.suspend(() => {
     const fiber = currentFiber()
     return Effect.annotateLogs(
       Effect.logWarning(
-        `a statement took ${Math.round(millis)} ms in ${place(fiberId(fiber), currentSpan(fiber))}: ${abridged(sql)}`
+        `a statement took ${Math.round(millis)} ms in ${fiberLocation(fiberId(fiber), currentSpan(fiber))}: ${
+          truncateText(sql)
+        }`
       ),
       session === undefined ? {} : { session: session.name, sessionId: session.id }
     )

@@ -1,5 +1,5 @@
 /**
- * A statement of @effect/sql that finds its connection by the session it runs in.
+ * The statements of a client: those of @effect/sql, run by the session that their fiber is in.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
@@ -11,26 +11,25 @@ import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import { toSqlError } from "../../DatabaseError.js"
 import * as Telemetry from "../../Telemetry.js"
+import { currentFiber } from "../fiber.js"
 import { make as makeError } from "../makeError.js"
-import { currentFiber } from "../pool/leakDetection.js"
 import { isTraced } from "../telemetry/tracing.js"
-import { type Environment as Running, type Operation, run, stream } from "./run.js"
-import { isPlain, type Texts } from "./texts.js"
+import { type Environment as RunEnvironment, type Operation, run, stream } from "./run.js"
+import { hasFixedText, type TextCache } from "./texts.js"
 
-/** What the statements of one client share. */
-export interface Environment extends Running {
+/** The dependencies of one client's statements. */
+export interface Environment extends RunEnvironment {
   readonly compiler: Statement.Compiler
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
-  /** Whether spans hold the parameters of statements. */
+  /** Whether spans record the parameters of statements. */
   readonly spanParameters: boolean
 }
 
-/** What is known once the client is made. */
 interface Client extends Environment {
-  /** @effect/sql's own, which knows how a template becomes segments. */
+  /** @effect/sql's own constructor, which splits templates into segments. */
   readonly template: Statement.Constructor
-  readonly texts: Texts
-  /** For those who transform statements. */
+  readonly texts: TextCache
+  /** The client's constructor, which statement transformers are given. */
   readonly constructor_: () => Statement.Constructor
 }
 
@@ -52,15 +51,17 @@ const executeUnprepared = <A>(
   ...[connection, sql, params, { transformRows }, refusal]: Parameters<Operation<A>>
 ): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.executeUnprepared(sql, params, transformRows, refusal)
 
-type Built = ReturnType<Statement.Statement<unknown>["compile"]>
+/** A statement's text and parameters. */
+type Compiled = ReturnType<Statement.Statement<unknown>["compile"]>
 
-const isBuilt = (built: Built | Effect.Effect<never, SqlError>): built is Built => Array.isArray(built)
+const isCompiled = (result: Compiled | Effect.Effect<never, SqlError>): result is Compiled => Array.isArray(result)
 
 const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
 
+/** Its fields are `#` rather than `private`, because they hold the parameters, which nothing may print. */
 class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> implements Statement.Statement<A> {
   readonly #client: Client
-  /** A template's, or a whole text. */
+  /** The strings of a template, or the whole text. */
   readonly #strings: TemplateStringsArray | string
   readonly #args: ReadonlyArray<unknown>
   #segments: ReadonlyArray<Statement.Segment> | undefined = undefined
@@ -77,7 +78,6 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     return identity
   }
 
-  /** Private behind the getter, because it holds the parameters, which must not be printed. */
   get segments(): ReadonlyArray<Statement.Segment> {
     if (this.#segments === undefined) {
       const { template } = this.#client
@@ -106,11 +106,11 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
 
   get stream(): Stream.Stream<A, SqlError> {
     return Stream.unwrapScoped(Effect.suspend(() =>
-      isLookedAt()
+      isObserved()
         ? Effect.flatMap(
           Effect.makeSpanScoped(Telemetry.statementSpan, spanOptions),
           (span) =>
-            this.#described(
+            this.#withSpan(
               span,
               "executeStream",
               false,
@@ -119,8 +119,8 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
         )
         : Effect.map(
           Effect.suspend(() => {
-            const built = this.#built(this, false)
-            return isBuilt(built) ? Effect.succeed(built) : built
+            const compiled = this.#compile(this, false)
+            return isCompiled(compiled) ? Effect.succeed(compiled) : compiled
           }),
           ([sql, params]) => stream<A>(this.#client, sql, params, undefined)
         )
@@ -131,13 +131,13 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     if (this.#compiled === undefined) {
       const { compiler, texts } = this.#client
       const strings = this.#strings
-      if (!isPlain(strings, this.#args)) {
+      if (!hasFixedText(strings, this.#args)) {
         return compiler.compile(this, withoutTransform)
       }
       this.#compiled = [
         typeof strings === "string"
           ? strings
-          : texts.get(strings) ?? texts.keep(strings, compiler.compile(this, withoutTransform)[0]),
+          : texts.get(strings) ?? texts.set(strings, compiler.compile(this, withoutTransform)[0]),
         this.#args
       ]
     }
@@ -160,22 +160,25 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     return this.toJSON()
   }
 
-  /** To be called by the fiber that runs what it gives. */
+  /** Must be called by the fiber that runs the result. */
   #run<B>(name: string, operation: Operation<B>, withoutTransform = false): Effect.Effect<B, SqlError> {
-    if (!isLookedAt()) {
-      const built = this.#built(this, withoutTransform)
-      return isBuilt(built) ? run(this.#client, operation, built[0], built[1], undefined) : built
+    if (!isObserved()) {
+      const compiled = this.#compile(this, withoutTransform)
+      return isCompiled(compiled) ? run(this.#client, operation, compiled[0], compiled[1], undefined) : compiled
     }
     return Effect.useSpan(
       Telemetry.statementSpan,
       spanOptions,
       (span) =>
-        this.#described(span, name, withoutTransform, (sql, params) => run(this.#client, operation, sql, params, span))
+        this.#withSpan(span, name, withoutTransform, (sql, params) => run(this.#client, operation, sql, params, span))
     )
   }
 
-  /** A statement's text and parameters, or why there are none. */
-  #built(statement: Statement.Statement<unknown>, withoutTransform: boolean): Built | Effect.Effect<never, SqlError> {
+  /** Compiles a statement. An insert or update without rows, which @effect/sql dies of, is an InvalidStatement. */
+  #compile(
+    statement: Statement.Statement<unknown>,
+    withoutTransform: boolean
+  ): Compiled | Effect.Effect<never, SqlError> {
     try {
       return statement.compile(withoutTransform)
     } catch (defect) {
@@ -189,8 +192,8 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     }
   }
 
-  /** Lets a transformer change the statement, and the span say what it does. */
-  #described<B, E>(
+  /** Applies the fiber's statement transformer, and adds the statement's attributes to the span. */
+  #withSpan<B, E>(
     span: Tracer.Span,
     name: string,
     withoutTransform: boolean,
@@ -199,18 +202,18 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     const { constructor_, spanAttributes, spanParameters } = this.#client
     return Effect.withFiberRuntime<B, E | SqlError>((fiber) => {
       const start = (statement: Statement.Statement<unknown>): Effect.Effect<B, E | SqlError> => {
-        const built = this.#built(statement, withoutTransform)
-        if (!isBuilt(built)) {
-          return built
+        const compiled = this.#compile(statement, withoutTransform)
+        if (!isCompiled(compiled)) {
+          return compiled
         }
-        const [sql, params] = built
+        const [sql, params] = compiled
         for (const [key, value] of spanAttributes) {
           span.attribute(key, value)
         }
         span.attribute("db.operation.name", name)
         span.attribute("db.query.text", sql)
         if (spanParameters && span.sampled) {
-          params.forEach((value, i) => span.attribute(`${Telemetry.queryParameter}.${i}`, shown(value)))
+          params.forEach((value, i) => span.attribute(`${Telemetry.queryParameter}.${i}`, formatParameter(value)))
         }
         return f(sql, params)
       }
@@ -225,22 +228,22 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
 const hasNoRows = (segment: Statement.Segment): boolean =>
   (segment._tag === "RecordInsertHelper" || segment._tag === "RecordUpdateHelper") && segment.value.length === 0
 
-/** Whether a tracer or a transformer is told of the statements of the fiber that asks. */
-const isLookedAt = (): boolean => {
+/** Whether a tracer or a statement transformer sees the statements of the current fiber. */
+const isObserved = (): boolean => {
   const fiber = currentFiber()
   return fiber === undefined || isTraced(fiber) || fiber.getFiberRef(Statement.currentTransformer)._tag === "Some"
 }
 
-/** A parameter as text, for those who asked to see it. */
-const shown = (value: unknown): string =>
+/** A parameter as a span attribute. */
+const formatParameter = (value: unknown): string =>
   value instanceof Uint8Array
     ? `${value.byteLength} bytes`
     : Inspectable.toStringUnknown(value instanceof Date ? value.toJSON() : value, 0)
 
-/** The `sql` of a client: @effect/sql's own, whose statements are ours. */
-export const makeConstructor = (environment: Environment, texts: Texts): Statement.Constructor => {
-  // Never runs a statement of its own: it knows how a template becomes segments. It is remembered by its acquirer, which
-  // therefore must be another for every client.
+/** The `sql` of a client: the constructor of @effect/sql with statements of this module. */
+export const makeConstructor = (environment: Environment, texts: TextCache): Statement.Constructor => {
+  // This constructor only splits templates and never runs a statement. @effect/sql caches constructors by their acquirer,
+  // so that every client needs an acquirer of its own.
   const acquirer = Effect.suspend(() => Effect.never)
   const template = Statement.make(acquirer, environment.compiler, environment.spanAttributes, undefined)
   const client: Client = { ...environment, template, texts, constructor_: () => constructor }

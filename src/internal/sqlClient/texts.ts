@@ -1,13 +1,13 @@
 /**
- * The texts of statements, compiled once for each template in the program.
+ * The cache of statement texts: each template of the program is compiled once.
  */
 import * as Statement from "@effect/sql/Statement"
 
 /**
- * Whether the text of a statement does not depend on its arguments, since each is the value of a parameter: not a
- * fragment, an identifier or one of the helpers, which all have a tag. Something else that has one is compiled every time.
+ * Whether the text of a statement is the same whatever its arguments are. It is if every argument is the value of a
+ * parameter and none is a fragment, an identifier or a helper of @effect/sql, all of which have a tag.
  */
-export const isPlain = (strings: TemplateStringsArray | string, args: ReadonlyArray<unknown>): boolean => {
+export const hasFixedText = (strings: TemplateStringsArray | string, args: ReadonlyArray<unknown>): boolean => {
   if (typeof strings !== "string") {
     for (const arg of args) {
       if (typeof arg === "object" && arg !== null && (Statement.FragmentId in arg || "_tag" in arg)) {
@@ -18,18 +18,18 @@ export const isPlain = (strings: TemplateStringsArray | string, args: ReadonlyAr
   return true
 }
 
-/** By the template's strings, so that what is not in the program any more is forgotten. */
-export class Texts {
-  private readonly known = new WeakMap<TemplateStringsArray, string>()
+/** Keyed weakly by the template's strings, so that a text lives no longer than its template. */
+export class TextCache {
+  private readonly texts = new WeakMap<TemplateStringsArray, string>()
 
   get(strings: TemplateStringsArray): string | undefined {
-    return this.known.get(strings)
+    return this.texts.get(strings)
   }
 
-  /** Strings that somebody made by hand can still be changed. */
-  keep(strings: TemplateStringsArray, text: string): string {
+  /** Caches and returns a text. Strings that are not frozen, as those of templates are, can change and are not cached. */
+  set(strings: TemplateStringsArray, text: string): string {
     if (Object.isFrozen(strings)) {
-      this.known.set(strings, text)
+      this.texts.set(strings, text)
     }
     return text
   }

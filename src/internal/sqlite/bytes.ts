@@ -1,5 +1,5 @@
 /**
- * Bytes between threads: a Buffer arrives as a Uint8Array.
+ * Bytes that cross between threads. A structured clone turns a Buffer into a Uint8Array.
  */
 import type { Batch } from "./protocol.js"
 
@@ -10,8 +10,8 @@ const rowsOf = (value: unknown): ReadonlyArray<Record<string, unknown>> =>
     ? (value as Batch).rows as ReadonlyArray<Record<string, unknown>>
     : []
 
-/** Whether a result holds bytes, which is asked where the time is no matter. */
-export const holdsBytes = (value: unknown): boolean => {
+/** Whether a result holds bytes. The worker checks this, so that the main thread need not look at every value. */
+export const containsBytes = (value: unknown): boolean => {
   if (value instanceof Uint8Array) {
     return true
   }
@@ -27,8 +27,8 @@ export const holdsBytes = (value: unknown): boolean => {
 
 const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-/** The same result with its bytes in Buffers, as better-sqlite3 gives them. */
-export const withBuffers = (value: unknown): unknown => {
+/** The same result with its bytes in Buffers, the type that better-sqlite3 returns. Rows are changed in place. */
+export const restoreBuffers = (value: unknown): unknown => {
   if (value instanceof Uint8Array) {
     return bufferOf(value)
   }
@@ -43,7 +43,10 @@ export const withBuffers = (value: unknown): unknown => {
   return value
 }
 
-/** A parameter without the rest of the memory that it is a part of: a message takes all of it along. */
+/**
+ * A copy of a parameter that is a view of a larger buffer, and any other parameter as it is. A structured clone of a
+ * view copies the whole buffer behind it.
+ */
 export const compact = (param: unknown): unknown =>
   ArrayBuffer.isView(param) && param.byteLength !== param.buffer.byteLength
     ? new Uint8Array(param.buffer, param.byteOffset, param.byteLength).slice()

@@ -1,5 +1,5 @@
 /**
- * Makes @effect/sql-sqlite-node's SqliteClient of a client.
+ * Extends a client to @effect/sql-sqlite-node's SqliteClient.
  */
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import * as SqlClient from "@effect/sql/SqlClient"
@@ -14,22 +14,26 @@ interface Options {
   readonly client: SqlClient.SqlClient
   readonly acquire: Effect.Effect<SqliteConnection, DatabaseError, Scope.Scope>
   readonly config: SqliteClient.SqliteClientConfig
-  /** Called with an extension that was loaded: later connections need it too. */
+  /** Called with the path of an extension that was loaded, which other connections must load too. */
   readonly onExtension: (path: string) => void
 }
 
-export const extend = (
+export const extendClient = (
   { acquire, client, config, onExtension }: Options
 ): Context.Context<SqlClient.SqlClient | SqliteClient.SqliteClient> => {
-  const use = <A>(f: (connection: SqliteConnection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
-    Effect.scoped(Effect.flatMap(Effect.mapError(acquire, toSqlError), f))
+  const withConnection = <A>(
+    f: (connection: SqliteConnection) => Effect.Effect<A, SqlError>
+  ): Effect.Effect<A, SqlError> => Effect.scoped(Effect.flatMap(Effect.mapError(acquire, toSqlError), f))
   const extended: SqliteClient.SqliteClient = Object.assign(client as SqliteClient.SqliteClient, {
     [SqliteClient.TypeId]: SqliteClient.TypeId,
     config,
-    export: use((connection) => connection.export),
-    backup: (destination: string) => use((connection) => connection.backup(destination)),
+    export: withConnection((connection) => connection.export),
+    backup: (destination: string) => withConnection((connection) => connection.backup(destination)),
     loadExtension: (path: string) =>
-      Effect.tap(use((connection) => connection.loadExtension(path)), () => Effect.sync(() => onExtension(path)))
+      Effect.tap(
+        withConnection((connection) => connection.loadExtension(path)),
+        () => Effect.sync(() => onExtension(path))
+      )
   })
   return Context.make(SqliteClient.SqliteClient, extended).pipe(Context.add(SqlClient.SqlClient, extended))
 }

@@ -14,45 +14,45 @@ import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Connection, Refusal } from "../driver.js"
 import { compact } from "./bytes.js"
-import * as Conversation from "./engineClient.js"
-import { unbindable } from "./params.js"
-import type { Batch, Request, Run } from "./protocol.js"
-import * as Within from "./sandbox.js"
+import * as EngineClient from "./engineClient.js"
+import { bindError } from "./params.js"
+import type { Batch, Operation, Run } from "./protocol.js"
+import * as Sandbox from "./sandbox.js"
 
-/** A connection, and what SqliteClient can do beyond one. */
+/** A connection with the additional methods of @effect/sql-sqlite-node's client. */
 export interface SqliteConnection extends Connection {
   readonly export: Effect.Effect<Uint8Array, SqlError>
   readonly backup: (destination: string) => Effect.Effect<SqliteClient.BackupMetadata, SqlError>
   readonly loadExtension: (path: string) => Effect.Effect<void, SqlError>
 }
 
-/** What a connection is made of. */
-export interface Options extends Conversation.Options {
-  /** Called with the journal mode that the file is in. */
+export interface Options extends EngineClient.Options {
+  /** Called with the journal mode of the file, once it is open. */
   readonly onOpen: (journalMode: unknown) => void
 }
 
+/** How long closing waits for the engine. */
 const closeTimeout = Duration.seconds(1)
 
-/** Files, locks and threads take real time, also where a test has a clock of its own. */
+/** Timeouts of files, locks and threads run in real time, also under a TestClock. */
 export const clock = Clock.make()
 
-let connections = 0
+let connectionCount = 0
 
-/** Opens a connection through a link that is not open yet. */
+/** Opens a connection through a new transport. */
 export const make = (options: Options): Effect.Effect<SqliteConnection, DatabaseError> => {
-  const { description, link } = options
-  const id = ++connections
-  const conversation = new Conversation.Conversation(options)
-  let cursors = 0
+  const { description, transport } = options
+  const id = ++connectionCount
+  const client = new EngineClient.EngineClient(options)
+  let cursorCount = 0
 
-  const ask = <A = void>(request: Request) => conversation.ask(request) as Effect.Effect<A, DatabaseError>
+  const perform = <A = void>(operation: Operation) => client.perform(operation) as Effect.Effect<A, DatabaseError>
 
-  /** Given away between threads, bytes take along all the memory that they are a part of. */
-  const given = (params: ReadonlyArray<unknown>) => link.immediate ? params : params.map(compact)
+  /** Parameters as they are sent to the engine. */
+  const sendable = (params: ReadonlyArray<unknown>) => transport.synchronous ? params : params.map(compact)
 
-  const command: Within.Command = (sql) =>
-    Effect.asVoid(ask({ _tag: "Run", sql, params: [], form: "rows", cached: false, safeIntegers: false }))
+  const command: Sandbox.Command = (sql) =>
+    Effect.asVoid(perform({ _tag: "Run", sql, params: [], form: "rows", cached: false, safeIntegers: false }))
 
   const statement = <Row extends object>(
     sql: string,
@@ -62,13 +62,13 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     refusal: Refusal | undefined
   ): Effect.Effect<ReadonlyArray<Row>, SqlError> =>
     Effect.withFiberRuntime((fiber) => {
-      const unbound = unbindable(sql, params)
-      if (unbound !== undefined) {
-        return Effect.fail(toSqlError(unbound))
+      const invalid = bindError(sql, params)
+      if (invalid !== undefined) {
+        return Effect.fail(toSqlError(invalid))
       }
       const safeIntegers = Context.get(fiber.currentContext, SqlClient.SafeIntegers)
-      return conversation.asked(
-        { _tag: "Run", sql, params: given(params), form, cached, safeIntegers },
+      return client.request(
+        { _tag: "Run", sql, params: sendable(params), form, cached, safeIntegers },
         toSqlError,
         undefined,
         refusal
@@ -76,7 +76,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     })
 
   const rows = (cached: boolean): Connection["execute"] => (sql, params, transformRows, refusal) => {
-    // @effect/sql gives none at all for `sql.unsafe(text).unprepared`.
+    // @effect/sql passes no params for `sql.unsafe(text).unprepared`.
     const effect = statement(sql, params ?? [], "rows", cached, refusal)
     return transformRows === undefined ? effect : Effect.map(effect, transformRows)
   }
@@ -84,27 +84,27 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
   const executeStream: Connection["executeStream"] = (sql, params, transformRows, refusal) =>
     Stream.fromPull(Effect.gen(function*() {
       const safeIntegers = yield* SqlClient.SafeIntegers
-      const about = { sql, params }
-      const cursor = ++cursors
+      const info = { sql, params }
+      const cursor = ++cursorCount
       let started = false
       let done = false
       yield* Effect.addFinalizer(() =>
-        Effect.suspend(() => started && !done ? Effect.ignore(ask({ _tag: "FetchEnd", cursor })) : Effect.void)
+        Effect.suspend(() => started && !done ? Effect.ignore(perform({ _tag: "FetchEnd", cursor })) : Effect.void)
       )
       return Effect.suspend((): Effect.Effect<Chunk.Chunk<unknown>, Option.Option<SqlError>> => {
         if (done) {
           return Effect.fail(Option.none())
         }
-        const unbound = unbindable(sql, params)
-        if (unbound !== undefined) {
-          return Effect.fail(Option.some(toSqlError(unbound)))
+        const invalid = bindError(sql, params)
+        if (invalid !== undefined) {
+          return Effect.fail(Option.some(toSqlError(invalid)))
         }
-        const request: Request = started
+        const operation: Operation = started
           ? { _tag: "FetchNext", cursor }
-          : { _tag: "Fetch", cursor, sql, params: given(params), safeIntegers }
+          : { _tag: "Fetch", cursor, sql, params: sendable(params), safeIntegers }
         started = true
         return Effect.map(
-          conversation.asked(request, (error) => Option.some(toSqlError(error)), about, refusal) as Effect.Effect<
+          client.request(operation, (error) => Option.some(toSqlError(error)), info, refusal) as Effect.Effect<
             Batch,
             Option.Option<SqlError>
           >,
@@ -119,7 +119,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
 
   const connection: SqliteConnection = {
     id,
-    status: () => conversation.status,
+    status: () => client.status,
     execute: rows(true),
     executeRaw: (sql, params, refusal) => statement(sql, params, "raw", true, refusal),
     executeValues: (sql, params, refusal) => statement(sql, params, "values", true, refusal),
@@ -127,37 +127,40 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     executeStream,
     begin: (begin) =>
       Effect.suspend(() => {
-        const error = conversation.begin(begin)
+        const error = client.begin(begin)
         return error === undefined ? Effect.void : Effect.fail(error)
       }),
-    commit: ask({ _tag: "Commit" }),
-    fate: undefined,
-    rollback: ask({ _tag: "Rollback" }),
-    savepoint: (name) => command(`SAVEPOINT ${Within.identifier(name)}`),
-    releaseSavepoint: (name) => command(`RELEASE ${Within.identifier(name)}`),
+    commit: perform({ _tag: "Commit" }),
+    transactionOutcome: undefined,
+    rollback: perform({ _tag: "Rollback" }),
+    savepoint: (name) => command(`SAVEPOINT ${Sandbox.identifier(name)}`),
+    releaseSavepoint: (name) => command(`RELEASE ${Sandbox.identifier(name)}`),
     rollbackToSavepoint: (name) =>
-      Effect.zipRight(command(`ROLLBACK TO ${Within.identifier(name)}`), command(`RELEASE ${Within.identifier(name)}`)),
-    ...Within.make(conversation, command, description),
+      Effect.zipRight(
+        command(`ROLLBACK TO ${Sandbox.identifier(name)}`),
+        command(`RELEASE ${Sandbox.identifier(name)}`)
+      ),
+    ...Sandbox.make(client, command, description),
     failStatement: Effect.suspend(() =>
-      conversation.status === "active"
+      client.status === "active"
         ? Effect.catchTag(command("FAIL"), "InvalidStatement", () => Effect.void)
         : Effect.void
     ),
-    ping: ask({ _tag: "Ping" }),
-    reset: ask({ _tag: "Reset" }),
-    close: conversation.goodbye.pipe(
+    ping: perform({ _tag: "Ping" }),
+    reset: perform({ _tag: "Reset" }),
+    close: client.close.pipe(
       Effect.timeoutOption(closeTimeout),
       Effect.withClock(clock),
-      Effect.ensuring(Effect.sync(link.destroy))
+      Effect.ensuring(Effect.sync(transport.destroy))
     ),
-    destroy: () => conversation.destroy(),
-    export: Effect.mapError(ask({ _tag: "Export" }), toSqlError),
-    backup: (destination) => Effect.mapError(ask({ _tag: "Backup", destination }), toSqlError),
-    loadExtension: (path) => Effect.mapError(ask({ _tag: "LoadExtension", path }), toSqlError)
+    destroy: () => client.destroy(),
+    export: Effect.mapError(perform({ _tag: "Export" }), toSqlError),
+    backup: (destination) => Effect.mapError(perform({ _tag: "Backup", destination }), toSqlError),
+    loadExtension: (path) => Effect.mapError(perform({ _tag: "LoadExtension", path }), toSqlError)
   }
 
-  return Effect.map(ask({ _tag: "Open" }), (journalMode) => {
-    conversation.opened()
+  return Effect.map(perform({ _tag: "Open" }), (journalMode) => {
+    client.markOpen()
     options.onOpen(journalMode)
     return connection
   })

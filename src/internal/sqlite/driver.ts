@@ -1,23 +1,22 @@
 /**
- * How to speak to a SQLite file, or to a database in memory.
+ * The driver of a SQLite file, or of a database in memory.
  *
- * A file is in WAL mode with `synchronous = FULL`: a commit that was reported survives a crash of the process and a loss
- * of power. Foreign keys are enforced. What a borrower of the connection can leave behind is a transaction, temporary
- * tables, attached databases and settings (`PRAGMA … = …`); any of these makes it `dirty`, and a reset clears them: a
- * file is opened anew, in memory they are removed one by one and sqlayer's own settings restored.
+ * A file is in WAL mode with `synchronous = FULL`, so a reported commit survives a crash of the process and a loss of
+ * power. Foreign keys are enforced. A connection is `dirty` if it has an open transaction, temporary tables, attached
+ * databases or changed settings (`PRAGMA … = …`). A reset removes these: a file is reopened; in memory they are removed
+ * one by one, and sqlayer's own settings are restored.
  *
- * One connection does everything but what sessions do that say that they only read: where the file is in WAL mode, these
- * have connections of their own, which read beside the one that writes and beside each other. A file that was deleted or
- * replaced is noticed when a session that only reads begins, before a commit, and by a ping: the connection is then lost,
- * and no other file is made in its place.
+ * One connection runs all statements but those of read-only sessions. In WAL mode these have connections of their own,
+ * which read concurrently with the writer and with each other. A deleted or replaced file is detected when a read-only
+ * session begins, before a commit, and by a ping. The connection is then lost, and no new file is created.
  *
- * A file's statements run in a thread of their own, unless the configuration says otherwise, so a long one never holds
- * up the application. It is stopped between two rows. One that gives no rows cannot be stopped from outside: if it does
- * not end within a fifth of a second its connection is given up, its thread ends when the statement does, and nothing
- * that it wrote is ever committed. Until then it holds its locks, and the process cannot exit.
+ * A file's statements run on a worker thread unless the configuration says otherwise, so a long one never blocks the
+ * event loop. It is canceled between two rows. One that returns no rows cannot be canceled: if it does not end within 200
+ * milliseconds, its connection is given up. The thread ends when the statement does, and nothing that it wrote is
+ * committed. Until then it holds its locks, and the process cannot exit.
  *
- * The statements of a database in memory run in the thread of the application, where a long one holds up everything
- * and can be stopped only by its own timeout, between two rows.
+ * The statements of a database in memory run on the main thread. A long one blocks the event loop, and can be canceled
+ * only by its own timeout, between two rows.
  */
 import * as Statement from "@effect/sql/Statement"
 import * as Duration from "effect/Duration"
@@ -27,17 +26,19 @@ import type * as DatabaseConfig from "../../DatabaseConfig.js"
 import { typed } from "../../DatabaseError.js"
 import type { Driver } from "../driver.js"
 import { make as makeError } from "../makeError.js"
-import { extend } from "./client.js"
+import { extendClient } from "./client.js"
 import * as Connection from "./connection.js"
-import * as Link from "./transport.js"
+import { inspection } from "./inspection.js"
+import { migrations } from "./migrations.js"
 import type { OpenOptions } from "./protocol.js"
-import { fromSqlite, moved } from "./resultCode.js"
-import { thread } from "./workerTransport.js"
+import { fileMoved, fromSqlite } from "./resultCode.js"
+import { localTransport, type Transport } from "./transport.js"
+import { workerTransport } from "./workerTransport.js"
 
 const memory = ":memory:"
 
-/** How many connections may read at once, each of which has a thread; they are opened when they are needed. */
-const readers = 4
+/** The maximum number of connections for read-only sessions. Each has a thread, and they are opened on demand. */
+const maxReaders = 4
 
 /** The driver of a file or of a database in memory. */
 export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.SqliteTarget): Driver => {
@@ -45,7 +46,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
   const filename = isMemory ? memory : Path.resolve(target.filename)
   const description = target.filename
   const extensions: Array<string> = []
-  const open = isMemory || target.thread === "main" ? Link.local : thread
+  const makeTransport = isMemory || target.thread === "main" ? localTransport : workerTransport
   const timeoutError = () =>
     makeError("ConnectionFailed", {
       dialect: "sqlite",
@@ -53,45 +54,45 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       reason: `could not open ${description}: it took longer than ${Duration.format(settings.connectTimeout)}`,
       transient: true
     })
-  /** Of the connection that was opened last. */
+  /** The journal mode of the connection that was opened last. */
   let journalMode: unknown
-  /** Those of the connections that are open. */
-  const links = new Set<Link.Link>()
-  const linked = (options: OpenOptions): Link.Link => {
-    const way = open(options)
-    const link: Link.Link = {
-      ...way,
+  /** The transports of the open connections. */
+  const transports = new Set<Transport>()
+  const openTransport = (options: OpenOptions): Transport => {
+    const { destroy, ...rest } = makeTransport(options)
+    const transport: Transport = {
+      ...rest,
       destroy: () => {
-        links.delete(link)
-        way.destroy()
+        transports.delete(transport)
+        destroy()
       }
     }
-    links.add(link)
-    return link
+    transports.add(transport)
+    return transport
   }
   const connect = (reader: boolean): Driver["connect"] => (onLost, restore) =>
     Effect.suspend(() => {
-      let link: Link.Link
+      let transport: Transport
       try {
-        // A file that was there is not made again: who deleted it would get an empty database in its place.
+        // A file that was opened once is not created again: if it was deleted, an empty database would replace it.
         const mustExist = reader || (!isMemory && journalMode !== undefined)
-        link = linked({ filename, readOnly: target.readOnly, reader, mustExist, extensions })
+        transport = openTransport({ filename, readOnly: target.readOnly, reader, mustExist, extensions })
       } catch (error) {
         return Effect.fail(fromSqlite(error, { phase: "connect", description }))
       }
       const opening = Connection.make({
-        link,
+        transport,
         description,
-        limits: settings,
+        timeouts: settings,
         openTimeout: settings.connectTimeout,
         extensions,
         onOpen: (mode) => {
           journalMode = mode
         },
         onLost: (error) => {
-          if (error.code === moved) {
-            // For all of them. While one is open SQLite does not let go of what was there, and cannot open what is there.
-            links.forEach(({ destroy }) => destroy())
+          if (error.code === fileMoved) {
+            // While any connection has the old file open, SQLite cannot open the new one.
+            transports.forEach(({ destroy }) => destroy())
           }
           onLost(error)
         }
@@ -99,7 +100,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
         Effect.timeoutFail({ duration: settings.connectTimeout, onTimeout: timeoutError }),
         Effect.withClock(Connection.clock)
       )
-      return Effect.onError(restore(opening), () => Effect.sync(link.destroy))
+      return Effect.onError(restore(opening), () => Effect.sync(transport.destroy))
     })
   return {
     dialect: "sqlite",
@@ -118,9 +119,9 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       ),
     extendClient: (client, acquire) =>
       Effect.sync(() =>
-        extend({
+        extendClient({
           client,
-          // Every connection of this driver is one of its own.
+          // The pool holds only connections of this driver.
           acquire: acquire as Effect.Effect<Connection.SqliteConnection, Effect.Effect.Error<typeof acquire>>,
           config: {
             filename: target.filename,
@@ -133,12 +134,15 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
           }
         })
       ),
-    // One connection, handed over in order: SQLite has one writer at a time, and a database in memory is its connection.
+    // SQLite has one writer at a time, and a database in memory is the same as its connection.
+    migrations,
+    inspection: inspection(target),
+    testDatabases: undefined,
     pool: { size: 1, maxOverflow: 0, recycle: Duration.infinity },
-    // Where there is no WAL, who reads keeps who writes from committing. Two on the main thread would take turns anyway.
+    // Without WAL a reader blocks the commit of the writer. On the main thread two connections would not run at once.
     readers: () =>
-      open === thread && journalMode === "wal"
-        ? { connect: connect(true), pool: { size: readers, maxOverflow: 0, recycle: Duration.infinity } }
+      makeTransport === workerTransport && journalMode === "wal"
+        ? { connect: connect(true), pool: { size: maxReaders, maxOverflow: 0, recycle: Duration.infinity } }
         : undefined
   }
 }

@@ -1,44 +1,45 @@
 /**
- * The plain piece over better-sqlite3. It knows nothing of Effect, so that the main thread and a worker can both run it.
+ * Handles the requests of one connection with better-sqlite3. It does not use Effect, so that a worker thread need not
+ * load it.
  */
 import Sqlite from "better-sqlite3"
-import { Cursors, interrupted } from "./cursors.js"
-import { Place } from "./fileIdentity.js"
+import { Cursors, interruptedError } from "./cursors.js"
+import { FileIdentity } from "./fileIdentity.js"
 import {
   type Batch,
   type Begin,
   type Failure,
   type Fetch,
   isBusy,
-  isRun,
-  isUndo,
+  isRollbackStatement,
   type OpenOptions,
-  over,
-  type Question,
-  type Reply,
+  type Operation,
   type Request,
-  type Run
+  type Response,
+  type Run,
+  runsStatement,
+  transactionOver
 } from "./protocol.js"
-import { type Prepared, Statements } from "./statementCache.js"
+import { type PreparedStatement, StatementCache } from "./statementCache.js"
 
-/** How whoever asked takes part in what runs. */
-export interface Control {
-  /** Whether anything could tell what runs to stop. */
-  readonly canStop: () => boolean
-  /** Whether it should stop. */
-  readonly stopped: () => boolean
-  /** Asked right before a commit: false forbids it, and true makes it too late to stop. */
-  readonly commits: () => boolean
+/** Lets the sender of a request cancel it while it runs. */
+export interface Cancellation {
+  /** Whether the request could be canceled at all while it runs. */
+  readonly isCancelable: () => boolean
+  readonly isCanceled: () => boolean
+  /** Called right before a commit. Returns false if the request was canceled; after true it cannot be canceled. */
+  readonly enterCommit: () => boolean
 }
 
 const memory = ":memory:"
+/** How many pages a backup copies before it looks whether it was canceled. */
 const backupPages = 100
 
 const isConstraint = (error: unknown): boolean =>
   error instanceof Sqlite.SqliteError && error.code.startsWith("SQLITE_CONSTRAINT")
 
-const endedBefore = "the transaction has already ended, by an earlier failure or by a statement of its own"
-const failedBefore = "an earlier statement of the transaction failed, so it can only be rolled back: " +
+const transactionEnded = "the transaction has already ended, by an earlier failure or by a statement of its own"
+const transactionFailed = "an earlier statement of the transaction failed, so it can only be rolled back: " +
   "a failure that is to be caught and gone on after belongs in a nested session"
 
 const quoted = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
@@ -48,196 +49,199 @@ const failureOf = (error: unknown): Failure => ({
   code: error instanceof Sqlite.SqliteError ? error.code : undefined
 })
 
-/** One connection to a file, or one database in memory. One request at a time. */
+/** One connection to a file, or one database in memory. It handles one request at a time. */
 export class Engine {
-  readonly #options: OpenOptions
-  readonly #control: Control
-  readonly #extensions: Array<string>
-  readonly #statements = new Statements()
-  readonly #cursors: Cursors
-  #database: Sqlite.Database | undefined
-  #dirty = false
-  #queryOnly = false
-  /** Whether a statement of the transaction failed. What is tried again has not. */
-  #failed = false
-  #place: Place | undefined
+  private readonly extensions: Array<string>
+  private readonly statements = new StatementCache()
+  private readonly cursors: Cursors
+  private database: Sqlite.Database | undefined
+  private dirty = false
+  private queryOnly = false
+  /** Whether a statement of the transaction failed. One that found the file busy may be retried, so it does not count. */
+  private transactionFailed = false
+  /** Whether the current request belongs to a transaction of the client, and not to one that a statement began. */
+  private inSession = false
+  private fileIdentity: FileIdentity | undefined
 
-  constructor(options: OpenOptions, control: Control) {
-    this.#options = options
-    this.#control = control
-    this.#cursors = new Cursors(control.stopped)
-    this.#extensions = [...options.extensions]
+  constructor(private readonly options: OpenOptions, private readonly cancellation: Cancellation) {
+    this.cursors = new Cursors(cancellation.isCanceled)
+    this.extensions = [...options.extensions]
   }
 
-  /** Does what is asked. A promise only where better-sqlite3 gives one: for a backup. */
-  answer({ begin, failed, request, within }: Question): Reply | Promise<Reply> {
+  /** Handles a request. Only a backup is asynchronous, as it is in better-sqlite3. */
+  handle({ begin, operation, requiresTransaction, transactionFailed }: Request): Response | Promise<Response> {
     let begun = false
+    this.inSession = begin !== undefined || requiresTransaction
     try {
       if (begin !== undefined) {
-        this.#begin(begin)
+        this.begin(begin)
         begun = true
-      } else if (within) {
-        this.#failed ||= failed
-        this.#checkTransaction(request)
+      } else if (requiresTransaction) {
+        this.transactionFailed ||= transactionFailed
+        this.checkTransaction(operation)
       }
-      const value = this.#handle(request)
-      if (within) {
-        // What was done although it had failed went back to before that.
-        this.#failed = false
+      const value = this.perform(operation)
+      if (requiresTransaction) {
+        // In a failed transaction only a rollback can succeed, which undoes the failure.
+        this.transactionFailed = false
       }
       return value instanceof Promise
-        ? value.then((value) => this.#reply(value, undefined, begun), (error) => this.#reply(undefined, error, begun))
-        : this.#reply(value, undefined, begun)
+        ? value.then((value) => this.respond(value, undefined, begun), (error) => this.respond(undefined, error, begun))
+        : this.respond(value, undefined, begun)
     } catch (error) {
-      this.#failed ||= (within || begun) && isRun(request) && !isBusy(failureOf(error).code)
-      return this.#reply(undefined, error, begun)
+      this.transactionFailed ||= (requiresTransaction || begun) && runsStatement(operation) &&
+        !isBusy(failureOf(error).code)
+      return this.respond(undefined, error, begun)
     }
   }
 
-  /** The answer to what was told to stop before it began. */
-  drop(): Reply {
-    return this.#reply(undefined, interrupted(), false)
+  /** The response to a request that was canceled before it was started. */
+  handleCanceled(): Response {
+    return this.respond(undefined, interruptedError(), false)
   }
 
-  #reply(value: unknown, error: unknown, begun: boolean): Reply {
+  private respond(value: unknown, error: unknown, transactionBegun: boolean): Response {
     return {
       value,
       failure: error === undefined ? undefined : failureOf(error),
-      begun,
-      inTransaction: this.#database?.inTransaction === true,
-      failed: this.#failed,
-      dirty: this.#dirty || this.#cursors.size > 0
+      transactionBegun,
+      inTransaction: this.database?.inTransaction === true,
+      transactionFailed: this.transactionFailed,
+      dirty: this.dirty || this.cursors.size > 0
     }
   }
 
   /**
-   * What SQLite rolled back by itself must not go on as statements that each commit alone. Where it only undid a
-   * statement, what is left of the transaction must not be committed by whoever does not know of it.
+   * Refuses an operation of a transaction that has ended or failed. After SQLite has rolled back a transaction by itself,
+   * further statements would each commit on their own. After a failed statement, COMMIT would keep what the others wrote.
    */
-  #checkTransaction(request: Request): void {
-    const { inTransaction } = this.#db
-    if (inTransaction && !(this.#failed && !isUndo(request))) {
+  private checkTransaction(operation: Operation): void {
+    const { inTransaction } = this.db
+    if (inTransaction && !(this.transactionFailed && !isRollbackStatement(operation))) {
       return
     }
-    if (request._tag === "Commit") {
-      this.#rollback()
+    if (operation._tag === "Commit") {
+      this.rollback()
     }
-    throw new Sqlite.SqliteError(inTransaction ? failedBefore : endedBefore, over)
+    throw new Sqlite.SqliteError(inTransaction ? transactionFailed : transactionEnded, transactionOver)
   }
 
-  #handle(request: Request): unknown {
-    switch (request._tag) {
+  private perform(operation: Operation): unknown {
+    switch (operation._tag) {
       case "Run":
-        return this.#run(this.#statements.prepare(this.#db, request.sql, request.cached), request)
+        return this.run(this.statements.prepare(this.db, operation.sql, operation.cached), operation)
       case "Fetch":
-        return this.#fetch(request)
+        return this.fetch(operation)
       case "FetchNext":
-        return this.#cursors.next(request.cursor)
+        return this.cursors.next(operation.cursor)
       case "FetchEnd":
-        return this.#cursors.end(request.cursor)
+        return this.cursors.close(operation.cursor)
       case "Commit":
-        return this.#commit()
+        return this.commit()
       case "Rollback":
-        return this.#rollback()
+        return this.rollback()
       case "Open":
-        return this.#open(this.#options.mustExist)
+        return this.open(this.options.mustExist)
       case "Ping":
-        return this.#ping()
+        return this.ping()
       case "Reset":
-        return this.#reset()
+        return this.reset()
       case "Export":
-        return this.#db.serialize()
+        return this.db.serialize()
       case "Backup":
-        return this.#backup(request.destination)
+        return this.backup(operation.destination)
       case "LoadExtension":
-        return this.#loadExtension(request.path)
+        return this.loadExtension(operation.path)
       case "Close":
-        return this.#close()
+        return this.close()
     }
   }
 
-  get #db(): Sqlite.Database {
-    if (this.#database === undefined) {
+  private get db(): Sqlite.Database {
+    if (this.database === undefined) {
       throw new TypeError("The database connection is not open")
     }
-    return this.#database
+    return this.database
   }
 
-  /** Opens, and gives the journal mode. */
-  #open(mustExist: boolean): unknown {
-    const { filename, reader, readOnly } = this.#options
-    // Waiting for another's lock is done outside, where it blocks no thread.
+  /** Opens the database and returns its journal mode. */
+  private open(mustExist: boolean): unknown {
+    const { filename, reader, readOnly } = this.options
+    // SQLite itself never waits for a lock, which would block the thread. The client retries instead.
     const db = new Sqlite(filename, { readonly: readOnly, fileMustExist: mustExist, timeout: 0 })
     let mode: unknown
     try {
       if (reader) {
-        // Not opened as read-only: what closes last could then not bring the WAL into the file.
+        // Not opened as read-only: the last connection to close could not checkpoint the WAL.
         db.pragma("query_only = ON")
       } else if (filename !== memory && !readOnly) {
         db.pragma("journal_mode = WAL")
       }
-      // A commit that was reported is on disk: WAL's usual NORMAL loses the last ones when the power fails.
+      // In WAL mode the usual NORMAL can lose the last commits when the power fails.
       db.pragma("synchronous = FULL")
       db.pragma("foreign_keys = ON")
-      // Opening reads nothing yet; this finds a file that is no database, or damaged, now.
+      // Opening does not read the file. This finds out now whether it is a database.
       db.prepare("SELECT 1 FROM sqlite_schema LIMIT 1").get()
       mode = db.pragma("journal_mode", { simple: true })
-      for (const path of this.#extensions) {
+      for (const path of this.extensions) {
         db.loadExtension(path)
       }
     } catch (error) {
       db.close()
       throw error
     }
-    this.#database = db
-    this.#queryOnly = reader
-    this.#place = filename === memory ? undefined : new Place(filename, mode === "wal")
+    this.database = db
+    this.queryOnly = reader
+    this.fileIdentity = filename === memory ? undefined : new FileIdentity(filename, mode === "wal")
     return mode
   }
 
-  #checkPlace(): void {
-    const moved = this.#place?.moved(() => this.#db.pragma("journal_mode", { simple: true }) === "wal")
-    if (moved !== undefined) {
-      throw new Sqlite.SqliteError(moved, "SQLITE_READONLY_DBMOVED")
+  private checkFileIdentity(): void {
+    const change = this.fileIdentity?.describeChange(() => this.db.pragma("journal_mode", { simple: true }) === "wal")
+    if (change !== undefined) {
+      throw new Sqlite.SqliteError(change, "SQLITE_READONLY_DBMOVED")
     }
   }
 
-  #ping(): void {
-    this.#checkPlace()
-    this.#statements.prepare(this.#db, "SELECT 1", true).statement.get()
+  private ping(): void {
+    this.checkFileIdentity()
+    this.statements.prepare(this.db, "SELECT 1", true).statement.get()
   }
 
-  #close(): void {
-    this.#cursors.endAll()
-    this.#statements.clear()
-    this.#database?.close()
-    this.#database = undefined
+  close(): void {
+    this.cursors.closeAll()
+    this.statements.clear()
+    this.database?.close()
+    this.database = undefined
   }
 
-  #execute(sql: string): void {
-    this.#statements.prepare(this.#db, sql, true).statement.run()
+  private execute(sql: string): void {
+    this.statements.prepare(this.db, sql, true).statement.run()
   }
 
-  #run(prepared: Prepared, request: Pick<Run, "params" | "form" | "safeIntegers">): unknown {
-    if (!prepared.reads) {
-      this.#cursors.buffer()
+  private run(prepared: PreparedStatement, operation: Pick<Run, "params" | "form" | "safeIntegers">): unknown {
+    if (!prepared.isQuery) {
+      this.cursors.buffer()
     }
-    const value = prepared.contained && !this.#db.inTransaction
-      ? this.#contain(() => this.#perform(prepared, request))
-      : this.#perform(prepared, request)
-    this.#dirty ||= prepared.leavesTraces
+    if (prepared.isCommit || (prepared.isRelease && !this.inSession)) {
+      this.enterCommit()
+    }
+    const value = prepared.needsTransaction && !this.db.inTransaction
+      ? this.runInTransaction(() => this.step(prepared, operation))
+      : this.step(prepared, operation)
+    this.dirty ||= prepared.changesConnection
     return value
   }
 
   /**
-   * A write outside of a transaction commits by itself, and a thread that is told to stop in the middle of it cannot be
-   * kept from that. In a transaction of its own the last word is said before the commit. It costs next to nothing.
+   * Runs an autocommit write in a transaction of its own, so that it can still be canceled after the statement has ended
+   * and before it is committed.
    */
-  #contain(write: () => unknown): unknown {
-    const db = this.#db
+  private runInTransaction(write: () => unknown): unknown {
+    const db = this.db
     let value: unknown
-    let refused: unknown
-    this.#execute("BEGIN")
+    let violation: unknown
+    this.execute("BEGIN")
     try {
       try {
         value = write()
@@ -245,134 +249,140 @@ export class Engine {
         if (!isConstraint(error)) {
           throw error
         }
-        // Of INSERT OR FAIL, what came before the refused row stays. Of the others nothing is left to commit.
-        refused = error
+        // INSERT OR FAIL keeps the rows before the violation. Other statements were undone, and nothing is committed.
+        violation = error
       }
       if (db.inTransaction) {
-        this.#checkPlace()
-        if (!this.#control.commits()) {
-          throw interrupted()
-        }
-        this.#execute("COMMIT")
+        this.checkFileIdentity()
+        this.enterCommit()
+        this.execute("COMMIT")
       }
     } finally {
       if (db.inTransaction) {
-        this.#execute("ROLLBACK")
+        this.execute("ROLLBACK")
       }
     }
-    if (refused !== undefined) {
-      throw refused
+    if (violation !== undefined) {
+      throw violation
     }
     return value
   }
 
-  #perform(
-    { reads, statement }: Prepared,
+  private step(
+    { isQuery, statement }: PreparedStatement,
     { form, params, safeIntegers }: Pick<Run, "params" | "form" | "safeIntegers">
   ) {
-    // Said every time, since the statement may be from the cache.
+    // A cached statement keeps the setting of its last use.
     statement.safeIntegers(safeIntegers)
     if (!statement.reader) {
       const result = statement.run(...params)
       return form === "raw" ? result : []
     }
     statement.raw(form === "values")
-    // Where RETURNING gives rows everything is written before the first: stopping then would undo nothing.
-    return reads && this.#control.canStop()
-      ? this.#collect(statement.iterate(...params))
+    // RETURNING yields its first row after everything was written, so stopping between its rows would undo nothing.
+    return isQuery && this.cancellation.isCancelable()
+      ? this.collect(statement.iterate(...params))
       : statement.all(...params)
   }
 
-  #collect(rows: IterableIterator<unknown>): Array<unknown> {
-    const { stopped } = this.#control
+  private collect(rows: IterableIterator<unknown>): Array<unknown> {
+    const { isCanceled } = this.cancellation
     const collected: Array<unknown> = []
     for (const row of rows) {
-      if (stopped()) {
-        throw interrupted()
+      if (isCanceled()) {
+        throw interruptedError()
       }
       collected.push(row)
     }
     return collected
   }
 
-  #fetch({ cursor, params, safeIntegers, sql }: Fetch): Batch {
-    const prepared = this.#statements.prepare(this.#db, sql, false)
-    const rows = prepared.reads
+  private fetch({ cursor, params, safeIntegers, sql }: Fetch): Batch {
+    const prepared = this.statements.prepare(this.db, sql, false)
+    const rows = prepared.isQuery
       ? prepared.statement.safeIntegers(safeIntegers).iterate(...params)
-      : this.#run(prepared, { params, form: "rows", safeIntegers }) as Array<unknown>
-    return this.#cursors.open(cursor, rows)
+      : this.run(prepared, { params, form: "rows", safeIntegers }) as Array<unknown>
+    return this.cursors.open(cursor, rows)
   }
 
-  #begin({ extensions, readOnly }: Begin): void {
-    this.#cursors.buffer()
+  private begin({ extensions, readOnly }: Begin): void {
+    this.cursors.buffer()
     for (const path of extensions) {
-      // It was loaded on another connection since this one was opened.
-      if (!this.#extensions.includes(path)) {
-        this.#loadExtension(path)
+      // Another connection has loaded it after this one was opened.
+      if (!this.extensions.includes(path)) {
+        this.loadExtension(path)
       }
     }
-    if (readOnly || this.#options.readOnly) {
-      // What can be written is looked for before the commit.
-      this.#checkPlace()
-      this.#execute("BEGIN")
-      this.#setQueryOnly(readOnly)
+    if (readOnly || this.options.readOnly) {
+      // A transaction that writes checks this before its commit.
+      this.checkFileIdentity()
+      this.execute("BEGIN")
+      this.setQueryOnly(readOnly)
     } else {
-      // The turn to write is taken at once: a transaction that read before would be refused it.
-      this.#execute("BEGIN IMMEDIATE")
+      // A transaction that takes the write lock only after reading fails with SQLITE_BUSY_SNAPSHOT if another has written.
+      this.execute("BEGIN IMMEDIATE")
     }
   }
 
-  #commit(): void {
-    this.#cursors.endAll()
-    if (!this.#queryOnly) {
-      this.#checkPlace()
-    }
-    if (!this.#control.commits()) {
-      throw interrupted()
-    }
-    this.#execute("COMMIT")
-    this.#setQueryOnly(false)
-  }
-
-  #rollback(): void {
-    this.#cursors.endAll()
-    if (this.#db.inTransaction) {
-      this.#execute("ROLLBACK")
-    }
-    this.#failed = false
-    this.#setQueryOnly(false)
-  }
-
-  /** For a reader it is on from the beginning to the end. */
-  #setQueryOnly(asked: boolean): void {
-    const on = asked || this.#options.reader
-    if (this.#queryOnly !== on) {
-      this.#db.pragma(`query_only = ${on ? "ON" : "OFF"}`)
-      this.#queryOnly = on
+  /** From here on the request cannot be canceled. Throws if it was. */
+  private enterCommit(): void {
+    if (!this.cancellation.enterCommit()) {
+      throw interruptedError()
     }
   }
 
-  #reset(): void {
-    this.#rollback()
-    if (!this.#dirty) {
+  private commit(): void {
+    this.cursors.closeAll()
+    if (!this.queryOnly) {
+      this.checkFileIdentity()
+    }
+    this.enterCommit()
+    this.execute("COMMIT")
+    this.setQueryOnly(false)
+  }
+
+  private rollback(): void {
+    this.cursors.closeAll()
+    if (this.db.inTransaction) {
+      this.execute("ROLLBACK")
+    }
+    this.transactionFailed = false
+    this.setQueryOnly(false)
+  }
+
+  /** A reader is always query-only. */
+  private setQueryOnly(readOnly: boolean): void {
+    const queryOnly = readOnly || this.options.reader
+    if (this.queryOnly !== queryOnly) {
+      this.db.pragma(`query_only = ${queryOnly ? "ON" : "OFF"}`)
+      this.queryOnly = queryOnly
+    }
+  }
+
+  private reset(): void {
+    this.rollback()
+    if (!this.dirty) {
       return
     }
-    if (this.#options.filename === memory) {
-      this.#sweep()
+    if (this.options.filename === memory) {
+      this.resetMemory()
     } else {
-      this.#close()
-      this.#open(true)
+      this.close()
+      this.open(true)
     }
-    this.#dirty = false
+    this.dirty = false
   }
 
-  /** A file is opened anew; memory would be lost by that. Settings other than sqlayer's own stay as they are. */
-  #sweep(): void {
-    const db = this.#db
+  /**
+   * Removes what a session left in a database in memory, which would lose its data if it were reopened. Settings other
+   * than sqlayer's own stay as they are.
+   */
+  private resetMemory(): void {
+    const db = this.db
     db.pragma("query_only = OFF")
     const temporary = db.prepare("SELECT type, name FROM sqlite_temp_schema WHERE type IN ('table', 'view', 'trigger')")
     for (const { name, type } of temporary.all() as Array<{ readonly type: string; readonly name: string }>) {
-      // A trigger goes with its table, and so may tables of an extension.
+      // Dropping a table drops its triggers, and may drop the shadow tables of a virtual table.
       if (!name.startsWith("sqlite_")) {
         db.exec(`DROP ${type} IF EXISTS temp.${quoted(name)}`)
       }
@@ -386,22 +396,22 @@ export class Engine {
     db.pragma("busy_timeout = 0")
   }
 
-  #backup(destination: string): Promise<unknown> {
-    this.#cursors.buffer()
-    return this.#db.backup(destination, {
+  private backup(destination: string): Promise<unknown> {
+    this.cursors.buffer()
+    return this.db.backup(destination, {
       progress: () => {
-        if (this.#control.stopped()) {
-          throw interrupted()
+        if (this.cancellation.isCanceled()) {
+          throw interruptedError()
         }
         return backupPages
       }
     })
   }
 
-  #loadExtension(path: string): void {
-    this.#cursors.buffer()
-    this.#db.loadExtension(path)
-    this.#extensions.push(path)
-    this.#statements.clear()
+  private loadExtension(path: string): void {
+    this.cursors.buffer()
+    this.db.loadExtension(path)
+    this.extensions.push(path)
+    this.statements.clear()
   }
 }

@@ -1,387 +1,409 @@
 /**
- * What is asked of an engine, in turn, and where the answers leave the connection.
+ * Sends the requests of one connection to its engine, in order, and tracks the state of the connection.
  *
- * What comes back is noted as soon as it is there, whether or not someone still waits for it, so that the status is
- * right after an interruption too. Nothing ever waits for a lock within SQLite: what finds the file busy is tried again
- * from here, which blocks no thread and can be interrupted.
+ * A response updates the state even if its caller was interrupted meanwhile, so that the status is right afterwards too.
+ * SQLite itself never waits for a lock: a request that finds the file busy is retried from here, which blocks no thread
+ * and can be interrupted.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { DatabaseError } from "../../DatabaseError.js"
+import { asyncInterrupt } from "../asyncInterrupt.js"
 import type { BeginOptions, Refusal, Status } from "../driver.js"
 import type { Context } from "../makeError.js"
-import { stoppable } from "../asyncInterrupt.js"
-import { abortedError, type About, closedError, lostError, timeoutError, unsentError } from "./errors.js"
-import type { Link, Outcome, Sent } from "./transport.js"
-import * as Loop from "./eventLoop.js"
-import { cells, isBusy, isRun, isUndo, over, type Question, type Request } from "./protocol.js"
+import { abortedError, closedError, lostError, notSentError, type StatementInfo, timeoutError } from "./errors.js"
+import * as EventLoop from "./eventLoop.js"
+import {
+  isBusy,
+  isRollbackStatement,
+  maxInFlight,
+  type Operation,
+  type Request,
+  runsStatement,
+  transactionOver
+} from "./protocol.js"
+import { RequestLock, type Waiter } from "./requestLock.js"
 import { fromSqlite } from "./resultCode.js"
-import { isPlain } from "./statementText.js"
-import { type Ticket, Turn } from "./requestLock.js"
+import { isDataStatement } from "./statementText.js"
+import type { Completion, SentRequest, Transport } from "./transport.js"
 
-/** The longest that things may take. Zero is without a limit. */
-export interface Limits {
+/** The timeouts of statements. Undefined or zero is none, except that `lockTimeout` is 5 seconds by default. */
+export interface Timeouts {
   readonly statementTimeout?: Duration.Duration | undefined
   readonly lockTimeout?: Duration.Duration | undefined
 }
 
-/** What a conversation is made of. */
 export interface Options {
-  readonly link: Link
+  readonly transport: Transport
+  /** Names the database in errors. */
   readonly description: string
-  readonly limits: Limits
-  /** How long opening may wait for another's lock. */
+  readonly timeouts: Timeouts
+  /** How long opening may wait for another connection's lock. */
   readonly openTimeout: Duration.Duration
-  /** What every connection has loaded when a transaction begins. */
+  /** The extensions that were loaded so far. The driver appends to it. */
   readonly extensions: ReadonlyArray<string>
+  /** Called at most once, when a connection that was opened is lost. */
   readonly onLost: (error: DatabaseError) => void
 }
 
 const defaultLockTimeout = Duration.seconds(5)
-const firstPause = 1
-const longestPause = 50
 
-/** Milliseconds; zero is without a limit. */
+/** The delay before the first retry of a busy request, in milliseconds. It doubles with each retry, and is jittered. */
+const minRetryDelay = 1
+const maxRetryDelay = 50
+
+/** In milliseconds, undefined if there is no limit. */
 const millisOf = (duration: Duration.Duration | undefined): number | undefined => {
   const millis = duration === undefined ? 0 : Duration.toMillis(duration)
   return millis > 0 && Number.isFinite(millis) ? millis : undefined
 }
 
-const isEnd = (request: Request): boolean =>
-  request._tag === "Commit" || request._tag === "Rollback" || request._tag === "Reset"
+const endsTransaction = ({ _tag }: Operation): boolean => _tag === "Commit" || _tag === "Rollback" || _tag === "Reset"
 
-const phaseOf = (request: Request): Context["phase"] =>
-  request._tag === "Open" ? "connect" : request._tag === "Commit" ? "commit" : "statement"
+const phaseOf = ({ _tag }: Operation): Context["phase"] =>
+  _tag === "Open" ? "connect" : _tag === "Commit" ? "commit" : "statement"
 
-/** What is said on one connection. */
-export class Conversation {
-  /** What `begin` was asked for, from then on until the transaction is ended from here. */
-  begun: BeginOptions | undefined
-  #opened = false
-  #closed = false
-  #inTransaction = false
+export class EngineClient {
+  /** The options of `begin`, until the transaction is committed or rolled back by a request. */
+  transaction: BeginOptions | undefined
+  private isOpen = false
+  private isClosed = false
+  private inTransaction = false
   /** Whether a statement of the transaction failed. */
-  #failed = false
-  #dirty = false
-  /** Whether what begins is still to be sent, with the first statement. */
-  #unsent = false
-  /** Why it could not begin. */
-  #refused: DatabaseError | undefined
-  readonly #options: Options
-  readonly #turn = new Turn(cells)
+  private transactionFailed = false
+  private dirty = false
+  /** Whether BEGIN has not been sent yet. It goes with the first statement. */
+  private beginPending = false
+  /** The error that BEGIN failed with. */
+  private beginError: DatabaseError | undefined
+  private readonly lock = new RequestLock(maxInFlight)
 
-  constructor(options: Options) {
-    this.#options = options
-    options.link.watch((reason) => this.#lose(lostError(options.description, "statement", reason, {})))
+  constructor(private readonly options: Options) {
+    options.transport.onLost((reason) => this.lose(lostError(options.description, "statement", reason, {})))
   }
 
   get status(): Status {
-    if (this.#closed) {
+    if (this.isClosed) {
       return "closed"
     }
-    if (this.#unsent || (this.#inTransaction && !this.#failed)) {
+    if (this.beginPending || (this.inTransaction && !this.transactionFailed)) {
       return "active"
     }
-    return this.begun !== undefined ? "aborted" : this.#dirty ? "dirty" : "idle"
+    return this.transaction !== undefined ? "aborted" : this.dirty ? "dirty" : "idle"
   }
 
-  opened(): void {
-    this.#opened = true
+  /** From now on a loss is reported to `onLost`. */
+  markOpen(): void {
+    this.isOpen = true
   }
 
-  /** Leaves at once. */
+  /** Closes without waiting. */
   destroy(): void {
-    this.#closed = true
-    this.#options.link.destroy()
+    this.isClosed = true
+    this.options.transport.destroy()
   }
 
-  /** What begins goes along with the first statement. */
+  /** Begins a transaction. BEGIN is sent with its first statement. Returns the error if it cannot begin here. */
   begin(options: BeginOptions): DatabaseError | undefined {
-    if (this.#closed) {
-      return closedError(this.#options.description)
+    if (this.isClosed) {
+      return closedError(this.options.description)
     }
-    if (this.#inTransaction || this.begun !== undefined) {
+    if (this.inTransaction || this.transaction !== undefined) {
       return fromSqlite({ message: "cannot start a transaction within a transaction", code: "SQLITE_ERROR" }, {
         phase: "statement"
       })
     }
-    this.begun = options
-    this.#unsent = true
+    this.transaction = options
+    this.beginPending = true
     return undefined
   }
 
-  ask(request: Request): Effect.Effect<unknown, DatabaseError> {
-    return Effect.suspend(() => this.asked(request, (error) => error))
+  perform(operation: Operation): Effect.Effect<unknown, DatabaseError> {
+    return Effect.suspend(() => this.request(operation, (error) => error))
   }
 
-  /** The last question, which is sent although nobody may ask any more. */
-  readonly goodbye: Effect.Effect<void> = Effect.suspend(() => {
-    if (this.#closed) {
+  /** Closes the database. Later requests fail. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.isClosed) {
       return Effect.void
     }
-    this.#closed = true
-    return Effect.ignore(this.#waited({ _tag: "Close" }, (error) => error, {}))
+    this.isClosed = true
+    return Effect.ignore(this.requestAsync({ _tag: "Close" }, (error) => error, {}))
   })
 
-  /** To be run at once. */
-  asked<E>(
-    request: Request,
+  /**
+   * Performs an operation. The call itself may perform it, if the transport is synchronous, so the effect that it returns
+   * must be run exactly once and at once. `refusal` is checked right before the request is sent.
+   */
+  request<E>(
+    operation: Operation,
     fail: (error: DatabaseError) => E,
-    about: About = request as About,
+    statement: StatementInfo = operation as StatementInfo,
     refusal?: Refusal
   ): Effect.Effect<unknown, E> {
-    if (
-      !this.#options.link.immediate || !this.#turn.isFree || request._tag === "Backup" || Loop.standsStill()
-    ) {
-      return this.#waited(request, fail, about, refusal)
+    const { transport } = this.options
+    if (!transport.synchronous || !this.lock.isFree || operation._tag === "Backup" || EventLoop.isBlocked()) {
+      return this.requestAsync(operation, fail, statement, refusal)
     }
     const refused = refusal?.()
     if (refused !== undefined) {
       return Exit.fail(fail(refused))
     }
-    const known = this.#known(request)
-    if (known !== undefined) {
-      return Exit.mapError(known, fail)
+    const local = this.respondLocally(operation)
+    if (local !== undefined) {
+      return Exit.mapError(local, fail)
     }
-    const question = this.#question(request)
-    const before = this.#inTransaction
+    const request = this.makeRequest(operation)
+    const wasInTransaction = this.inTransaction
     let exit: Effect.Effect<unknown, E> | undefined
-    this.#options.link.send(question, this.#limit(request), (outcome) => {
-      const error = this.#note(question, about, outcome)
+    transport.send(request, this.timeoutOf(operation), (completion) => {
+      const error = this.applyCompletion(request, statement, completion)
       exit = error === undefined
-        ? Exit.succeed(outcome._tag === "Answered" ? outcome.reply.value : undefined)
-        : this.#canPass(question, before, error)
+        ? Exit.succeed(completion._tag === "Responded" ? completion.response.value : undefined)
+        : this.canRetry(request, wasInTransaction, error)
         ? undefined
-        : Exit.fail(fail(this.#given(question, error, true)))
+        : Exit.fail(fail(this.applyFailure(request, error, true)))
     })
-    return exit ?? this.#waited(request, fail, about, refusal)
+    return exit ?? this.requestAsync(operation, fail, statement, refusal)
   }
 
-  /** Waits for its turn, for the answer, and for others' locks. */
-  #waited<E>(
-    request: Request,
+  /** Waits for the connection, for the response, and for the locks of other connections. */
+  private requestAsync<E>(
+    operation: Operation,
     fail: (error: DatabaseError) => E,
-    about: About,
+    statement: StatementInfo,
     refusal?: Refusal
   ): Effect.Effect<unknown, E> {
-    return stoppable<unknown, E>((resume) => {
+    return asyncInterrupt<unknown, E>((resume) => {
       const refused = refusal?.()
       if (refused !== undefined) {
         return resume(Exit.fail(fail(refused)))
       }
-      const { link, limits, openTimeout } = this.#options
-      let sent: Sent | undefined
-      let pausing: NodeJS.Timeout | undefined
+      const { openTimeout, timeouts, transport } = this.options
+      let sent: SentRequest | undefined
+      let retryTimer: NodeJS.Timeout | undefined
       let deadline = Number.POSITIVE_INFINITY
       let done = false
-      let abandoned = false
-      let stopped: (() => void) | undefined
+      let canceled = false
+      let onDone: (() => void) | undefined
 
-      const end = (exit: Exit.Exit<unknown, E>) => {
+      const complete = (exit: Exit.Exit<unknown, E>) => {
         done = true
-        // Who is answered at once in the next turn goes on after this one.
+        // First, so that this fiber goes on before one whose request is performed synchronously by the release.
         resume(exit)
-        this.#turn.leave(ticket)
-        stopped?.()
+        this.lock.release(waiter)
+        onDone?.()
       }
-      const attempt = (pause: number) => {
-        const known = request._tag === "Close" ? undefined : this.#known(request)
-        if (known !== undefined) {
-          return end(Exit.mapError(known, fail))
+      const attempt = (retryDelay: number) => {
+        const local = operation._tag === "Close" ? undefined : this.respondLocally(operation)
+        if (local !== undefined) {
+          return complete(Exit.mapError(local, fail))
         }
-        const question = this.#question(request)
-        const before = this.#inTransaction
-        let answered = false
-        const way = link.send(question, this.#limit(request), (outcome) => {
-          answered = true
+        const request = this.makeRequest(operation)
+        const wasInTransaction = this.inTransaction
+        let completed = false
+        const sending = transport.send(request, this.timeoutOf(operation), (completion) => {
+          completed = true
           sent = undefined
-          const error = this.#note(question, about, outcome)
+          const error = this.applyCompletion(request, statement, completion)
           if (error === undefined) {
-            return end(Exit.succeed(outcome._tag === "Answered" ? outcome.reply.value : undefined))
+            return complete(Exit.succeed(completion._tag === "Responded" ? completion.response.value : undefined))
           }
-          const left = deadline - performance.now()
-          if (!abandoned && left > 0 && this.#canPass(question, before, error)) {
-            pausing = setTimeout(
-              () => attempt(Math.min(pause * 2, longestPause)),
-              Math.min(pause * (1 + Math.random()) / 2, left)
+          const remaining = deadline - performance.now()
+          if (!canceled && remaining > 0 && this.canRetry(request, wasInTransaction, error)) {
+            retryTimer = setTimeout(
+              () => attempt(Math.min(retryDelay * 2, maxRetryDelay)),
+              Math.min(retryDelay * (1 + Math.random()) / 2, remaining)
             )
           } else {
-            const told = outcome._tag === "Unsent" ? error : this.#given(question, error, !abandoned)
-            end(Exit.fail(fail(told)))
+            complete(
+              Exit.fail(fail(completion._tag === "NotSent" ? error : this.applyFailure(request, error, !canceled)))
+            )
           }
         })
-        if (!answered) {
-          sent = way
+        if (!completed) {
+          sent = sending
         }
       }
-      const ticket: Ticket = {
-        shares: this.#shares(request),
-        go: () => {
-          const patience = millisOf(
-            request._tag === "Open" ? openTimeout : this.begun?.lockTimeout ?? limits.lockTimeout ?? defaultLockTimeout
+      const waiter: Waiter = {
+        shared: this.canShare(operation),
+        onAcquired: () => {
+          const lockTimeout = millisOf(
+            operation._tag === "Open"
+              ? openTimeout
+              : this.transaction?.lockTimeout ?? timeouts.lockTimeout ?? defaultLockTimeout
           )
-          if (patience !== undefined) {
-            deadline = performance.now() + patience
+          if (lockTimeout !== undefined) {
+            deadline = performance.now() + lockTimeout
           }
-          if (link.immediate && Loop.standsStill()) {
-            Loop.afterTurn(() => {
-              if (!abandoned) {
-                attempt(firstPause)
+          if (transport.synchronous && EventLoop.isBlocked()) {
+            EventLoop.onNextIteration(() => {
+              if (!canceled) {
+                attempt(minRetryDelay)
               }
             })
           } else {
-            attempt(firstPause)
+            attempt(minRetryDelay)
           }
         }
       }
-      this.#turn.enter(ticket)
+      this.lock.acquire(waiter)
       return Effect.async<void>((resume) => {
-        abandoned = true
+        canceled = true
         if (!done && sent === undefined) {
-          if (pausing !== undefined) {
-            this.#waitedInVain(request)
+          if (retryTimer !== undefined) {
+            this.applyLockTimeout(operation)
           }
-          clearTimeout(pausing)
-          this.#turn.leave(ticket)
+          clearTimeout(retryTimer)
+          this.lock.release(waiter)
         }
-        if (done || sent === undefined || sent.stop()) {
+        if (done || sent === undefined || sent.cancel()) {
           resume(Effect.void)
         } else {
-          stopped = () => resume(Effect.void)
+          onDone = () => resume(Effect.void)
         }
       })
     })
   }
 
   /**
-   * Whether it may be on its way together with others of its kind: they are answered in order. Only where a transaction
-   * has locked what it needs: elsewhere some may find the file busy, and would be tried again after those behind them.
+   * Whether an operation may be in flight together with others. Only in a transaction that has its locks: elsewhere one
+   * may find the file busy, and its retry would come after the requests behind it.
    */
-  #shares(request: Request): boolean {
-    return request._tag === "Run" && this.begun !== undefined && !this.#unsent && this.#limit(request) === undefined &&
-      isPlain(request.sql)
+  private canShare(operation: Operation): boolean {
+    return operation._tag === "Run" && this.transaction !== undefined && !this.beginPending &&
+      this.timeoutOf(operation) === undefined && isDataStatement(operation.sql)
   }
 
-  #limit(request: Request): number | undefined {
-    return isRun(request) ? millisOf(this.begun?.statementTimeout ?? this.#options.limits.statementTimeout) : undefined
+  private timeoutOf(operation: Operation): number | undefined {
+    return runsStatement(operation)
+      ? millisOf(this.transaction?.statementTimeout ?? this.options.timeouts.statementTimeout)
+      : undefined
   }
 
-  #question(request: Request): Question {
-    const { extensions } = this.#options
-    const begins = this.#unsent && (request._tag === "Run" || request._tag === "Fetch")
+  private makeRequest(operation: Operation): Request {
+    const { extensions } = this.options
+    const begins = this.beginPending && (operation._tag === "Run" || operation._tag === "Fetch")
     return {
-      request,
-      begin: begins ? { readOnly: this.begun?.readOnly === true, extensions } : undefined,
-      within: this.begun !== undefined && !this.#unsent && (isRun(request) || request._tag === "Commit"),
-      failed: this.#failed
+      operation,
+      begin: begins ? { readOnly: this.transaction?.readOnly === true, extensions } : undefined,
+      requiresTransaction: this.transaction !== undefined && !this.beginPending &&
+        (runsStatement(operation) || operation._tag === "Commit"),
+      transactionFailed: this.transactionFailed
     }
   }
 
-  /** What need not be asked. */
-  #known(request: Request): Exit.Exit<void, DatabaseError> | undefined {
-    const none = this.begun === undefined && !this.#inTransaction
-    if (this.#closed || none) {
-      return request._tag === "Rollback"
+  /** The result of an operation that the engine need not perform, undefined for all others. */
+  private respondLocally(operation: Operation): Exit.Exit<void, DatabaseError> | undefined {
+    const noTransaction = this.transaction === undefined && !this.inTransaction
+    if (this.isClosed || noTransaction) {
+      return operation._tag === "Rollback"
         ? Exit.void
-        : this.#closed
-        ? Exit.fail(closedError(this.#options.description))
+        : this.isClosed
+        ? Exit.fail(closedError(this.options.description))
         : undefined
     }
-    if (this.#refused !== undefined && (isRun(request) || request._tag === "Commit")) {
-      return Exit.fail(this.#refused)
+    if (this.beginError !== undefined && (runsStatement(operation) || operation._tag === "Commit")) {
+      return Exit.fail(this.beginError)
     }
-    if ((this.#unsent || this.#refused !== undefined) && (request._tag === "Commit" || request._tag === "Rollback")) {
-      this.#forget()
+    const notBegun = this.beginPending || this.beginError !== undefined
+    if (notBegun && (operation._tag === "Commit" || operation._tag === "Rollback")) {
+      this.clearTransaction()
       return Exit.void
     }
     return undefined
   }
 
-  #forget(): void {
-    this.begun = undefined
-    this.#unsent = false
-    this.#refused = undefined
+  private clearTransaction(): void {
+    this.transaction = undefined
+    this.beginPending = false
+    this.beginError = undefined
   }
 
-  /** Notes where a question left the connection, and gives what it failed with. */
-  #note({ begin, request }: Question, about: About, outcome: Outcome): DatabaseError | undefined {
-    if (outcome._tag === "Lost") {
-      const phase = outcome.committing ? "commit" : request._tag === "Open" ? "connect" : "statement"
-      const error = lostError(this.#options.description, phase, outcome.reason, about)
-      this.#lose(error)
-      return outcome.timedOut ? timeoutError(about) : error
+  /** Updates the state of the connection, and returns the error if the request failed. */
+  private applyCompletion(
+    { begin, operation }: Request,
+    statement: StatementInfo,
+    completion: Completion
+  ): DatabaseError | undefined {
+    const { description } = this.options
+    if (completion._tag === "Lost") {
+      const phase = completion.committing ? "commit" : operation._tag === "Open" ? "connect" : "statement"
+      const error = lostError(description, phase, completion.reason, statement)
+      this.lose(error)
+      return completion.timedOut ? timeoutError(statement) : error
     }
-    if (outcome._tag === "Unsent") {
-      return unsentError(about)
+    if (completion._tag === "NotSent") {
+      return notSentError(statement)
     }
-    const { begun, dirty, failed, failure, inTransaction } = outcome.reply
-    this.#inTransaction = inTransaction
-    // What was on its way when another one gave up waiting has no part in that.
-    this.#failed = failed || (this.#failed && inTransaction && !(failure === undefined && isUndo(request)))
-    this.#dirty = dirty
-    if (begin !== undefined && begun) {
-      this.#unsent = false
+    const { dirty, failure, inTransaction, transactionBegun, transactionFailed } = completion.response
+    this.inTransaction = inTransaction
+    // A request that was already in flight does not know of a lock timeout that failed the transaction here.
+    this.transactionFailed = transactionFailed ||
+      (this.transactionFailed && inTransaction && !(failure === undefined && isRollbackStatement(operation)))
+    this.dirty = dirty
+    if (begin !== undefined && transactionBegun) {
+      this.beginPending = false
     }
-    if (!inTransaction && isEnd(request)) {
-      this.#forget()
+    if (!inTransaction && endsTransaction(operation)) {
+      this.clearTransaction()
     }
     if (failure === undefined) {
       return undefined
     }
-    if (failure.code === over) {
-      return abortedError(failure.message, about)
+    if (failure.code === transactionOver) {
+      return abortedError(failure.message, statement)
     }
-    if (outcome.timedOut && failure.code === "SQLITE_INTERRUPT") {
-      return timeoutError(about)
+    if (completion.timedOut && failure.code === "SQLITE_INTERRUPT") {
+      return timeoutError(statement)
     }
-    const { description } = this.#options
     const error = fromSqlite(failure, {
-      phase: phaseOf(request),
+      phase: phaseOf(operation),
       description,
-      statement: about.sql,
-      params: about.params
+      statement: statement.sql,
+      params: statement.params
     })
     if (error._tag === "ConnectionLost" || error._tag === "CommitOutcomeUnknown") {
-      this.#lose(error)
+      this.lose(error)
     }
     return error
   }
 
   /**
-   * A failure that is final. What could not begin is not begun by a later statement, which would not know of it; unless
-   * nobody was told.
+   * Applies a failure that is not retried. If BEGIN failed, the transaction's later statements and its commit fail with
+   * the same error, unless the caller was interrupted and did not learn of it: then the next statement begins it.
    */
-  #given({ begin, request }: Question, error: DatabaseError, told: boolean): DatabaseError {
-    if (begin === undefined || !this.#unsent) {
+  private applyFailure({ begin, operation }: Request, error: DatabaseError, reported: boolean): DatabaseError {
+    if (begin === undefined || !this.beginPending) {
       if (isBusy(error.code)) {
-        this.#waitedInVain(request)
+        this.applyLockTimeout(operation)
       }
-    } else if (told) {
-      this.#unsent = false
-      this.#refused = error
+    } else if (reported) {
+      this.beginPending = false
+      this.beginError = error
     }
     return error
   }
 
-  /** Of a transaction that has begun that is a failure, which its engine cannot tell from one that is tried again. */
-  #waitedInVain(request: Request): void {
-    this.#failed ||= this.#inTransaction && this.begun !== undefined && isRun(request)
+  /** A statement that gives up waiting for a lock fails its transaction. */
+  private applyLockTimeout(operation: Operation): void {
+    this.transactionFailed ||= this.inTransaction && this.transaction !== undefined && runsStatement(operation)
   }
 
-  /** Whether it failed for another's lock, and nothing that it has done or read stands in the way of trying again. */
-  #canPass({ begin, request }: Question, before: boolean, error: DatabaseError): boolean {
-    const expected = before || (begin !== undefined && !this.#unsent)
-    return !this.#closed && this.#inTransaction === expected && request._tag !== "FetchNext" &&
-      isBusy(error.code) && (error._tag === "LockTimeout" || !this.#inTransaction)
+  /** Whether a request failed because of another connection's lock, without having done or read anything. */
+  private canRetry({ begin, operation }: Request, wasInTransaction: boolean, error: DatabaseError): boolean {
+    const expectedInTransaction = wasInTransaction || (begin !== undefined && !this.beginPending)
+    return !this.isClosed && this.inTransaction === expectedInTransaction && operation._tag !== "FetchNext" &&
+      isBusy(error.code) && (error._tag === "LockTimeout" || !this.inTransaction)
   }
 
-  #lose(error: DatabaseError): void {
-    if (!this.#closed) {
-      this.#closed = true
-      this.#options.link.destroy()
-      if (this.#opened) {
-        this.#options.onLost(error)
+  private lose(error: DatabaseError): void {
+    if (!this.isClosed) {
+      this.isClosed = true
+      this.options.transport.destroy()
+      if (this.isOpen) {
+        this.options.onLost(error)
       }
     }
   }

@@ -1,11 +1,11 @@
 /**
- * What a connection fails with by itself, and not because SQLite said so.
+ * Errors that do not come from SQLite: a lost or closed connection, an aborted transaction, a timeout.
  */
 import type { DatabaseError } from "../../DatabaseError.js"
-import { type Context, located, lostTag, make as makeError } from "../makeError.js"
+import { connectionErrorTag, type Context, make as makeError, withLocation } from "../makeError.js"
 
-/** What a failure tells of the statement. */
-export interface About {
+/** The statement that an error belongs to. */
+export interface StatementInfo {
   readonly sql?: string
   readonly params?: ReadonlyArray<unknown>
 }
@@ -21,37 +21,37 @@ export const lostError = (
   description: string,
   phase: Context["phase"],
   reason: string,
-  about: About
+  { sql }: StatementInfo
 ): DatabaseError => {
-  const tag = lostTag(phase)
+  const tag = connectionErrorTag(phase)
   return makeError(tag, {
     dialect: "sqlite",
     code: "SQLITE_ABORT",
-    reason: located(tag, reason, { phase, description }, "open"),
-    statement: about.sql
+    reason: withLocation(tag, reason, { phase, description }, "open"),
+    statement: sql
   })
 }
 
-export const abortedError = (reason: string, about: About): DatabaseError =>
+export const abortedError = (reason: string, { sql }: StatementInfo): DatabaseError =>
   makeError("TransactionAborted", {
     dialect: "sqlite",
     code: "SQLITE_ABORT",
     reason,
-    statement: about.sql
+    statement: sql
   })
 
-export const unsentError = (about: About): DatabaseError =>
+export const notSentError = ({ sql }: StatementInfo): DatabaseError =>
   makeError("InvalidData", {
     dialect: "sqlite",
     code: "SQLITE_MISMATCH",
     reason: "it could not be handed over to the thread of the connection: the memory of a parameter is gone",
-    statement: about.sql
+    statement: sql
   })
 
-export const timeoutError = (about: About): DatabaseError =>
+export const timeoutError = ({ sql }: StatementInfo): DatabaseError =>
   makeError("StatementTimeout", {
     dialect: "sqlite",
     code: "SQLITE_INTERRUPT",
     reason: "the statement ran longer than the statement timeout",
-    statement: about.sql
+    statement: sql
   })

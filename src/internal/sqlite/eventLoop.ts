@@ -1,46 +1,49 @@
 /**
- * The event loop, which what answers at once would keep from timers and everybody else: Effect yields to other fibers,
- * but not to the loop for a long time.
+ * Keeps synchronous statements from starving the event loop.
+ *
+ * A database on the main thread answers each statement synchronously, so a fiber that runs one statement after the other
+ * yields to other fibers (Effect's scheduler) but not to timers and sockets.
  */
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Scheduler from "effect/Scheduler"
 import { setImmediate } from "node:timers"
 
-/** For how many milliseconds it may stand still, once or twice. */
-const patience = 10
+/** How long statements may block the event loop, in milliseconds. In the worst case it is blocked twice as long. */
+const maxBlocked = 10
 
-/** The loop was seen to turn at this time, or is watched from then on. */
-let since = 0
-let watched = false
+/** When the event loop was last known to have completed an iteration, or when a probe was started. */
+let lastIteration = 0
+/** Whether an immediate is scheduled that records the next iteration. */
+let probing = false
 
-const turned = () => {
-  watched = false
-  since = performance.now()
+const recordIteration = () => {
+  probing = false
+  lastIteration = performance.now()
 }
 
-/** `Effect.runSync` waits for nothing. */
-const cannotWait = (): boolean =>
+/** Whether the running fiber cannot wait, because it runs in `Effect.runSync`. */
+const runsSynchronously = (): boolean =>
   Option.exists(
     Fiber.getCurrentFiber(),
     ({ currentScheduler }) => currentScheduler instanceof Scheduler.SyncScheduler && !currentScheduler.deferred
   )
 
-/** Whether the loop has not turned for long, so that what comes next has to wait until it has. */
-export const standsStill = (): boolean => {
+/** Whether the event loop has been blocked for so long that the next statement waits for its next iteration. */
+export const isBlocked = (): boolean => {
   const now = performance.now()
-  if (now - since < patience) {
+  if (now - lastIteration < maxBlocked) {
     return false
   }
-  if (watched) {
-    return !cannotWait()
+  if (probing) {
+    return !runsSynchronously()
   }
-  // Nobody asked for as long as that, or it stood still; which of them the next one knows.
-  since = now
-  watched = true
-  setImmediate(turned)
+  // The loop was either idle or blocked since the last iteration. The probe tells which of them the next call sees.
+  lastIteration = now
+  probing = true
+  setImmediate(recordIteration)
   return false
 }
 
-/** Goes on when the loop has turned. */
-export const afterTurn = (go: () => void): void => void setImmediate(go)
+/** Runs `f` in the next iteration of the event loop. */
+export const onNextIteration = (f: () => void): void => void setImmediate(f)

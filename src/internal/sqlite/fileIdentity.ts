@@ -1,8 +1,8 @@
 /**
- * Whether the file that is open is still the one that has its name.
+ * Detects that the open file was deleted or replaced.
  *
- * SQLite goes on in a file that was deleted or replaced, and what it then reports as committed is gone when the file is
- * closed. (It looks for that itself, but not in WAL mode.)
+ * SQLite keeps using a file that has lost its name, and reports commits that are gone once the file is closed. Its own
+ * check for this does not cover WAL mode.
  */
 import * as Fs from "node:fs"
 
@@ -10,7 +10,7 @@ const walOf = (filename: string): string => `${filename}-wal`
 
 const none = "none"
 
-/** Which file has this name; undefined where that cannot be told, because it may not be looked at. */
+/** Device and inode of the file with this name, `none` if there is no file, undefined if it cannot be looked up. */
 const identityOf = (filename: string): string | undefined => {
   try {
     const stats = Fs.statSync(filename, { throwIfNoEntry: false })
@@ -20,29 +20,30 @@ const identityOf = (filename: string): string | undefined => {
   }
 }
 
-const isAway = (filename: string, known: string | undefined): boolean => {
-  const now = known === undefined || known === none ? known : identityOf(filename)
-  return now !== undefined && now !== known
+const hasChanged = (filename: string, expected: string | undefined): boolean => {
+  const actual = expected === undefined || expected === none ? expected : identityOf(filename)
+  return actual !== undefined && actual !== expected
 }
 
-/** A file that has just been opened, and its WAL if it has one. */
-export class Place {
-  readonly #filename: string
-  readonly #file: string | undefined
-  readonly #wal: string | undefined
+/** The identity of a file that was just opened, and of its WAL if it has one. */
+export class FileIdentity {
+  private readonly file: string | undefined
+  private readonly wal: string | undefined
 
-  constructor(filename: string, isWal: boolean) {
-    this.#filename = filename
-    this.#file = identityOf(filename)
-    this.#wal = isWal ? identityOf(walOf(filename)) : undefined
+  constructor(private readonly filename: string, isWal: boolean) {
+    this.file = identityOf(filename)
+    this.wal = isWal ? identityOf(walOf(filename)) : undefined
   }
 
-  /** What is no longer where it was. Asks whether there should be a WAL only where there is none. */
-  moved(isWal: () => boolean): string | undefined {
-    if (isAway(this.#filename, this.#file)) {
+  /**
+   * Describes what was deleted or replaced, if anything was. `isWal` is called only where the WAL is missing, which is
+   * right if another process has left WAL mode.
+   */
+  describeChange(isWal: () => boolean): string | undefined {
+    if (hasChanged(this.filename, this.file)) {
       return "the file was deleted, or replaced by another"
     }
-    return isAway(walOf(this.#filename), this.#wal) && isWal()
+    return hasChanged(walOf(this.filename), this.wal) && isWal()
       ? "the file's WAL was deleted, or replaced by another"
       : undefined
   }

@@ -1,17 +1,17 @@
 /**
- * What can be bound to a placeholder.
+ * Checks parameters before they are bound.
  */
 import { isTypedArray } from "node:util/types"
 import type { DatabaseError } from "../../DatabaseError.js"
 import { make } from "../makeError.js"
 
-const minimum = -(2n ** 63n)
-const maximum = 2n ** 63n - 1n
+const minInteger = -(2n ** 63n)
+const maxInteger = 2n ** 63n - 1n
 
-/** Whether the memory of bytes was given away or has shrunk, so that nothing is left of them but that they are empty. */
-const isGone = (view: ArrayBufferView): boolean => {
+/** Whether a view is out of bounds because its buffer was transferred or has shrunk. It then looks like an empty one. */
+const isOutOfBounds = (view: ArrayBufferView): boolean => {
   try {
-    // Only what checks the memory tells; a DataView does by itself.
+    // `keys` throws for an out-of-bounds typed array. A DataView throws at `byteLength`.
     if (view.byteLength === 0 && isTypedArray(view)) {
       Uint8Array.prototype.keys.call(view)
     }
@@ -28,21 +28,21 @@ const problemOf = (param: unknown): string | undefined => {
     case "undefined":
       return undefined
     case "bigint":
-      return param < minimum || param > maximum ? "is an integer of more than 64 bits" : undefined
+      return param < minInteger || param > maxInteger ? "is an integer of more than 64 bits" : undefined
     case "object":
       if (param === null) {
         return undefined
       }
       return ArrayBuffer.isView(param)
-        ? isGone(param) ? "holds bytes whose memory is gone" : undefined
+        ? isOutOfBounds(param) ? "holds bytes whose memory is gone" : undefined
         : `is of type ${param.constructor?.name ?? "object"}, which SQLite cannot store`
     default:
       return `is of type ${typeof param}, which SQLite cannot store`
   }
 }
 
-/** The error of the first parameter that cannot be bound: its position and its type, never its value. */
-export const unbindable = (statement: string, params: ReadonlyArray<unknown>): DatabaseError | undefined => {
+/** The error of the first parameter that cannot be bound. It tells its position and type, but never its value. */
+export const bindError = (statement: string, params: ReadonlyArray<unknown>): DatabaseError | undefined => {
   for (let i = 0; i < params.length; i++) {
     const problem = problemOf(params[i])
     if (problem !== undefined) {

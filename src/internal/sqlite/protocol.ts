@@ -1,5 +1,6 @@
 /**
- * What a connection and its engine say to each other, in plain values that can cross from thread to thread.
+ * The requests and responses between a connection and its engine. They are plain values, so that they can be sent to a
+ * worker thread.
  */
 
 import type { MessagePort } from "node:worker_threads"
@@ -10,25 +11,26 @@ export interface OpenOptions {
   /** An absolute path, or `:memory:`. */
   readonly filename: string
   readonly readOnly: boolean
-  /** Whether it is for reading beside a connection that writes. */
+  /** Whether the connection only reads, beside another connection that writes. */
   readonly reader: boolean
-  /** Whether a file that is not there is an error, or made. */
+  /** Whether a missing file is an error. Otherwise it is created. */
   readonly mustExist: boolean
-  /** Extensions that every connection loads. */
+  /** Paths of extensions to load. */
   readonly extensions: ReadonlyArray<string>
 }
 
-/** A statement, and in which form its result is wanted. */
+/** Runs a statement. */
 export interface Run {
   readonly _tag: "Run"
   readonly sql: string
   readonly params: ReadonlyArray<unknown>
+  /** Rows as objects, rows as arrays, or better-sqlite3's own result. */
   readonly form: "rows" | "raw" | "values"
   readonly cached: boolean
   readonly safeIntegers: boolean
 }
 
-/** The beginning of a stream: the first batch of a statement's rows. */
+/** Opens a stream of a statement's rows and reads the first batch. */
 export interface Fetch {
   readonly _tag: "Fetch"
   readonly cursor: number
@@ -38,7 +40,7 @@ export interface Fetch {
 }
 
 /** One thing to do. */
-export type Request =
+export type Operation =
   | Run
   | Fetch
   | { readonly _tag: "Open" }
@@ -53,92 +55,99 @@ export type Request =
   | { readonly _tag: "LoadExtension"; readonly path: string }
   | { readonly _tag: "Close" }
 
-/** A statement, the beginning of a stream, or more of it. */
-export const isRun = (request: Request): boolean =>
-  request._tag === "Run" || request._tag === "Fetch" || request._tag === "FetchNext"
+/** Whether an operation runs a statement, or reads rows of one. */
+export const runsStatement = (operation: Operation): boolean =>
+  operation._tag === "Run" || operation._tag === "Fetch" || operation._tag === "FetchNext"
 
-/** Whether it goes back to a savepoint, or ends the transaction without keeping anything. */
-export const isUndo = (request: Request): boolean => request._tag === "Run" && isRollback(request.sql)
+/** Whether an operation rolls back to a savepoint, or rolls back the transaction by a statement of the user's. */
+export const isRollbackStatement = (operation: Operation): boolean =>
+  operation._tag === "Run" && isRollback(operation.sql)
 
-/** Whether another's lock stands in the way, which may be gone when it is tried again. */
+/** Whether another connection's lock was in the way. The operation may succeed when it is retried. */
 export const isBusy = (code: string | undefined): boolean => code?.startsWith("SQLITE_BUSY") === true
 
 /** How a transaction begins. */
 export interface Begin {
   readonly readOnly: boolean
-  /** What every connection has loaded by now. */
+  /** The extensions that were loaded so far. The connection loads those that it lacks. */
   readonly extensions: ReadonlyArray<string>
 }
 
-/** What is asked, and what must be so for it to be done. */
-export interface Question {
-  readonly request: Request
-  /** A transaction that begins before it; if that fails, nothing of it is done. */
+/** An operation and its preconditions. */
+export interface Request {
+  readonly operation: Operation
+  /** The transaction to begin first. If it cannot begin, the operation does not run. */
   readonly begin: Begin | undefined
-  /** Whether it belongs to a transaction that has begun: once that is over, nothing of it is done. */
-  readonly within: boolean
-  /** Whether a statement of that transaction failed by what its engine does not count as a failure: waiting in vain. */
-  readonly failed: boolean
+  /** Whether the operation belongs to a transaction. If that has ended, the operation does not run. */
+  readonly requiresTransaction: boolean
+  /** Whether a statement of the transaction gave up waiting for a lock. The engine cannot tell this from a retry. */
+  readonly transactionFailed: boolean
 }
 
-/** A question to another thread. */
-export interface Letter extends Question {
-  /** Which `Phase` is that of this question. */
-  readonly cell: number
+/** A request to a worker thread. */
+export interface RequestMessage extends Request {
+  /** Identifies the request while it is in flight: the index of its `Phase`. */
+  readonly requestId: number
 }
 
-/** Rows of a stream; `done` when there are no more. */
+/** Rows of a stream. `done` if there are no more. */
 export interface Batch {
   readonly rows: ReadonlyArray<unknown>
   readonly done: boolean
 }
 
-/** The code of what was to be done in a transaction that is over, or can only be rolled back. */
-export const over = "over"
+/** The code of a failure because the transaction has ended, or can only be rolled back. */
+export const transactionOver = "over"
 
-/** What better-sqlite3 threw. */
+/** The error that better-sqlite3 threw. */
 export interface Failure {
   readonly message: string
   readonly code: string | undefined
 }
 
-/** What came of a request, and where it left the connection. */
-export interface Reply {
+/** The result of a request, and the state of the connection after it. */
+export interface Response {
   readonly value: unknown
   readonly failure: Failure | undefined
-  /** Whether it began the transaction that it was to begin. */
-  readonly begun: boolean
+  /** Whether the request began the transaction that it asked for. */
+  readonly transactionBegun: boolean
   readonly inTransaction: boolean
   /** Whether a statement of the transaction failed, so that it can only be rolled back, or back to a savepoint. */
-  readonly failed: boolean
-  /** Whether something was left that only a reset clears. */
+  readonly transactionFailed: boolean
+  /** Whether the connection has state that only a reset clears. */
   readonly dirty: boolean
 }
 
-/** What a thread is started with. */
-export interface ThreadData {
+/** The `workerData` of a connection's thread. */
+export interface WorkerData {
   readonly options: OpenOptions
-  /** Holds a `Phase` for each question that is on its way, or waits there. */
+  /** The `Phase` of each request in flight, by `requestId`. */
   readonly phases: SharedArrayBuffer
-  /** By which both threads see what the other does. */
-  readonly vigil: SharedArrayBuffer
-  /** Where questions come from and answers go. */
+  /** The `Activity` of the thread. */
+  readonly activity: SharedArrayBuffer
+  /** Receives requests and sends responses. */
   readonly port: MessagePort
 }
 
-/** How many questions may be on their way at the same time. */
-export const cells = 64
+/** How many requests may be in flight on one connection. */
+export const maxInFlight = 64
 
 /**
- * Where a question is, and whether it can still be stopped. Either side moves on from `waiting` and `running`; whoever
- * comes first wins.
+ * The phase of a request in flight, which decides whether it can still be canceled. Both threads change it by
+ * compare-and-exchange: a request is either `canceled` before it is committed, or `committing` before it is canceled.
  */
-export const Phase = { waiting: 0, running: 1, stopped: 2, committing: 3 } as const
+export const Phase = { queued: 0, running: 1, canceled: 2, committing: 3 } as const
 
-/** A thread's answer. */
-export interface ThreadReply {
-  readonly cell: number
-  readonly reply: Reply
-  /** Whether the rows hold bytes: these arrive as Uint8Array where they were Buffer. */
-  readonly bytes: boolean
+/**
+ * What a thread is doing. Either it has not started yet, or it handles so many requests. Shared, because the exit of the
+ * process waits for it without the event loop.
+ */
+export const Activity = { starting: -1, idle: 0 } as const
+
+/** The response of a worker thread. */
+export interface ResponseMessage {
+  readonly requestId: number
+  readonly response: Response
+  /** Whether the rows hold bytes, which arrive as Uint8Array instead of Buffer. */
+  readonly hasBytes: boolean
 }

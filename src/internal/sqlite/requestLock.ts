@@ -1,60 +1,57 @@
 /**
- * Who may speak: one alone, or several who share the turn, in the order of asking.
+ * First-in-first-out access to a connection: one request alone, or several that share it.
  */
 
-/** Somebody's place in the order. */
-export interface Ticket {
-  /** Whether others who share it may have the turn at the same time. */
-  readonly shares: boolean
-  /** Called when it is its turn, at once or later. */
-  readonly go: () => void
+/** A request that waits for the lock or holds it. */
+export interface Waiter {
+  /** Whether it may hold the lock together with other shared waiters. */
+  readonly shared: boolean
+  /** Called when it gets the lock: within `acquire`, or later. */
+  readonly onAcquired: () => void
 }
 
-export class Turn {
-  /** How many may share a turn. */
-  readonly #most: number
-  readonly #having = new Set<Ticket>()
-  readonly #waiting = new Set<Ticket>()
-  #shared = false
-  #advancing = false
+/** A fair shared/exclusive lock. */
+export class RequestLock {
+  private readonly holders = new Set<Waiter>()
+  private readonly waiters = new Set<Waiter>()
+  private heldShared = false
+  private granting = false
 
-  constructor(most: number) {
-    this.#most = most
-  }
+  constructor(private readonly maxShared: number) {}
 
-  /** Whether nobody has it. Nobody waits for it then. */
+  /** Whether nobody holds the lock, and so nobody waits for it. */
   get isFree(): boolean {
-    return this.#having.size === 0
+    return this.holders.size === 0
   }
 
-  enter(ticket: Ticket): void {
-    this.#waiting.add(ticket)
-    this.#advance()
+  acquire(waiter: Waiter): void {
+    this.waiters.add(waiter)
+    this.grant()
   }
 
-  /** Gives the turn on, or gives up waiting for it. May be called twice. */
-  leave(ticket: Ticket): void {
-    if (this.#having.delete(ticket) || this.#waiting.delete(ticket)) {
-      this.#advance()
+  /** Releases the lock, or stops waiting for it. May be called twice. */
+  release(waiter: Waiter): void {
+    if (this.holders.delete(waiter) || this.waiters.delete(waiter)) {
+      this.grant()
     }
   }
 
-  /** Who leaves in `go` already does not call the next from within, or a long queue would be a deep stack. */
-  #advance(): void {
-    if (this.#advancing) {
+  /** A waiter that releases within `onAcquired` does not recurse into the next one, so a long queue needs no deep stack. */
+  private grant(): void {
+    if (this.granting) {
       return
     }
-    this.#advancing = true
-    for (const ticket of this.#waiting) {
-      const { size } = this.#having
-      if (size > 0 && !(ticket.shares && this.#shared && size < this.#most)) {
+    this.granting = true
+    for (const waiter of this.waiters) {
+      const { size } = this.holders
+      if (size > 0 && !(waiter.shared && this.heldShared && size < this.maxShared)) {
         break
       }
-      this.#waiting.delete(ticket)
-      this.#having.add(ticket)
-      this.#shared = ticket.shares
-      ticket.go()
+      this.waiters.delete(waiter)
+      this.holders.add(waiter)
+      this.heldShared = waiter.shared
+      waiter.onAcquired()
     }
-    this.#advancing = false
+    this.granting = false
   }
 }

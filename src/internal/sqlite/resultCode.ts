@@ -1,11 +1,11 @@
 /**
- * From what better-sqlite3 throws to a DatabaseError.
+ * Classifies the errors that better-sqlite3 throws.
  *
  * The codes: https://sqlite.org/rescode.html
  */
 import * as Predicate from "effect/Predicate"
 import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
-import { type Context, located, lostTag, make } from "../makeError.js"
+import { connectionErrorTag, type Context, make, withLocation } from "../makeError.js"
 import { isOfParams, MASK, maskCause, maskText, mentions, type Sources, textOf } from "../mask.js"
 
 type Tag = DatabaseError["_tag"]
@@ -46,10 +46,9 @@ const primaries: { readonly [name: string]: readonly [number: number, tag: Tag] 
 }
 
 /**
- * The file is no longer where it was. There is no way back to it but a new connection, and it is found before anything is
- * committed.
+ * The code of a commit that was refused because the file was deleted or replaced. The connection cannot be used any more.
  */
-export const moved = "SQLITE_READONLY_DBMOVED"
+export const fileMoved = "SQLITE_READONLY_DBMOVED"
 
 /** The extended result codes that do not share the tag of their primary code. */
 const extended: { readonly [name: string]: Tag } = {
@@ -62,7 +61,7 @@ const extended: { readonly [name: string]: Tag } = {
   SQLITE_CONSTRAINT_ROWID: "UniqueViolation",
   SQLITE_CONSTRAINT_TRIGGER: "CheckViolation",
   SQLITE_CONSTRAINT_UNIQUE: "UniqueViolation",
-  [moved]: "ConnectionLost"
+  [fileMoved]: "ConnectionLost"
 }
 
 const byNumber: ReadonlyMap<number, string> = new Map(
@@ -80,7 +79,7 @@ const nameOf = (code: string): string => {
 const tagOf = (code: string): Tag =>
   extended[code] ?? primaries[code]?.[1] ?? primaries[code.split("_", 2).join("_")]?.[1] ?? "UnknownDatabaseError"
 
-/** The texts of better-sqlite3, which have no codes: the tag, and the code that stands for the condition. */
+/** The errors of better-sqlite3 itself have no codes. By message: the tag, and the code to report. */
 const byText: ReadonlyArray<readonly [RegExp, Tag | "connection", string]> = [
   [/^SQLite3 can only bind /, "InvalidData", "SQLITE_MISMATCH"],
   [/^The bound string, buffer, or bigint is too big$/, "InvalidData", "SQLITE_TOOBIG"],
@@ -121,10 +120,10 @@ const tableOf = (name: string): Names => {
 
 const unquoted = (name: string): string => name.replace(/^"(.*)"(?: - should this be a string literal.*)?$/s, "$1")
 
-/** SQLite has no fields for names; where its messages name something, it is this. */
+/** SQLite reports names only within messages. */
 const byMessage: ReadonlyArray<readonly [RegExp, (...groups: Array<string>) => Names]> = [
   [/^UNIQUE constraint failed: index '(.+)'$/s, (constraint) => ({ constraint })],
-  // Of several columns none is named alone: `t.a, t.b`. A name may hold a comma, but not a comma and then its table.
+  // Several columns are `t.a, t.b`, and then no single column is reported. A name may contain a comma itself.
   [/^UNIQUE constraint failed: (.+)$/s, (names) => {
     const { column, table } = columnOf(names.split(", ")[0])
     return { table, column: names.includes(`, ${table}.`) ? undefined : column }
@@ -148,25 +147,26 @@ const namesIn = (message: string): Names => {
   return {}
 }
 
-// What these say is made of the schema's names only.
+/** Messages that contain names of the schema, and no values. */
 const namesOnly = /^(?:UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed|^cannot store \w+ value in /
 
-const tailed = /^([a-z0-9 ]+: )(.+)$/is
+/** A message that ends in a name or a piece of text after a colon. */
+const withDetail = /^([a-z0-9 ]+: )(.+)$/is
 
-/** The message with its values masked. A trigger's RAISE may say anything, and looks like nothing else by its code. */
+/** Masks the values in a message. The message of a trigger's RAISE may contain anything. */
 const maskMessage = (message: string, code: string, sources: Sources): string => {
   if (code.startsWith("SQLITE_CONSTRAINT") && code !== "SQLITE_CONSTRAINT_TRIGGER" && namesOnly.test(message)) {
     return message
   }
-  const [, head, tail] = tailed.exec(message) ?? []
+  const [, head, tail] = withDetail.exec(message) ?? []
   if (tail === undefined || code === "SQLITE_CONSTRAINT_TRIGGER") {
     return maskText(message, sources)
   }
   if (mentions(sources.statement, tail)) {
     return message
   }
-  // What follows the colon is a name or a piece of text, unquoted. It may be a parameter's, whole or in part: a
-  // full-text query names columns.
+  // The text after the colon is not quoted, and may be a parameter or a part of one, such as a column that a full-text
+  // query names.
   const isOfParam = (tail.match(/[\p{L}\p{N}]+/gu) ?? []).some((word) =>
     !mentions(sources.statement, word) && isOfParams(word, sources.params)
   )
@@ -183,19 +183,19 @@ const fromResult = (message: string, code: string, context: Context): DatabaseEr
   const reason = maskMessage(message, code, sourcesOf(context))
   let tag = tagOf(code)
   if (tag === "ConnectionLost") {
-    tag = lostTag(code === moved && context.phase === "commit" ? "statement" : context.phase)
+    tag = connectionErrorTag(code === fileMoved && context.phase === "commit" ? "statement" : context.phase)
   } else if (context.phase === "connect" && tag === "ReadOnlyViolation") {
-    // What must be written to open it: the file, or beside it in its directory.
+    // Opening must write to the file, or to its directory.
     tag = "ConnectionFailed"
   } else if (context.phase === "commit" && message.endsWith("no transaction is active")) {
-    // An earlier failure made SQLite roll back by itself.
+    // An earlier error made SQLite roll back.
     tag = "TransactionAborted"
   }
   const names = reason.includes(MASK) ? {} : namesIn(reason)
   return make(tag, {
     dialect: "sqlite",
     code,
-    reason: located(tag, reason, context, "open"),
+    reason: withLocation(tag, reason, context, "open"),
     schema: names.schema,
     table: names.table,
     column: names.column,
@@ -209,11 +209,11 @@ const fromText = (error: unknown, context: Context): DatabaseError => {
   const reason = maskText(text, sourcesOf(context))
   const known = byText.find(([pattern]) => pattern.test(text))
   if (known !== undefined) {
-    const tag = known[1] === "connection" ? lostTag(context.phase) : known[1]
+    const tag = known[1] === "connection" ? connectionErrorTag(context.phase) : known[1]
     return make(tag, {
       dialect: "sqlite",
       code: known[2],
-      reason: located(tag, reason, context, "open"),
+      reason: withLocation(tag, reason, context, "open"),
       statement: context.statement
     })
   }
@@ -221,15 +221,15 @@ const fromText = (error: unknown, context: Context): DatabaseError => {
   return make(tag, {
     dialect: "sqlite",
     code: context.phase === "connect" ? "SQLITE_CANTOPEN" : "SQLITE_ERROR",
-    reason: located(tag, reason, context, "open"),
+    reason: withLocation(tag, reason, context, "open"),
     statement: context.statement,
     cause: maskCause(error, sourcesOf(context))
   })
 }
 
 /**
- * Classifies what better-sqlite3 failed with: a SqliteError (or its `message` and `code`, when it came from another
- * thread), or one of its own errors about how it is used. What comes out holds no parameter and no value of a row.
+ * Classifies an error of better-sqlite3: a SqliteError (or its `message` and `code`, from a worker thread), or one of its
+ * own errors about how it is used. The result contains no parameters and no values of rows.
  */
 export const fromSqlite = (error: unknown, context: Context): DatabaseError => {
   if (isDatabaseError(error)) {

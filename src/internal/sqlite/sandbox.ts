@@ -1,27 +1,27 @@
 /**
- * A savepoint that stands for a transaction of its own.
+ * Transactions of a sandbox: savepoints that behave as transactions of their own.
  */
 import * as Effect from "effect/Effect"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { BeginOptions, Connection } from "../driver.js"
-import type { Conversation } from "./engineClient.js"
+import type { EngineClient } from "./engineClient.js"
 import { fromSqlite } from "./resultCode.js"
 
-/** Runs a statement of sqlayer's own. */
+/** Runs a statement that returns nothing. */
 export type Command = (sql: string) => Effect.Effect<void, DatabaseError>
 
-/** A name as SQL has it. */
+/** A quoted identifier. */
 export const identifier = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
 
 /** The part of a connection that a sandbox uses. */
 export const make = (
-  conversation: Conversation,
+  client: EngineClient,
   command: Command,
   description: string
 ): Pick<Connection, "beginWithin" | "commitWithin" | "rollbackWithin"> => {
-  /** What breaks a foreign key now, and how often. */
+  /** The current foreign key violations, and how often each occurs. */
   const violations: Effect.Effect<ReadonlyMap<string, number>, DatabaseError> = Effect.map(
-    conversation.ask({
+    client.perform({
       _tag: "Run",
       sql: "PRAGMA foreign_key_check",
       params: [],
@@ -39,17 +39,17 @@ export const make = (
     }
   )
 
-  /** By `beginWithin`: what broke a foreign key then. */
-  const before = new Map<string, ReadonlyMap<string, number>>()
+  /** The violations that existed when a savepoint began, by its name. */
+  const initialViolations = new Map<string, ReadonlyMap<string, number>>()
 
-  /** Puts back what holds for one transaction. */
-  const restored = (name: string, around: BeginOptions | undefined): Effect.Effect<void, DatabaseError> =>
+  /** Restores the settings of the enclosing transaction. */
+  const restoreSettings = (name: string, around: BeginOptions | undefined): Effect.Effect<void, DatabaseError> =>
     Effect.suspend(() => {
-      const readOnly = conversation.begun?.readOnly === true && around?.readOnly !== true
-      before.delete(name)
-      conversation.begun = around ?? {}
+      const wasReadOnly = client.transaction?.readOnly === true && around?.readOnly !== true
+      initialViolations.delete(name)
+      client.transaction = around ?? {}
       return Effect.zipRight(
-        readOnly ? command("PRAGMA query_only = OFF") : Effect.void,
+        wasReadOnly ? command("PRAGMA query_only = OFF") : Effect.void,
         around === undefined ? command("PRAGMA defer_foreign_keys = OFF") : Effect.void
       )
     })
@@ -58,18 +58,18 @@ export const make = (
     beginWithin: (name, options) =>
       Effect.gen(function*() {
         yield* command(`SAVEPOINT ${identifier(name)}`)
-        before.set(name, yield* violations)
+        initialViolations.set(name, yield* violations)
         if (options.readOnly === true) {
           yield* command("PRAGMA query_only = ON")
         }
-        conversation.begun = options
+        client.transaction = options
       }),
-    // SQLite checks what is deferred at the end of the whole transaction only, and does not count for others what is left.
+    // SQLite checks deferred constraints at COMMIT only. PRAGMA foreign_key_check finds new violations at this savepoint.
     commitWithin: (name, around) =>
       Effect.gen(function*() {
-        const known = before.get(name)
+        const initial = initialViolations.get(name)
         for (const [key, count] of yield* violations) {
-          if (count > (known?.get(key) ?? 0)) {
+          if (count > (initial?.get(key) ?? 0)) {
             return yield* Effect.fail(fromSqlite(
               { message: "FOREIGN KEY constraint failed", code: "SQLITE_CONSTRAINT_FOREIGNKEY" },
               { phase: "commit", description }
@@ -77,13 +77,13 @@ export const make = (
           }
         }
         yield* command(`RELEASE ${identifier(name)}`)
-        yield* restored(name, around)
+        yield* restoreSettings(name, around)
       }),
     rollbackWithin: (name, around) =>
       Effect.gen(function*() {
         yield* command(`ROLLBACK TO ${identifier(name)}`)
         yield* command(`RELEASE ${identifier(name)}`)
-        yield* restored(name, around)
+        yield* restoreSettings(name, around)
       })
   }
 }

@@ -1,16 +1,16 @@
 /**
- * Starts the thread of a connection.
+ * Starts the worker thread of a connection.
  */
 import { Worker } from "node:worker_threads"
-import type { ThreadData } from "./protocol.js"
+import type { WorkerData } from "./protocol.js"
 
 const built = new URL("./worker.js", import.meta.url)
 
 /**
- * A thread gets none of its parent's module loaders. Once built there is nothing to load but JavaScript; beside the
- * TypeScript sources, where the tests run, it begins with the loader that those need.
+ * A worker does not inherit the module loaders of its parent. Built code needs none. In the tests the sources are
+ * TypeScript, so the worker registers tsx first.
  */
-export const startWorker = (workerData: ThreadData): Worker => {
+export const startWorker = (workerData: WorkerData): Worker => {
   const options = { name: "sqlayer", workerData, transferList: [workerData.port] }
   if (import.meta.url.endsWith(".js")) {
     return new Worker(built, options)

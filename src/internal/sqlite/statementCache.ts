@@ -1,50 +1,55 @@
 /**
- * The statements of one connection, prepared once.
+ * A least-recently-used cache of a connection's prepared statements.
  */
 import type Sqlite from "better-sqlite3"
-import { isContained, leavesTraces } from "./statementText.js"
+import { canRunInTransaction, changesConnection, isCommit, isRelease } from "./statementText.js"
 
-/** A statement, and what its engine must know of it. */
-export interface Prepared {
+/** A prepared statement and its properties. */
+export interface PreparedStatement {
   readonly statement: Sqlite.Statement
-  /** It returns rows and changes nothing. */
-  readonly reads: boolean
-  /** It writes, and outside of a transaction it gets one of its own. */
-  readonly contained: boolean
-  readonly leavesTraces: boolean
+  /** Whether it returns rows and writes nothing. */
+  readonly isQuery: boolean
+  /** Whether it writes, and is wrapped in a transaction where none is open. */
+  readonly needsTransaction: boolean
+  readonly isCommit: boolean
+  readonly isRelease: boolean
+  /** Whether it leaves state on the connection that only a reset clears. */
+  readonly changesConnection: boolean
 }
 
-/** How many are kept: those used last. */
-const most = 200
+const maxStatements = 200
 
-export class Statements {
-  readonly #known = new Map<string, Prepared>()
+export class StatementCache {
+  private readonly statements = new Map<string, PreparedStatement>()
 
-  prepare(database: Sqlite.Database, sql: string, cached: boolean): Prepared {
-    const known = cached ? this.#known.get(sql) : undefined
-    if (known !== undefined) {
-      // A Map keeps the order of insertion, so the first is the one used least recently.
-      this.#known.delete(sql)
-      this.#known.set(sql, known)
-      return known
+  /** Prepares a statement. If it is `cached` it comes from the cache, and stays there. */
+  prepare(database: Sqlite.Database, sql: string, cached: boolean): PreparedStatement {
+    const existing = cached ? this.statements.get(sql) : undefined
+    if (existing !== undefined) {
+      // A Map iterates in the order of insertion, so its first entry is the least recently used one.
+      this.statements.delete(sql)
+      this.statements.set(sql, existing)
+      return existing
     }
     const statement = database.prepare(sql)
-    const prepared: Prepared = {
+    const prepared: PreparedStatement = {
       statement,
-      reads: statement.reader && statement.readonly,
-      contained: !statement.readonly && isContained(sql),
-      leavesTraces: leavesTraces(sql)
+      isQuery: statement.reader && statement.readonly,
+      needsTransaction: !statement.readonly && canRunInTransaction(sql),
+      isCommit: isCommit(sql),
+      isRelease: isRelease(sql),
+      changesConnection: changesConnection(sql)
     }
     if (cached) {
-      this.#known.set(sql, prepared)
-      if (this.#known.size > most) {
-        this.#known.delete(this.#known.keys().next().value!)
+      this.statements.set(sql, prepared)
+      if (this.statements.size > maxStatements) {
+        this.statements.delete(this.statements.keys().next().value!)
       }
     }
     return prepared
   }
 
   clear(): void {
-    this.#known.clear()
+    this.statements.clear()
   }
 }

@@ -1,35 +1,46 @@
 /**
- * What a statement's text says of what it leaves behind. SQLite itself says the rest.
+ * Recognizes statements by their first words, where SQLite's API does not tell what they do.
  */
 
 const leading = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)*/
 
+/** The text without leading white space and comments. */
 const textOf = (sql: string): string => sql.slice(leading.exec(sql)![0].length)
 
-const uncontained = /^(?:begin|vacuum|pragma)\b/i
+const notInTransaction = /^(?:begin|vacuum|pragma)\b/i
 
 /**
- * Whether a statement that writes can be wrapped in a transaction: those that begin one, or that are not allowed or
- * mean nothing within one, cannot.
+ * Whether a statement that writes can be wrapped in a transaction. BEGIN and VACUUM fail inside of one, and some PRAGMAs
+ * have no effect there.
  */
-export const isContained = (sql: string): boolean => !uncontained.test(textOf(sql))
+export const canRunInTransaction = (sql: string): boolean => !notInTransaction.test(textOf(sql))
 
-const plain = /^(?:select|insert|update|delete|replace|with|values)\b/i
+const dataStatement = /^(?:select|insert|update|delete|replace|with|values)\b/i
 
-/** Whether a statement reads or writes rows and does nothing else: it neither begins nor ends a transaction. */
-export const isPlain = (sql: string): boolean => plain.test(textOf(sql))
+/** Whether a statement only reads or writes rows, and so neither begins nor ends a transaction. */
+export const isDataStatement = (sql: string): boolean => dataStatement.test(textOf(sql))
 
 const rollback = /^rollback\b/i
 
-/** Whether a statement rolls back, all or to a savepoint. */
+/** Whether a statement is ROLLBACK or ROLLBACK TO a savepoint. */
 export const isRollback = (sql: string): boolean => rollback.test(textOf(sql))
 
-const attaching = /^(?:attach|detach)\b/i
-const temporary = /^create\s+temp(?:orary)?\b|^create\b[^(]*\btemp["'`\]]?\s*\./i
-const setting = /^pragma\s+(?:\w+\s*\.\s*)?(\w+)\s*([=(])/i
+const commit = /^(?:commit|end)\b/i
 
-// These take an argument and change nothing that outlives them.
-const asking: ReadonlySet<string> = new Set([
+/** Whether a statement commits the transaction. */
+export const isCommit = (sql: string): boolean => commit.test(textOf(sql))
+
+const release = /^release\b/i
+
+/** Whether a statement releases a savepoint. It commits if the savepoint has begun the transaction. */
+export const isRelease = (sql: string): boolean => release.test(textOf(sql))
+
+const attach = /^(?:attach|detach)\b/i
+const temporary = /^create\s+temp(?:orary)?\b|^create\b[^(]*\btemp["'`\]]?\s*\./i
+const pragma = /^pragma\s+(?:\w+\s*\.\s*)?(\w+)\s*([=(])/i
+
+/** PRAGMAs that take an argument and change no setting. */
+const pragmasWithoutEffect: ReadonlySet<string> = new Set([
   "foreign_key_check",
   "foreign_key_list",
   "incremental_vacuum",
@@ -45,12 +56,12 @@ const asking: ReadonlySet<string> = new Set([
   "wal_checkpoint"
 ])
 
-/** Whether a statement changes the connection itself: attached databases, temporary tables, and settings. */
-export const leavesTraces = (sql: string): boolean => {
+/** Whether a statement leaves state on the connection: an attached database, a temporary table, or a setting. */
+export const changesConnection = (sql: string): boolean => {
   const text = textOf(sql)
-  if (attaching.test(text) || temporary.test(text)) {
+  if (attach.test(text) || temporary.test(text)) {
     return true
   }
-  const [, name, sign] = setting.exec(text) ?? []
-  return name !== undefined && (sign === "=" || !asking.has(name.toLowerCase()))
+  const [, name, sign] = pragma.exec(text) ?? []
+  return name !== undefined && (sign === "=" || !pragmasWithoutEffect.has(name.toLowerCase()))
 }

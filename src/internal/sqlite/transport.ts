@@ -1,85 +1,101 @@
 /**
- * The way to an engine: in this thread, or in one of its own.
+ * Sends requests to an engine, either on this thread or on a worker thread.
  */
 import { Engine } from "./engine.js"
-import type { OpenOptions, Question, Reply } from "./protocol.js"
+import type { OpenOptions, Request, Response } from "./protocol.js"
 
-/** What came of a question. */
-export type Outcome =
+/** How a request ended. */
+export type Completion =
   | {
-    readonly _tag: "Answered"
-    readonly reply: Reply
-    /** Whether its time had run out. */
+    readonly _tag: "Responded"
+    readonly response: Response
+    /** Whether its timeout elapsed before it ended. */
     readonly timedOut: boolean
   }
   | {
-    /** There is no engine any more. */
+    /** The engine is gone. */
     readonly _tag: "Lost"
     readonly reason: string
     readonly timedOut: boolean
-    /** Whether it was lost in the middle of a commit. */
+    /** Whether the engine was lost during a commit. */
     readonly committing: boolean
   }
   | {
-    /** It could not be sent, so nothing of it was done. */
-    readonly _tag: "Unsent"
+    /** The request could not be sent, and nothing was done. */
+    readonly _tag: "NotSent"
     readonly timedOut: boolean
   }
 
-/** A question that is on its way. */
-export interface Sent {
-  /** Stops what runs; what cannot be stopped is left behind. True if nothing of it was done, or ever will be. */
-  readonly stop: () => boolean
+/** A request in flight. */
+export interface SentRequest {
+  /**
+   * Cancels the request. If it does not end in time, the transport is destroyed. Returns true if the request has not
+   * started and never will, or has already completed.
+   */
+  readonly cancel: () => boolean
 }
 
-export interface Link {
-  /** Whether a question is answered before `send` returns. Only a backup is not. */
-  readonly immediate: boolean
+export interface Transport {
+  /** Whether a request completes before `send` returns. A backup does not. */
+  readonly synchronous: boolean
   /**
-   * `told` is called once with the outcome, also when whoever asked no longer waits for it. After `limit` milliseconds
-   * what runs is stopped.
+   * Sends a request. `onComplete` is called exactly once, also after a cancellation. After `timeout` milliseconds the
+   * request is canceled.
    */
-  readonly send: (question: Question, limit: number | undefined, told: (outcome: Outcome) => void) => Sent
-  /** Calls back when the engine is gone and nobody was waiting for its answer. */
-  readonly watch: (ended: (reason: string) => void) => void
-  /** Leaves at once. What runs is rolled back when it returns. */
+  readonly send: (
+    request: Request,
+    timeout: number | undefined,
+    onComplete: (completion: Completion) => void
+  ) => SentRequest
+  /** Registers what is called when the engine is lost while no request is in flight. */
+  readonly onLost: (listener: (reason: string) => void) => void
+  /** Closes without waiting. What was not committed is rolled back. */
   readonly destroy: () => void
 }
 
-/** An engine in this thread. Nothing can happen while it runs, so it can be stopped only from row to row. */
-export const local = (options: OpenOptions): Link => {
-  let stopped = false
+/** An engine on this thread. Nothing else runs meanwhile, so a statement is canceled only by its timeout, between rows. */
+export const localTransport = (options: OpenOptions): Transport => {
+  let canceled = false
   let deadline = Number.POSITIVE_INFINITY
   const engine = new Engine(options, {
-    canStop: () => deadline !== Number.POSITIVE_INFINITY,
-    stopped: () => stopped || performance.now() > deadline,
-    commits: () => true
+    isCancelable: () => deadline !== Number.POSITIVE_INFINITY,
+    isCanceled: () => canceled || performance.now() > deadline,
+    enterCommit: () => true
   })
-  const sent: Sent = {
-    stop: () => {
-      stopped = true
+  const sent: SentRequest = {
+    cancel: () => {
+      canceled = true
       return false
     }
   }
   return {
-    immediate: true,
-    send: (question, limit, told) => {
-      stopped = false
-      deadline = limit === undefined ? Number.POSITIVE_INFINITY : performance.now() + limit
-      const answered = (reply: Reply) =>
-        told({ _tag: "Answered", reply, timedOut: limit !== undefined && performance.now() > deadline })
-      const answer = engine.answer(question)
-      if (answer instanceof Promise) {
-        void answer.then(answered)
+    synchronous: true,
+    send: (request, timeout, onComplete) => {
+      canceled = false
+      deadline = timeout === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeout
+      const complete = (response: Response) =>
+        onComplete({
+          _tag: "Responded",
+          response,
+          timedOut: timeout !== undefined && performance.now() > deadline
+        })
+      const response = engine.handle(request)
+      if (response instanceof Promise) {
+        void response.then(complete)
       } else {
-        answered(answer)
+        complete(response)
       }
       return sent
     },
-    watch: () => {},
+    onLost: () => {},
     destroy: () => {
-      stopped = true
-      void engine.answer({ request: { _tag: "Close" }, begin: undefined, within: false, failed: false })
+      canceled = true
+      void engine.handle({
+        operation: { _tag: "Close" },
+        begin: undefined,
+        requiresTransaction: false,
+        transactionFailed: false
+      })
     }
   }
 }

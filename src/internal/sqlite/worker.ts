@@ -1,55 +1,60 @@
 /**
- * The thread of a connection: an engine that answers messages.
+ * The worker thread of a connection: an engine that responds to messages.
  */
-import { receiveMessageOnPort, workerData } from "node:worker_threads"
-import { holdsBytes } from "./bytes.js"
+import { workerData } from "node:worker_threads"
+import { containsBytes } from "./bytes.js"
 import { Engine } from "./engine.js"
-import { type Letter, Phase, type Reply, type ThreadData, type ThreadReply } from "./protocol.js"
-import { Answerer } from "./spinWait.js"
+import {
+  Activity,
+  Phase,
+  type RequestMessage,
+  type Response,
+  type ResponseMessage,
+  type WorkerData
+} from "./protocol.js"
 
-const { options, phases: shared, port, vigil: watched } = workerData as ThreadData
-const phases = new Int32Array(shared)
-const vigil = new Answerer(watched)
+const { options, port, ...shared } = workerData as WorkerData
+const phases = new Int32Array(shared.phases)
+const activity = new Int32Array(shared.activity)
 
-/** That of the question that is being answered. */
+/** The request that is being handled. */
 let current = 0
 
 const engine = new Engine(options, {
-  canStop: () => true,
-  stopped: () => Atomics.load(phases, current) === Phase.stopped,
-  commits: () => Atomics.compareExchange(phases, current, Phase.running, Phase.committing) !== Phase.stopped
+  isCancelable: () => true,
+  isCanceled: () => Atomics.load(phases, current) === Phase.canceled,
+  enterCommit: () => Atomics.compareExchange(phases, current, Phase.running, Phase.committing) !== Phase.canceled
 })
 
-const answer = (letter: Letter): Reply | Promise<Reply> => {
-  current = letter.cell
-  return Atomics.compareExchange(phases, current, Phase.waiting, Phase.running) === Phase.waiting
-    ? engine.answer(letter)
-    : engine.drop()
+const handle = (request: RequestMessage): Response | Promise<Response> => {
+  current = request.requestId
+  return Atomics.compareExchange(phases, current, Phase.queued, Phase.running) === Phase.queued
+    ? engine.handle(request)
+    : engine.handleCanceled()
 }
 
-const send = (cell: number, reply: Reply): void => {
-  const message: ThreadReply = { cell, reply, bytes: holdsBytes(reply.value) }
+const respond = (requestId: number, response: Response): void => {
+  const message: ResponseMessage = { requestId, response, hasBytes: containsBytes(response.value) }
   port.postMessage(message)
-  vigil.sent()
+  Atomics.sub(activity, 0, 1)
+  Atomics.notify(activity, 0)
 }
 
-/** Each is answered as soon as it is done: the next may take long. */
-const hear = (letters: ReadonlyArray<Letter>): void => {
-  vigil.came()
-  for (const letter of letters) {
-    const reply = answer(letter)
-    if (reply instanceof Promise) {
-      void reply.then((reply) => send(letter.cell, reply))
+// Each response is sent as soon as it is there, since the next request may take long.
+port.on("message", (requests: ReadonlyArray<RequestMessage>) => {
+  for (const request of requests) {
+    Atomics.add(activity, 0, 1)
+    const response = handle(request)
+    if (response instanceof Promise) {
+      void response.then((response) => respond(request.requestId, response))
     } else {
-      send(letter.cell, reply)
+      respond(request.requestId, response)
     }
   }
-}
-
-port.on("message", (letters: ReadonlyArray<Letter>) => {
-  hear(letters)
-  while (vigil.awaits()) {
-    const { message }: { readonly message: ReadonlyArray<Letter> } = receiveMessageOnPort(port)!
-    hear(message)
-  }
 })
+
+// The connection was destroyed. Closing rolls back and releases the locks, and then the thread ends by itself.
+port.on("close", () => engine.close())
+
+Atomics.store(activity, 0, Activity.idle)
+Atomics.notify(activity, 0)

@@ -1,192 +1,218 @@
 /**
- * The way to an engine in a thread of its own.
+ * Sends requests to an engine on a worker thread.
  */
 import { MessageChannel, receiveMessageOnPort } from "node:worker_threads"
-import { withBuffers } from "./bytes.js"
-import type { Link, Outcome, Sent } from "./transport.js"
-import * as Loop from "./eventLoop.js"
-import { cells, type Letter, type OpenOptions, Phase, type ThreadReply } from "./protocol.js"
+import { restoreBuffers } from "./bytes.js"
+import { addThread, removeThread, type RunningThread } from "./processExit.js"
+import {
+  Activity,
+  maxInFlight,
+  type OpenOptions,
+  Phase,
+  type RequestMessage,
+  type ResponseMessage
+} from "./protocol.js"
 import { startWorker } from "./startWorker.js"
-import * as Vigil from "./spinWait.js"
+import type { Completion, SentRequest, Transport } from "./transport.js"
 
-const answeredAlready: Sent = { stop: () => true }
+const completed: SentRequest = { cancel: () => true }
 
-// How long what was told to stop may take: until the next row, or until a commit is on disk.
-const stopGrace = 200
-const commitGrace = 800
+/** How long a canceled request may take to end before its connection is given up, in milliseconds. */
+export interface GracePeriods {
+  /** Default: 200. */
+  readonly statement?: number
+  /** If it is committing already. Default: 800. */
+  readonly commit?: number
+}
 
 /**
- * An engine in a thread of its own. The thread keeps the process alive only while it is asked for something.
+ * An engine on a worker thread. The thread keeps the process alive only while requests are in flight.
  *
- * What is asked in the same turn of the event loop goes there in one message. While the thread is busy more is gathered,
- * since it would wait there just as well.
+ * Requests of the same iteration of the event loop are sent as one message. While the thread is busy more of them are
+ * collected, since they would only wait in its queue.
+ *
+ * The thread is never terminated, because better-sqlite3 may abort the process then. If a statement does not end in time
+ * the thread is left to end after it: all requests are canceled, so it commits nothing, closes the database, and ends.
  */
-export const thread = (options: OpenOptions): Link => {
-  const shared = new SharedArrayBuffer(cells * Int32Array.BYTES_PER_ELEMENT)
-  const phases = new Int32Array(shared)
-  const watched = new SharedArrayBuffer(Vigil.size * Int32Array.BYTES_PER_ELEMENT)
-  const vigil = new Vigil.Asker(watched)
+export const workerTransport = (
+  options: OpenOptions,
+  { commit: commitGrace = 800, statement: statementGrace = 200 }: GracePeriods = {}
+): Transport => {
+  const phases = new Int32Array(new SharedArrayBuffer(maxInFlight * Int32Array.BYTES_PER_ELEMENT))
+  const activity = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
+  activity[0] = Activity.starting
   const { port1: port, port2 } = new MessageChannel()
-  const worker = startWorker({ options, phases: shared, vigil: watched, port: port2 })
-  /** Who asked, by cell. */
-  const asking = new Map<number, (outcome: Outcome) => void>()
-  const free = Array.from({ length: cells }, (_, cell) => cell)
-  let letters: Array<Letter> = []
-  let watcher: ((reason: string) => void) | undefined
-  let ended: string | undefined
+  const worker = startWorker({ options, phases: phases.buffer, activity: activity.buffer, port: port2 })
+  /** The requests in flight, by id. */
+  const inFlight = new Map<number, (completion: Completion) => void>()
+  const freeIds = Array.from({ length: maxInFlight }, (_, id) => id)
+  let unsent: Array<RequestMessage> = []
+  let lostListener: ((reason: string) => void) | undefined
+  let lostReason: string | undefined
 
-  /** What cannot be copied is not sent at all: bytes, for one, whose memory was given away since they were bound. */
-  const posted = (batch: ReadonlyArray<Letter>): boolean => {
+  /** False if a parameter cannot be cloned, such as bytes whose memory was transferred after they were bound. */
+  const tryPost = (requests: ReadonlyArray<RequestMessage>): boolean => {
     try {
-      port.postMessage(batch)
-      vigil.sent()
+      port.postMessage(requests)
       return true
     } catch {
       return false
     }
   }
 
-  const post = () => {
-    const batch = letters
-    letters = []
-    if (ended === undefined && !posted(batch)) {
-      for (const letter of batch) {
-        if (!posted([letter])) {
-          answered(letter.cell, { _tag: "Unsent", timedOut: false })
+  const flush = () => {
+    const requests = unsent
+    unsent = []
+    if (lostReason === undefined && !tryPost(requests)) {
+      for (const request of requests) {
+        if (!tryPost([request])) {
+          complete(request.requestId, { _tag: "NotSent", timedOut: false })
         }
       }
     }
   }
 
-  const answered = (cell: number, outcome: Outcome) => {
-    const told = asking.get(cell)
-    if (told !== undefined) {
-      asking.delete(cell)
-      free.push(cell)
-      if (asking.size === 0) {
+  const complete = (requestId: number, completion: Completion) => {
+    const onComplete = inFlight.get(requestId)
+    if (onComplete !== undefined) {
+      inFlight.delete(requestId)
+      freeIds.push(requestId)
+      if (inFlight.size === 0) {
         port.unref()
       }
-      told(outcome)
+      onComplete(completion)
     }
   }
 
-  /** Stops a question, and tells where it was. */
-  const stop = (cell: number): number => {
-    const phase = Atomics.compareExchange(phases, cell, Phase.waiting, Phase.stopped)
-    return phase === Phase.running ? Atomics.compareExchange(phases, cell, phase, Phase.stopped) : phase
+  /** Cancels a request unless it is committing, and returns the phase that it was in. */
+  const cancel = (requestId: number): number => {
+    const phase = Atomics.compareExchange(phases, requestId, Phase.queued, Phase.canceled)
+    return phase === Phase.running ? Atomics.compareExchange(phases, requestId, phase, Phase.canceled) : phase
   }
 
-  const end = (reason: string) => {
-    if (ended === undefined) {
-      ended = reason
-      const lost = Array.from(asking.keys(), (cell) => [cell, stop(cell) === Phase.committing] as const)
-      // What it is in the middle of comes to its end before the thread does, so nobody waits for that.
-      void worker.terminate()
+  const lose = (reason: string) => {
+    if (lostReason === undefined) {
+      lostReason = reason
+      const lost = Array.from(inFlight.keys(), (id) => [id, cancel(id) === Phase.committing] as const)
       port.close()
       if (lost.length === 0) {
-        watcher?.(reason)
+        lostListener?.(reason)
       }
-      for (const [cell, committing] of lost) {
-        answered(cell, { _tag: "Lost", reason, timedOut: false, committing })
+      for (const [id, committing] of lost) {
+        complete(id, { _tag: "Lost", reason, timedOut: false, committing })
       }
     }
   }
 
-  const hear = ({ bytes, cell, reply }: ThreadReply) =>
-    answered(cell, {
-      _tag: "Answered",
-      reply: bytes ? { ...reply, value: withBuffers(reply.value) } : reply,
+  const receive = ({ hasBytes, requestId, response }: ResponseMessage) =>
+    complete(requestId, {
+      _tag: "Responded",
+      response: hasBytes ? { ...response, value: restoreBuffers(response.value) } : response,
       timedOut: false
     })
 
-  /** What else has come, without an event for each: whoever goes on asks the next in one message with the others. */
-  const hearRest = () => {
+  /** Receives what else has arrived now, so that the fibers that go on send their next requests in one message. */
+  const receiveAll = () => {
     for (;;) {
-      const received: { readonly message: ThreadReply } | undefined = receiveMessageOnPort(port)
+      const received: { readonly message: ResponseMessage } | undefined = receiveMessageOnPort(port)
       if (received === undefined) {
         return
       }
-      hear(received.message)
+      receive(received.message)
     }
   }
 
+  const thread: RunningThread = {
+    cancel: () => {
+      for (const id of inFlight.keys()) {
+        cancel(id)
+      }
+    },
+    waitUntil: (isReached, millis) => {
+      const deadline = performance.now() + millis
+      for (;;) {
+        const current = Atomics.load(activity, 0)
+        const remaining = deadline - performance.now()
+        if (isReached(current) || remaining <= 0) {
+          return isReached(current)
+        }
+        Atomics.wait(activity, 0, current, remaining)
+      }
+    }
+  }
+
+  addThread(thread)
   worker.unref()
-  worker.on("error", (error) => end(`its thread failed: ${error.message}`))
+  worker.on("error", (error) => lose(`its thread failed: ${error.message}`))
   worker.on("exit", (code) => {
-    hearRest()
-    end(`its thread ended with code ${code}`)
+    removeThread(thread)
+    receiveAll()
+    lose(`its thread ended with code ${code}`)
   })
-  port.on("message", (reply: ThreadReply) => {
-    hear(reply)
-    hearRest()
+  port.on("message", (message: ResponseMessage) => {
+    receive(message)
+    receiveAll()
   })
   port.unref()
 
   return {
-    immediate: false,
-    send: (question, limit, told) => {
-      if (ended !== undefined) {
-        told({ _tag: "Lost", reason: ended, timedOut: false, committing: false })
-        return answeredAlready
+    synchronous: false,
+    send: (request, timeout, onComplete) => {
+      if (lostReason !== undefined) {
+        onComplete({ _tag: "Lost", reason: lostReason, timedOut: false, committing: false })
+        return completed
       }
-      const cell = free.pop()!
+      const requestId = freeIds.pop()!
       let timedOut = false
-      let timer: NodeJS.Timeout | undefined
-      let grace: NodeJS.Timeout | undefined
-      const patience = (millis: number) => {
-        grace ??= setTimeout(() => end("what it ran did not stop, and was left behind"), millis)
+      let timeoutTimer: NodeJS.Timeout | undefined
+      let graceTimer: NodeJS.Timeout | undefined
+      const startGrace = (millis: number) => {
+        graceTimer ??= setTimeout(() => lose("what it ran did not stop, and was left behind"), millis)
       }
-      const tell = (outcome: Outcome) => {
-        clearTimeout(timer)
-        clearTimeout(grace)
-        told(timedOut ? { ...outcome, timedOut } : outcome)
+      const onRequestComplete = (completion: Completion) => {
+        clearTimeout(timeoutTimer)
+        clearTimeout(graceTimer)
+        onComplete(timedOut ? { ...completion, timedOut } : completion)
       }
-      const alone = asking.size === 0
-      Atomics.store(phases, cell, Phase.waiting)
-      asking.set(cell, tell)
-      letters.push({ cell, ...question })
-      if (alone && vigil.isAwaited && !Loop.standsStill()) {
-        if (vigil.ask(post)) {
-          hearRest()
-        }
-      } else if (letters.length === 1) {
-        if (alone) {
-          queueMicrotask(post)
+      const isIdle = inFlight.size === 0
+      Atomics.store(phases, requestId, Phase.queued)
+      inFlight.set(requestId, onRequestComplete)
+      unsent.push({ requestId, ...request })
+      if (unsent.length === 1) {
+        if (isIdle) {
+          queueMicrotask(flush)
         } else {
-          setImmediate(post)
+          setImmediate(flush)
         }
       }
-      if (asking.get(cell) !== tell) {
-        return answeredAlready
-      }
-      if (alone) {
+      if (isIdle) {
         port.ref()
       }
-      if (limit !== undefined) {
-        timer = setTimeout(() => {
-          // What commits already is as good as done.
-          if (stop(cell) !== Phase.committing) {
+      if (timeout !== undefined) {
+        timeoutTimer = setTimeout(() => {
+          // A commit that has begun is not canceled any more.
+          if (cancel(requestId) !== Phase.committing) {
             timedOut = true
-            patience(stopGrace)
+            startGrace(statementGrace)
           }
-        }, limit)
+        }, timeout)
       }
       return {
-        stop: () => {
-          if (asking.get(cell) !== tell) {
+        cancel: () => {
+          if (inFlight.get(requestId) !== onRequestComplete) {
             return true
           }
-          const phase = stop(cell)
-          if (phase !== Phase.waiting) {
-            patience(phase === Phase.committing ? commitGrace : stopGrace)
+          const phase = cancel(requestId)
+          if (phase !== Phase.queued) {
+            startGrace(phase === Phase.committing ? commitGrace : statementGrace)
           }
-          return phase === Phase.waiting
+          return phase === Phase.queued
         }
       }
     },
-    watch: (ended) => {
-      watcher = ended
+    onLost: (listener) => {
+      lostListener = listener
     },
-    destroy: () => end("it was closed")
+    destroy: () => lose("it was closed")
   }
 }

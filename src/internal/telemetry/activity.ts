@@ -1,160 +1,165 @@
 /**
- * What a database is doing now, and what it has done: kept as it happens, in a bounded space, for whoever asks.
+ * The open sessions of a database, and counters of what its statements and sessions did. Updated as things happen and held
+ * in bounded memory, so that a snapshot costs little.
  */
 import * as Duration from "effect/Duration"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Activity, OpenSession, StatementFigures } from "../../Telemetry.js"
-import { keep } from "../hiddenClass.js"
+import { keepHiddenClass } from "../hiddenClass.js"
 import type { OperationRecorder } from "./recorders.js"
 
-/** How many statements are remembered, and how many of them are shown. */
-const remembered = 100
-const shown = 20
+/** How many distinct statements are kept, and how many of them a snapshot holds. */
+const maxStatements = 100
+const maxShownStatements = 20
 
-/** What is kept of a statement's text. */
-const longestText = 2_000
+/** The number of characters of a statement's text that is kept. */
+const maxTextLength = 2_000
 
-/** A session that is open: from asking for a connection to giving it back. */
-export class Watched {
-  readonly since = performance.now()
-  /** From when on it has its connection. */
-  begun: { readonly id: string } | undefined = undefined
-  /** Where it stands among those that are open. */
-  place = -1
+/** An open session, from asking for a connection to returning it. */
+export class SessionActivity {
+  readonly startedAt = performance.now()
+  /** Set when the session has its connection. */
+  identity: { readonly id: string } | undefined = undefined
+  /** Its index among the open sessions, or -1. */
+  index = -1
   private isEnding = false
-  private running = 0
-  private statement: string | undefined = undefined
+  private runningStatements = 0
+  private lastStatement: string | undefined = undefined
 
   constructor(readonly name: string) {}
 
-  /** A statement of it begins, perhaps beside another. */
-  runs(statement: string): void {
-    this.running++
-    this.statement = statement
+  /** Statements of one session may run concurrently. */
+  statementStarted(statement: string): void {
+    this.runningStatements++
+    this.lastStatement = statement
   }
 
-  ran(): void {
-    this.running--
+  statementEnded(): void {
+    this.runningStatements--
   }
 
-  ends(): void {
+  /** COMMIT or ROLLBACK starts. */
+  endStarted(): void {
     this.isEnding = true
   }
 
-  /** Since it asked for a connection, in seconds. */
+  /** The time since it asked for a connection, in seconds. */
   get age(): number {
-    return (performance.now() - this.since) / 1_000
+    return (performance.now() - this.startedAt) / 1_000
   }
 
   get id(): string | undefined {
-    return this.begun?.id
+    return this.identity?.id
   }
 
   get state(): OpenSession["state"] {
-    return this.begun === undefined ? "waiting" : this.isEnding ? "ending" : this.running > 0 ? "statement" : "idle"
+    if (this.identity === undefined) {
+      return "waiting"
+    }
+    return this.isEnding ? "ending" : this.runningStatements > 0 ? "statement" : "idle"
   }
 
-  now(): OpenSession {
+  snapshot(): OpenSession {
     return {
       id: this.id,
       name: this.name,
       age: Duration.millis(this.age * 1_000),
       state: this.state,
-      statement: this.state === "statement" ? abridged(this.statement!) : undefined
+      statement: this.state === "statement" ? truncateText(this.lastStatement!) : undefined
     }
   }
 }
 
-/** A copy, since a part of a text keeps the whole of it in memory. */
-export const abridged = (text: string): string =>
-  text.length <= longestText ? text : Buffer.from(`${text.slice(0, longestText)}…`).toString()
+/** Limits a text to `maxTextLength`. The result is a copy, because a slice would keep the whole text in memory. */
+export const truncateText = (text: string): string =>
+  text.length <= maxTextLength ? text : Buffer.from(`${text.slice(0, maxTextLength)}…`).toString()
 
-/** Counts by name. */
-class Tally {
+/** Counters by name. */
+class CounterMap {
   private readonly counts = new Map<string, number>()
 
   add(name: string): void {
     this.counts.set(name, (this.counts.get(name) ?? 0) + 1)
   }
 
-  now(): Readonly<Record<string, number>> {
+  snapshot(): Readonly<Record<string, number>> {
     return Object.fromEntries(this.counts)
   }
 }
 
-/** The statements that took longest. */
-class Slowest {
-  private readonly figures = new Map<string, { count: number; longest: number; total: number }>()
-  /** What a statement that is new must exceed once there is no place left. */
+/** The statements with the longest single run. Once `maxStatements` are kept, a slower one replaces the fastest. */
+class SlowestStatements {
+  private readonly statements = new Map<string, { count: number; longest: number; total: number }>()
+  /** A lower bound of the fastest kept statement, below which a new statement is not compared with them. */
   private floor = 0
 
   add(statement: string, seconds: number): void {
-    const text = abridged(statement)
-    const known = this.figures.get(text)
-    if (known !== undefined) {
-      known.count++
-      known.total += seconds
-      known.longest = Math.max(known.longest, seconds)
-    } else if (this.figures.size < remembered) {
-      this.figures.set(text, { count: 1, longest: seconds, total: seconds })
+    const text = truncateText(statement)
+    const stats = this.statements.get(text)
+    if (stats !== undefined) {
+      stats.count++
+      stats.total += seconds
+      stats.longest = Math.max(stats.longest, seconds)
+    } else if (this.statements.size < maxStatements) {
+      this.statements.set(text, { count: 1, longest: seconds, total: seconds })
     } else if (seconds > this.floor) {
-      this.replaceQuickest(text, seconds)
+      this.replaceFastest(text, seconds)
     }
   }
 
-  now(): ReadonlyArray<StatementFigures> {
-    return Array.from(this.figures, ([text, figures]) => ({ text, ...figures }))
+  snapshot(): ReadonlyArray<StatementFigures> {
+    return Array.from(this.statements, ([text, stats]) => ({ text, ...stats }))
       .sort((one, other) => other.longest - one.longest)
-      .slice(0, shown)
+      .slice(0, maxShownStatements)
   }
 
-  private replaceQuickest(text: string, seconds: number): void {
-    const [[quickest, { longest }], [, next]] = Array.from(this.figures).sort(([, one], [, other]) =>
+  private replaceFastest(text: string, seconds: number): void {
+    const [[fastest, { longest }], [, secondFastest]] = Array.from(this.statements).sort(([, one], [, other]) =>
       one.longest - other.longest
     )
     this.floor = longest
     if (seconds > longest) {
-      this.figures.delete(quickest)
-      this.figures.set(text, { count: 1, longest: seconds, total: seconds })
-      this.floor = Math.min(next.longest, seconds)
+      this.statements.delete(fastest)
+      this.statements.set(text, { count: 1, longest: seconds, total: seconds })
+      this.floor = Math.min(secondFastest.longest, seconds)
     }
   }
 }
 
-/** Passes on to the metrics what it is told, and remembers it. */
-export class Tracker implements OperationRecorder {
-  /** In no order. A Set's tables, thrown away one after the other, would keep what was in them for long. */
-  private readonly sessions: Array<Watched> = []
-  private readonly slowest = new Slowest()
-  private readonly errors = new Tally()
-  private readonly reasons = new Tally()
-  private readonly retries = new Tally()
+/** Tracks the activity of one database, and passes what the metrics need on to their recorder. */
+export class ActivityTracker implements OperationRecorder {
+  /** In no order, with constant-time removal. An array, because a Set keeps deleted items reachable until it is rehashed. */
+  private readonly sessions: Array<SessionActivity> = []
+  private readonly slowest = new SlowestStatements()
+  private readonly errors = new CounterMap()
+  private readonly rollbackReasons = new CounterMap()
+  private readonly retries = new CounterMap()
   private commits = 0
 
   constructor(private readonly metrics: OperationRecorder) {}
 
-  opened(name: string): Watched {
-    const session = new Watched(name)
-    session.place = this.sessions.push(session) - 1
+  sessionOpened(name: string): SessionActivity {
+    const session = new SessionActivity(name)
+    session.index = this.sessions.push(session) - 1
     return session
   }
 
-  /** May be told twice. */
-  closed(session: Watched): void {
-    const { place } = session
-    if (place >= 0) {
+  /** Does nothing if the session is closed already. */
+  sessionClosed(session: SessionActivity): void {
+    const { index } = session
+    if (index >= 0) {
       const last = this.sessions.pop()!
       if (last !== session) {
-        this.sessions[place] = last
-        last.place = place
+        this.sessions[index] = last
+        last.index = index
       }
-      session.place = -1
+      session.index = -1
     }
   }
 
   operation(seconds: number, error?: string, code?: string): void {
     this.metrics.operation(seconds, error, code)
-    // One that was interrupted has not failed.
+    // A statement that was interrupted has no code, and does not count as failed.
     if (error !== undefined && code !== undefined) {
       this.errors.add(error)
     }
@@ -171,7 +176,7 @@ export class Tracker implements OperationRecorder {
 
   rolledBack(seconds: number, reason: string): void {
     this.metrics.rolledBack(seconds, reason)
-    this.reasons.add(reason)
+    this.rollbackReasons.add(reason)
   }
 
   retried(error: DatabaseError["_tag"]): void {
@@ -179,16 +184,18 @@ export class Tracker implements OperationRecorder {
     this.retries.add(error)
   }
 
-  now(): Activity {
+  snapshot(): Activity {
     return {
-      sessions: [...this.sessions].sort((one, other) => one.since - other.since).map((session) => session.now()),
-      statements: this.slowest.now(),
-      errors: this.errors.now(),
+      sessions: [...this.sessions].sort((one, other) => one.startedAt - other.startedAt).map((session) =>
+        session.snapshot()
+      ),
+      statements: this.slowest.snapshot(),
+      errors: this.errors.snapshot(),
       committed: this.commits,
-      rolledBack: this.reasons.now(),
-      retried: this.retries.now()
+      rolledBack: this.rollbackReasons.snapshot(),
+      retried: this.retries.snapshot()
     }
   }
 }
 
-keep(new Watched(""))
+keepHiddenClass(new SessionActivity(""))

@@ -1,12 +1,13 @@
 /**
- * How pools, statements and sessions keep the metrics: plain functions, so that recording suspends nobody.
+ * How pools, statements and sessions update the metrics: plain functions, so that recording does not suspend a fiber.
  */
 import type * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import * as Telemetry from "../../Telemetry.js"
+import { dialectOf } from "../config/dialectOf.js"
 
-/** What a pool reports of itself. Times are in seconds. */
+/** Updates the metrics of one pool. Durations are in seconds. */
 export interface PoolRecorder {
   readonly connections: (idle: number, used: number) => void
   readonly pending: (requests: number) => void
@@ -17,13 +18,15 @@ export interface PoolRecorder {
   readonly useTime: (seconds: number) => void
 }
 
-const systemNames = { postgres: "postgresql", sqlite: "sqlite" } as const
-
-/** Updates of one metric under always the same array of labels, by which Effect finds the metric's state at once. */
+/** The values of `db.system.name` in OpenTelemetry's conventions. */
+/**
+ * Makes update functions of metrics, labelled with the pool and the system. The array of labels is the same for each
+ * update, because Effect finds the state of a metric faster by an array that it has seen.
+ */
 const labelled = (name: string, dialect: Dialect) => {
   const common = [
     MetricLabel.make("db.client.connection.pool.name", name),
-    MetricLabel.make("db.system.name", systemNames[dialect])
+    MetricLabel.make("db.system.name", dialectOf(dialect).systemName)
   ]
   return <Type, In, Out>(metric: Metric.Metric<Type, In, Out>, ...labels: ReadonlyArray<MetricLabel.MetricLabel>) => {
     const all = [...common, ...labels]
@@ -31,99 +34,105 @@ const labelled = (name: string, dialect: Dialect) => {
   }
 }
 
-/** Sets a metric that is told by how much it changes. */
+/** Makes a function that sets a metric to a value, out of one that adds to it. */
 const settable = (add: (difference: number) => void) => {
-  let last = 0
-  // It is there from the beginning.
+  let current = 0
+  // So that the metric exists from the start.
   add(0)
   return (value: number): void => {
-    if (value !== last) {
-      add(value - last)
-      last = value
+    if (value !== current) {
+      add(value - current)
+      current = value
     }
   }
 }
 
-/** The recorder of one pool. */
+/** Makes the recorder of one pool. */
 export const pool = (name: string, dialect: Dialect): PoolRecorder => {
-  const of = labelled(name, dialect)
-  const idleCount = settable(of(Telemetry.connectionCount, MetricLabel.make("db.client.connection.state", "idle")))
-  const usedCount = settable(of(Telemetry.connectionCount, MetricLabel.make("db.client.connection.state", "used")))
-  const max = settable(of(Telemetry.connectionMax))
-  const idleMin = settable(of(Telemetry.connectionIdleMin))
-  const idleMax = settable(of(Telemetry.connectionIdleMax))
-  const timeouts = of(Telemetry.connectionTimeouts)
+  const update = labelled(name, dialect)
+  const idleCount = settable(update(Telemetry.connectionCount, MetricLabel.make("db.client.connection.state", "idle")))
+  const usedCount = settable(update(Telemetry.connectionCount, MetricLabel.make("db.client.connection.state", "used")))
+  const setMax = settable(update(Telemetry.connectionMax))
+  const setIdleMin = settable(update(Telemetry.connectionIdleMin))
+  const setIdleMax = settable(update(Telemetry.connectionIdleMax))
+  const addTimeouts = update(Telemetry.connectionTimeouts)
   return {
     connections: (idle, used) => {
       idleCount(idle)
       usedCount(used)
     },
-    pending: settable(of(Telemetry.connectionPendingRequests)),
-    limits: (most, fewestIdle, mostIdle) => {
-      max(most)
-      idleMin(fewestIdle)
-      idleMax(mostIdle)
+    pending: settable(update(Telemetry.connectionPendingRequests)),
+    limits: (max, idleMin, idleMax) => {
+      setMax(max)
+      setIdleMin(idleMin)
+      setIdleMax(idleMax)
     },
-    timeout: () => timeouts(1),
-    createTime: of(Telemetry.connectionCreateTime),
-    waitTime: of(Telemetry.connectionWaitTime),
-    useTime: of(Telemetry.connectionUseTime)
+    timeout: () => addTimeouts(1),
+    createTime: update(Telemetry.connectionCreateTime),
+    waitTime: update(Telemetry.connectionWaitTime),
+    useTime: update(Telemetry.connectionUseTime)
   }
 }
 
-/** What statements and sessions report of themselves. Times are in seconds; an error is named by its tag. */
+/** Updates the metrics of one database's statements and sessions. Durations are in seconds. */
 export interface OperationRecorder {
-  /** `error` is the tag of what the statement failed with, `interrupted` or `defect`; `code` is the error's, if any. */
+  /**
+   * A statement has ended. If it failed, `error` is the tag of its DatabaseError, `interrupted` or `defect`, and `code` is
+   * the code of the DatabaseError.
+   */
   readonly operation: (seconds: number, error?: string, code?: string) => void
   readonly committed: (seconds: number) => void
+  /** `reason` is a value of `error.type`, as Telemetry.sessionsRolledBack lists them. */
   readonly rolledBack: (seconds: number, reason: string) => void
   readonly retried: (error: DatabaseError["_tag"]) => void
 }
 
-/** So many codes of errors get figures of their own, since a statement may raise any code; the others are told by tag. */
-const mostCodes = 100
+/**
+ * How many distinct pairs of error and code are labelled with the code. A statement can raise any code it likes, and each
+ * distinct label is a time series of its own. Further codes are counted by `error.type` alone.
+ */
+const maxCodes = 100
 
-/** What the conventions ask of `db.client.operation.duration` besides the system's name, if the database has it. */
+/** The attributes that the conventions require on `db.client.operation.duration` where they are known. */
 const operationAttributes = new Set(["db.namespace", "server.address", "server.port"])
 
 /**
- * The recorder of one database's statements and sessions. Of the attributes, which are those of its spans, it takes what
- * the conventions want to see on a statement's duration.
+ * Makes the recorder of one database's statements and sessions. `attributes` are the attributes of its spans; those in
+ * `operationAttributes` become labels of the duration of statements.
  */
 export const operations = (
   name: string,
   dialect: Dialect,
-  attributes: ReadonlyArray<readonly [string, unknown]> = []
+  attributes: ReadonlyArray<readonly [string, unknown]>
 ): OperationRecorder => {
-  const of = labelled(name, dialect)
-  const place = attributes.filter(([key]) => operationAttributes.has(key))
+  const update = labelled(name, dialect)
+  const serverLabels = attributes.filter(([key]) => operationAttributes.has(key))
     .map(([key, value]) => MetricLabel.make(key, String(value)))
-  const byReason = <Type, In, Out>(
+  const byErrorType = <Type, In, Out>(
     metric: Metric.Metric<Type, In, Out>,
     labels: ReadonlyArray<MetricLabel.MetricLabel> = []
   ) => {
-    const known = new Map<string, (value: In) => void>()
-    return (reason: string, value: In, given?: string): void => {
-      const code = known.size < mostCodes || known.has(`${reason} ${given}`) ? given : undefined
-      const key = code === undefined ? reason : `${reason} ${code}`
-      let update = known.get(key)
-      if (update === undefined) {
-        const codes = code === undefined ? [] : [MetricLabel.make(Telemetry.responseStatusCode, code)]
-        update = of(metric, ...labels, MetricLabel.make(Telemetry.errorType, reason), ...codes)
-        known.set(key, update)
+    const updates = new Map<string, (value: In) => void>()
+    return (errorType: string, value: In, errorCode?: string): void => {
+      const code = updates.size < maxCodes || updates.has(`${errorType} ${errorCode}`) ? errorCode : undefined
+      const key = code === undefined ? errorType : `${errorType} ${code}`
+      let updateKey = updates.get(key)
+      if (updateKey === undefined) {
+        const codeLabels = code === undefined ? [] : [MetricLabel.make(Telemetry.responseStatusCode, code)]
+        updateKey = update(metric, ...labels, MetricLabel.make(Telemetry.errorType, errorType), ...codeLabels)
+        updates.set(key, updateKey)
       }
-      update(value)
+      updateKey(value)
     }
   }
-  const operation = of(Telemetry.operationDuration, ...place)
-  const failedOperation = byReason(Telemetry.operationDuration, place)
-  const committed = of(Telemetry.sessionsCommitted)
-  const rolledBack = byReason(Telemetry.sessionsRolledBack)
-  const retried = byReason(Telemetry.sessionsRetried)
-  const duration = of(Telemetry.sessionDuration)
+  const succeeded = update(Telemetry.operationDuration, ...serverLabels)
+  const failed = byErrorType(Telemetry.operationDuration, serverLabels)
+  const committed = update(Telemetry.sessionsCommitted)
+  const rolledBack = byErrorType(Telemetry.sessionsRolledBack)
+  const retried = byErrorType(Telemetry.sessionsRetried)
+  const duration = update(Telemetry.sessionDuration)
   return {
-    operation: (seconds, error, code) =>
-      error === undefined ? operation(seconds) : failedOperation(error, seconds, code),
+    operation: (seconds, error, code) => error === undefined ? succeeded(seconds) : failed(error, seconds, code),
     committed: (seconds) => {
       committed(1)
       duration(seconds)

@@ -1,5 +1,5 @@
 /**
- * Whether a span is worth being made.
+ * Whether the spans of a fiber are recorded.
  */
 import * as Context from "effect/Context"
 import * as DefaultServices from "effect/DefaultServices"
@@ -7,9 +7,9 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as Tracer from "effect/Tracer"
 
-/** What a fiber has that was given no tracer. It shows its spans to nobody. */
-const native = Context.get(DefaultServices.liveServices, Tracer.Tracer)
+/** Effect's default tracer, which exports nothing. */
+const defaultTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
-/** Whether somebody sees the spans that a fiber makes. */
+/** Whether the application has provided a tracer and has not disabled tracing. Otherwise spans need not be made. */
 export const isTraced = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
-  fiber.currentTracer !== native && fiber.getFiberRef(FiberRef.currentTracerEnabled)
+  fiber.currentTracer !== defaultTracer && fiber.getFiberRef(FiberRef.currentTracerEnabled)

@@ -1,5 +1,5 @@
 /**
- * Failures that a test asks for, in place of what would have happened.
+ * Injects the failures that a test plans.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
@@ -13,28 +13,28 @@ export interface Planned {
   readonly on: "statement" | "begin" | "commit"
   readonly nth: number
   readonly matching: RegExp | undefined
-  /** Of CommitOutcomeUnknown: whether it was committed. */
+  /** Whether a commit that fails with CommitOutcomeUnknown is committed. */
   readonly committed: boolean
   readonly error: DatabaseError
 }
 
-/** After these there is no connection. */
+/** Whether the connection is lost with this error. */
 const endsConnection = ({ _tag }: DatabaseError): boolean =>
   _tag === "ConnectionLost" || _tag === "ConnectionFailed" || _tag === "CommitOutcomeUnknown"
 
-/** Counts what happens to one database, on whatever connection, and tells which fault is due. */
+/** Counts the operations of one database, over all of its connections, and finds the fault that is due. */
 class Plan {
-  private readonly seen: Array<number>
+  private readonly counts: Array<number>
 
   constructor(private readonly faults: ReadonlyArray<Planned>) {
-    this.seen = faults.map(() => 0)
+    this.counts = faults.map(() => 0)
   }
 
-  /** The first of those that are due; all of them count. */
+  /** The first fault that is due. Every fault that matches counts the operation. */
   due(on: Planned["on"], statement = ""): Planned | undefined {
     let due: Planned | undefined
     for (const [i, fault] of this.faults.entries()) {
-      if (fault.on === on && statement.search(fault.matching ?? "") >= 0 && ++this.seen[i] === fault.nth) {
+      if (fault.on === on && statement.search(fault.matching ?? "") >= 0 && ++this.counts[i] === fault.nth) {
         due ??= fault
       }
     }
@@ -42,7 +42,7 @@ class Plan {
   }
 }
 
-class Faulty implements Wrapped {
+class FaultyConnection implements Wrapped {
   readonly id: number
 
   constructor(readonly inner: Connection, private readonly plan: Plan) {
@@ -95,8 +95,8 @@ class Faulty implements Wrapped {
     return this.inner.rollback
   }
 
-  get fate() {
-    return this.inner.fate
+  get transactionOutcome() {
+    return this.inner.transactionOutcome
   }
 
   savepoint(name: string) {
@@ -115,12 +115,12 @@ class Faulty implements Wrapped {
     return this.inner.beginWithin(name, options)
   }
 
-  commitWithin(name: string, around: BeginOptions | undefined) {
-    return this.inner.commitWithin(name, around)
+  commitWithin(name: string, enclosing: BeginOptions | undefined) {
+    return this.inner.commitWithin(name, enclosing)
   }
 
-  rollbackWithin(name: string, around: BeginOptions | undefined) {
-    return this.inner.rollbackWithin(name, around)
+  rollbackWithin(name: string, enclosing: BeginOptions | undefined) {
+    return this.inner.rollbackWithin(name, enclosing)
   }
 
   get failStatement() {
@@ -150,7 +150,10 @@ class Faulty implements Wrapped {
     })
   }
 
-  /** With its connection a transaction is rolled back; that this has happened already spares a test the waiting. */
+  /**
+   * Fails with the error, after `before`. An error that ends the connection also rolls back, so that the test need not wait
+   * until the server notices that its client is gone.
+   */
   private fail<E>(
     { committed, error }: Planned,
     before: Effect.Effect<void, DatabaseError>,
@@ -167,12 +170,13 @@ class Faulty implements Wrapped {
   }
 }
 
-/** Puts the faults before every connection of a driver. Each database that is opened counts for itself. */
+/** Wraps every connection of a driver with the planned faults. Each database that is opened counts on its own. */
 export const make = (faults: (driver: Driver) => ReadonlyArray<Planned>) => (driver: Driver): Effect.Effect<Driver> =>
   Effect.sync(() => {
     const plan = new Plan(faults(driver))
     return wrapping(
       driver,
-      (connect) => (onLost, restore) => Effect.map(connect(onLost, restore), (inner) => new Faulty(inner, plan))
+      (connect) => (onLost, restore) =>
+        Effect.map(connect(onLost, restore), (inner) => new FaultyConnection(inner, plan))
     )
   })

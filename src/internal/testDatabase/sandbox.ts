@@ -1,9 +1,9 @@
 /**
- * Everything that is done with a database, in one transaction that is rolled back at the end.
+ * Runs everything that is done with a database in one transaction, which is rolled back at the end.
  *
- * There is one physical connection. The sandbox's database has as many virtual ones as it would have real ones; each
- * begins a savepoint where a real one would begin a transaction. What runs outside of every session gets a savepoint of
- * its own too, so that its failure undoes nothing else, and its deferred constraints are checked when it is done.
+ * A sandbox has one connection of the database. Its own connections share it: each begins a savepoint where another
+ * connection would begin a transaction. A statement outside of every session gets a savepoint of its own too, so that its
+ * failure rolls back nothing else, and its deferred constraints are checked at its end.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -12,53 +12,56 @@ import * as FiberSet from "effect/FiberSet"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { BeginOptions, Connection, Driver } from "../driver.js"
+import type { Readiness } from "../fifoLock.js"
 import { make as makeError } from "../makeError.js"
+import { rollback } from "../session/commit.js"
 import { currentContext, innermost } from "../session/context.js"
-import { briefly, rolledBack } from "../session/commit.js"
 import type { Transaction } from "../session/transaction.js"
-import { byTag } from "./errors.js"
-import { type Readiness, Turns } from "./sandboxLock.js"
-import { Virtual } from "./sandboxConnection.js"
+import { bounded } from "../session/watchdog.js"
+import { describe } from "./errors.js"
+import { SandboxConnection } from "./sandboxConnection.js"
+import { SandboxLock } from "./sandboxLock.js"
 import { type Wrapped, wrapping } from "./wrapped.js"
 
 /** A savepoint that is open. */
-export interface Frame {
+export interface Savepoint {
   readonly name: string
-  readonly owner: Virtual
-  /** What it was begun with, where it stands for a transaction. */
+  readonly owner: SandboxConnection
+  /** The options of the transaction that it stands for, or undefined if it is only a savepoint. */
   readonly options: BeginOptions | undefined
 }
 
 type Tag = "ConnectionLost" | "SessionClosed" | "TransactionAborted" | "InvalidStatement"
 
+/** Blanks, semicolons and comments before a statement. */
 const leading = /^(?:[\s;]|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)*/
 
-const controls =
+const transactionControl =
   /^(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!(?:\s+TRANSACTION|\s+WORK)?\s+TO\b))\b/i
 
-/** Of all sandboxes: one may be inside of another. */
-let names = 0
+/** Counts the savepoints of all sandboxes, as a sandbox may be inside another. */
+let savepointCount = 0
 
 export class Sandbox {
-  readonly turns = new Turns()
-  /** Innermost last. */
-  private readonly stack: Array<Frame> = []
+  readonly lock = new SandboxLock()
+  /** The open savepoints, innermost last. */
+  private readonly stack: Array<Savepoint> = []
 
   constructor(
     readonly driver: Driver,
-    readonly physical: Connection,
-    /** Runs what nobody waits for. */
-    readonly run: (effect: Effect.Effect<void>) => unknown
+    readonly connection: Connection,
+    /** Runs an effect in the background. */
+    readonly runFork: (effect: Effect.Effect<void>) => unknown
   ) {}
 
   error(tag: Tag, reason: string, statement?: string): DatabaseError {
     const { dialect } = this.driver
-    return makeError(tag, { dialect, code: byTag[tag].codes[dialect], reason, statement })
+    return makeError(tag, { dialect, code: describe(tag, dialect).code, reason, statement })
   }
 
-  /** Whether the transaction that everything is in has ended before its time. */
-  get over(): DatabaseError | undefined {
-    const status = this.physical.status()
+  /** The error of every use, if the sandbox's transaction has ended already. */
+  get endedError(): DatabaseError | undefined {
+    const status = this.connection.status()
     return status === "active" || status === "closed" || (status === "aborted" && this.stack.length > 0)
       ? undefined
       : this.error(
@@ -67,9 +70,9 @@ export class Sandbox {
       )
   }
 
-  /** Statements may not end the transaction, and need not begin one. */
-  refused(statement: string): DatabaseError | undefined {
-    return controls.test(statement.slice(leading.exec(statement)![0].length))
+  /** The error of a statement that would begin or end a transaction. */
+  transactionControlError(statement: string): DatabaseError | undefined {
+    return transactionControl.test(statement.slice(leading.exec(statement)![0].length))
       ? this.error(
         "InvalidStatement",
         "a sandbox is one transaction, which no statement may end: use sessions",
@@ -78,120 +81,133 @@ export class Sandbox {
       : undefined
   }
 
-  /** What the code that asks is written inside of, so that it need not wait for itself. */
-  surrounding(): Frame | undefined {
-    for (let unit = innermost(currentContext()); unit !== undefined; unit = unit.outer) {
-      const virtual = this.virtualOf(unit)
-      if (virtual !== undefined && virtual.frames.length > 0 && unit.refusal() === undefined) {
-        return virtual.frames[Math.min(unit.depth, virtual.frames.length - 1)]
+  /** The savepoint of the session that the calling code is in. Waiting for that one to end would be a deadlock. */
+  enclosingSavepoint(): Savepoint | undefined {
+    for (
+      let transaction = innermost(currentContext());
+      transaction !== undefined;
+      transaction = transaction.enclosing
+    ) {
+      const connection = this.connectionOf(transaction)
+      if (connection !== undefined && connection.savepoints.length > 0 && transaction.refusal() === undefined) {
+        return connection.savepoints[Math.min(transaction.depth, connection.savepoints.length - 1)]
       }
     }
     return undefined
   }
 
-  /** Whether nothing is open within this savepoint, or none is at all. */
-  readonly readiness = (frame: Frame | undefined) => (): Readiness => {
+  /** Whether this savepoint is the innermost one or, if undefined, none is open. */
+  readonly readiness = (savepoint: Savepoint | undefined) => (): Readiness => {
     const top = this.stack.at(-1)
-    return top === frame ? "ready" : frame === undefined || this.stack.includes(frame) ? "waiting" : "gone"
+    return top === savepoint ? "ready" : savepoint === undefined || this.stack.includes(savepoint) ? "waiting" : "never"
   }
 
-  /** Begins what stands for a transaction. To be run in turn. */
-  begin(owner: Virtual, options: BeginOptions): Effect.Effect<Frame, DatabaseError> {
+  /** Begins a savepoint that stands for a transaction. Needs the lock. */
+  begin(owner: SandboxConnection, options: BeginOptions): Effect.Effect<Savepoint, DatabaseError> {
     return this.push(
-      { name: `sqlayer_sandbox_${++names}`, owner, options },
-      (name) => this.physical.beginWithin(name, options)
+      { name: `sqlayer_sandbox_${++savepointCount}`, owner, options },
+      (name) => this.connection.beginWithin(name, options)
     )
   }
 
-  /** Opens a savepoint. To be run in turn. */
-  push(frame: Frame, open: (name: string) => Effect.Effect<void, DatabaseError>): Effect.Effect<Frame, DatabaseError> {
+  /** Opens a savepoint. Needs the lock. */
+  push(
+    savepoint: Savepoint,
+    open: (name: string) => Effect.Effect<void, DatabaseError>
+  ): Effect.Effect<Savepoint, DatabaseError> {
     return Effect.suspend(() => {
-      const refusal = this.over ?? this.aborted()
-      if (refusal !== undefined) {
-        return Effect.fail(refusal)
+      const error = this.endedError ?? this.abortedError()
+      if (error !== undefined) {
+        return Effect.fail(error)
       }
-      return Effect.map(Effect.flatten(briefly(this.physical, open(frame.name))), () => {
-        this.stack.push(frame)
-        return frame
+      return Effect.map(Effect.flatten(bounded(this.connection, open(savepoint.name))), () => {
+        this.stack.push(savepoint)
+        return savepoint
       })
     })
   }
 
-  /** Checks and keeps what was done since; where that cannot be, it is rolled back. To be run in turn. */
-  commit(frame: Frame): Effect.Effect<void, DatabaseError> {
+  /** Commits a savepoint that stands for a transaction: checks deferred constraints. Rolls back on failure. Needs the lock. */
+  commit(savepoint: Savepoint): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
-      const refusal = this.over ?? this.aborted()
-      const kept = refusal === undefined
-        ? Effect.exit(this.physical.commitWithin(frame.name, this.around(frame)))
-        : Effect.succeed(Exit.fail(refusal))
-      return Effect.flatMap(kept, (exit) =>
+      const error = this.endedError ?? this.abortedError()
+      const result = error === undefined
+        ? Effect.exit(this.connection.commitWithin(savepoint.name, this.enclosingOptions(savepoint)))
+        : Effect.succeed(Exit.fail(error))
+      return Effect.flatMap(result, (exit) =>
         Exit.isFailure(exit)
-          ? Effect.zipRight(Effect.ignore(this.rollback(frame)), exit)
-          : Effect.sync(() => this.pop(frame)))
+          ? Effect.zipRight(Effect.ignore(this.rollback(savepoint)), exit)
+          : Effect.sync(() => this.pop(savepoint)))
     })
   }
 
-  /** Undoes what was done since, and whatever is open in it. To be run in turn. */
-  rollback(frame: Frame): Effect.Effect<void, DatabaseError> {
+  /** Rolls back a savepoint, and the savepoints inside it. Needs the lock. */
+  rollback(savepoint: Savepoint): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
-      const over = this.over !== undefined || this.physical.status() === "closed"
-      const around = this.around(frame)
+      const isEnded = this.endedError !== undefined || this.connection.status() === "closed"
+      const enclosing = this.enclosingOptions(savepoint)
       return Effect.flatMap(
-        over ? Effect.succeed(Exit.void) : briefly(this.physical, this.physical.rollbackWithin(frame.name, around)),
+        isEnded
+          ? Effect.succeed(Exit.void)
+          : bounded(this.connection, this.connection.rollbackWithin(savepoint.name, enclosing)),
         (exit) => {
-          this.pop(frame)
+          this.pop(savepoint)
           return exit
         }
       )
     })
   }
 
-  /** Whoever still had something open in it has lost it. */
-  pop(frame: Frame): void {
-    const at = this.stack.indexOf(frame)
+  /** Removes a savepoint and those inside it. Other connections that had one of those are closed. */
+  pop(savepoint: Savepoint): void {
+    const at = this.stack.indexOf(savepoint)
     for (const { owner } of at < 0 ? [] : this.stack.splice(at)) {
-      owner.frames.splice(0, owner.frames.length, ...owner.frames.filter((open) => this.stack.includes(open)))
-      if (owner !== frame.owner) {
+      owner.savepoints.splice(
+        0,
+        owner.savepoints.length,
+        ...owner.savepoints.filter((open) => this.stack.includes(open))
+      )
+      if (owner !== savepoint.owner) {
         owner.closed = true
       }
     }
   }
 
-  private aborted(): DatabaseError | undefined {
-    return this.physical.status() === "aborted"
+  private abortedError(): DatabaseError | undefined {
+    return this.connection.status() === "aborted"
       ? this.error("TransactionAborted", "a statement of the transaction failed before, so it can only be rolled back")
       : undefined
   }
 
-  /** What the transaction around this one was begun with, if there is one but the sandbox's own. */
-  private around(frame: Frame): BeginOptions | undefined {
-    const below = this.stack.slice(0, Math.max(0, this.stack.indexOf(frame)))
+  /** The options of the transaction around this one, or undefined if that is the sandbox's own. */
+  private enclosingOptions(savepoint: Savepoint): BeginOptions | undefined {
+    const below = this.stack.slice(0, Math.max(0, this.stack.indexOf(savepoint)))
     return below.findLast(({ options }) => options !== undefined)?.options
   }
 
-  /** This sandbox's connection that a session is on, whatever stands before it. */
-  private virtualOf(unit: Transaction): Virtual | undefined {
-    let connection: Connection | undefined = unit.connection
-    while (connection !== undefined && !(connection instanceof Virtual && connection.sandbox === this)) {
+  /** The connection of this sandbox that a transaction is on, which other connections may wrap. */
+  private connectionOf(transaction: Transaction): SandboxConnection | undefined {
+    let connection: Connection | undefined = transaction.connection
+    while (connection !== undefined && !(connection instanceof SandboxConnection && connection.sandbox === this)) {
       connection = (connection as Partial<Wrapped>).inner
     }
     return connection
   }
 }
 
-/** A driver whose database is one transaction on a connection of another database; rolled back with the scope. */
+/** A driver whose database is one transaction on a connection of another database. The scope rolls it back. */
 export const make = (
   driver: Driver,
   acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>
 ): Effect.Effect<Driver, DatabaseError, Scope.Scope> =>
   Effect.gen(function*() {
-    const physical = yield* acquire
-    yield* Effect.addFinalizer(() => rolledBack(physical))
-    yield* physical.begin({ readOnly: false })
-    const run = yield* FiberSet.makeRuntime<never, void>()
-    const sandbox = new Sandbox(driver, physical, run)
+    const connection = yield* acquire
+    yield* Effect.addFinalizer(() => rollback(connection))
+    yield* connection.begin({ readOnly: false })
+    const runFork = yield* FiberSet.makeRuntime<never, void>()
+    const sandbox = new Sandbox(driver, connection, runFork)
     return {
-      ...wrapping(driver, () => () => Effect.sync(() => new Virtual(sandbox))),
+      ...wrapping(driver, () => () => Effect.sync(() => new SandboxConnection(sandbox))),
       pool: { ...driver.pool, recycle: Duration.infinity }
     }
   })

@@ -1,5 +1,5 @@
 /**
- * One of the connections of a sandbox, which share the physical one.
+ * The connections of a sandbox, which share one connection of the database.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
@@ -9,24 +9,24 @@ import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
 import type { BeginOptions, Connection, Refusal, Status } from "../driver.js"
-import { briefly } from "../session/commit.js"
-import type { Frame, Sandbox } from "./sandbox.js"
+import { bounded } from "../session/watchdog.js"
+import type { Sandbox, Savepoint } from "./sandbox.js"
 import type { TransformRows, Wrapped } from "./wrapped.js"
 
 type Fail<E> = (error: DatabaseError) => E
 
 let count = 0
 
-export class Virtual implements Wrapped {
+export class SandboxConnection implements Wrapped {
   readonly id = ++count
   readonly inner: Connection
-  /** What is open here: the transaction, and the savepoints in it. */
-  readonly frames: Array<Frame> = []
+  /** The open savepoints of this connection: the one that stands for its transaction, and those inside it. */
+  readonly savepoints: Array<Savepoint> = []
   closed = false
-  private running = false
+  private isRunning = false
 
   constructor(readonly sandbox: Sandbox) {
-    this.inner = sandbox.physical
+    this.inner = sandbox.connection
   }
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
@@ -47,48 +47,50 @@ export class Virtual implements Wrapped {
 
   executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
     return Stream.suspend((): Stream.Stream<unknown, SqlError> => {
-      if (this.frames.length === 0) {
-        // Nobody else could speak while rows are read one by one, so all are read at once.
+      if (this.savepoints.length === 0) {
+        // The other connections would have to wait while rows are read one by one, so all rows are read at once.
         return Stream.unwrap(Effect.map(this.execute(sql, params, transformRows, refusal), Stream.fromIterable))
       }
-      const refused = this.sandbox.refused(sql)
-      return refused === undefined
+      const error = this.sandbox.transactionControlError(sql)
+      return error === undefined
         ? Stream.fromPull(Effect.map(
           Stream.toPull(this.inner.executeStream(sql, params, transformRows, refusal)),
           (rows) => this.inside((restore) => restore(rows), (error) => Option.some(toSqlError(error)))
         ))
-        : Stream.fail(toSqlError(refused))
+        : Stream.fail(toSqlError(error))
     })
   }
 
   status(): Status {
     const status = this.inner.status()
-    return this.closed || status === "closed" || this.sandbox.over !== undefined
+    return this.closed || status === "closed" || this.sandbox.endedError !== undefined
       ? "closed"
-      : this.frames.length === 0
+      : this.savepoints.length === 0
       ? "idle"
       : status
   }
 
   begin(options: BeginOptions): Effect.Effect<void, DatabaseError> {
     return this.outside(() =>
-      Effect.map(this.sandbox.begin(this, options), (frame) => {
-        this.frames.push(frame)
+      Effect.map(this.sandbox.begin(this, options), (savepoint) => {
+        this.savepoints.push(savepoint)
       }), identity)
   }
 
   get commit(): Effect.Effect<void, DatabaseError> {
-    return this.inside(() => this.sandbox.commit(this.frames[0]), identity)
+    return this.inside(() => this.sandbox.commit(this.savepoints[0]), identity)
   }
 
   get rollback(): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() =>
-      this.frames.length === 0 ? Effect.void : this.inside(() => this.sandbox.rollback(this.frames[0]), identity)
+      this.savepoints.length === 0
+        ? Effect.void
+        : this.inside(() => this.sandbox.rollback(this.savepoints[0]), identity)
     )
   }
 
-  /** Nothing is ever committed, so there is nothing to find out. */
-  get fate() {
+  /** The sandbox is never committed, so there is no outcome to look up. */
+  get transactionOutcome() {
     return undefined
   }
 
@@ -108,22 +110,22 @@ export class Virtual implements Wrapped {
     return this.open({ name, owner: this, options }, this.inner.beginWithin(name, options))
   }
 
-  commitWithin(name: string, around: BeginOptions | undefined): Effect.Effect<void, DatabaseError> {
-    return this.end(name, this.inner.commitWithin(name, around))
+  commitWithin(name: string, enclosing: BeginOptions | undefined): Effect.Effect<void, DatabaseError> {
+    return this.end(name, this.inner.commitWithin(name, enclosing))
   }
 
-  rollbackWithin(name: string, around: BeginOptions | undefined): Effect.Effect<void, DatabaseError> {
-    return this.end(name, this.inner.rollbackWithin(name, around))
+  rollbackWithin(name: string, enclosing: BeginOptions | undefined): Effect.Effect<void, DatabaseError> {
+    return this.end(name, this.inner.rollbackWithin(name, enclosing))
   }
 
   get failStatement(): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() =>
-      this.frames.length === 0 ? Effect.void : this.inside(() => this.inner.failStatement, identity)
+      this.savepoints.length === 0 ? Effect.void : this.inside(() => this.inner.failStatement, identity)
     )
   }
 
   get ping(): Effect.Effect<void, DatabaseError> {
-    return Effect.suspend(() => this.closed ? Effect.fail(this.lost()) : this.inner.ping)
+    return Effect.suspend(() => this.closed ? Effect.fail(this.lostError()) : this.inner.ping)
   }
 
   get reset(): Effect.Effect<void, DatabaseError> {
@@ -134,18 +136,18 @@ export class Virtual implements Wrapped {
     return Effect.sync(() => this.destroy())
   }
 
-  /** What is open is rolled back, as a server does that loses its client. */
+  /** Rolls back what is open, as a server does when it loses its client. */
   destroy(): void {
     this.closed = true
-    const [first] = this.frames
-    if (this.running) {
-      // It does not answer, and the others would wait for it.
+    const [first] = this.savepoints
+    if (this.isRunning) {
+      // The other connections would wait for a statement that does not end.
       this.inner.destroy()
     }
     if (first !== undefined) {
       const { sandbox } = this
-      sandbox.run(sandbox.turns.take(
-        () => this.frames.includes(first) ? "ready" : "gone",
+      sandbox.runFork(sandbox.lock.withLock(
+        () => this.savepoints.includes(first) ? "ready" : "never",
         () => Effect.ignore(sandbox.rollback(first)),
         Effect.void,
         true
@@ -153,88 +155,92 @@ export class Virtual implements Wrapped {
     }
   }
 
-  private lost(): DatabaseError {
+  private lostError(): DatabaseError {
     return this.sandbox.error("ConnectionLost", "the connection is closed")
   }
 
-  /** In a transaction it is part of that; outside it has a savepoint of its own. */
+  /** Runs a statement in the open transaction, or in a savepoint of its own. */
   private statement<A>(
     sql: string,
     run: (connection: Connection) => Effect.Effect<A, SqlError>
   ): Effect.Effect<A, SqlError> {
     return Effect.suspend(() => {
-      const refusal = this.sandbox.refused(sql)
-      if (refusal !== undefined) {
-        return Effect.fail(toSqlError(refusal))
+      const error = this.sandbox.transactionControlError(sql)
+      if (error !== undefined) {
+        return Effect.fail(toSqlError(error))
       }
-      return this.frames.length > 0
+      return this.savepoints.length > 0
         ? this.inside((restore) => restore(run(this.inner)), toSqlError)
-        : this.outside((restore) => this.alone(restore(run(this.inner))), toSqlError)
+        : this.outside((restore) => this.inOwnSavepoint(restore(run(this.inner))), toSqlError)
     })
   }
 
-  private alone<A>(statement: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  private inOwnSavepoint<A>(statement: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
     const { sandbox } = this
     return Effect.flatMap(
       Effect.mapError(sandbox.begin(this, {}), toSqlError),
-      (frame) =>
+      (savepoint) =>
         Effect.matchCauseEffect(statement, {
-          onFailure: (cause) => Effect.zipRight(Effect.ignore(sandbox.rollback(frame)), Effect.failCause(cause)),
-          onSuccess: (value) => Effect.as(Effect.mapError(sandbox.commit(frame), toSqlError), value)
+          onFailure: (cause) => Effect.zipRight(Effect.ignore(sandbox.rollback(savepoint)), Effect.failCause(cause)),
+          onSuccess: (value) => Effect.as(Effect.mapError(sandbox.commit(savepoint), toSqlError), value)
         })
     )
   }
 
-  private open(frame: Frame, open: Effect.Effect<void, DatabaseError>): Effect.Effect<void, DatabaseError> {
+  private open(savepoint: Savepoint, open: Effect.Effect<void, DatabaseError>): Effect.Effect<void, DatabaseError> {
     return this.inside((restore) =>
-      Effect.flatMap(this.sandbox.push(frame, () => open), () => {
-        this.frames.push(frame)
-        // Whoever was interrupted meanwhile does not know that it is open.
-        return Effect.onInterrupt(restore(Effect.void), () => Effect.ignore(this.sandbox.rollback(frame)))
+      Effect.flatMap(this.sandbox.push(savepoint, () => open), () => {
+        this.savepoints.push(savepoint)
+        // A caller that was interrupted meanwhile will not close the savepoint.
+        return Effect.onInterrupt(restore(Effect.void), () => Effect.ignore(this.sandbox.rollback(savepoint)))
       }), identity)
   }
 
   private end(name: string, end: Effect.Effect<void, DatabaseError>): Effect.Effect<void, DatabaseError> {
     return this.inside(() => {
-      const frame = this.frames.findLast((frame) => frame.name === name)
-      return frame === undefined
+      const savepoint = this.savepoints.findLast((savepoint) => savepoint.name === name)
+      return savepoint === undefined
         ? Effect.fail(this.sandbox.error("InvalidStatement", `there is no savepoint ${name}`))
-        : Effect.map(Effect.flatten(briefly(this.inner, end)), () => this.sandbox.pop(frame))
+        : Effect.map(Effect.flatten(bounded(this.inner, end)), () => this.sandbox.pop(savepoint))
     }, identity)
   }
 
-  /** When what is open here is what was opened last of all. */
+  /** Runs an effect once this connection's innermost savepoint is the innermost of the sandbox. */
   private inside<A, E>(effect: (restore: Restore) => Effect.Effect<A, E>, fail: Fail<E>): Effect.Effect<A, E> {
     return Effect.suspend(() => {
-      const lost = Effect.suspend(() => Effect.fail(fail(this.lost())))
-      const frame = this.frames.at(-1)
-      return this.closed || frame === undefined
+      const lost = Effect.suspend(() => Effect.fail(fail(this.lostError())))
+      const savepoint = this.savepoints.at(-1)
+      return this.closed || savepoint === undefined
         ? lost
-        : this.sandbox.turns.take(this.sandbox.readiness(frame), (restore) => this.runs(effect(restore)), lost)
+        : this.sandbox.lock.withLock(
+          this.sandbox.readiness(savepoint),
+          (restore) => this.whileRunning(effect(restore)),
+          lost
+        )
     })
   }
 
-  /** When what is open last is what the code that asks is written inside of. */
+  /** Runs an effect once the savepoint of the session that the calling code is in is the innermost of the sandbox. */
   private outside<A, E>(effect: (restore: Restore) => Effect.Effect<A, E>, fail: Fail<E>): Effect.Effect<A, E> {
     return Effect.suspend(() =>
       this.closed
-        ? Effect.fail(fail(this.lost()))
-        : this.sandbox.turns.take(
-          this.sandbox.readiness(this.sandbox.surrounding()),
-          (restore) => this.runs(effect(restore)),
-          // That has ended meanwhile.
+        ? Effect.fail(fail(this.lostError()))
+        : this.sandbox.lock.withLock(
+          this.sandbox.readiness(this.sandbox.enclosingSavepoint()),
+          (restore) => this.whileRunning(effect(restore)),
+          // That session has ended meanwhile.
           this.outside(effect, fail)
         )
     )
   }
 
-  private runs<A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> {
+  private whileRunning<A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.suspend(() => {
-      this.running = true
+      this.isRunning = true
       return Effect.ensuring(
         effect,
         Effect.sync(() => {
-          this.running = false
+          this.isRunning = false
         })
       )
     })

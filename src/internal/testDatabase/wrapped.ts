@@ -1,5 +1,5 @@
 /**
- * Connections that stand before another one.
+ * Connections that wrap another one.
  */
 import type * as SqlConnection from "@effect/sql/SqlConnection"
 import * as Effect from "effect/Effect"
@@ -12,8 +12,8 @@ export interface Wrapped extends Connection {
 }
 
 /**
- * Makes a driver whose connections wrap those of another. What a dialect does beyond the contract, it does with a
- * connection of its own.
+ * Makes a driver whose connections wrap those of another. The dialect's own methods get the wrapped connection, since they
+ * use more than the contract.
  */
 export const wrapping = (driver: Driver, wrap: (connect: Driver["connect"]) => Driver["connect"]): Driver => {
   const unwrap = (connection: Connection): Connection => (connection as Wrapped).inner

@@ -11,10 +11,10 @@ import {
 } from "../../../src/DatabaseError.js"
 import * as Pool from "../../../src/Pool.js"
 
-export interface Memory {
+export interface FakeConnection {
   readonly id: number
   /** What it says of itself; a dead one says `closed`. */
-  status: ReturnType<Pool.Options<Memory>["status"]>
+  status: ReturnType<Pool.Options<FakeConnection>["status"]>
   /** The other end has gone, whether or not anybody noticed. */
   dead: boolean
   open: boolean
@@ -35,28 +35,28 @@ export const wrongPassword = new AuthenticationFailed({ dialect: "postgres", cod
 export const lost = new ConnectionLost({ dialect: "postgres", code: "08006", reason: "terminated" })
 
 /** A server of memory. What it does can be changed at any time. */
-export class World {
-  readonly connections: Array<Memory> = []
+export class FakeServer {
+  readonly connections: Array<FakeConnection> = []
   attempts = 0
   /** The most that were open at once. */
-  most = 0
+  maxOpen = 0
   /** What an attempt does before it succeeds. */
   connecting: Effect.Effect<void, DatabaseError> = Effect.void
   pinging: Effect.Effect<void, DatabaseError> = Effect.void
   resetting: Effect.Effect<void, DatabaseError> = Effect.void
   closing: Effect.Effect<void> = Effect.void
 
-  get open(): ReadonlyArray<Memory> {
+  get open(): ReadonlyArray<FakeConnection> {
     return this.connections.filter(({ open }) => open)
   }
 
-  readonly connect: Pool.Options<Memory>["connect"] = (onLost, restore) =>
+  readonly connect: Pool.Options<FakeConnection>["connect"] = (onLost, restore) =>
     Effect.suspend(() => {
       this.attempts++
       return restore(this.connecting)
     }).pipe(
       Effect.map(() => {
-        const connection: Memory = {
+        const connection: FakeConnection = {
           id: this.connections.length + 1,
           status: "idle",
           dead: false,
@@ -66,18 +66,18 @@ export class World {
           onLost
         }
         this.connections.push(connection)
-        this.most = Math.max(this.most, this.open.length)
+        this.maxOpen = Math.max(this.maxOpen, this.open.length)
         return connection
       })
     )
 
-  readonly ping = (connection: Memory): Effect.Effect<void, DatabaseError> =>
+  readonly ping = (connection: FakeConnection): Effect.Effect<void, DatabaseError> =>
     Effect.suspend(() => {
       connection.pings++
       return connection.dead ? Effect.fail(lost) : this.pinging
     })
 
-  readonly reset = (connection: Memory): Effect.Effect<void, DatabaseError> =>
+  readonly reset = (connection: FakeConnection): Effect.Effect<void, DatabaseError> =>
     Effect.suspend(() => {
       connection.resets++
       return connection.dead ? Effect.fail(lost) : this.resetting
@@ -87,16 +87,16 @@ export class World {
       }))
     )
 
-  readonly close = (connection: Memory): Effect.Effect<void> =>
+  readonly close = (connection: FakeConnection): Effect.Effect<void> =>
     Effect.tap(Effect.suspend(() => this.closing), Effect.sync(() => this.destroy(connection)))
 
-  readonly destroy = (connection: Memory): void => {
+  readonly destroy = (connection: FakeConnection): void => {
     connection.open = false
     connection.status = "closed"
   }
 
   /** Ends a connection from the other side; `silently` if the driver does not get to know. */
-  kill(connection: Memory, silently = false): void {
+  kill(connection: FakeConnection, silently = false): void {
     connection.dead = true
     if (!silently) {
       connection.status = "closed"
@@ -106,10 +106,10 @@ export class World {
 }
 
 export const makePool = (
-  world: World,
-  options: Partial<Pool.Options<Memory>> = {}
-): Effect.Effect<Pool.Pool<Memory>, never, Scope.Scope> =>
-  Pool.make<Memory>({
+  world: FakeServer,
+  options: Partial<Pool.Options<FakeConnection>> = {}
+): Effect.Effect<Pool.Pool<FakeConnection>, never, Scope.Scope> =>
+  Pool.make<FakeConnection>({
     name: "memory",
     dialect: "postgres",
     size: 2,

@@ -86,7 +86,7 @@ describe("many rows in one INSERT", () => {
     }))
 
   it.scopedLive(
-    "may be more than the protocol can count, return what they gave, and stand among other parameters",
+    "may exceed 65,535 values, support RETURNING, and combine with other parameters",
     () =>
       Effect.gen(function*() {
         const { sql } = yield* opened
@@ -110,7 +110,7 @@ describe("many rows in one INSERT", () => {
     30_000
   )
 
-  it.scopedLive("go by value where the server has no array for them, or a value is a list", () =>
+  it.scopedLive("are sent by value if a column has no array type, or a value is an array", () =>
     Effect.gen(function*() {
       const { sql } = yield* opened
       yield* sql`INSERT INTO moods ${
@@ -121,7 +121,7 @@ describe("many rows in one INSERT", () => {
       assert.strictEqual((yield* sql`SELECT 1 FROM lists WHERE id < 600 AND list = ARRAY[id, id + 1]`).length, 600)
     }))
 
-  it.scopedLive("hold bytes as they do by value, whatever the column's type, and what an object makes of itself", () =>
+  it.scopedLive("encode bytes as by value, whatever the column's type, and the result of toPostgres", () =>
     Effect.gen(function*() {
       const { sql } = yield* opened
       const money = { toPostgres: () => "7.50" }
@@ -142,7 +142,7 @@ describe("many rows in one INSERT", () => {
         }
         yield* sql`DELETE FROM many`
       }
-      // Some of them, beside texts.
+      // Only some values of a column are buffers.
       yield* sql`INSERT INTO many ${
         sql.insert(range(0, 700).map((id) => ({ id, name: id % 2 === 0 ? Buffer.from("abc") : "abc" })))
       }`
@@ -153,7 +153,7 @@ describe("many rows in one INSERT", () => {
       assert.strictEqual(fromSqlError(strange)._tag, "InvalidStatement")
     }))
 
-  it.scopedLive("fail as they do by value, without showing any, and leave nothing", () =>
+  it.scopedLive("fail as by value, without a value in the error, and insert nothing", () =>
     Effect.gen(function*() {
       const { database, sql, url } = yield* opened
       const rows: ReadonlyArray<Record<string, unknown>> = range(0, 600).map((id) => ({
@@ -183,7 +183,7 @@ describe("many rows in one INSERT", () => {
       assert.strictEqual(n, 0)
     }))
 
-  it.scopedLive("take names as they are transformed, a stream, and the first statement of a session", () =>
+  it.scopedLive("work with transformed names, in a stream, and as the first statement of a session", () =>
     Effect.gen(function*() {
       const { url } = yield* opened
       yield* query(url, "CREATE TABLE snakes (snake_id int, long_name text)")

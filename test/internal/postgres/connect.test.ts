@@ -17,9 +17,9 @@ import { Interruptor, modes } from "../../support/interruptor.js"
 import { connections } from "../../support/observe.js"
 import { freshDatabase, query, server, url } from "../../support/postgres.js"
 import { type Decision, proxy } from "../../support/proxy.js"
-import { connected, connection, driver, type Overrides, rows, target } from "./harness.js"
+import { connected, connection, driver, type Overrides, promptly, rows, target } from "./harness.js"
 
-/** A TCP server that is no PostgreSQL. */
+/** A TCP server that is not PostgreSQL. */
 const impostor = (onConnection: (socket: Net.Socket) => void) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
@@ -29,7 +29,7 @@ const impostor = (onConnection: (socket: Net.Socket) => void) =>
         socket.on("error", () => undefined)
         socket.on("close", () => sockets.delete(socket))
         onConnection(socket)
-        // Reads, so that it notices when the other side leaves.
+        // A socket that is not read does not report that the client has closed it.
         socket.resume()
       })
       listener.listen(0, "127.0.0.1")
@@ -61,7 +61,7 @@ const closedPort = Effect.map(impostor(() => undefined), ({ listener, port }) =>
 })
 
 describe("postgres connect", () => {
-  it.scoped("says what it was given, and nothing that the environment says", () =>
+  it.scoped("uses the settings that it is given, and none of the environment", () =>
     Effect.gen(function*() {
       const directory = Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-pgpass-"))
       Fs.writeFileSync(Path.join(directory, "pgpass"), "*:*:*:*:fromfile\n", { mode: 0o600 })
@@ -108,7 +108,7 @@ describe("postgres connect", () => {
         ),
         [{ user: target(url()).username, app: "", encoding: "UTF8", mem: "4MB" }]
       )
-      // Neither the variable nor the file stands in for a password that was not given.
+      // Neither PGPASSWORD nor the password file is used for a missing password.
       const error = yield* refused(url(), { target: { password: undefined } })
       assert.strictEqual(error._tag, "AuthenticationFailed")
       assert.include(error.message, "password")
@@ -153,7 +153,7 @@ describe("postgres connect", () => {
       assert.strictEqual(c.status(), "idle")
     }))
 
-  it.scoped("refusals of the server are typed", () =>
+  it.scoped("rejections by the server are typed errors", () =>
     Effect.gen(function*() {
       const wrong = yield* refused(url(), { target: { password: Redacted.make("hunter2secret") } })
       assert.strictEqual(wrong._tag, "AuthenticationFailed")
@@ -168,7 +168,7 @@ describe("postgres connect", () => {
       assert.strictEqual(option.code, "42704")
     }))
 
-  it.live("every way to prove a password", () =>
+  it.live("authenticates with MD5, with a plain password and with SCRAM", () =>
     Effect.scoped(Effect.gen(function*() {
       const own = yield* server({
         hba: "host all md5user all md5\nhost all plainuser all password\nhost all all all scram-sha-256\n" +
@@ -185,7 +185,7 @@ describe("postgres connect", () => {
         assert.deepStrictEqual(yield* rows(c, "SELECT current_user AS u"), [{ u: username }])
         const wrong = yield* refused(own.url, { target: { username, password: Redacted.make("other") } })
         assert.strictEqual(wrong._tag, "AuthenticationFailed")
-        // What the server asks of one has nothing to do with the others.
+        // Concurrent connections authenticate independently.
         yield* Effect.forEach(
           Array.from({ length: 20 }),
           () => connection(own.url, { target: { username, password: Redacted.make("pässword") } }),
@@ -198,7 +198,7 @@ describe("postgres connect", () => {
       yield* trusted.ping
     })))
 
-  it.scoped("no password is shown by what it makes", () =>
+  it.scoped("neither the driver nor a connection shows the password", () =>
     Effect.gen(function*() {
       const database = target(url())
       const password = Redacted.value(database.password!)
@@ -210,7 +210,7 @@ describe("postgres connect", () => {
       }
     }))
 
-  describe("where nobody answers as PostgreSQL", () => {
+  describe("to something that is not PostgreSQL", () => {
     it.scoped("a closed port", () =>
       Effect.gen(function*() {
         const port = yield* closedPort
@@ -219,14 +219,14 @@ describe("postgres connect", () => {
         assert.include(error.message, `127.0.0.1:${port}`)
       }))
 
-    it.scoped("a host that is not known", () =>
+    it.scoped("an unknown host name", () =>
       Effect.gen(function*() {
         const error = yield* refused("postgres://a:hunter2secret@nowhere.invalid:5432/db")
         assert.strictEqual(error._tag, "ConnectionFailed")
         assert.include(error.message, "nowhere.invalid")
       }))
 
-    it.scoped("an address that cannot be one", () =>
+    it.scoped("an invalid address", () =>
       Effect.gen(function*() {
         const port = yield* refused(url(), { target: { hosts: [{ host: "127.0.0.1", port: 70_000 }] } })
         assert.strictEqual(port._tag, "ConnectionFailed")
@@ -239,22 +239,22 @@ describe("postgres connect", () => {
 
     const handshakes: ReadonlyArray<readonly [name: string, onConnection: (socket: Net.Socket) => void]> = [
       ["closes at once", (socket) => socket.destroy()],
-      ["closes when it was spoken to", (socket) => void socket.once("data", () => socket.end())],
-      ["resets when it was spoken to", (socket) => void socket.once("data", () => socket.resetAndDestroy())],
+      ["closes after the first message", (socket) => void socket.once("data", () => socket.end())],
+      ["resets after the first message", (socket) => void socket.once("data", () => socket.resetAndDestroy())],
       ["speaks HTTP", (socket) => void socket.once("data", () => socket.write("HTTP/1.1 400 Bad Request\r\n\r\n"))],
       ["speaks first", (socket) => socket.write("SSH-2.0-OpenSSH_9.2\r\n")],
-      ["speaks something else that begins alike", (socket) => socket.write("RFB 003.008\n")],
-      ["says one byte", (socket) => socket.end("R")],
+      ["speaks another protocol with a similar first byte", (socket) => socket.write("RFB 003.008\n")],
+      ["sends one byte", (socket) => socket.end("R")],
       [
         "sends an error without an end",
         (socket) => void socket.once("data", () => socket.write(Buffer.from("E\0\0\0\x0aSFATAL")))
       ],
       [
-        "sends a message that nobody knows",
+        "sends an unknown message",
         (socket) => void socket.once("data", () => socket.write(Buffer.from("!\0\0\0\x08abcd")))
       ],
       [
-        "asks for an authentication that nobody knows",
+        "asks for an unknown authentication method",
         (socket) => void socket.once("data", () => socket.write(Buffer.from("R\0\0\0\x08\0\0\0\x63")))
       ],
       [
@@ -268,47 +268,42 @@ describe("postgres connect", () => {
         it.live(`a server that ${name}, with sslmode ${sslMode}`, () =>
           Effect.scoped(Effect.gen(function*() {
             const other = yield* impostor(onConnection)
-            const before = performance.now()
-            const error = yield* refused(other.url, {
-              settings: { connectTimeout: Duration.seconds(20) },
+            const error = yield* promptly(refused(other.url, {
+              settings: { connectTimeout: Duration.minutes(10) },
               target: { sslMode }
-            })
+            }))
             assert.include(["ConnectionFailed", "AuthenticationFailed"], error._tag, error.message)
-            assert.isBelow(performance.now() - before, 10_000)
             assert.notInclude(Util.inspect(error, { depth: null, showHidden: true }), "hunter2secret")
             yield* eventually(Effect.sync(() => other.sockets.size === 0))
           })))
       }
     }
 
-    it.live("a server that is silent costs the connect timeout and no more", () =>
+    it.live("fails after the connect timeout if the server is silent", () =>
       Effect.scoped(Effect.gen(function*() {
         const other = yield* impostor(() => undefined)
         for (const sslMode of ["disable", "require"] as const) {
           const before = performance.now()
-          failsToConnect(yield* refused(other.url, { settings: quickly, target: { sslMode } }), true)
-          const took = performance.now() - before
-          assert.isAbove(took, 400)
-          assert.isBelow(took, 5_000)
+          failsToConnect(yield* promptly(refused(other.url, { settings: quickly, target: { sslMode } })), true)
+          assert.isAbove(performance.now() - before, 400)
         }
         yield* eventually(Effect.sync(() => other.sockets.size === 0))
       })))
 
-    it.live("an interrupted attempt ends at once and leaves nothing open", () =>
+    it.live("an interrupted attempt ends at once and closes its socket", () =>
       Effect.scoped(Effect.gen(function*() {
         const other = yield* impostor(() => undefined)
         for (const sslMode of ["disable", "require"] as const) {
-          const fiber = yield* Effect.fork(refused(other.url, { target: { sslMode } }))
+          const settings = { connectTimeout: Duration.minutes(10) }
+          const fiber = yield* Effect.fork(refused(other.url, { settings, target: { sslMode } }))
           yield* eventually(Effect.sync(() => other.sockets.size === 1))
           yield* Effect.sleep("20 millis")
-          const before = performance.now()
-          yield* Fiber.interrupt(fiber)
-          assert.isBelow(performance.now() - before, 500)
+          yield* promptly(Fiber.interrupt(fiber))
           yield* eventually(Effect.sync(() => other.sockets.size === 0))
         }
       })))
 
-    it.live("a server that is starting up is a failure that passes", () =>
+    it.live("a server that is starting up is a transient failure", () =>
       Effect.scoped(Effect.gen(function*() {
         const fields = Buffer.from("SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0")
         const header = Buffer.from("E\0\0\0\0")
@@ -355,19 +350,19 @@ describe("postgres connect", () => {
   describe("several hosts", () => {
     const here = () => target(url()).hosts[0]
 
-    it.live("are tried in turn, also behind one that is silent", () =>
+    it.live("are tried in order, and a silent one leaves time for those behind it", () =>
       Effect.scoped(Effect.gen(function*() {
         const silent = yield* impostor(() => undefined)
         const port = yield* closedPort
         const c = yield* connection(url(), {
-          settings: { connectTimeout: Duration.seconds(3) },
+          settings: { connectTimeout: Duration.seconds(8) },
           target: { hosts: [{ host: "127.0.0.1", port }, { host: "127.0.0.1", port: silent.port }, here()] }
         })
         yield* c.ping
         yield* eventually(Effect.sync(() => silent.sockets.size === 0))
       })))
 
-    it.scoped("that all fail are all named", () =>
+    it.scoped("that all fail are all in the message", () =>
       Effect.gen(function*() {
         const port = yield* closedPort
         const error = yield* refused(url(), {
@@ -378,21 +373,21 @@ describe("postgres connect", () => {
         assert.include(error.message, "nowhere.invalid")
       }))
 
-    it.scoped("are not asked further when one refuses the user", () =>
+    it.scoped("are not tried any further when one rejects the user", () =>
       Effect.gen(function*() {
-        let asked = 0
+        let connectionCount = 0
         const other = yield* impostor((socket) => {
-          asked += 1
+          connectionCount += 1
           socket.destroy()
         })
         const error = yield* refused(url(), {
           target: { password: Redacted.make("wrong"), hosts: [here(), { host: "127.0.0.1", port: other.port }] }
         })
         assert.strictEqual(error._tag, "AuthenticationFailed")
-        assert.strictEqual(asked, 0)
+        assert.strictEqual(connectionCount, 0)
       }))
 
-    it.live("are chosen by their role", () =>
+    it.live("are chosen by target_session_attrs", () =>
       Effect.scoped(Effect.gen(function*() {
         const standby = yield* server()
         yield* standby.stop("fast")
@@ -424,7 +419,7 @@ describe("postgres connect", () => {
         assert.include(error.message, "read-write")
         failsToConnect(yield* Effect.flip(role("standby", [p])), true)
 
-        // Servers before 14 do not say it by themselves.
+        // Servers before version 14 do not report it.
         const renamed = (chunk: Buffer): Decision => {
           const text = chunk.toString("latin1")
           return Buffer.from(text.replace("in_hot_standby", "in_old_standby"), "latin1")
@@ -434,19 +429,18 @@ describe("postgres connect", () => {
         const old = { host: "127.0.0.1", port: between.port }
         assert.strictEqual(yield* role("standby", [p, old]), "standby")
         assert.strictEqual(yield* role("primary", [old, p]), "primary")
-        // And may fall silent when asked.
+        // The server may fall silent when its role is queried.
         yield* between.onClientData((chunk) => chunk.includes("pg_is_in_recovery") ? "silence" : "pass")
-        const before = performance.now()
         failsToConnect(
-          yield* refused(between.url, { settings: quickly, target: { targetSessionAttrs: "standby" } }),
+          yield* promptly(refused(between.url, { settings: quickly, target: { targetSessionAttrs: "standby" } })),
           true
         )
-        assert.isBelow(performance.now() - before, 5_000)
-        const fiber = yield* Effect.fork(connection(between.url, { target: { targetSessionAttrs: "standby" } }))
+        const settings = { connectTimeout: Duration.minutes(10) }
+        const fiber = yield* Effect.fork(
+          connection(between.url, { settings, target: { targetSessionAttrs: "standby" } })
+        )
         yield* Effect.sleep("200 millis")
-        const asked = performance.now()
-        yield* Fiber.interrupt(fiber)
-        assert.isBelow(performance.now() - asked, 1_500)
+        yield* promptly(Fiber.interrupt(fiber))
       })), 60_000)
   })
 })

@@ -12,7 +12,7 @@ import Pg from "pg"
 import { type DatabaseError, fromSqlError } from "../../../src/DatabaseError.js"
 import type { Connection } from "../../../src/internal/driver.js"
 import { freshDatabase, query, url } from "../../support/postgres.js"
-import { connected, connection, rows } from "./harness.js"
+import { connected, connection, executing, promptly, rows, untilKept } from "./harness.js"
 
 const failure = <A>(effect: Effect.Effect<A, any>): Effect.Effect<DatabaseError> =>
   Effect.map(
@@ -25,7 +25,7 @@ const table = (name: string, connection: Connection) =>
 
 describe("postgres connection", () => {
   describe("statements", () => {
-    it.scoped("answers with and without parameters, in pg's types", () =>
+    it.scoped("returns rows with and without parameters, in the types of pg", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         assert.deepStrictEqual(
@@ -80,7 +80,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(yield* c.executeValues("SELECT 1, 2", []), [[1, 2]])
       }))
 
-    it.scoped("transforms rows, and runs what may not be prepared", () =>
+    it.scoped("transforms rows, and executes unprepared statements", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         const double: any = (list: ReadonlyArray<any>) => list.map((row) => ({ twice: row.n * 2 }))
@@ -88,7 +88,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(yield* c.executeUnprepared("SELECT 3 AS n", [], double), [{ twice: 6 }])
       }))
 
-    it.scoped("an error is the statement's own, and the connection goes on", () =>
+    it.scoped("a statement that fails leaves the connection usable", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         const error = yield* failure(rows(c, "SELECT 1/$1::int", [0]))
@@ -100,7 +100,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS a"), [{ a: 1 }])
       }))
 
-    it.scoped("what cannot be sent is a typed error, and nothing is sent", () =>
+    it.scoped("a parameter that cannot be sent is a typed error, and nothing is sent", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         const circular: Record<string, unknown> = {}
@@ -127,7 +127,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS a"), [{ a: 1 }])
       }))
 
-    it.scoped("a value that cannot be read fails its statement only", () =>
+    it.scoped("a type parser that throws fails its statement only", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         const original = Pg.types.getTypeParser(Pg.types.builtins.CIDR)
@@ -146,7 +146,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS a"), [{ a: 1 }])
       }))
 
-    it.scoped("COPY without data fails and leaves the connection in step", () =>
+    it.scoped("COPY FROM STDIN fails and leaves the connection usable", () =>
       Effect.gen(function*() {
         const c = yield* connection(yield* freshDatabase)
         yield* table("copied", c)
@@ -157,7 +157,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS a"), [{ a: 1 }])
       }))
 
-    it.scoped("concurrent statements run in the order given", () =>
+    it.scoped("concurrent statements run in the order of submission", () =>
       Effect.gen(function*() {
         const c = yield* connection(yield* freshDatabase)
         yield* c.executeRaw("CREATE TABLE ordered (at serial, n int)", [])
@@ -192,7 +192,7 @@ describe("postgres connection", () => {
   })
 
   describe("transactions", () => {
-    it.scoped("begin says how", () =>
+    it.scoped("begin sets isolation, access mode and timeouts", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         const read = "SELECT current_setting('transaction_isolation') AS isolation, " +
@@ -241,7 +241,7 @@ describe("postgres connection", () => {
         assert.strictEqual(c.status(), "idle")
       }))
 
-    it.scoped("savepoints keep, undo and are gone afterwards", () =>
+    it.scoped("savepoints are released and rolled back to", () =>
       Effect.gen(function*() {
         const c = yield* connection(yield* freshDatabase)
         yield* table("saved", c)
@@ -261,7 +261,7 @@ describe("postgres connection", () => {
         assert.strictEqual((yield* failure(c.savepoint("d"))).code, "25P01")
       }))
 
-    it.scoped("a commit answered by a rollback is TransactionAborted", () =>
+    it.scoped("a COMMIT with the command tag ROLLBACK is TransactionAborted", () =>
       Effect.gen(function*() {
         const database = yield* freshDatabase
         const c = yield* connection(database)
@@ -276,7 +276,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(yield* query(database, "SELECT id FROM lost"), [])
       }))
 
-    it.scoped("a refused commit is its own error, and the transaction is over", () =>
+    it.scoped("a COMMIT that fails has the error of its constraint and ends the transaction", () =>
       Effect.gen(function*() {
         const database = yield* freshDatabase
         const c = yield* connection(database)
@@ -381,7 +381,7 @@ describe("postgres connection", () => {
         assert.strictEqual(c.status(), "idle")
       }))
 
-    it.scoped("reset comes back from a transaction, open or failed, and keeps the start-up settings", () =>
+    it.scoped("reset ends a transaction, open or failed, and keeps the start-up settings", () =>
       Effect.gen(function*() {
         const c = yield* connection(url(), { settings: { lockTimeout: Duration.seconds(3) } })
         yield* c.begin({})
@@ -396,7 +396,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(yield* rows(c, "SHOW lock_timeout"), [{ lock_timeout: "3s" }])
       }))
 
-    it.scoped("a connection with a statement under way is not idle", () =>
+    it.scoped("a connection with a statement in flight is active", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         const fiber = yield* Effect.fork(rows(c, "SELECT pg_sleep(0.2)"))
@@ -406,7 +406,7 @@ describe("postgres connection", () => {
         assert.strictEqual(c.status(), "idle")
       }))
 
-    it.scoped("ping is an answer", () =>
+    it.scoped("ping succeeds also in a failed transaction", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         yield* c.ping
@@ -418,7 +418,7 @@ describe("postgres connection", () => {
   })
 
   describe("closing", () => {
-    it.scoped("close says goodbye, is no loss, and may be called twice", () =>
+    it.scoped("close ends the session, does not call onLost, and may be called twice", () =>
       Effect.gen(function*() {
         const { connection: c, losses } = yield* connected(url())
         yield* c.close
@@ -441,7 +441,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(left, [{ n: 0 }])
       }))
 
-    it.scoped("destroy fails what is under way and what waits, at once", () =>
+    it.scoped("destroy fails statements in flight and queued ones at once", () =>
       Effect.gen(function*() {
         const { connection: c, losses } = yield* connected(url())
         const running = yield* Effect.fork(failure(rows(c, "SELECT pg_sleep(10)")))
@@ -471,7 +471,7 @@ describe("postgres connection", () => {
         c.destroy()
         const error = yield* Fiber.join(commit)
         assert.strictEqual(error._tag, "CommitOutcomeUnknown")
-        // One that was not sent yet is not in doubt.
+        // The outcome of a COMMIT that was not sent is known.
         const d = yield* connection(database)
         yield* d.begin({})
         yield* Effect.fork(Effect.ignore(rows(d, "SELECT pg_sleep(5)")))
@@ -483,7 +483,7 @@ describe("postgres connection", () => {
       }))
   })
 
-  it.scoped("shows nothing of itself", () =>
+  it.scoped("inspection and JSON show only id and status", () =>
     Effect.gen(function*() {
       const { connection: c } = yield* connected(url(), { target: { serverOptions: "-c search_path=confidential" } })
       const shown = Util.inspect(c, { depth: 20, showHidden: true }) + JSON.stringify(c)
@@ -502,7 +502,7 @@ describe("postgres connection", () => {
     const numbers = (c: Connection, n: number) =>
       c.executeStream("SELECT n FROM generate_series(1, $1::int) AS n", [n], undefined)
 
-    it.scoped("gives all rows, outside and inside a transaction", () =>
+    it.scoped("returns all rows, outside and inside a transaction", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         for (const n of [0, 1, 31, 32, 33, 288, 289, 5000]) {
@@ -534,7 +534,7 @@ describe("postgres connection", () => {
         assert.strictEqual(c.status(), "idle")
       }))
 
-    it.scoped("reads no more than is asked for, and closes its portal when it is closed early", () =>
+    it.scoped("reads no further than needed, and closes its portal when it ends early", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         yield* c.begin({})
@@ -554,7 +554,7 @@ describe("postgres connection", () => {
         yield* c.rollback
       }))
 
-    it.scopedLive("reads one batch ahead once it goes on, outside of a transaction, and none within one", () =>
+    it.scopedLive("reads one batch ahead outside of a transaction, and none inside of one", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         yield* rows(c, "CREATE TEMP SEQUENCE ahead")
@@ -571,36 +571,42 @@ describe("postgres connection", () => {
             return after - before - 1
           })
         assert.strictEqual(yield* read(10), 32)
-        // The first three batches, and the fourth ahead.
-        assert.strictEqual(yield* read(1_200), 32 + 256 + 1_000 + 1_000)
+        // The first three batches, and the fourth if the third did not take too long, as it may on a busy machine.
+        let requested = 0
+        for (let i = 0; i < 10 && requested !== 32 + 256 + 1_000 + 1_000; i++) {
+          requested = yield* read(1_200)
+          assert.include([32 + 256 + 1_000, 32 + 256 + 1_000 + 1_000], requested)
+        }
+        assert.strictEqual(requested, 32 + 256 + 1_000 + 1_000)
         yield* c.begin({})
         assert.strictEqual(yield* read(1_200), 32 + 256 + 1_000)
         yield* c.commit
       }))
 
-    it.scopedLive("closed early it does not wait for long for rows that come late", () =>
-      Effect.gen(function*() {
+    it.scopedLive("a stream that ends early does not wait for a slow batch", () =>
+      untilKept(Effect.gen(function*() {
         const c = yield* connection(url())
         const late = c.executeStream(
-          "SELECT n, CASE WHEN n > 2000 THEN pg_sleep(20) END AS s FROM generate_series(1, 100000) AS n",
+          "SELECT n, CASE WHEN n > 2000 THEN pg_sleep(600) END AS s FROM generate_series(1, 100000) AS n",
           [],
           undefined
         )
-        const before = performance.now()
-        assert.strictEqual(Chunk.size(yield* Stream.runCollect(Stream.take(late, 1_200))), 1_200)
-        assert.isBelow(performance.now() - before, 10_000)
-        assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS n"), [{ n: 1 }])
-        assert.strictEqual(c.status(), "idle")
-      }))
+        assert.strictEqual(Chunk.size(yield* promptly(Stream.runCollect(Stream.take(late, 1_200)))), 1_200)
+        if (c.status() !== "closed") {
+          assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS n"), [{ n: 1 }])
+          assert.strictEqual(c.status(), "idle")
+        }
+        return c
+      })))
 
     it.scopedLive(
-      "what fails while its rows are read is its own error, whatever runs between them",
+      "a statement that fails while its rows are read has its own error, whatever runs in between",
       () =>
         Effect.gen(function*() {
           const c = yield* connection(url())
           yield* c.begin({})
           const failing = c.executeStream(
-            "SELECT 10 / (5000 - n) AS q FROM generate_series(1, 10000) AS n",
+            "SELECT 10 / (1000 - n) AS q FROM generate_series(1, 2000) AS n",
             [],
             undefined
           )
@@ -619,7 +625,7 @@ describe("postgres connection", () => {
         assert.deepStrictEqual(Chunk.toReadonlyArray(read), [{ m: -1 }, { m: -2 }])
       }))
 
-    it.scoped("commits when it ends, also early, and rolls back when it fails", () =>
+    it.scoped("commits when it ends, also before its last row, and rolls back when it fails", () =>
       Effect.gen(function*() {
         const database = yield* freshDatabase
         const c = yield* connection(database)
@@ -645,7 +651,7 @@ describe("postgres connection", () => {
         assert.strictEqual(c.status(), "idle")
       }))
 
-    it.scoped("a commit that is refused fails the stream", () =>
+    it.scoped("a commit that fails makes the stream fail", () =>
       Effect.gen(function*() {
         const c = yield* connection(yield* freshDatabase)
         yield* c.executeRaw("CREATE TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)", [])
@@ -666,41 +672,50 @@ describe("postgres connection", () => {
         assert.strictEqual(c.status(), "idle")
       }))
 
-    it.live("an interrupted stream rolls back promptly, and its connection is well", () =>
+    it.live("an interrupted stream rolls back promptly and keeps its connection", () =>
       Effect.scoped(Effect.gen(function*() {
         const database = yield* freshDatabase
-        const c = yield* connection(database)
-        yield* table("interrupted", c)
-        const begun = yield* Deferred.make<void>()
-        const fiber = yield* c.executeStream("INSERT INTO interrupted VALUES (1) RETURNING id", [], undefined).pipe(
-          Stream.concat(c.executeStream("SELECT pg_sleep(10)", [], undefined)),
-          Stream.runForEach(() => Deferred.succeed(begun, undefined)),
-          Effect.fork
-        )
-        yield* Deferred.await(begun)
-        yield* Effect.sleep("100 millis")
-        const before = Date.now()
-        yield* Fiber.interrupt(fiber)
-        assert.isBelow(Date.now() - before, 2_000)
-        assert.strictEqual(c.status(), "idle")
-        assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS a"), [{ a: 1 }])
+        yield* table("interrupted", yield* connection(database))
+        yield* untilKept(Effect.gen(function*() {
+          const c = yield* connection(database)
+          const hasRow = yield* Deferred.make<void>()
+          const fiber = yield* c.executeStream("INSERT INTO interrupted VALUES (1) RETURNING id", [], undefined).pipe(
+            Stream.concat(c.executeStream("SELECT pg_sleep(600)", [], undefined)),
+            Stream.runForEach(() => Deferred.succeed(hasRow, undefined)),
+            Effect.fork
+          )
+          yield* Deferred.await(hasRow)
+          yield* executing(database, c)
+          yield* promptly(Fiber.interrupt(fiber))
+          if (c.status() !== "closed") {
+            assert.strictEqual(c.status(), "idle")
+            assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS a"), [{ a: 1 }])
+          }
+          yield* query(database, "TRUNCATE interrupted")
+          return c
+        }))
       })))
 
     it.live("interrupted at any moment it leaves no portal open", () =>
-      Effect.scoped(Effect.gen(function*() {
-        const c = yield* connection(url())
+      Effect.gen(function*() {
         for (let i = 0; i < 40; i++) {
-          yield* c.begin({})
-          const fiber = yield* Effect.fork(Stream.runDrain(numbers(c, 10_000)))
-          yield* i % 4 === 0 ? Effect.yieldNow() : Effect.sleep(Duration.millis(i / 4))
-          yield* Fiber.interrupt(fiber)
-          if (c.status() === "active") {
-            assert.deepStrictEqual(yield* rows(c, "SELECT name FROM pg_cursors WHERE name <> ''"), [])
-          }
-          yield* c.rollback
-          assert.strictEqual(c.status(), "idle")
+          yield* untilKept(Effect.gen(function*() {
+            const c = yield* connection(url())
+            yield* c.begin({})
+            const fiber = yield* Effect.fork(Stream.runDrain(numbers(c, 10_000)))
+            yield* i % 4 === 0 ? Effect.yieldNow() : Effect.sleep(Duration.millis(i / 4))
+            yield* Fiber.interrupt(fiber)
+            if (c.status() === "active") {
+              assert.deepStrictEqual(yield* rows(c, "SELECT name FROM pg_cursors WHERE name <> ''"), [])
+            }
+            if (c.status() !== "closed") {
+              yield* c.rollback
+              assert.strictEqual(c.status(), "idle")
+            }
+            return c
+          }))
         }
-      })))
+      }))
 
     it.scoped("batches are kept small when rows are wide", () =>
       Effect.gen(function*() {
@@ -714,7 +729,7 @@ describe("postgres connection", () => {
         assert.include(sizes, 5)
       }))
 
-    it.scoped("waits for a statement that runs on its connection before it decides on a transaction", () =>
+    it.scoped("waits for a statement in flight before it decides whether to begin a transaction", () =>
       Effect.gen(function*() {
         const c = yield* connection(url())
         const slow = yield* Effect.fork(rows(c, "SELECT pg_sleep(0.1)"))

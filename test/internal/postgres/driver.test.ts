@@ -10,7 +10,7 @@ import { freshDatabase, url } from "../../support/postgres.js"
 import { client, connection, driver, rows, target } from "./harness.js"
 
 describe("postgres driver", () => {
-  it("says where it leads, without secrets", () => {
+  it("has a description without secrets", () => {
     const made = driver("postgres://someone:hunter2secret@db.example:5433/app", {
       settings: { spanAttributes: { "service.name": "x" } },
       target: {
@@ -28,7 +28,7 @@ describe("postgres driver", () => {
     assert.notInclude(Util.inspect(made, { depth: null, showHidden: true }), "hunter2secret")
   })
 
-  it("says where the one server is that it leads to, and nothing where there are several", () => {
+  it("has server attributes for one host, and none for several", () => {
     const serverOf = (...hosts: ReadonlyArray<{ readonly host: string; readonly port: number }>) =>
       driver("postgres://someone@db.example/app", { target: { hosts: hosts as never } }).spanAttributes.filter((
         [key]
@@ -41,7 +41,7 @@ describe("postgres driver", () => {
     assert.deepStrictEqual(serverOf(tcp, { host: "db2.example", port: 5433 }), [])
   })
 
-  it.scoped("knows the server", () =>
+  it.scoped("reports the server's version and role", () =>
     Effect.gen(function*() {
       const c = yield* connection(url())
       const info = yield* driver(url()).serverInfo(c)
@@ -51,7 +51,7 @@ describe("postgres driver", () => {
       assert.strictEqual((yield* Effect.flip(driver(url()).serverInfo(c)))._tag, "ConnectionLost")
     }))
 
-  it.scoped("makes a PgClient of the client", () =>
+  it.scoped("extends the client to a PgClient", () =>
     Effect.gen(function*() {
       const database = yield* freshDatabase
       const context = yield* client(database)
@@ -71,7 +71,7 @@ describe("postgres driver", () => {
       assert.strictEqual(pg.withoutTransforms().listen, pg.listen)
     }))
 
-  it.scoped("json is transformed as names are", () =>
+  it.scoped("transforms the keys of JSON like names", () =>
     Effect.gen(function*() {
       const database = yield* freshDatabase
       const context = yield* client(database, {
@@ -84,7 +84,7 @@ describe("postgres driver", () => {
       assert.deepStrictEqual(yield* rows(c, "SELECT some_data FROM things"), [{ some_data: { inner_name: 1 } }])
     }))
 
-  it.scoped("its identifiers are quoted", () =>
+  it.scoped("quotes identifiers", () =>
     Effect.gen(function*() {
       const { compiler } = driver(url())
       assert.strictEqual(compiler.dialect, "pg")

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Exchanges from "../../../src/internal/postgres/exchanges.js"
+import { MalformedMessage } from "../../../src/internal/postgres/protocol/messages.js"
 import { RowDescription } from "../../../src/internal/postgres/protocol/rowDescription.js"
-import * as Flights from "../../../src/internal/postgres/exchanges.js"
-import { Malformed } from "../../../src/internal/postgres/protocol/messages.js"
 
-describe("postgres flight", () => {
-  it("keeps no rows once nobody waits for them", () => {
+describe("postgres exchange", () => {
+  it("drops its rows when it is canceled", () => {
     const columns = new RowDescription([{
       name: "n",
       tableID: 0,
@@ -15,23 +15,23 @@ describe("postgres flight", () => {
       format: "text"
     }])
     const row = (digit: string) => Buffer.from(`\0\u0001\0\0\0\u0001${digit}`)
-    const flight = Flights.query("SELECT 1 AS n; SELECT 2 AS n", { user: true })
-    flight.described(columns)
-    flight.dataRow(row("1"), 0, 7)
-    assert.deepStrictEqual(flight.answer.rows, [{ n: 1 }])
-    flight.completed("SELECT 1")
-    flight.described(columns)
-    assert.strictEqual(flight.answers?.length, 2)
-    flight.abandon()
-    flight.dataRow(row("2"), 0, 7)
-    assert.deepStrictEqual(flight.answer.rows, [])
-    assert.isUndefined(flight.answers)
+    const exchange = Exchanges.query("SELECT 1 AS n; SELECT 2 AS n", { user: true })
+    exchange.rowDescription(columns)
+    exchange.dataRow(row("1"), 0, 7)
+    assert.deepStrictEqual(exchange.result.rows, [{ n: 1 }])
+    exchange.commandComplete("SELECT 1")
+    exchange.rowDescription(columns)
+    assert.strictEqual(exchange.results?.length, 2)
+    exchange.cancel()
+    exchange.dataRow(row("2"), 0, 7)
+    assert.deepStrictEqual(exchange.result.rows, [])
+    assert.isUndefined(exchange.results)
   })
 
-  it("takes no row that is not of the columns described", () => {
+  it("rejects a row that does not fit its row description", () => {
     const field = { tableID: 0, columnID: 0, dataTypeID: 25, dataTypeSize: -1, dataTypeModifier: -1, format: "text" }
     const columns = new RowDescription([{ ...field, name: "a" }, { ...field, name: "b" }])
-    const read = (bytes: ReadonlyArray<number>) => columns.read(undefined, Buffer.from(bytes), 0, bytes.length)
+    const read = (bytes: ReadonlyArray<number>) => columns.readRow(undefined, Buffer.from(bytes), 0, bytes.length)
     assert.deepStrictEqual(read([0, 2, 0, 0, 0, 1, 65, 255, 255, 255, 255]), { a: "A", b: null })
     for (
       const wrong of [
@@ -44,7 +44,7 @@ describe("postgres flight", () => {
         [0, 2, 0, 0, 0, 1, 65, 255, 255, 255, 254]
       ]
     ) {
-      assert.throws(() => read(wrong), Malformed)
+      assert.throws(() => read(wrong), MalformedMessage)
     }
   })
 })

@@ -1,4 +1,4 @@
-/** What the tests of the PostgreSQL driver share: settings from a URL, and connections that a scope closes. */
+/** Settings, targets and connections for the tests of the PostgreSQL driver. */
 import * as Reactivity from "@effect/experimental/Reactivity"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type * as Context from "effect/Context"
@@ -10,6 +10,8 @@ import type { PostgresTarget, Settings } from "../../../src/DatabaseConfig.js"
 import { type DatabaseError, toSqlError } from "../../../src/DatabaseError.js"
 import type * as Driver from "../../../src/internal/driver.js"
 import * as PostgresDriver from "../../../src/internal/postgres/driver.js"
+import { eventually } from "../../support/eventually.js"
+import { query } from "../../support/postgres.js"
 
 export const settings: Settings = {
   environment: "test",
@@ -64,7 +66,7 @@ export interface Overrides {
 export const driver = (url: string, overrides: Overrides = {}): Driver.Driver =>
   PostgresDriver.make({ ...settings, ...overrides.settings }, target(url, overrides.target))
 
-/** A connection, and what was said of its loss. */
+/** A connection, and the errors of `onLost`. */
 export interface Connected {
   readonly connection: Driver.Connection
   readonly losses: Array<DatabaseError>
@@ -92,11 +94,53 @@ export const connection = (
 ): Effect.Effect<Driver.Connection, DatabaseError, Scope.Scope> =>
   Effect.map(connected(url, overrides), (each) => each.connection)
 
-/** The rows of a statement without parameters. */
+/**
+ * Fails where an effect takes longer than 30 seconds, also if it cannot be interrupted. To be used where the alternative is
+ * never, so that no test depends on how busy the machine is.
+ */
+export const promptly = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  effect.pipe(
+    Effect.disconnect,
+    Effect.timeoutTo({
+      duration: "30 seconds",
+      onSuccess: (value: A) => Effect.succeed(value),
+      onTimeout: () => Effect.dieMessage("it took longer than 30 seconds")
+    }),
+    Effect.flatten
+  )
+
+/**
+ * Repeats an attempt until its connection survives a cancellation. A cancellation that takes longer than its timeout
+ * destroys the connection, which may happen a few times on a busy machine.
+ */
+export const untilKept = <E>(
+  attempt: Effect.Effect<Driver.Connection, E, Scope.Scope>,
+  attempts = 10
+): Effect.Effect<void, E> =>
+  Effect.flatMap(
+    Effect.scoped(Effect.map(attempt, (connection) => connection.status() !== "closed")),
+    (isKept) =>
+      isKept
+        ? Effect.void
+        : attempts > 1
+        ? untilKept(attempt, attempts - 1)
+        : Effect.dieMessage("no connection survived a cancellation")
+  )
+
+/** Waits until a connection is executing a statement, as another one sees it. */
+export const executing = (url: string, { id }: Driver.Connection): Effect.Effect<void> =>
+  eventually(
+    Effect.map(
+      query(url, `SELECT 1 FROM pg_stat_activity WHERE pid = ${id} AND state = 'active'`),
+      (rows) => rows.length === 1
+    )
+  )
+
+/** The rows of a statement. */
 export const rows = (connection: Driver.Connection, sql: string, params: ReadonlyArray<unknown> = []) =>
   connection.execute(sql, params, undefined)
 
-/** The driver's client over one connection at a time, each of its own. */
+/** The driver's client. Each statement has a connection of its own. */
 export const client = (
   url: string,
   overrides: Overrides = {}

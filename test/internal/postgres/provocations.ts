@@ -1,5 +1,5 @@
 /**
- * Statements that make a real server answer with an error, each with the SQLSTATE that it answers.
+ * Statements that fail on a real server, each with its SQLSTATE.
  */
 export interface Provocation {
   readonly code: string
@@ -11,7 +11,7 @@ export interface Provocation {
   readonly outside?: boolean
 }
 
-/** What the setups of the statements build upon; it is rolled back after each. */
+/** Runs before each setup in the same transaction, and is rolled back with it. */
 export const schema = `
   CREATE TABLE account (
     id int PRIMARY KEY, email text UNIQUE, age int CONSTRAINT adult CHECK (age >= 18), code varchar(3),

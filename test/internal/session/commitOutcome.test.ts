@@ -7,8 +7,8 @@ import * as Database from "../../../src/Database.js"
 import * as DatabaseConfig from "../../../src/DatabaseConfig.js"
 import type { Restore } from "../../../src/internal/driver.js"
 import { connect } from "../../../src/internal/postgres/connect.js"
-import { ask, identify, type Transaction } from "../../../src/internal/postgres/transactionOutcome.js"
-import { Preparing } from "../../../src/internal/postgres/statementCache.js"
+import { PreparePolicy } from "../../../src/internal/postgres/statementCache.js"
+import { identitySql, lookUp, type TransactionIdentity } from "../../../src/internal/postgres/transactionOutcome.js"
 import * as Session from "../../../src/Session.js"
 import { sqliteFile } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
@@ -63,15 +63,15 @@ const inPlaceOfTheAnswer = (network: Proxy, how: "cut" | "reset") =>
     )
   })
 
-interface Told {
+interface Log {
   runs: number
   readonly hooks: Array<string>
 }
 
-const told = (): Told => ({ runs: 0, hooks: [] })
+const newLog = (): Log => ({ runs: 0, hooks: [] })
 
 /** A session that inserts a number, and tells how often it ran and how it was said to have ended. */
-const inserting = (db: Database.Service, n: number, log: Told) =>
+const inserting = (db: Database.Service, n: number, log: Log) =>
   Effect.gen(function*() {
     log.runs++
     yield* Session.afterCommit(Effect.sync(() => log.hooks.push("commit")))
@@ -85,7 +85,7 @@ describe("a verified commit", () => {
       const { db, network } = yield* proxied(yield* freshDatabase)
       for (let n = 0; n < times; n++) {
         yield* inPlaceOfTheAnswer(network, n % 2 === 0 ? "cut" : "reset")
-        const log = told()
+        const log = newLog()
         yield* db.session(inserting(db, n, log), { ...verified, retry: true })
         assert.deepStrictEqual(log, { runs: 1, hooks: ["commit"] })
       }
@@ -98,7 +98,7 @@ describe("a verified commit", () => {
       const { db, network } = yield* proxied(yield* freshDatabase)
       for (let n = 0; n < times; n++) {
         yield* atCommit(network, () => n % 2 === 0 ? "cut" : "reset")
-        const log = told()
+        const log = newLog()
         const error = yield* failure(db.session(inserting(db, n, log), verified))
         assert.strictEqual(error._tag, "ConnectionLost")
         assert.deepStrictEqual(log, { runs: 1, hooks: ["rollback"] })
@@ -112,7 +112,7 @@ describe("a verified commit", () => {
       const { db, network } = yield* proxied(yield* freshDatabase)
       for (let n = 0; n < times; n++) {
         yield* atCommit(network, () => n % 2 === 0 ? "cut" : "reset")
-        const log = told()
+        const log = newLog()
         yield* db.session(inserting(db, n, log), { ...verified, retry: true })
         assert.deepStrictEqual(log, { runs: 2, hooks: ["rollback", "commit"] })
       }
@@ -144,7 +144,7 @@ describe("a verified commit", () => {
           Effect.runFork(Effect.zipRight(kill, start))
           return "drop"
         })
-        const error = yield* failure(db.session(inserting(db, 1, told()), verified))
+        const error = yield* failure(db.session(inserting(db, 1, newLog()), verified))
         assert.strictEqual(error._tag, "ConnectionLost")
         assert.deepStrictEqual(yield* query(url, "SELECT n FROM items"), [])
       })
@@ -163,7 +163,7 @@ describe("a verified commit", () => {
             Effect.runFork(Effect.zipRight(crash, Deferred.succeed(restarted, undefined)))
             return "pass"
           })
-          const outcome = yield* Effect.either(db.session(inserting(db, n, told()), verified))
+          const outcome = yield* Effect.either(db.session(inserting(db, n, newLog()), verified))
           yield* Deferred.await(restarted)
           const kept = (yield* query(url, "SELECT n FROM items WHERE n = $1", [n])).length === 1
           const tag = Either.isLeft(outcome) ? outcome.left._tag : "success"
@@ -173,7 +173,7 @@ describe("a verified commit", () => {
   )
 
   live(
-    "whose fate cannot be found out in time is CommitOutcomeUnknown, and is not done again",
+    "whose outcome cannot be found out in time is CommitOutcomeUnknown, and is not done again",
     () =>
       Effect.gen(function*() {
         const { db, network } = yield* proxied(yield* freshDatabase)
@@ -181,13 +181,14 @@ describe("a verified commit", () => {
           Effect.runFork(network.refuse)
           return "cut"
         })
-        const log = told()
+        const log = newLog()
         const [taken, error] = yield* Effect.timed(
           failure(db.session(inserting(db, 1, log), { ...verified, retry: true }))
         )
         assert.strictEqual(error._tag, "CommitOutcomeUnknown")
         assert.deepStrictEqual(log, { runs: 1, hooks: [] })
-        assert.approximately(Duration.toSeconds(taken), 5, 2)
+        assert.isAtLeast(Duration.toSeconds(taken), 4)
+        assert.isBelow(Duration.toSeconds(taken), 60)
         yield* network.accept
         yield* assertIdle(db)
       })
@@ -238,15 +239,15 @@ const connecting = (url: string) => (restore: Restore) =>
       connect(
         settings,
         settings.target as DatabaseConfig.PostgresTarget,
-        new Preparing(settings.preparedStatements),
+        new PreparePolicy(settings.preparedStatements),
         restore
       )
   )
 
 /** An id that nobody has yet. */
-const later = ({ id }: Transaction): string => String(BigInt(id) + 1_000_000n)
+const later = ({ id }: TransactionIdentity): string => String(BigInt(id) + 1_000_000n)
 
-describe("the fate of a transaction", () => {
+describe("the outcome of a transaction", () => {
   live("whose server still waits for its COMMIT is decided: it is rolled back", () =>
     Effect.gen(function*() {
       const url = yield* freshDatabase
@@ -258,7 +259,7 @@ describe("the fate of a transaction", () => {
       // The server does not get to know that the connection is gone.
       network.connections()[0].silence()
       connection.destroy()
-      const fate = connection.fate
+      const fate = connection.transactionOutcome
       assert(fate !== undefined)
       yield* eventually(Effect.map(fate, (found) => found === "aborted"))
       assert.deepStrictEqual(yield* query(url, "SELECT n FROM items"), [])
@@ -268,12 +269,12 @@ describe("the fate of a transaction", () => {
     Effect.gen(function*() {
       const connection = yield* Effect.uninterruptibleMask(connecting(yield* freshDatabase))
       yield* connection.begin({ verified: true })
-      assert.strictEqual(connection.fate, undefined, "nothing was sent yet")
+      assert.strictEqual(connection.transactionOutcome, undefined, "nothing was sent yet")
       yield* connection.execute("SELECT 1", [], undefined)
       yield* connection.commit
-      assert.notStrictEqual(connection.fate, undefined)
+      assert.notStrictEqual(connection.transactionOutcome, undefined)
       yield* connection.begin({})
-      assert.strictEqual(connection.fate, undefined)
+      assert.strictEqual(connection.transactionOutcome, undefined)
       yield* connection.rollback
       yield* connection.close
     }))
@@ -283,9 +284,9 @@ describe("the fate of a transaction", () => {
     () =>
       Effect.gen(function*() {
         const url = yield* freshDatabase
-        const [committed] = yield* query(url, identify)
-        const fateOf = (differences: Partial<Transaction>) =>
-          Effect.orDie(ask(connecting(url), { ...committed, ...differences }))
+        const [committed] = yield* query(url, identitySql)
+        const fateOf = (differences: Partial<TransactionIdentity>) =>
+          Effect.orDie(lookUp(connecting(url), { ...committed, ...differences }))
         assert.strictEqual(yield* fateOf({}), "committed")
         assert.strictEqual(yield* fateOf({ timeline: "0000FFFF" }), "unknown")
         assert.strictEqual(yield* fateOf({ id: later(committed) }), "unknown")
@@ -295,14 +296,14 @@ describe("the fate of a transaction", () => {
   live("is not told by what may be another's commit, where the server crashed", () =>
     Effect.gen(function*() {
       const url = yield* freshDatabase
-      const [committed] = yield* query(url, identify)
+      const [committed] = yield* query(url, identitySql)
       const connection = yield* Effect.uninterruptibleMask(connecting(url))
       yield* connection.begin({})
-      const [aborted]: ReadonlyArray<any> = yield* connection.executeUnprepared(identify, [], undefined)
+      const [aborted]: ReadonlyArray<any> = yield* connection.executeUnprepared(identitySql, [], undefined)
       yield* connection.rollback
       yield* connection.close
-      const afterCrash = (transaction: Transaction) =>
-        Effect.orDie(ask(connecting(url), { ...transaction, statistics: "2000-01-01 00:00:00+00" }))
+      const afterCrash = (transaction: TransactionIdentity) =>
+        Effect.orDie(lookUp(connecting(url), { ...transaction, statistics: "2000-01-01 00:00:00+00" }))
       assert.strictEqual(yield* afterCrash(committed), "unknown")
       assert.strictEqual(yield* afterCrash(aborted), "aborted")
       assert.strictEqual(yield* afterCrash({ ...committed, id: later(committed) }), "aborted")
@@ -311,7 +312,7 @@ describe("the fate of a transaction", () => {
   live("is asked for in a history that a crash changes, and a restart does not", () =>
     Effect.gen(function*() {
       const { kill, start, stop, url } = yield* server()
-      const statistics = Effect.map(query(url, identify), ([row]) => row.statistics)
+      const statistics = Effect.map(query(url, identitySql), ([row]) => row.statistics)
       const before = yield* statistics
       yield* Effect.zipRight(stop("fast"), start)
       assert.strictEqual(yield* statistics, before)

@@ -15,15 +15,15 @@ const broken = (): never => {
   throw new Error("broken")
 }
 
-/** A tracer that throws when it is told something of a session. */
+/** A tracer that throws when something of a session is recorded. */
 const breaking = (method: "attribute" | "event"): Tracer.Tracer =>
   Tracer.make({
     span: (...args) => {
       const span = native.span(...args)
-      const told = span[method].bind(span) as (name: string, ...rest: ReadonlyArray<unknown>) => void
+      const original = span[method].bind(span) as (name: string, ...rest: ReadonlyArray<unknown>) => void
       return Object.defineProperty(span, method, {
         value: (name: string, ...rest: ReadonlyArray<unknown>) =>
-          name === "sqlayer.session.id" || name.startsWith("db.transaction") ? broken() : told(name, ...rest)
+          name === "sqlayer.session.id" || name.startsWith("db.transaction") ? broken() : original(name, ...rest)
       })
     },
     context: (f) => f()

@@ -26,8 +26,8 @@ const slowly = (seconds: number, code?: string) =>
       )
     ))
 
-/** Interrupts what calls an effect from where nothing can interrupt it, and gives how that effect ended. */
-const interruptedInVain = <A, E>(effect: Effect.Effect<A, E>, after: number) =>
+/** Runs an effect uninterruptibly, interrupts its fiber after so many milliseconds, and gives its exit. */
+const interruptUninterruptible = <A, E>(effect: Effect.Effect<A, E>, after: number) =>
   Effect.gen(function*() {
     let seen: Exit.Exit<A, E> | undefined
     const fiber = yield* Effect.fork(Effect.uninterruptible(Effect.map(Effect.exit(effect), (exit) => {
@@ -53,31 +53,31 @@ class Running extends Supervisor.AbstractSupervisor<number> {
 describe("a commit that has begun", () => {
   live("is not cut off by the timeout, however long it takes", () =>
     Effect.gen(function*() {
-      const db = yield* slowly(1)
+      const db = yield* slowly(2)
       const work = (n: number) => Effect.as(insert(db, n), n)
-      assert.strictEqual(yield* db.session(work(1), { timeout: "200 millis" }), 1)
-      assert.strictEqual(yield* db.session(work(2), { timeout: "200 millis", commit: "verified" }), 2)
+      assert.strictEqual(yield* db.session(work(1), { timeout: "1500 millis" }), 1)
+      assert.strictEqual(yield* db.session(work(2), { timeout: "1500 millis", commit: "verified" }), 2)
       assert.deepStrictEqual(yield* numbers(db), [1, 2])
       yield* assertIdle(db)
     }))
 
   live("is not waited for long after an interruption, with a timeout as without", () =>
     Effect.gen(function*() {
-      const db = yield* slowly(20)
-      const fiber = yield* Effect.fork(db.session(insert(db, 1), { timeout: "10 seconds" }))
+      const db = yield* slowly(60)
+      const fiber = yield* Effect.fork(db.session(insert(db, 1), { timeout: "50 seconds" }))
       yield* Effect.sleep("200 millis")
       const [exit, millis] = yield* timed(Fiber.interrupt(fiber))
       assert.isTrue(Exit.isFailure(exit))
-      assert.isBelow(millis, 5_000)
+      assert.isBelow(millis, 30_000)
       yield* assertIdle(db)
     }))
 
   live("and fails is not tried again when the time is over meanwhile", () =>
     Effect.gen(function*() {
-      const db = yield* slowly(0.4, "40001")
+      const db = yield* slowly(2, "40001")
       let runs = 0
       const work = Effect.suspend(() => insert(db, ++runs))
-      const error = yield* failure(db.session(work, { timeout: "200 millis", retry: true }))
+      const error = yield* failure(db.session(work, { timeout: "1500 millis", retry: true }))
       assert.strictEqual(error._tag, "SessionTimeout")
       assert.strictEqual(runs, 1)
       assert.deepStrictEqual(yield* numbers(db), [])
@@ -92,21 +92,21 @@ describe("a commit that has begun", () => {
         { timeout: "400 millis", retry: true }
       )))
       assert.strictEqual(error._tag, "SessionTimeout")
-      assert.isBelow(millis, 2_000)
+      assert.isBelow(millis, 30_000)
       yield* assertIdle(db)
     }))
 })
 
-describe("the caller's region", () => {
+describe("the caller's interruptibility", () => {
   for (const timeout of [undefined, "30 seconds"] as const) {
     live(
       `holds for the end of an uninterruptible session, and for what it runs (timeout ${timeout})`,
       () =>
         Effect.gen(function*() {
           const db = yield* slowly(1)
-          const inCommit = yield* interruptedInVain(db.session(insert(db, 1), { timeout }), 200)
+          const inCommit = yield* interruptUninterruptible(db.session(insert(db, 1), { timeout }), 200)
           assert.deepStrictEqual(inCommit && Exit.isSuccess(inCommit), true, String(inCommit))
-          const inside = yield* interruptedInVain(
+          const inside = yield* interruptUninterruptible(
             db.session(Effect.zipRight(Effect.sleep("300 millis"), insert(db, 2)), { timeout }),
             100
           )
@@ -140,7 +140,7 @@ describe("the caller's region", () => {
 
   live("does not keep a commit of a session which was acquired from being interrupted", () =>
     Effect.gen(function*() {
-      const db = yield* slowly(20)
+      const db = yield* slowly(60)
       const millis = yield* Effect.scoped(Effect.gen(function*() {
         const session = yield* Effect.uninterruptible(db.acquireSession())
         yield* session.run(insert(db, 1))
@@ -149,7 +149,7 @@ describe("the caller's region", () => {
         const [, millis] = yield* timed(Fiber.interrupt(fiber))
         return millis
       }))
-      assert.isBelow(millis, 5_000)
+      assert.isBelow(millis, 30_000)
       yield* assertIdle(db)
     }))
 })
@@ -193,8 +193,7 @@ forEachDialect((name, _, dialect) =>
         yield* ends(() => Effect.fail("mine"))
         yield* ends(() => Effect.die("mine"))
         const fiber = yield* Effect.fork(ends(() => Effect.never))
-        yield* Effect.sleep("50 millis")
-        assert.isAbove(running.count, 0)
+        yield* eventually(Effect.sync(() => running.count > 0))
         yield* Fiber.interrupt(fiber)
         yield* eventually(Effect.sync(() => running.count === 0))
         assert.strictEqual(running.count, 0)

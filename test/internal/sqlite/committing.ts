@@ -1,5 +1,5 @@
 /**
- * A program that commits sessions until it is killed, and says the number of each that was committed.
+ * A program that commits sessions until it is killed, and writes the number of each.
  */
 import * as Effect from "effect/Effect"
 import * as Fs from "node:fs"
@@ -16,7 +16,7 @@ Effect.runFork(Effect.scoped(Effect.gen(function*() {
       yield* sql`INSERT INTO halves (entry) VALUES (${n})`
       yield* sql`INSERT INTO halves (entry) VALUES (${n})`
     }))
-    // At once, and not when the event loop comes to it: what is said was committed before.
+    // Synchronously, so that it is written before the process can be killed in the next session.
     Fs.writeSync(1, `${n}\n`)
   }
 })))

@@ -1,5 +1,5 @@
 /**
- * A program that opens a file and never closes it.
+ * A program that opens a connection and never closes it.
  */
 import * as Effect from "effect/Effect"
 import { driver } from "./support.js"

@@ -1,5 +1,5 @@
 /**
- * Processes that write to one file and are killed in the middle of it, round after round.
+ * Processes that write to the same file and are killed while they do.
  */
 import Sqlite from "better-sqlite3"
 import * as Effect from "effect/Effect"
@@ -13,7 +13,7 @@ const writers = 2
 
 interface Options {
   readonly rounds: number
-  /** Of how long each round lasts; TEST_SEED unless told. */
+  /** Determines how long each round lasts. Default: TEST_SEED, or a new one. */
   readonly seed?: number | undefined
   readonly onRound?: ((round: number, acknowledged: number) => void) | undefined
 }
@@ -23,7 +23,7 @@ interface Killed {
   readonly acknowledged: number
 }
 
-/** A process that says a number whenever its session with that number has been committed. */
+/** Starts a process that writes the number of each session that was committed. */
 const start = (filename: string, first: number): readonly [ChildProcess, Set<number>] => {
   const child = spawn(
     process.execPath,
@@ -58,12 +58,12 @@ const round = async (filename: string, firsts: ReadonlyArray<number>, millis: nu
   return started.flatMap(([, acknowledged]) => Array.from(acknowledged))
 }
 
-/** What is wrong with the file, if anything: each session writes a number, two halves of it, and some ballast. */
-const wrong = (filename: string, acknowledged: ReadonlySet<number>): ReadonlyArray<unknown> => {
+/** Each session writes an entry with some ballast, and two halves. Returns what is missing or damaged. */
+const problemsOf = (filename: string, acknowledged: ReadonlySet<number>): ReadonlyArray<unknown> => {
   const database = new Sqlite(filename)
   try {
     const integrity = database.pragma("integrity_check", { simple: true })
-    const there = new Set(database.prepare("SELECT n FROM entries").pluck().all())
+    const stored = new Set(database.prepare("SELECT n FROM entries").pluck().all())
     const torn = database.prepare(
       "SELECT n FROM entries WHERE (SELECT count(*) FROM halves WHERE halves.entry = entries.n) <> 2 " +
         "UNION ALL SELECT entry FROM halves WHERE entry NOT IN (SELECT n FROM entries)"
@@ -71,14 +71,14 @@ const wrong = (filename: string, acknowledged: ReadonlySet<number>): ReadonlyArr
     return [
       ...(integrity === "ok" ? [] : [integrity]),
       ...torn,
-      ...Array.from(acknowledged).filter((n) => !there.has(n)).map((n) => `acknowledged and not there: ${n}`)
+      ...Array.from(acknowledged).filter((n) => !stored.has(n)).map((n) => `acknowledged and missing: ${n}`)
     ]
   } finally {
     database.close()
   }
 }
 
-/** Kills them so many times. Dies where something that was acknowledged is not there, or something is half there. */
+/** Kills two processes in each round. Dies if an acknowledged session is missing, or one is stored in part. */
 export const killed = (
   { onRound, rounds, seed = Number(process.env.TEST_SEED ?? Date.now() % 1_000_000) }: Options
 ): Effect.Effect<Killed, never, Scope.Scope> =>
@@ -92,10 +92,10 @@ export const killed = (
       const acknowledged = new Set<number>()
       for (let i = 0; i < rounds; i++) {
         const firsts = Array.from({ length: writers }, (_, writer) => (i * writers + writer + 1) * 1_000_000)
-        const said = await round(filename, firsts, between(10, 200))
-        said.forEach((n) => acknowledged.add(n))
-        const problems = wrong(filename, acknowledged)
-        if (said.length === 0 || problems.length > 0) {
+        const committed = await round(filename, firsts, between(10, 200))
+        committed.forEach((n) => acknowledged.add(n))
+        const problems = problemsOf(filename, acknowledged)
+        if (committed.length === 0 || problems.length > 0) {
           throw new Error(`round ${i} of seed ${seed} (TEST_SEED): ${JSON.stringify(problems)}`)
         }
         onRound?.(i, acknowledged.size)

@@ -1,5 +1,5 @@
 /**
- * A program that writes until the system lets it write no more, and says what came of it.
+ * A program that writes until the operating system refuses, and prints the errors.
  */
 import * as Effect from "effect/Effect"
 import type { DatabaseError } from "../../../src/DatabaseError.js"

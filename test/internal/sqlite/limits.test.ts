@@ -1,5 +1,5 @@
 /**
- * Where SQLite is narrower than PostgreSQL, and what then is to be done.
+ * Limits of SQLite that PostgreSQL does not have, and what to do instead.
  */
 import { describe } from "@effect/vitest"
 import * as Chunk from "effect/Chunk"
@@ -26,7 +26,7 @@ describe("limits", () => {
     }))
 
   on("sqlite")(
-    "outside of a session the stream holds the one connection, and its fiber is told so",
+    "outside of a session a stream holds the only connection, and the error says so",
     ({ sql }) =>
       Effect.gen(function*() {
         yield* sql`CREATE TABLE t (n integer)`
@@ -38,7 +38,7 @@ describe("limits", () => {
       })
   )
 
-  on("postgres")("an insert of many rows has no limit of parameters", ({ sql }) =>
+  on("postgres")("an insert may have more than 65,535 parameters", ({ sql }) =>
     Effect.gen(function*() {
       yield* sql`CREATE TABLE t (n integer)`
       yield* sql`INSERT INTO t ${sql.insert(rows(70_000))}`
@@ -46,7 +46,7 @@ describe("limits", () => {
     }))
 
   on("sqlite")(
-    "a statement takes 32,766 parameters, and of more an insert is given in portions",
+    "a statement takes 32,766 parameters, and larger inserts are split",
     ({ sql }) =>
       Effect.gen(function*() {
         yield* sql`CREATE TABLE t (n integer)`
@@ -56,7 +56,7 @@ describe("limits", () => {
         yield* Stream.fromIterable(rows(32_767)).pipe(
           Stream.rechunk(10_000),
           Stream.chunks,
-          Stream.runForEach((portion) => sql`INSERT INTO t ${sql.insert(Chunk.toReadonlyArray(portion))}`),
+          Stream.runForEach((chunk) => sql`INSERT INTO t ${sql.insert(Chunk.toReadonlyArray(chunk))}`),
           Database.session()
         )
         assert.deepStrictEqual(yield* sql`SELECT count(*) AS n FROM t`, [{ n: 65_533 }])

@@ -1,15 +1,15 @@
 /**
- * Other processes at the same file.
+ * Other processes that use the same file.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
 
-/** A process that said something: its first line. It is killed when the scope closes. */
+/** A process that has written its first line. It is killed when the scope closes. */
 export interface Other {
   readonly line: string
   readonly process: ChildProcess
-  /** Lets it end by itself, and waits until it has. */
+  /** Closes its standard input, and waits until it has exited. */
   readonly end: Effect.Effect<void>
   readonly kill: Effect.Effect<void>
 }
@@ -59,7 +59,7 @@ export const program = (
 ): Effect.Effect<Other, never, Scope.Scope> =>
   start(["--import", "tsx", new URL(name, import.meta.url).pathname, ...args])
 
-/** The same, where no file may become larger than half a thousand kilobytes. */
+/** The same, but no file may grow beyond 1,000 blocks of 512 bytes. */
 export const limited = (name: string, ...args: ReadonlyArray<string>): Effect.Effect<Other, never, Scope.Scope> =>
   start([
     "-c",

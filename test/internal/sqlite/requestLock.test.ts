@@ -2,84 +2,80 @@ import { describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import { assert } from "vitest"
-import { type Ticket, Turn } from "../../../src/internal/sqlite/requestLock.js"
+import { RequestLock, type Waiter } from "../../../src/internal/sqlite/requestLock.js"
 
-const most = 3
+const maxShared = 3
 
-/** Somebody who asks, or the one asked so long ago who leaves, whether he has the turn or still waits for it. */
+/** A new waiter, or the release by an earlier one, whether it holds the lock or still waits for it. */
 const step = FastCheck.oneof(
-  FastCheck.record({ _tag: FastCheck.constant("enter" as const), shares: FastCheck.boolean() }),
-  FastCheck.record({ _tag: FastCheck.constant("leave" as const), at: FastCheck.nat(8) })
+  FastCheck.record({ _tag: FastCheck.constant("acquire" as const), shared: FastCheck.boolean() }),
+  FastCheck.record({ _tag: FastCheck.constant("release" as const), index: FastCheck.nat(8) })
 )
 
-describe("turn", () => {
-  it.effect("one alone or several who share it, in the order of asking, whoever gives up", () =>
+describe("RequestLock", () => {
+  it.effect("grants the lock in order, to one alone or to several that share it", () =>
     Effect.sync(() =>
       FastCheck.assert(
         FastCheck.property(FastCheck.array(step, { maxLength: 60 }), (steps) => {
-          const turn = new Turn(most)
-          const asked: Array<Ticket> = []
-          const having = new Set<Ticket>()
-          const came: Array<number> = []
-          let number = 0
-          const leave = (ticket: Ticket) => {
-            asked.splice(asked.indexOf(ticket), 1)
-            having.delete(ticket)
-            turn.leave(ticket)
-            turn.leave(ticket)
+          const lock = new RequestLock(maxShared)
+          const waiters: Array<Waiter> = []
+          const holders = new Set<Waiter>()
+          const granted: Array<number> = []
+          let count = 0
+          const release = (waiter: Waiter) => {
+            waiters.splice(waiters.indexOf(waiter), 1)
+            holders.delete(waiter)
+            lock.release(waiter)
+            lock.release(waiter)
           }
           for (const step of steps) {
-            if (step._tag === "leave") {
-              if (asked.length > 0) {
-                leave(asked[step.at % asked.length])
+            if (step._tag === "release") {
+              if (waiters.length > 0) {
+                release(waiters[step.index % waiters.length])
               }
             } else {
-              const mine = number++
-              const ticket: Ticket = {
-                shares: step.shares,
-                go: () => {
-                  having.add(ticket)
-                  came.push(mine)
+              const number = count++
+              const waiter: Waiter = {
+                shared: step.shared,
+                onAcquired: () => {
+                  holders.add(waiter)
+                  granted.push(number)
                 }
               }
-              asked.push(ticket)
-              turn.enter(ticket)
+              waiters.push(waiter)
+              lock.acquire(waiter)
             }
-            // As many as may have it have it: those who asked first.
-            let expected = asked.findIndex(({ shares }) => !shares)
-            expected = asked.length === 0
-              ? 0
-              : expected === 0
-              ? 1
-              : Math.min(expected < 0 ? asked.length : expected, most)
-            assert.sameMembers([...having], asked.slice(0, expected))
-            assert.strictEqual(turn.isFree, asked.length === 0)
+            // The first one, or the first ones if they share it.
+            const exclusive = waiters.findIndex(({ shared }) => !shared)
+            const expected = exclusive === 0 ? 1 : Math.min(exclusive < 0 ? waiters.length : exclusive, maxShared)
+            assert.sameMembers([...holders], waiters.slice(0, expected))
+            assert.strictEqual(lock.isFree, waiters.length === 0)
           }
-          assert.deepStrictEqual(came, [...came].sort((a, b) => a - b))
+          assert.deepStrictEqual(granted, [...granted].sort((a, b) => a - b))
         }),
         { numRuns: 500 }
       )
     ))
 
-  it.effect("a long queue of those who leave at once is no deep stack", () =>
+  it.effect("a long queue of waiters that release at once does not overflow the stack", () =>
     Effect.sync(() => {
-      const turn = new Turn(most)
-      const first: Ticket = { shares: false, go: () => {} }
-      turn.enter(first)
-      const came: Array<number> = []
+      const lock = new RequestLock(maxShared)
+      const first: Waiter = { shared: false, onAcquired: () => {} }
+      lock.acquire(first)
+      const granted: Array<number> = []
       for (let i = 0; i < 100_000; i++) {
-        const ticket: Ticket = {
-          shares: false,
-          go: () => {
-            came.push(i)
-            turn.leave(ticket)
+        const waiter: Waiter = {
+          shared: false,
+          onAcquired: () => {
+            granted.push(i)
+            lock.release(waiter)
           }
         }
-        turn.enter(ticket)
+        lock.acquire(waiter)
       }
-      turn.leave(first)
-      assert.strictEqual(came.length, 100_000)
-      assert.isTrue(came.every((n, i) => n === i))
-      assert.isTrue(turn.isFree)
+      lock.release(first)
+      assert.strictEqual(granted.length, 100_000)
+      assert.isTrue(granted.every((n, i) => n === i))
+      assert.isTrue(lock.isFree)
     }))
 })

@@ -1,9 +1,14 @@
 import { describe, it } from "@effect/vitest"
 import { assert } from "vitest"
-import { isContained, leavesTraces } from "../../../src/internal/sqlite/statementText.js"
+import {
+  canRunInTransaction,
+  changesConnection,
+  isCommit,
+  isRelease
+} from "../../../src/internal/sqlite/statementText.js"
 
 describe("statementText", () => {
-  it("what leaves traces on a connection", () => {
+  it("statements that change the connection", () => {
     for (
       const sql of [
         "PRAGMA foreign_keys = OFF",
@@ -18,11 +23,11 @@ describe("statementText", () => {
         "CREATE TABLE IF NOT EXISTS \"temp\".t (a)"
       ]
     ) {
-      assert.isTrue(leavesTraces(sql), sql)
+      assert.isTrue(changesConnection(sql), sql)
     }
   })
 
-  it("what leaves none", () => {
+  it("statements that do not change the connection", () => {
     for (
       const sql of [
         "SELECT 1",
@@ -35,11 +40,22 @@ describe("statementText", () => {
         "CREATE TABLE t (a DEFAULT (temp.a))"
       ]
     ) {
-      assert.isFalse(leavesTraces(sql), sql)
+      assert.isFalse(changesConnection(sql), sql)
     }
   })
 
-  it("what can be wrapped in a transaction", () => {
+  it("statements that commit", () => {
+    for (const sql of ["COMMIT", "commit transaction", "END", "-- now\n END TRANSACTION"]) {
+      assert.isTrue(isCommit(sql), sql)
+    }
+    for (const sql of ["SELECT 'COMMIT'", "ROLLBACK", "committed", "RELEASE a"]) {
+      assert.isFalse(isCommit(sql), sql)
+    }
+    assert.isTrue(isRelease("/**/release savepoint a"))
+    assert.isFalse(isRelease("SAVEPOINT release"))
+  })
+
+  it("statements that can run in a transaction", () => {
     for (
       const sql of [
         "INSERT INTO t VALUES (1)",
@@ -48,10 +64,10 @@ describe("statementText", () => {
         "/* begin */ DELETE FROM t"
       ]
     ) {
-      assert.isTrue(isContained(sql), sql)
+      assert.isTrue(canRunInTransaction(sql), sql)
     }
     for (const sql of ["BEGIN IMMEDIATE", "-- tidy up\nVACUUM", "/**/pragma journal_mode = DELETE", "/* unfinished"]) {
-      assert.strictEqual(isContained(sql), sql === "/* unfinished", sql)
+      assert.strictEqual(canRunInTransaction(sql), sql === "/* unfinished", sql)
     }
   })
 })

@@ -11,7 +11,7 @@ import { type DatabaseError, fromSqlError } from "../../../src/DatabaseError.js"
 import type { SqliteConnection } from "../../../src/internal/sqlite/connection.js"
 import { connect, driver, file } from "./support.js"
 
-const places = {
+const databases = {
   "a file, in a thread of its own": Effect.flatMap(file, (filename) => connect(driver(filename))),
   "in memory, on the main thread": connect(driver(":memory:"))
 }
@@ -27,13 +27,13 @@ const tagOf = <A>(effect: Effect.Effect<A, SqlError>) => Effect.map(failure(effe
 const collected = (connection: SqliteConnection, sql: string, params: ReadonlyArray<unknown> = []) =>
   Effect.map(Stream.runCollect(connection.executeStream(sql, params, undefined)), Chunk.toReadonlyArray)
 
-for (const [place, opened] of Object.entries(places)) {
+for (const [name, opened] of Object.entries(databases)) {
   const test = (
     name: string,
     body: (connection: SqliteConnection) => Effect.Effect<void, unknown>
   ) => it.scopedLive(name, () => Effect.flatMap(opened, body))
 
-  describe(`statements: ${place}`, () => {
+  describe(`statements: ${name}`, () => {
     test("values come back as they went in", (connection) =>
       Effect.gen(function*() {
         const params = [
@@ -56,7 +56,7 @@ for (const [place, opened] of Object.entries(places)) {
         assert.deepStrictEqual(yield* collected(connection, sql, params), [row])
       }))
 
-    test("of a slice of a larger memory only the slice is bound", (connection) =>
+    test("of a view of a larger buffer only the view is bound", (connection) =>
       Effect.gen(function*() {
         const memory = Buffer.from("0123456789")
         const params = [memory.subarray(2, 5), new DataView(memory.buffer, memory.byteOffset + 5, 2)]
@@ -65,7 +65,7 @@ for (const [place, opened] of Object.entries(places)) {
         ])
       }))
 
-    test("what cannot be bound is named by its position and type", (connection) =>
+    test("the error of a parameter that cannot be bound tells its position and type", (connection) =>
       Effect.gen(function*() {
         const cases: ReadonlyArray<readonly [unknown, string]> = [
           [true, "boolean"],
@@ -89,13 +89,13 @@ for (const [place, opened] of Object.entries(places)) {
         assert.deepStrictEqual(yield* run(connection, "SELECT ? AS n", [-(2n ** 63n)]), [{ n: -(2 ** 63) }])
       }))
 
-    test("bytes whose memory is gone cannot be bound, and hold up nothing", (connection) =>
+    test("bytes of a transferred or resized buffer cannot be bound", (connection) =>
       Effect.gen(function*() {
-        const given = <A extends ArrayBufferView>(view: A): A => {
+        const transferred = <A extends ArrayBufferView>(view: A): A => {
           structuredClone(view, { transfer: [view.buffer as ArrayBuffer] })
           return view
         }
-        // TypeScript knows neither outside of a browser, nor what is new in Node 20.
+        // Missing in the types: WebAssembly, and resizable buffers.
         const memory: { readonly buffer: ArrayBuffer; readonly grow: (pages: number) => void } = Reflect.construct(
           Reflect.get(Reflect.get(globalThis, "WebAssembly"), "Memory"),
           [{ initial: 1 }]
@@ -106,10 +106,10 @@ for (const [place, opened] of Object.entries(places)) {
         const shrunk = [new Uint8Array(buffer, 4, 4), new DataView(buffer, 4, 4)]
         Reflect.get(buffer, "resize").call(buffer, 2)
         const gone = [
-          given(new Uint8Array(8)),
-          given(new Float64Array(8)),
-          given(new DataView(new ArrayBuffer(8))),
-          given(Buffer.from(new ArrayBuffer(8))),
+          transferred(new Uint8Array(8)),
+          transferred(new Float64Array(8)),
+          transferred(new DataView(new ArrayBuffer(8))),
+          transferred(Buffer.from(new ArrayBuffer(8))),
           ...grown,
           ...shrunk
         ]
@@ -134,7 +134,7 @@ for (const [place, opened] of Object.entries(places)) {
         assert.deepStrictEqual(yield* connection.executeValues("SELECT length(?)", [whole]), [[whole.length]])
       }))
 
-    test("safe integers are asked for each time, and do not stick", (connection) =>
+    test("safe integers apply to one execution of a cached statement", (connection) =>
       Effect.gen(function*() {
         const safely = Effect.provideService(SqlClient.SafeIntegers, true)
         const big = 2n ** 60n + 1n
@@ -155,14 +155,14 @@ for (const [place, opened] of Object.entries(places)) {
         assert.deepStrictEqual(yield* insert, { changes: 1, lastInsertRowid: 3 })
       }))
 
-    test("one statement at a time", (connection) =>
+    test("several statements at once are refused", (connection) =>
       Effect.gen(function*() {
         assert.strictEqual(yield* tagOf(run(connection, "SELECT 1; SELECT 2")), "InvalidStatement")
         assert.strictEqual(yield* tagOf(run(connection, "-- nothing")), "InvalidStatement")
         assert.deepStrictEqual(yield* run(connection, "SELECT 1 AS n; -- and no more"), [{ n: 1 }])
       }))
 
-    test("statements are prepared anew when they were not used for long, or the schema changed", (connection) =>
+    test("cached statements survive eviction and schema changes", (connection) =>
       Effect.gen(function*() {
         yield* run(connection, "CREATE TABLE t (a)")
         yield* run(connection, "INSERT INTO t VALUES (1)")
@@ -178,7 +178,7 @@ for (const [place, opened] of Object.entries(places)) {
         assert.strictEqual(yield* tagOf(all), "InvalidStatement")
       }))
 
-    test("a single statement is all or nothing, unless it says otherwise itself", (connection) =>
+    test("a single statement is atomic, except INSERT OR FAIL", (connection) =>
       Effect.gen(function*() {
         yield* run(connection, "CREATE TABLE t (a UNIQUE)")
         const values = connection.executeValues("SELECT a FROM t ORDER BY a", [])
@@ -201,7 +201,7 @@ for (const [place, opened] of Object.entries(places)) {
         assert.strictEqual(connection.status(), "idle")
       }))
 
-    test("what cannot run in a transaction runs without one", (connection) =>
+    test("statements that cannot run in a transaction run without one", (connection) =>
       Effect.gen(function*() {
         yield* run(connection, "VACUUM")
         yield* run(connection, "PRAGMA optimize")
@@ -211,7 +211,7 @@ for (const [place, opened] of Object.entries(places)) {
         assert.strictEqual(connection.status(), "idle")
       }))
 
-    test("a transaction that SQLite rolled back by itself does not go on as single statements", (connection) =>
+    test("statements after a rollback by SQLite itself are refused", (connection) =>
       Effect.gen(function*() {
         yield* run(connection, "CREATE TABLE t (a UNIQUE)")
         yield* connection.begin({})
@@ -242,7 +242,7 @@ for (const [place, opened] of Object.entries(places)) {
         yield* run(connection, "INSERT INTO t VALUES (4)")
       }))
 
-    test("a transaction without one is refused", (connection) =>
+    test("a commit without a transaction and a nested begin are refused", (connection) =>
       Effect.gen(function*() {
         assert.strictEqual((yield* Effect.flip(connection.commit))._tag, "TransactionAborted")
         yield* connection.begin({})
@@ -276,14 +276,14 @@ for (const [place, opened] of Object.entries(places)) {
         assert.deepStrictEqual(yield* connection.executeValues("SELECT a FROM kept", []), [[1], [2]])
       }))
 
-    test("asking for settings leaves nothing to clear", (connection) =>
+    test("reading settings does not make the connection dirty", (connection) =>
       Effect.gen(function*() {
         yield* run(connection, "PRAGMA foreign_keys")
         yield* run(connection, "PRAGMA table_info('t')")
         assert.strictEqual(connection.status(), "idle")
       }))
 
-    test("a statement timeout stops a statement that gives rows", (connection) =>
+    test("a statement timeout cancels a statement that returns rows", (connection) =>
       Effect.gen(function*() {
         const slow =
           "WITH RECURSIVE m(j) AS (SELECT 1 UNION ALL SELECT j + 1 FROM m WHERE j < 20000 + n.i) SELECT count(*) FROM m"
@@ -301,7 +301,7 @@ for (const [place, opened] of Object.entries(places)) {
         }
       }))
 
-    test("writing while streams are open gives them the rows that they began with", (connection) =>
+    test("a stream is not affected by later writes", (connection) =>
       Effect.gen(function*() {
         yield* run(connection, "CREATE TABLE t (a INTEGER PRIMARY KEY)")
         yield* run(
@@ -320,7 +320,7 @@ for (const [place, opened] of Object.entries(places)) {
         yield* connection.rollback
       }))
 
-    test("what a stream fails with after its rows were set aside is the stream's failure", (connection) =>
+    test("an error while the rows of a stream are buffered fails the stream", (connection) =>
       Effect.gen(function*() {
         yield* run(connection, "CREATE TABLE t (a)")
         yield* connection.begin({})
@@ -339,7 +339,7 @@ for (const [place, opened] of Object.entries(places)) {
         assert.deepStrictEqual(yield* run(connection, "SELECT a FROM t"), [])
       }))
 
-    test("the end of its transaction ends a stream", (connection) =>
+    test("the end of its transaction cancels a stream", (connection) =>
       Effect.gen(function*() {
         const sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n"
         for (const end of [connection.commit, connection.rollback, connection.reset]) {
@@ -353,7 +353,7 @@ for (const [place, opened] of Object.entries(places)) {
         }
       }))
 
-    test("an open stream is something to clear", (connection) =>
+    test("an open stream makes the connection dirty", (connection) =>
       Effect.gen(function*() {
         const sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n"
         const statuses = new Set<string>()

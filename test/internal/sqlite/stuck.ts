@@ -1,5 +1,5 @@
 /**
- * A program that gives up a statement which does not end, and then says so.
+ * A program that gives up a statement that never ends, writes a line, and stays alive.
  */
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
@@ -17,7 +17,7 @@ Effect.runFork(
     INSERT INTO items (n)
     WITH RECURSIVE i(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM i) SELECT max(n) FROM i`
     yield* Effect.ignore(database.session(endless, { timeout: "300 millis" }))
-    yield* Effect.sync(() => process.stdout.write("left behind\n"))
+    yield* Effect.sync(() => process.stdout.write("given up\n"))
     yield* Effect.never
   })).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)))
 )

@@ -18,13 +18,13 @@ export const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acqui
   (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
 )
 
-/** The name of a file that is not there yet. */
+/** The name of a file that does not exist yet. */
 export const file: Effect.Effect<string, never, Scope.Scope> = Effect.map(
   directory,
   (path) => Path.join(path, "test.db")
 )
 
-/** What a driver is made with, unless a test says otherwise. */
+/** The settings of a driver, unless a test sets others. */
 const settings: Omit<DatabaseConfig.Settings, "target"> = {
   environment: "test",
   name: "test",

@@ -1,12 +1,12 @@
 /**
- * What the dashboard's page is told. Times of day are milliseconds since 1970, durations are seconds.
+ * The data of the dashboard's page. Times are in milliseconds since 1970, durations in seconds.
  */
 import * as Duration from "effect/Duration"
 import type { Report } from "../../../Health.js"
 import type { Stats } from "../../../Pool.js"
 import type { Activity, OpenSession, Quantiles, StatementFigures } from "../../../Telemetry.js"
 
-/** The figures at one moment. Sessions and errors are counted since the database was opened. */
+/** A sample of the stats. Sessions are counted since the database was opened. */
 export interface Sample {
   readonly time: number
   readonly used: number
@@ -19,19 +19,19 @@ export interface Sample {
   readonly use: Times
 }
 
-/** Half, 95 and 99 of a hundred were not longer; undefined where there were none. */
+/** The median, the 95th and the 99th percentile of durations, or undefined without any. */
 export type Times = readonly [p50: number, p95: number, p99: number] | undefined
 
-/** A part of the history. */
+/** Samples of the last minutes. */
 export interface History {
-  /** What to ask with, to be given only what comes after this. */
+  /** The cursor of the next request, which gets the later samples only. */
   readonly cursor: string
-  /** This is all there is, and not what came after the cursor that was asked with. */
+  /** Whether these are all samples, rather than those after the cursor of the request. */
   readonly complete: boolean
   readonly samples: ReadonlyArray<Sample>
 }
 
-/** Whether the database answers, as far as it was looked at lately. */
+/** The result of the last health check. */
 export interface Health {
   readonly healthy: boolean
   readonly checked: number
@@ -46,17 +46,18 @@ export interface Session extends Omit<OpenSession, "age"> {
   readonly age: number
 }
 
-/** The answer to one request of the page. */
+/** The response to one request of the page. */
 export interface Data {
   readonly time: number
   readonly dialect: string
-  /** Seconds between samples, and how many of them are kept. */
+  /** Seconds between two samples. */
   readonly interval: number
+  /** How many samples are kept. */
   readonly kept: number
   readonly history: History
   readonly health: Health | undefined
   readonly pool: Stats
-  /** The oldest of them, and how many there are. */
+  /** The oldest open sessions, at most 100 of `sessionCount`. */
   readonly sessions: ReadonlyArray<Session>
   readonly sessionCount: number
   readonly statements: ReadonlyArray<StatementFigures>
@@ -65,11 +66,11 @@ export interface Data {
   readonly retried: Activity["retried"]
 }
 
-/** Where the pool is exhausted, thousands of sessions may wait. */
-const mostSessions = 100
-const longestName = 200
+/** While the pool is exhausted, thousands of sessions may wait. */
+const maxSessions = 100
+const maxNameLength = 200
 
-const shortened = (name: string): string => name.length > longestName ? `${name.slice(0, longestName)}…` : name
+const shortened = (name: string): string => name.length > maxNameLength ? `${name.slice(0, maxNameLength)}…` : name
 
 const sum = (counts: Readonly<Record<string, number>>): number =>
   Object.values(counts).reduce((total, count) => total + count, 0)
@@ -104,7 +105,7 @@ export const nowOf = (
   activity: Activity
 ): Pick<Data, "pool" | "sessions" | "sessionCount" | "statements" | "errors" | "rolledBack" | "retried"> => ({
   pool,
-  sessions: activity.sessions.slice(0, mostSessions).map(({ age, id, name, state, statement }) => ({
+  sessions: activity.sessions.slice(0, maxSessions).map(({ age, id, name, state, statement }) => ({
     id,
     name: shortened(name),
     age: Duration.toSeconds(age),

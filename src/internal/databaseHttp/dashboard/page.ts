@@ -1,8 +1,8 @@
 /**
- * The page, before the script has filled it.
+ * The HTML of the page, which the script fills.
  */
 
-/** A plot's place: the script draws into it, and says in words what it shows. */
+/** The element of a plot. The script draws into it, and describes the plot in words. */
 const plot = (id: string, title: string): string => `
       <figure class="panel" id="${id}">
         <figcaption>

@@ -1,5 +1,5 @@
 /**
- * The page's style sheet.
+ * The style sheet of the page.
  */
 export const style = `
 :root {

@@ -1,12 +1,12 @@
 /**
- * What the server's messages say, apart from rows.
+ * Decodes the messages that a server sends on an established connection, apart from rows.
  *
- * Their layout: https://www.postgresql.org/docs/current/protocol-message-formats.html
+ * The format: https://www.postgresql.org/docs/current/protocol-message-formats.html
  */
 import Pg from "pg"
 
-/** The kinds of messages that a server sends once a connection is established. */
-export const kinds = {
+/** The first byte of each message that a server sends on an established connection. */
+export const messageTypes = {
   parseComplete: 0x31,
   bindComplete: 0x32,
   closeComplete: 0x33,
@@ -28,33 +28,33 @@ export const kinds = {
   parameterDescription: 0x74
 } as const
 
-/** A message that ends before what it announces. */
-export class Malformed extends Error {}
+/** A message whose content contradicts its type or its length. */
+export class MalformedMessage extends Error {}
 
-/** Reads one message from its front to its end. */
+/** Reads the fields of one message in order. Throws MalformedMessage where a field exceeds the message. */
 export class Reader {
-  constructor(private readonly bytes: Buffer, public at: number, private readonly end: number) {}
+  constructor(private readonly bytes: Buffer, public offset: number, private readonly end: number) {}
 
   text(): string {
-    const zero = this.bytes.indexOf(0, this.at)
+    const zero = this.bytes.indexOf(0, this.offset)
     if (zero === -1 || zero >= this.end) {
-      throw new Malformed("it sent a text without an end")
+      throw new MalformedMessage("it sent a text without an end")
     }
-    const text = this.bytes.toString("utf8", this.at, zero)
-    this.at = zero + 1
+    const text = this.bytes.toString("utf8", this.offset, zero)
+    this.offset = zero + 1
     return text
   }
 
   int16(): number {
     this.need(2)
-    this.at += 2
-    return this.bytes.readInt16BE(this.at - 2)
+    this.offset += 2
+    return this.bytes.readInt16BE(this.offset - 2)
   }
 
   int32(): number {
     this.need(4)
-    this.at += 4
-    return this.bytes.readInt32BE(this.at - 4)
+    this.offset += 4
+    return this.bytes.readInt32BE(this.offset - 4)
   }
 
   uint32(): number {
@@ -62,30 +62,30 @@ export class Reader {
   }
 
   private need(length: number): void {
-    if (this.at + length > this.end) {
-      throw new Malformed("it sent a message that is too short")
+    if (this.offset + length > this.end) {
+      throw new MalformedMessage("it sent a message that is too short")
     }
   }
 }
 
-/** The columns of the rows to come, as `pg` has them. */
-export const fieldsOf = (cursor: Reader): Array<Pg.FieldDef> =>
-  Array.from({ length: Math.max(0, cursor.int16()) }, () => ({
-    name: cursor.text(),
-    tableID: cursor.uint32(),
-    columnID: cursor.int16(),
-    dataTypeID: cursor.uint32(),
-    dataTypeSize: cursor.int16(),
-    dataTypeModifier: cursor.int32(),
-    format: cursor.int16() === 0 ? "text" : "binary"
+/** RowDescription, in the form of `pg`. */
+export const parseRowDescription = (reader: Reader): Array<Pg.FieldDef> =>
+  Array.from({ length: Math.max(0, reader.int16()) }, () => ({
+    name: reader.text(),
+    tableID: reader.uint32(),
+    columnID: reader.int16(),
+    dataTypeID: reader.uint32(),
+    dataTypeSize: reader.int16(),
+    dataTypeModifier: reader.int32(),
+    format: reader.int16() === 0 ? "text" : "binary"
   }))
 
-/** The types of a statement's parameters. */
-export const typesOf = (cursor: Reader): ReadonlyArray<number> =>
-  Array.from({ length: cursor.int16() & 0xffff }, () => cursor.uint32())
+/** ParameterDescription: the type of each parameter of a statement. */
+export const parseParameterDescription = (reader: Reader): ReadonlyArray<number> =>
+  Array.from({ length: reader.int16() & 0xffff }, () => reader.uint32())
 
-/** Fields of an error by their letters, as `pg` calls them. */
-const errorFields: { readonly [letter: string]: string } = {
+/** The property of `pg`'s DatabaseError for each field type of ErrorResponse. */
+const errorFields: { readonly [type: string]: string } = {
   S: "severity",
   C: "code",
   D: "detail",
@@ -104,29 +104,38 @@ const errorFields: { readonly [letter: string]: string } = {
   R: "routine"
 }
 
-/** An error of the server. */
+/** An ErrorResponse, in the form of `pg`'s DatabaseError. PostgreSQL always sends severity and code. */
 export interface ServerError extends Error {
-  /** Every server gives one. */
   readonly code?: string | undefined
+  readonly severity?: string | undefined
+  readonly detail?: string | undefined
+  readonly hint?: string | undefined
+  readonly position?: string | undefined
+  readonly schema?: string | undefined
+  readonly table?: string | undefined
+  readonly column?: string | undefined
+  readonly dataType?: string | undefined
+  readonly constraint?: string | undefined
   readonly routine?: string | undefined
 }
 
-/** What the server says of an error. That it has an end is known. */
-export const errorOf = (bytes: Buffer, at: number, end: number): ServerError => {
-  const cursor = new Reader(bytes, at, end)
+/** The parser has checked that the fields are terminated. */
+export const parseErrorFields = (bytes: Buffer, offset: number, end: number): ServerError => {
+  const reader = new Reader(bytes, offset, end)
   const fields: Record<string, string> = {}
   let message = ""
-  while (bytes[cursor.at] !== 0) {
-    const letter = String.fromCharCode(bytes[cursor.at++])
-    const text = cursor.text()
-    if (letter === "M") {
+  while (bytes[reader.offset] !== 0) {
+    const type = String.fromCharCode(bytes[reader.offset++])
+    const text = reader.text()
+    if (type === "M") {
       message = text
-    } else if (errorFields[letter] !== undefined) {
-      fields[errorFields[letter]] = text
+    } else if (errorFields[type] !== undefined) {
+      fields[errorFields[type]] = text
     }
   }
-  return Object.assign(new Pg.DatabaseError(message, end - at, "error"), fields)
+  return Object.assign(new Pg.DatabaseError(message, end - offset, "error"), fields)
 }
 
-/** The tag of a command that has completed. */
-export const tagOf = (bytes: Buffer, at: number, end: number): string => bytes.toString("latin1", at, end - 1)
+/** CommandComplete: the command tag. */
+export const parseCommandTag = (bytes: Buffer, offset: number, end: number): string =>
+  bytes.toString("latin1", offset, end - 1)

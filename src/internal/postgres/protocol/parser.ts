@@ -1,6 +1,6 @@
 /**
- * Cuts what the server says into its messages, and refuses what PostgreSQL never says before anybody reads it: whoever
- * believed a length that no message has would wait for it, or look for the end of an error that has none for ever.
+ * Splits the bytes that a server sends into messages. What PostgreSQL never sends is rejected before anything waits for
+ * a length that cannot be right or searches for the end of an error that has none.
  */
 
 const headerLength = 5
@@ -8,141 +8,146 @@ const errorResponse = 0x45
 const noticeResponse = 0x4e
 const readyForQuery = 0x5a
 
-/** What the server can say first: authentication, an error, a notice, or another version of the protocol. */
-const greetings: ReadonlySet<number> = new Set([0x52, errorResponse, noticeResponse, 0x76])
+/** What a server may send first: authentication, an error, a notice, or NegotiateProtocolVersion. */
+const firstMessages: ReadonlySet<number> = new Set([0x52, errorResponse, noticeResponse, 0x76])
 
-/** As libpq has it: what is none of rows, their description, copied data, errors, notices and notifications is short. */
-const long: ReadonlySet<number> = new Set([0x44, 0x54, 0x64, errorResponse, noticeResponse, 0x41])
-const longestOfShort = 30_000
-/** More than this PostgreSQL itself cannot hold at once. */
-const longest = 0x3fff_ffff
+/**
+ * As in libpq, only DataRow, RowDescription, CopyData, ErrorResponse, NoticeResponse and NotificationResponse may exceed
+ * 30,000 bytes (VALID_LONG_MESSAGE_TYPE in fe-protocol3.c).
+ */
+const longMessages: ReadonlySet<number> = new Set([0x44, 0x54, 0x64, errorResponse, noticeResponse, 0x41])
+const maxShortLength = 30_000
+/** PostgreSQL cannot allocate more than this at once (MaxAllocSize). */
+const maxLength = 0x3fff_ffff
 
-/** What is set aside for a message whose rest is still to come, however long it says that it is. */
-const firstReserve = 65_536
+/** The initial buffer for an incomplete message, whatever length it announces. */
+const initialCapacity = 65_536
 
-const nothing = Buffer.alloc(0)
+const empty = Buffer.alloc(0)
 
-/** Takes a message: its kind, and where its body begins and ends in the bytes, which are used again afterwards. */
-export type Receive = (kind: number, bytes: Buffer, at: number, end: number) => void
+/** Receives a message: its type, and where its body begins and ends in `bytes`, which are reused after the call. */
+export type MessageHandler = (type: number, bytes: Buffer, offset: number, end: number) => void
 
-/** Follows what one server says, however it is cut into pieces. */
+/** Reassembles the messages of one server from chunks of any size. */
 export class Parser {
-  /** The beginning of a message whose end has not come yet. */
-  private held = nothing
-  private heldLength = 0
-  private greeted = false
-  private ready = false
+  /** The first `partialLength` bytes hold the beginning of a message whose rest has not arrived. */
+  private partial = empty
+  private partialLength = 0
+  /** Whether the first message was accepted as one of PostgreSQL's. */
+  private hasStarted = false
+  /** Whether a ReadyForQuery has arrived, which is the end of start-up. */
+  private isReady = false
 
-  constructor(private readonly receive: Receive) {}
+  constructor(private readonly onMessage: MessageHandler) {}
 
-  /** Throws at what cannot be; what came before was received. Afterwards there is nothing more to follow. */
-  read(piece: Buffer): void {
-    let at = this.heldLength > 0 ? this.complete(piece) : 0
-    while (piece.length - at >= headerLength) {
-      const end = at + this.announced(piece, at)
-      if (end > piece.length) {
+  /** Passes on each message that is complete. Throws at an invalid one, after which the parser cannot be used. */
+  parse(chunk: Buffer): void {
+    let offset = this.partialLength > 0 ? this.completePartial(chunk) : 0
+    while (chunk.length - offset >= headerLength) {
+      const end = offset + this.messageLength(chunk, offset)
+      if (end > chunk.length) {
         break
       }
-      this.pass(piece, at, end)
-      at = end
+      this.emit(chunk, offset, end)
+      offset = end
     }
-    if (at < piece.length) {
-      this.greets(piece[at])
-      this.hold(piece, at, piece.length)
+    if (offset < chunk.length) {
+      this.checkFirstMessage(chunk[offset])
+      this.appendPartial(chunk, offset, chunk.length)
     }
   }
 
-  /** Adds to the message that is held what belongs to it, and says how much that was. */
-  private complete(piece: Buffer): number {
-    let at = 0
-    if (this.heldLength < headerLength) {
-      at = this.hold(piece, 0, headerLength - this.heldLength)
-      if (this.heldLength < headerLength) {
-        return at
+  /** Completes the partial message as far as the chunk allows. Returns the number of bytes consumed. */
+  private completePartial(chunk: Buffer): number {
+    let offset = 0
+    if (this.partialLength < headerLength) {
+      offset = this.appendPartial(chunk, 0, headerLength - this.partialLength)
+      if (this.partialLength < headerLength) {
+        return offset
       }
     }
-    const length = this.announced(this.held, 0)
-    at = this.hold(piece, at, at + length - this.heldLength)
-    if (this.heldLength === length) {
-      this.heldLength = 0
-      this.pass(this.held, 0, length)
-      if (this.held.length > firstReserve) {
-        this.held = nothing
+    const length = this.messageLength(this.partial, 0)
+    offset = this.appendPartial(chunk, offset, offset + length - this.partialLength)
+    if (this.partialLength === length) {
+      this.partialLength = 0
+      this.emit(this.partial, 0, length)
+      if (this.partial.length > initialCapacity) {
+        this.partial = empty
       }
     }
-    return at
+    return offset
   }
 
-  /** Takes over up to an end, as far as there is something, and says how far that was. */
-  private hold(piece: Buffer, from: number, to: number): number {
-    const end = Math.min(to, piece.length)
-    const length = this.heldLength + end - from
-    if (length > this.held.length) {
-      const larger = Buffer.allocUnsafe(Math.max(length, 2 * this.held.length, firstReserve))
-      this.held.copy(larger, 0, 0, this.heldLength)
-      this.held = larger
+  /** Appends the chunk's bytes up to `to`, or up to the chunk's end. Returns where it stopped. */
+  private appendPartial(chunk: Buffer, from: number, to: number): number {
+    const end = Math.min(to, chunk.length)
+    const length = this.partialLength + end - from
+    if (length > this.partial.length) {
+      const larger = Buffer.allocUnsafe(Math.max(length, 2 * this.partial.length, initialCapacity))
+      this.partial.copy(larger, 0, 0, this.partialLength)
+      this.partial = larger
     }
-    piece.copy(this.held, this.heldLength, from, end)
-    this.heldLength = length
+    chunk.copy(this.partial, this.partialLength, from, end)
+    this.partialLength = length
     return end
   }
 
-  private greets(kind: number): void {
-    if (!this.greeted && !greetings.has(kind)) {
+  private checkFirstMessage(type: number): void {
+    if (!this.hasStarted && !firstMessages.has(type)) {
       throw new Error("it does not speak PostgreSQL's protocol")
     }
   }
 
-  /** How long a message is whose header is there. */
-  private announced(bytes: Buffer, at: number): number {
-    const kind = bytes[at]
-    const length = bytes.readUInt32BE(at + 1)
-    this.greets(kind)
-    if (!this.greeted && (length < 8 || length > longestOfShort)) {
+  /** The length of the message whose header is at `offset`, with its type byte. */
+  private messageLength(bytes: Buffer, offset: number): number {
+    const type = bytes[offset]
+    const length = bytes.readUInt32BE(offset + 1)
+    this.checkFirstMessage(type)
+    if (!this.hasStarted && (length < 8 || length > maxShortLength)) {
       throw new Error("it does not speak PostgreSQL's protocol")
     }
-    if (length < 4 || (length > longestOfShort && (length > longest || !this.ready || !long.has(kind)))) {
+    if (length < 4 || (length > maxShortLength && (length > maxLength || !this.isReady || !longMessages.has(type)))) {
       throw new Error(`it announced a message of ${length} bytes`)
     }
-    if (kind === readyForQuery && length !== headerLength) {
+    if (type === readyForQuery && length !== headerLength) {
       throw new Error("it sent a message of the wrong length")
     }
-    this.greeted = true
+    this.hasStarted = true
     return 1 + length
   }
 
-  private pass(bytes: Buffer, start: number, end: number): void {
-    const kind = bytes[start]
-    const at = start + headerLength
-    if (kind === readyForQuery) {
-      if (!statuses.has(bytes[at])) {
+  private emit(bytes: Buffer, start: number, end: number): void {
+    const type = bytes[start]
+    const offset = start + headerLength
+    if (type === readyForQuery) {
+      if (!transactionStatuses.has(bytes[offset])) {
         throw new Error("it is ready in a state that there is not")
       }
-      this.ready = true
-    } else if (kind === errorResponse || kind === noticeResponse) {
-      checkFields(bytes, at, end)
+      this.isReady = true
+    } else if (type === errorResponse || type === noticeResponse) {
+      checkErrorFields(bytes, offset, end)
     }
-    this.receive(kind, bytes, at, end)
+    this.onMessage(type, bytes, offset, end)
   }
 }
 
-/** As ReadyForQuery says: in no transaction, in one, in one that failed. */
-const statuses: ReadonlySet<number> = new Set([0x49, 0x54, 0x45])
+/** The transaction status of ReadyForQuery: I (idle), T (in a transaction), E (in a failed transaction). */
+const transactionStatuses: ReadonlySet<number> = new Set([0x49, 0x54, 0x45])
 
-/** A field is a letter and a text that ends with a zero; a zero in place of the letter ends the message. */
-const checkFields = (bytes: Buffer, from: number, end: number): void => {
-  let at = from
-  while (at < end && bytes[at] !== 0) {
-    const zero = bytes.indexOf(0, at + 1)
+/** A field is a type byte and a text that ends with a zero. A zero in place of the type byte ends the message. */
+const checkErrorFields = (bytes: Buffer, from: number, end: number): void => {
+  let offset = from
+  while (offset < end && bytes[offset] !== 0) {
+    const zero = bytes.indexOf(0, offset + 1)
     if (zero === -1 || zero >= end) {
       break
     }
-    at = zero + 1
+    offset = zero + 1
   }
-  if (at >= end || bytes[at] !== 0) {
+  if (offset >= end || bytes[offset] !== 0) {
     throw new Error("it sent an error without an end")
   }
-  if (at + 1 !== end) {
+  if (offset + 1 !== end) {
     throw new Error("it sent an error that goes on behind its end")
   }
 }

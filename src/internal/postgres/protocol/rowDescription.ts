@@ -1,177 +1,178 @@
 /**
- * From rows on the wire to rows of JavaScript, with `pg`'s own types.
+ * Decodes rows into JavaScript values with the type parsers of `pg`.
  */
 import Pg from "pg"
-import { Reader, fieldsOf, Malformed } from "./messages.js"
+import { MalformedMessage, parseRowDescription, Reader } from "./messages.js"
 
-type Parse = (text: string) => unknown
+type TypeParser = (text: string) => unknown
 
-/** No number of fewer digits is beyond what a number holds exactly. */
-const longestInteger = 15
+/** An integer of at most this many digits is exact as a number. */
+const maxExactDigits = 15
 
 const zero = 0x30
 const nine = 0x39
 const minus = 0x2d
 
-/** A text of digits as a number, without a string in between. */
-const integer = (bytes: Buffer, at: number, end: number): number => {
-  const from = bytes[at] === minus ? at + 1 : at
-  if (from === end || end - from > longestInteger) {
-    return Number(bytes.toString("latin1", at, end))
+/** Parses an integer from its digits without creating a string. */
+const parseInteger = (bytes: Buffer, offset: number, end: number): number => {
+  const from = bytes[offset] === minus ? offset + 1 : offset
+  if (from === end || end - from > maxExactDigits) {
+    return Number(bytes.toString("latin1", offset, end))
   }
   let value = 0
   for (let i = from; i < end; i++) {
     const digit = bytes[i]
     if (digit < zero || digit > nine) {
-      return Number(bytes.toString("latin1", at, end))
+      return Number(bytes.toString("latin1", offset, end))
     }
     value = value * 10 + digit - zero
   }
-  return from === at ? value : -value
+  return from === offset ? value : -value
 }
 
-/** Rows as objects, or as arrays. */
+/** Rows as arrays; undefined for rows as objects. */
 export type RowMode = "array" | undefined
 
-const parserOf: (type: number, format: "text") => Parse = Pg.types.getTypeParser
+const typeParserOf: (type: number, format: "text") => TypeParser = Pg.types.getTypeParser
 
-/** int8, int2, int4, oid: of nothing but digits. */
+/** int8, int2, int4 and oid, whose text is nothing but digits and a sign. */
 const integerTypes: ReadonlySet<number> = new Set([20, 21, 23, 26])
 
-/** The parsers of which it is known whether they are. */
-const parseInts = new WeakMap<Parse, boolean>()
+const parseIntParsers = new WeakMap<TypeParser, boolean>()
 
-/** Whether it is `pg`'s own parser of whole numbers, in place of which an application may have put another. */
-const isParseInt = (parse: Parse): boolean => {
-  const known = parseInts.get(parse)
-  if (known !== undefined) {
-    return known
+/** Whether a parser is `pg`'s own parser for integers. An application may have replaced it with `setTypeParser`. */
+const isParseInt = (parse: TypeParser): boolean => {
+  const cached = parseIntParsers.get(parse)
+  if (cached !== undefined) {
+    return cached
   }
-  const is = /^function\s*\w*\(value\)\{returnparseInt\(value,10\);?\}$/.test(String(parse).replace(/\s/g, ""))
-  parseInts.set(parse, is)
-  return is
+  const isOwn = /^function\s*\w*\(value\)\{returnparseInt\(value,10\);?\}$/.test(String(parse).replace(/\s/g, ""))
+  parseIntParsers.set(parse, isOwn)
+  return isOwn
 }
 
-/** Nobody asks for it but a binary cursor. */
-const refuseBinary = (): never => {
+/** Results are requested in text format. A cursor declared as BINARY is binary nevertheless. */
+const rejectBinary = (): never => {
   throw new Error("a column comes in binary format")
 }
 
-/** How many descriptions are remembered, and of how many bytes at most. */
-const most = 256
-const longest = 4_096
+/** The cache holds this many descriptions, of at most this many bytes each. */
+const maxCached = 256
+const maxCachedBytes = 4_096
 
-const known = new Map<string, RowDescription>()
+const cache = new Map<string, RowDescription>()
 
 /**
- * What a server says of columns. It says the same time and again, and rows of one shape are built faster: what is
- * compiled for a shape is thrown away together with it.
+ * The RowDescription for a message. A server sends the same ones again and again, and reusing the object keeps the hidden
+ * class of its rows, and with it the code that V8 has compiled for them.
  */
-export const columnsOf = (bytes: Buffer, at: number, end: number): RowDescription => {
-  const said = bytes.toString("latin1", at, end)
-  const before = known.get(said)
-  if (before?.isCurrent() === true) {
-    return before
+export const rowDescriptionOf = (bytes: Buffer, offset: number, end: number): RowDescription => {
+  const key = bytes.toString("latin1", offset, end)
+  const cached = cache.get(key)
+  if (cached?.usesCurrentParsers() === true) {
+    return cached
   }
-  const columns = new RowDescription(fieldsOf(new Reader(bytes, at, end)))
-  if (said.length <= longest) {
-    if (known.size >= most) {
-      known.delete(known.keys().next().value!)
+  const description = new RowDescription(parseRowDescription(new Reader(bytes, offset, end)))
+  if (key.length <= maxCachedBytes) {
+    if (cache.size >= maxCached) {
+      cache.delete(cache.keys().next().value!)
     }
-    known.set(said, columns)
+    cache.set(key, description)
   }
-  return columns
+  return description
 }
 
-const parserOfField = ({ dataTypeID, format }: Pg.FieldDef): Parse =>
-  format === "text" ? parserOf(dataTypeID, "text") : refuseBinary
+const typeParserOfField = ({ dataTypeID, format }: Pg.FieldDef): TypeParser =>
+  format === "text" ? typeParserOf(dataTypeID, "text") : rejectBinary
 
-/** What a server said of its columns, and how their values are read. */
+/** The columns of a result, and how to decode their values. */
 export class RowDescription {
   private readonly names: ReadonlyArray<string>
-  /** As they were when this was made. */
-  private readonly given: ReadonlyArray<Parse>
-  /** Undefined for whole numbers. */
-  private readonly parsers: ReadonlyArray<Parse | undefined>
-  /** Every row begins as a copy of it, and so all of them have one shape. */
-  private readonly empty: Record<string, null>
+  /** The type parsers when this was created. */
+  private readonly typeParsers: ReadonlyArray<TypeParser>
+  /** Undefined where `parseInteger` gives the same value. */
+  private readonly parsers: ReadonlyArray<TypeParser | undefined>
+  /** Every row begins as a copy of this object, so that all rows share one hidden class. */
+  private readonly emptyRow: Record<string, null>
 
   constructor(readonly fields: Array<Pg.FieldDef>) {
     this.names = fields.map(({ name }) => name)
-    this.given = fields.map(parserOfField)
-    this.parsers = this.given.map((parse, i) =>
+    this.typeParsers = fields.map(typeParserOfField)
+    this.parsers = this.typeParsers.map((parse, i) =>
       parse === Number || (integerTypes.has(fields[i].dataTypeID) && isParseInt(parse)) ? undefined : parse
     )
-    const empty: Record<string, null> = Object.create(null)
+    const emptyRow: Record<string, null> = Object.create(null)
     for (const name of this.names) {
-      empty[name] = null
+      emptyRow[name] = null
     }
-    this.empty = { ...empty }
+    this.emptyRow = { ...emptyRow }
   }
 
-  /** Whether no type has got another parser since. */
-  isCurrent(): boolean {
-    return this.fields.every((field, i) => parserOfField(field) === this.given[i])
+  /** False once a type of these columns has been given another parser with `setTypeParser`. */
+  usesCurrentParsers(): boolean {
+    return this.fields.every((field, i) => typeParserOfField(field) === this.typeParsers[i])
   }
 
-  /** One row; throws Malformed where it is none, and what a type's parser throws. */
-  read(rowMode: RowMode, bytes: Buffer, at: number, end: number): object {
-    if (end - at < 2 || bytes.readInt16BE(at) !== this.names.length) {
-      throw new Malformed("it sent a row of other columns than it had described")
+  /** Decodes one DataRow. Throws MalformedMessage if it does not fit the columns, and whatever a type parser throws. */
+  readRow(rowMode: RowMode, bytes: Buffer, offset: number, end: number): object {
+    if (end - offset < 2 || bytes.readInt16BE(offset) !== this.names.length) {
+      throw new MalformedMessage("it sent a row of other columns than it had described")
     }
-    return rowMode === "array" ? this.array(bytes, at + 2, end) : this.object(bytes, at + 2, end)
+    return rowMode === "array" ? this.readArray(bytes, offset + 2, end) : this.readObject(bytes, offset + 2, end)
   }
 
-  private object(bytes: Buffer, from: number, end: number): object {
+  private readObject(bytes: Buffer, from: number, end: number): object {
     const { names } = this
-    const row: Record<string, unknown> = { ...this.empty }
-    let at = from
+    const row: Record<string, unknown> = { ...this.emptyRow }
+    let offset = from
     for (let i = 0; i < names.length; i++) {
-      const length = lengthAt(bytes, at, end)
-      at += 4
-      row[names[i]] = this.value(i, bytes, at, length)
-      at += Math.max(0, length)
+      const length = valueLength(bytes, offset, end)
+      offset += 4
+      row[names[i]] = this.readValue(i, bytes, offset, length)
+      offset += Math.max(0, length)
     }
     return row
   }
 
-  private array(bytes: Buffer, from: number, end: number): ReadonlyArray<unknown> {
+  private readArray(bytes: Buffer, from: number, end: number): ReadonlyArray<unknown> {
     const row: Array<unknown> = []
-    let at = from
+    let offset = from
     for (let i = 0; i < this.parsers.length; i++) {
-      const length = lengthAt(bytes, at, end)
-      at += 4
-      row[i] = this.value(i, bytes, at, length)
-      at += Math.max(0, length)
+      const length = valueLength(bytes, offset, end)
+      offset += 4
+      row[i] = this.readValue(i, bytes, offset, length)
+      offset += Math.max(0, length)
     }
     return row
   }
 
-  private value(column: number, bytes: Buffer, at: number, length: number): unknown {
+  private readValue(column: number, bytes: Buffer, offset: number, length: number): unknown {
     if (length < 0) {
       return null
     }
     const parse = this.parsers[column]
-    return parse === undefined ? integer(bytes, at, at + length) : parse(bytes.toString("utf8", at, at + length))
+    return parse === undefined
+      ? parseInteger(bytes, offset, offset + length)
+      : parse(bytes.toString("utf8", offset, offset + length))
   }
 }
 
-/** The length of the value that begins here, or -1 for NULL. */
-const lengthAt = (bytes: Buffer, at: number, end: number): number => {
-  const length = at + 4 <= end ? bytes.readInt32BE(at) : -2
-  if (length < -1 || at + 4 + length > end) {
-    throw new Malformed("it sent a row that is too short")
+/** The length of the value whose length field is at `offset`; -1 for NULL. */
+const valueLength = (bytes: Buffer, offset: number, end: number): number => {
+  const length = offset + 4 <= end ? bytes.readInt32BE(offset) : -2
+  if (length < -1 || offset + 4 + length > end) {
+    throw new MalformedMessage("it sent a row that is too short")
   }
   return length
 }
 
-/** A row of which nothing but the texts is wanted. */
-export const textsOf = (bytes: Buffer, from: number, end: number): ReadonlyArray<string | null> => {
-  const cursor = new Reader(bytes, from, end)
-  return Array.from({ length: cursor.int16() }, () => {
-    const length = lengthAt(bytes, cursor.at, end)
-    const at = cursor.at + 4
-    cursor.at = at + Math.max(0, length)
-    return length < 0 ? null : bytes.toString("utf8", at, cursor.at)
+/** Decodes a DataRow without its RowDescription: every value as text. */
+export const readTextRow = (bytes: Buffer, from: number, end: number): ReadonlyArray<string | null> => {
+  const reader = new Reader(bytes, from, end)
+  return Array.from({ length: reader.int16() }, () => {
+    const length = valueLength(bytes, reader.offset, end)
+    const offset = reader.offset + 4
+    reader.offset = offset + Math.max(0, length)
+    return length < 0 ? null : bytes.toString("utf8", offset, reader.offset)
   })
 }

@@ -1,10 +1,10 @@
 /**
- * The messages that are sent once a connection is established, gathered into one piece.
+ * Encodes the messages that a client sends on an established connection.
  *
- * Their layout: https://www.postgresql.org/docs/current/protocol-message-formats.html
+ * The format: https://www.postgresql.org/docs/current/protocol-message-formats.html
  */
 
-/** A parameter as it goes over the wire. */
+/** A parameter value as Bind carries it: a string in text format, a buffer in binary format, null for NULL. */
 export type Encoded = Buffer | string | null
 
 const bindMessage = 0x42
@@ -16,17 +16,24 @@ const queryMessage = 0x51
 const syncMessage = 0x53
 const copyFailMessage = 0x66
 
-/** What a message about a statement or a portal names it as. */
-const statementKind = 0x53
-const portalKind = 0x50
+/** Close and Describe say with this byte whether they name a prepared statement or a portal. */
+const statementTarget = 0x53
+const portalTarget = 0x50
 
-/** A UTF-16 unit has at most three bytes in UTF-8. */
-const longestUnit = 3
+/** A UTF-16 code unit takes at most three bytes in UTF-8. */
+const maxBytesPerCodeUnit = 3
 
-/** Used by one connection at a time, from the first message to `take`. */
+const initialCapacity = 4_096
+/** A buffer that grew beyond this is not kept for the next messages. */
+const maxRetainedCapacity = 65_536
+
+/**
+ * Collects messages in a buffer that grows as needed. All connections can share one writer, since messages are written
+ * and taken without a pause in between.
+ */
 export class Writer {
-  private bytes = Buffer.allocUnsafe(4_096)
-  private at = 0
+  private buffer = Buffer.allocUnsafe(initialCapacity)
+  private offset = 0
 
   query(text: string): this {
     const start = this.begin(queryMessage)
@@ -34,54 +41,55 @@ export class Writer {
     return this.end(start)
   }
 
-  /** A type of zero is for the server to find, as those are that are not given. */
-  parse(name: string, text: string, types: ReadonlyArray<number>): this {
+  /** A parameter type of zero, or one that is left out, is inferred by the server. */
+  parse(name: string, text: string, parameterTypes: ReadonlyArray<number>): this {
     const start = this.begin(parseMessage)
     this.text(name)
     this.text(text)
-    this.int16(types.length)
-    for (const type of types) {
+    this.int16(parameterTypes.length)
+    for (const type of parameterTypes) {
       this.int32(type)
     }
     return this.end(start)
   }
 
-  bind(portal: string, name: string, values: ReadonlyArray<Encoded>): this {
+  /** Results are requested in text format. */
+  bind(portal: string, statement: string, values: ReadonlyArray<Encoded>): this {
     const start = this.begin(bindMessage)
     this.text(portal)
-    this.text(name)
-    this.formats(values)
+    this.text(statement)
+    this.formatCodes(values)
     this.int16(values.length)
     for (const value of values) {
       this.value(value)
     }
-    // All columns as text.
+    // No result format codes: all columns are text.
     this.int16(0)
     return this.end(start)
   }
 
   describePortal(portal: string): this {
-    return this.about(describeMessage, portalKind, portal)
+    return this.targeted(describeMessage, portalTarget, portal)
   }
 
-  describeStatement(name: string): this {
-    return this.about(describeMessage, statementKind, name)
+  describeStatement(statement: string): this {
+    return this.targeted(describeMessage, statementTarget, statement)
   }
 
-  /** Zero rows are all. */
-  execute(portal: string, rows: number): this {
+  /** Zero `maxRows` means no limit. */
+  execute(portal: string, maxRows: number): this {
     const start = this.begin(executeMessage)
     this.text(portal)
-    this.int32(rows)
+    this.int32(maxRows)
     return this.end(start)
   }
 
   closePortal(portal: string): this {
-    return this.about(closeMessage, portalKind, portal)
+    return this.targeted(closeMessage, portalTarget, portal)
   }
 
-  closeStatement(name: string): this {
-    return this.about(closeMessage, statementKind, name)
+  closeStatement(statement: string): this {
+    return this.targeted(closeMessage, statementTarget, statement)
   }
 
   sync(): this {
@@ -94,32 +102,32 @@ export class Writer {
     return this.end(start)
   }
 
-  /** Forgets what was gathered. */
+  /** Drops the messages written so far, including one that was only half written. */
   reset(): void {
-    this.at = 0
+    this.offset = 0
   }
 
-  /** What was gathered; the writer begins anew. */
+  /** Returns the messages written so far and starts anew. */
   take(): Buffer {
-    const taken = Buffer.allocUnsafe(this.at)
-    this.bytes.copy(taken, 0, 0, this.at)
-    this.at = 0
-    if (this.bytes.length > 65_536) {
-      this.bytes = Buffer.allocUnsafe(4_096)
+    const messages = Buffer.allocUnsafe(this.offset)
+    this.buffer.copy(messages, 0, 0, this.offset)
+    this.offset = 0
+    if (this.buffer.length > maxRetainedCapacity) {
+      this.buffer = Buffer.allocUnsafe(initialCapacity)
     }
-    return taken
+    return messages
   }
 
-  private about(message: number, kind: number, name: string): this {
+  private targeted(message: number, target: number, name: string): this {
     const start = this.begin(message)
     this.reserve(1)
-    this.bytes[this.at++] = kind
+    this.buffer[this.offset++] = target
     this.text(name)
     return this.end(start)
   }
 
-  /** One code for each value, or none where all of them are text. */
-  private formats(values: ReadonlyArray<Encoded>): void {
+  /** One format code per value, or none where all of them are text. */
+  private formatCodes(values: ReadonlyArray<Encoded>): void {
     if (!values.some((value) => typeof value === "object" && value !== null)) {
       return this.int16(0)
     }
@@ -134,57 +142,58 @@ export class Writer {
       return this.int32(-1)
     }
     if (typeof value === "string") {
-      this.reserve(4 + value.length * longestUnit)
-      const length = this.bytes.write(value, this.at + 4, "utf8")
-      this.bytes.writeInt32BE(length, this.at)
-      this.at += 4 + length
+      this.reserve(4 + value.length * maxBytesPerCodeUnit)
+      const length = this.buffer.write(value, this.offset + 4, "utf8")
+      this.buffer.writeInt32BE(length, this.offset)
+      this.offset += 4 + length
       return
     }
     this.reserve(4 + value.length)
-    this.bytes.writeInt32BE(value.length, this.at)
-    value.copy(this.bytes, this.at + 4)
-    this.at += 4 + value.length
+    this.buffer.writeInt32BE(value.length, this.offset)
+    value.copy(this.buffer, this.offset + 4)
+    this.offset += 4 + value.length
   }
 
   private begin(message: number): number {
     this.reserve(5)
-    const start = this.at
-    this.bytes[start] = message
-    this.at = start + 5
+    const start = this.offset
+    this.buffer[start] = message
+    this.offset = start + 5
     return start
   }
 
+  /** Fills in the length of the message that begins at `start`. */
   private end(start: number): this {
-    this.bytes.writeInt32BE(this.at - start - 1, start + 1)
+    this.buffer.writeInt32BE(this.offset - start - 1, start + 1)
     return this
   }
 
   private text(value: string): void {
-    this.reserve(1 + value.length * longestUnit)
+    this.reserve(1 + value.length * maxBytesPerCodeUnit)
     if (value.length > 0) {
-      this.at += this.bytes.write(value, this.at, "utf8")
+      this.offset += this.buffer.write(value, this.offset, "utf8")
     }
-    this.bytes[this.at++] = 0
+    this.buffer[this.offset++] = 0
   }
 
   private int16(value: number): void {
     this.reserve(2)
-    this.bytes.writeUInt16BE(value, this.at)
-    this.at += 2
+    this.buffer.writeUInt16BE(value, this.offset)
+    this.offset += 2
   }
 
   private int32(value: number): void {
     this.reserve(4)
-    this.bytes.writeInt32BE(value, this.at)
-    this.at += 4
+    this.buffer.writeInt32BE(value, this.offset)
+    this.offset += 4
   }
 
   private reserve(length: number): void {
-    const needed = this.at + length
-    if (needed > this.bytes.length) {
-      const larger = Buffer.allocUnsafe(Math.max(needed, 2 * this.bytes.length))
-      this.bytes.copy(larger, 0, 0, this.at)
-      this.bytes = larger
+    const needed = this.offset + length
+    if (needed > this.buffer.length) {
+      const larger = Buffer.allocUnsafe(Math.max(needed, 2 * this.buffer.length))
+      this.buffer.copy(larger, 0, 0, this.offset)
+      this.buffer = larger
     }
   }
 }

@@ -1,49 +1,54 @@
 /**
- * Asks the server to stop what a connection runs, on a socket of its own.
+ * Sends a CancelRequest: asks the server, on a socket of its own, to cancel what another connection is executing.
+ *
+ * https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
  */
 import * as Socket from "./socket.js"
 
-/** Which connection, by what the server said at its start. */
-export interface Key {
+/** Identifies a connection to the server: what BackendKeyData told it at start-up. */
+export interface BackendKey {
   readonly processId: number
-  readonly secret: number
+  readonly secretKey: number
 }
 
-/** How long the request itself may take; a slow one goes on after nobody waits for it, so that the statement ends. */
+/** Limits opening the socket, and then waiting for the server to close it; in milliseconds. */
 const timeout = 5_000
 
-const message = (key: Key): Buffer => {
+const message = (key: BackendKey): Buffer => {
   const buffer = Buffer.alloc(16)
   buffer.writeInt32BE(16, 0)
   buffer.writeInt32BE(80877102, 4)
   buffer.writeInt32BE(key.processId, 8)
-  buffer.writeInt32BE(key.secret, 12)
+  buffer.writeInt32BE(key.secretKey, 12)
   return buffer
 }
 
 /**
- * `onSent` is called when the request is sent, `onOver` when the server has closed the socket, which it does when it has
- * sent the signal, or when the request could not be sent. Returns how to give up, which works until it is sent.
+ * Calls `onSent` when the request is sent, and `onComplete` when the server has closed the socket, which it does after it
+ * has signalled the other connection's process, or when the request could not be sent.
+ *
+ * Returns a function that gives up. It has no effect once the request is sent, so that the statement still ends. Neither
+ * the socket nor its timer keeps the process alive.
  */
-export const request = (
-  to: Socket.Route,
-  key: Key,
+export const send = (
+  route: Socket.Route,
+  key: BackendKey,
   onSent: () => void,
-  onOver: () => void
+  onComplete: () => void
 ): () => void =>
   Socket.open(
-    { ...to, timeout, background: true },
+    { ...route, timeout, background: true },
     (socket) => {
       const timer = setTimeout(() => socket.destroy(), timeout)
       timer.unref()
       socket.once("close", () => {
         clearTimeout(timer)
-        onOver()
+        onComplete()
       })
-      // Without a reader the end would never be seen.
+      // A socket that nobody reads from does not report its end.
       socket.resume()
       onSent()
       socket.write(message(key))
     },
-    onOver
+    onComplete
   )

@@ -1,57 +1,58 @@
 /**
- * Opens the socket to a server, encrypted where asked: the same for connections and for cancel requests.
+ * Opens a socket to a server, with TLS where required: for connections and for cancel requests.
  *
- * Times out on the machine's clock, not on Effect's: what it limits is real. The texts of its errors are `pg`'s, so that
- * they are classified as those are.
+ * Its timeout uses the system's clock and not Effect's, since it limits what happens outside of the program. Its errors
+ * have the texts of `pg`, and are classified like those.
  */
 import * as Net from "node:net"
 import * as Tls from "node:tls"
 import type { Encryption } from "./tls.js"
 
-/** Where to, and how. */
-export interface Request {
+export interface OpenOptions {
+  /** A host name, an address, or the directory of a Unix socket. */
   readonly host: string
   readonly port: number
   readonly encryption: Encryption
+  /** Called when TLS begins. What it throws is a failure of the stage `tls`. */
   readonly tls: () => Tls.ConnectionOptions
-  /** In milliseconds. */
+  /** Limits all of it: address lookup, connecting and the TLS handshake; in milliseconds. */
   readonly timeout: number
-  /** Whether the process may end before this does. */
+  /** Whether the process may exit before the socket is closed. */
   readonly background: boolean
 }
 
-/** Where a connection leads, for requests about it. */
-export type Route = Omit<Request, "timeout" | "background">
+/** How to reach the server of a connection once more. */
+export type Route = Omit<OpenOptions, "timeout" | "background">
 
-/** Why no socket could be opened. */
-export interface Failure {
-  /** `tls` is a failure to agree on encryption: never one that passes by itself. */
+export interface OpenFailure {
+  /** `tls` means that the two sides did not agree on encryption, which another attempt does not change. */
   readonly stage: "network" | "tls" | "timeout"
   readonly cause: Error
 }
 
-/** How long an idle connection is silent before the kernel asks the other side whether it is still there. */
+/** How long a connection is idle before the kernel sends TCP keep-alive probes, in milliseconds. */
 const keepAliveDelay = 30_000
 
 const sslRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
-const offered = 0x53
-const notOffered = 0x4e
+/** The server's answers to an SSLRequest: `S` and `N`. */
+const sslAccepted = 0x53
+const sslRejected = 0x4e
 
-/** A late error of a socket that nobody uses any more has no one to tell. */
+/** A listener for errors of a socket that is no longer in use. Without one, an error would end the process. */
 export const ignoreErrors = (): void => undefined
 
 /**
- * What all sockets read into, one after the other: who listens has taken what it needs when the next one reads. Node would
- * set aside 64 KiB for each piece.
+ * The buffer that all sockets read into. A listener of `data` must consume or copy the bytes before it returns. By default
+ * Node allocates 64 KiB for each read.
  */
-const pieces = Buffer.allocUnsafe(65_536)
+const readBuffer = Buffer.allocUnsafe(65_536)
 
 const makeSocket = (): Net.Socket => {
   const options: Net.SocketConstructorOpts & Net.ConnectOpts = {
     onread: {
-      buffer: pieces,
+      buffer: readBuffer,
       callback: (length) => {
-        socket.emit("data", pieces.subarray(0, length))
+        socket.emit("data", readBuffer.subarray(0, length))
         return true
       }
     }
@@ -60,22 +61,22 @@ const makeSocket = (): Net.Socket => {
   return socket
 }
 
-const address = (request: Request): Net.NetConnectOpts =>
-  request.host.startsWith("/")
-    ? { path: `${request.host}/.s.PGSQL.${request.port}` }
+const connectOptions = ({ host, port }: OpenOptions): Net.NetConnectOpts =>
+  host.startsWith("/")
+    ? { path: `${host}/.s.PGSQL.${port}` }
     : {
-      host: request.host,
-      port: request.port,
+      host,
+      port,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: keepAliveDelay
     }
 
-/** Calls back once, and returns how to give up, after which it never calls back. */
+/** Calls exactly one of the two callbacks, unless the function that it returns is called first, which gives up. */
 export const open = (
-  request: Request,
+  options: OpenOptions,
   onOpen: (socket: Net.Socket) => void,
-  onFailure: (failure: Failure) => void
+  onFailure: (failure: OpenFailure) => void
 ): () => void => {
   let settled = false
   let stage: "network" | "tls" = "network"
@@ -90,13 +91,13 @@ export const open = (
     clearTimeout(timer)
     return true
   }
-  const abandon = (): void => {
+  const destroy = (): void => {
     socket.destroy()
     raw.destroy()
   }
-  const fail = (failure: Failure): void => {
+  const fail = (failure: OpenFailure): void => {
     if (settle()) {
-      abandon()
+      destroy()
       onFailure(failure)
     }
   }
@@ -109,10 +110,10 @@ export const open = (
       onOpen(socket)
     }
   }
-  const encrypt = (): void => {
+  const startTls = (): void => {
     stage = "tls"
     try {
-      socket = Tls.connect({ ...request.tls(), socket: raw })
+      socket = Tls.connect({ ...options.tls(), socket: raw })
     } catch (cause) {
       return fail({ stage, cause: cause as Error })
     }
@@ -124,9 +125,9 @@ export const open = (
 
   const timer = setTimeout(
     () => fail({ stage: "timeout", cause: new Error("timeout expired") }),
-    request.timeout
+    options.timeout
   )
-  if (request.background) {
+  if (options.background) {
     timer.unref()
     raw.unref()
   }
@@ -134,17 +135,17 @@ export const open = (
   raw.on("error", onError)
   raw.on("close", onClose)
   raw.once("connect", () => {
-    if (request.encryption === "plain") {
+    if (options.encryption === "plain") {
       return succeed()
     }
     raw.write(sslRequest)
     raw.once("data", (answer) => {
-      // Whatever follows the answer unencrypted was put there by someone in between.
-      if (answer.length === 1 && answer[0] === offered) {
-        return encrypt()
+      // More than one byte is rejected: bytes behind the answer were injected unencrypted (CVE-2021-23222).
+      if (answer.length === 1 && answer[0] === sslAccepted) {
+        return startTls()
       }
-      if (answer.length === 1 && answer[0] === notOffered) {
-        return request.encryption === "offered"
+      if (answer.length === 1 && answer[0] === sslRejected) {
+        return options.encryption === "offered"
           ? succeed()
           : fail({ stage: "tls", cause: new Error("The server does not support SSL connections") })
       }
@@ -152,14 +153,14 @@ export const open = (
     })
   })
   try {
-    raw.connect(address(request))
+    raw.connect(connectOptions(options))
   } catch (cause) {
-    // An address that cannot be one.
+    // Node throws at an invalid port or path.
     process.nextTick(() => fail({ stage, cause: cause as Error }))
   }
   return () => {
     if (settle()) {
-      abandon()
+      destroy()
     }
   }
 }

@@ -1,20 +1,20 @@
 /**
- * libpq's sslmode, sslrootcert, sslcert and sslkey as Node's TLS options.
+ * Node's TLS options for libpq's sslmode, sslrootcert, sslcert and sslkey.
  */
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import type * as Tls from "node:tls"
 import type { PostgresTarget } from "../../../DatabaseConfig.js"
 
-/** How one attempt to connect protects what it sends. */
+/** One attempt to connect does without TLS, uses it if the server offers it, or fails without it. */
 export type Encryption = "plain" | "offered" | "required"
 
 /**
- * What is tried in turn: the next one only when the server, or its certificate, refused the one before. `prefer` and
- * `allow` protect against nobody who can change what is sent, as libpq's manual says. Unix sockets know no TLS. What must
- * be bound to TLS is not tried without.
+ * The encryption of each attempt, in order. The second is made only if the server rejected the first, or its certificate
+ * was not accepted. As libpq's documentation says, `allow` and `prefer` do not protect against an attacker who can change
+ * the traffic. A Unix socket has no TLS, and channel binding is impossible without it.
  */
-export const attempts = (target: PostgresTarget, host: string): ReadonlyArray<Encryption> => {
+export const encryptionAttempts = (target: PostgresTarget, host: string): ReadonlyArray<Encryption> => {
   if (host.startsWith("/")) {
     return ["plain"]
   }
@@ -35,7 +35,7 @@ export const attempts = (target: PostgresTarget, host: string): ReadonlyArray<En
   }
 }
 
-const read = (parameter: string, path: string): Buffer => {
+const readFile = (parameter: string, path: string): Buffer => {
   try {
     return Fs.readFileSync(path)
   } catch (cause) {
@@ -45,23 +45,22 @@ const read = (parameter: string, path: string): Buffer => {
 }
 
 /**
- * Throws when a file cannot be read. The files are read for each connection, so that renewed certificates are taken up.
+ * Reads the files again for each connection, so that renewed certificates take effect. Throws if one cannot be read.
  *
- * A root certificate makes every mode verify the chain, as libpq does; `system`, and no root certificate in a mode that
- * verifies, mean the authorities that Node trusts. The host name is verified by verify-full and by `system` only.
+ * As in libpq, a root certificate makes every mode verify the certificate chain, and only verify-full verifies the host
+ * name. Without a root certificate, the chain is verified against the authorities that Node trusts.
  */
-export const options = (target: PostgresTarget, host: string): Tls.ConnectionOptions => {
-  const system = target.sslRootCert === "system"
-  const verifyHost = target.sslMode === "verify-full" || system
-  const verifyChain = verifyHost || target.sslMode === "verify-ca" || target.sslRootCert !== undefined
+export const tlsOptions = (target: PostgresTarget, host: string): Tls.ConnectionOptions => {
+  const verifiesHost = target.sslMode === "verify-full"
+  const verifiesChain = verifiesHost || target.sslMode === "verify-ca" || target.sslRootCert !== undefined
   return {
     host,
-    // A server's name for the choice of its certificate may not be an address.
+    // SNI (RFC 6066) allows names only, no addresses.
     ...(Net.isIP(host) === 0 ? { servername: host } : {}),
-    rejectUnauthorized: verifyChain,
-    ...(verifyHost ? {} : { checkServerIdentity: () => undefined }),
-    ...(target.sslRootCert === undefined || system ? {} : { ca: read("sslrootcert", target.sslRootCert) }),
-    ...(target.sslCert === undefined ? {} : { cert: read("sslcert", target.sslCert) }),
-    ...(target.sslKey === undefined ? {} : { key: read("sslkey", target.sslKey) })
+    rejectUnauthorized: verifiesChain,
+    ...(verifiesHost ? {} : { checkServerIdentity: () => undefined }),
+    ...(target.sslRootCert === undefined ? {} : { ca: readFile("sslrootcert", target.sslRootCert) }),
+    ...(target.sslCert === undefined ? {} : { cert: readFile("sslcert", target.sslCert) }),
+    ...(target.sslKey === undefined ? {} : { key: readFile("sslkey", target.sslKey) })
   }
 }

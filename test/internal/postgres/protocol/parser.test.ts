@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Parser } from "../../../../src/internal/postgres/protocol/parser.js"
 import * as Hostile from "../../../support/hostileServer.js"
 
-const conversation = Buffer.concat([
+const messages = Buffer.concat([
   Hostile.problem({ S: "NOTICE", M: "before anything" }, "N"),
   Hostile.welcome,
   Hostile.rowDescription("column"),
@@ -13,69 +13,69 @@ const conversation = Buffer.concat([
 ])
 
 const refused: ReadonlyArray<readonly [name: string, bytes: Buffer]> = [
-  ["less than nothing", Hostile.message("C", "", 3)],
-  ["more than there can be", Hostile.message("D", "", 0x4000_0000)],
-  ["a long message of what is short", Hostile.message("C", "", 30_001)],
+  ["a length below four", Hostile.message("C", "", 3)],
+  ["a length beyond the maximum", Hostile.message("D", "", 0x4000_0000)],
+  ["a long message of a short type", Hostile.message("C", "", 30_001)],
   ["an error without an end", Hostile.message("E", "SERROR\0")],
-  ["an error without a field's end", Hostile.message("E", "SERROR")],
-  ["an error of nothing", Hostile.message("E")],
-  ["a notice behind its end", Hostile.message("N", "SNOTICE\0\0M")],
-  ["ready in no state", Hostile.ready("X")],
-  ["ready at length", Hostile.message("Z", "II")]
+  ["an error with an unterminated field", Hostile.message("E", "SERROR")],
+  ["an empty error", Hostile.message("E")],
+  ["a notice with bytes behind its end", Hostile.message("N", "SNOTICE\0\0M")],
+  ["an unknown transaction status", Hostile.ready("X")],
+  ["a ReadyForQuery that is too long", Hostile.message("Z", "II")]
 ]
 
-/** The messages that were received, and why there are no more, if so. */
-const follow = (pieces: ReadonlyArray<Buffer>) => {
+/** The messages that the parser emits, and the error that it throws. */
+const parse = (chunks: ReadonlyArray<Buffer>) => {
   const received: Array<Buffer> = []
-  const frames = new Parser((kind, bytes, at, end) => {
-    assert.strictEqual(kind, bytes[at - 5])
-    received.push(Buffer.from(bytes.subarray(at - 5, end)))
+  const parser = new Parser((type, bytes, offset, end) => {
+    assert.strictEqual(type, bytes[offset - 5])
+    received.push(Buffer.from(bytes.subarray(offset - 5, end)))
   })
   try {
-    pieces.forEach((piece) => frames.read(piece))
-    return { received, refusal: undefined }
-  } catch (refusal) {
-    return { received, refusal }
+    chunks.forEach((chunk) => parser.parse(chunk))
+    return { received, error: undefined }
+  } catch (error) {
+    return { received, error }
   }
 }
 
-const cut = (all: Buffer, size: number): ReadonlyArray<Buffer> =>
+const split = (all: Buffer, size: number): ReadonlyArray<Buffer> =>
   Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.subarray(i * size, (i + 1) * size))
 
-describe("frames", () => {
-  it("are the same however they are cut", () => {
-    const whole = follow([conversation])
-    assert.deepStrictEqual(Buffer.concat(whole.received), conversation)
-    for (let size = 1; size <= conversation.length; size++) {
-      assert.deepStrictEqual(follow(cut(conversation, size)), whole, `pieces of ${size}`)
+describe("messages", () => {
+  it("are the same however they are split", () => {
+    const whole = parse([messages])
+    assert.deepStrictEqual(Buffer.concat(whole.received), messages)
+    for (let size = 1; size <= messages.length; size++) {
+      assert.deepStrictEqual(parse(split(messages, size)), whole, `chunks of ${size}`)
     }
   })
 
-  it("are whole however long they are, and what follows is read from where they end", () => {
+  it("are complete whatever their length, and the next one begins where they end", () => {
     const long = Buffer.concat([Hostile.dataRow("x".repeat(1_000_000)), Hostile.message("I")])
-    const all = Buffer.concat([conversation, long, long])
+    const all = Buffer.concat([messages, long, long])
     for (const size of [1_000, 65_536, 700_001]) {
-      const { received, refusal } = follow(cut(all, size))
-      assert.isUndefined(refusal)
-      assert.isTrue(Buffer.concat(received).equals(all), `pieces of ${size}`)
+      const { received, error } = parse(split(all, size))
+      assert.isUndefined(error)
+      assert.isTrue(Buffer.concat(received).equals(all), `chunks of ${size}`)
     }
   })
 
-  it("that cannot be are refused however they are cut, and what came before is received", () => {
+  it("that are invalid are rejected however they are split, after those before them were received", () => {
     for (const [name, bytes] of refused) {
-      const all = Buffer.concat([conversation, bytes])
+      const all = Buffer.concat([messages, bytes])
       for (let size = 1; size < all.length; size++) {
-        const { received, refusal } = follow(cut(all, size))
-        assert.isDefined(refusal, `${name}, in pieces of ${size}`)
-        assert.deepStrictEqual(Buffer.concat(received), conversation, name)
+        const { received, error } = parse(split(all, size))
+        assert.isDefined(error, `${name}, in chunks of ${size}`)
+        assert.deepStrictEqual(Buffer.concat(received), messages, name)
       }
     }
   })
 
-  it("are short until the server is ready for the first time", () => {
-    for (const kind of "DTENS") {
-      assert.isDefined(follow([Hostile.authenticationOk, Hostile.message(kind, "", 30_001)]).refusal)
+  it("are limited in length until the first ReadyForQuery", () => {
+    for (const type of "DTENS") {
+      assert.isDefined(parse([Hostile.authenticationOk, Hostile.message(type, "", 30_001)]).error)
     }
-    assert.isUndefined(follow([Hostile.welcome, Hostile.message("D", "", 500_000_000)]).refusal)
+    assert.isUndefined(parse([Hostile.welcome, Hostile.message("D", "", 500_000_000)]).error)
   })
 })

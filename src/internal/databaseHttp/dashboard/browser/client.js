@@ -1,6 +1,6 @@
 /**
- * The script of the page: asks for the figures once a second while somebody looks, and shows them. Names and statements
- * are not to be trusted: they reach the page as text alone, which the page's policy on trusted types enforces.
+ * The script of the page: fetches the data once a second while the page is visible, and shows it. Names and statements
+ * are untrusted input. They are added to the page as text only, which the page's Trusted Types policy enforces.
  *
  * @import { Data, Sample, Session } from "../data.js"
  * @import { StatementFigures } from "../../../../Telemetry.js"
@@ -9,12 +9,12 @@ import { byId, clock, duration, element, rate, say, whole } from "./dom.js"
 import { Plot } from "./plot.js"
 import { clipped, rowsOf, tally } from "./rows.js"
 
-/** How long the application may take to answer, and how long to leave it alone when it did not, in milliseconds. */
-const patience = 8_000
-const pause = 3_000
+/** The timeout of a request, and the pause after one that failed, in milliseconds. */
+const requestTimeout = 8_000
+const pauseAfterFailure = 3_000
 
 /**
- * How much a count grew, a second.
+ * The growth of a count per second.
  *
  * @type {(count: "committed" | "rolledBack" | "retried", sample: Sample, before: Sample | undefined) => number | undefined}
  */
@@ -65,7 +65,7 @@ const plots = [
   })
 ]
 
-const awaited = {
+const waitsFor = {
   waiting: "a connection",
   idle: "the application; no statement runs",
   statement: "a statement",
@@ -76,12 +76,12 @@ const showSessions = rowsOf("sessions", "No session is open.", () => {
   const name = element("span")
   const id = element("small")
   const age = element("td", { class: "number" })
-  const what = element("span")
+  const state = element("span")
   const statement = clipped()
   const row = element("tr", {}, [
     element("th", { scope: "row" }, [name, id]),
     age,
-    element("td", {}, [what, statement.node])
+    element("td", {}, [state, statement.node])
   ])
   return {
     row,
@@ -90,7 +90,7 @@ const showSessions = rowsOf("sessions", "No session is open.", () => {
       say(name, session.name)
       say(id, session.id ?? "")
       say(age, duration(session.age))
-      say(what, awaited[session.state])
+      say(state, waitsFor[session.state])
       statement.update(session.statement ?? "")
     }
   }
@@ -123,7 +123,7 @@ const showStatements = rowsOf("statements", "No statement has run.", () => {
 })
 
 /** @type {(counts: Readonly<Record<string, number>>) => ReadonlyArray<readonly [string, string]>} */
-const mostFirst = (counts) =>
+const byCount = (counts) =>
   Object.entries(counts).sort(([, one], [, other]) => other - one).map(([name, count]) => [name, whole(count)])
 
 const showErrors = tally("errors", "No statement has failed.")
@@ -131,7 +131,7 @@ const showRolledBack = tally("rolled-back", "Every session has committed.")
 const showRetried = tally("retried", "No session was run again.")
 const showPool = tally("pool", "No figures.")
 
-/** The figures of which everything on the page is made. */
+/** The data that the page shows. */
 const latest = {
   /** @type {Data | undefined} */
   data: undefined,
@@ -188,16 +188,16 @@ const showHealth = ({ dialect, health }) => {
 const showTables = ({ errors, pool, retried, rolledBack, sessionCount, sessions, statements }) => {
   const more = sessionCount > sessions.length ? `, the oldest ${whole(sessions.length)} are shown` : ""
   say(byId("sessions-count"), `${whole(sessionCount)}${more}`)
-  // One that waits has no id; the oldest comes first, so it is known by its place.
+  // A session without a connection has no id. Sessions are sorted by age, so its position identifies it.
   showSessions(sessions.map((session, index) => [session.id ?? `waiting ${index}`, session]))
   const value = orders[order]
   const sign = descending ? -1 : 1
   showStatements(
     statements.toSorted((one, other) => sign * (value(one) - value(other))).map((figures) => [figures.text, figures])
   )
-  showErrors(mostFirst(errors))
-  showRolledBack(mostFirst(rolledBack))
-  showRetried(mostFirst(retried))
+  showErrors(byCount(errors))
+  showRolledBack(byCount(rolledBack))
+  showRetried(byCount(retried))
   showPool([
     ["Connections opened", whole(pool.created)],
     ["Attempts that failed", whole(pool.connectFailures)],
@@ -226,16 +226,16 @@ const showStatus = (state, text) => {
 }
 
 /**
- * Asks for the figures; gives the reason when there are none.
+ * Fetches the data. Returns why it could not, or undefined.
  *
  * @returns {Promise<string | undefined>}
  */
-const ask = async () => {
+const fetchData = async () => {
   const cursor = encodeURIComponent(latest.data?.history.cursor ?? "")
   const response = await fetch(`?data=${cursor}`, {
     cache: "no-store",
     redirect: "manual",
-    signal: AbortSignal.timeout(patience)
+    signal: AbortSignal.timeout(requestTimeout)
   })
   if (response.type === "opaqueredirect" || response.status === 401 || response.status === 403) {
     return "The application no longer lets you in: load the page again."
@@ -253,42 +253,42 @@ const ask = async () => {
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer
-let isAsking = false
+let isFetching = false
 let isPaused = false
 
-/** @type {(refusal: string | undefined) => void} */
-const showAnswer = (refusal) => {
+/** @type {(problem: string | undefined) => void} */
+const showResult = (problem) => {
   if (isPaused) {
     return
   }
-  if (refusal === undefined) {
+  if (problem === undefined) {
     show()
     showStatus("live", "Live")
   } else {
     byId("health").dataset.state = "unknown"
     say(byId("health-state"), "Not known")
-    showStatus("lost", latest.data === undefined ? refusal : `${refusal} Figures of ${clock(latest.data.time)}.`)
+    showStatus("lost", latest.data === undefined ? problem : `${problem} Figures of ${clock(latest.data.time)}.`)
   }
 }
 
-/** Asks and shows, again and again, while the page is seen and not paused. */
+/** Fetches and shows the data repeatedly, while the page is visible and not paused. */
 const poll = async () => {
   clearTimeout(timer)
-  if (isAsking || isPaused || document.hidden) {
+  if (isFetching || isPaused || document.hidden) {
     return
   }
-  isAsking = true
-  let wait = pause
+  isFetching = true
+  let wait = pauseAfterFailure
   try {
-    const refusal = await ask()
-    if (refusal === undefined) {
+    const problem = await fetchData()
+    if (problem === undefined) {
       wait = (latest.data?.interval ?? 1) * 1_000
     }
-    showAnswer(refusal)
+    showResult(problem)
   } catch {
-    showAnswer("The application does not answer.")
+    showResult("The application does not answer.")
   }
-  isAsking = false
+  isFetching = false
   timer = setTimeout(poll, wait)
 }
 

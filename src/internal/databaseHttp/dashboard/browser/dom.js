@@ -1,5 +1,5 @@
 /**
- * Elements, and numbers as text.
+ * Creates elements, and formats numbers.
  */
 
 /** @type {(id: string) => HTMLElement} */
@@ -45,7 +45,8 @@ export const drawn = (name, attributes, children = []) => {
 }
 
 /**
- * Only where it differs, so that nothing is announced nor a selection lost for what has not changed.
+ * Sets the text of a node if it differs. Setting the same text again would clear the selection, and be announced by screen
+ * readers.
  *
  * @type {(node: Element, text: string) => void}
  */

@@ -1,23 +1,23 @@
 /**
- * Plots of the last minutes, drawn as SVG, that can be read off with the pointer and with the keyboard.
+ * Plots of the last minutes as SVG. The values at a time can be read with the pointer and with the keyboard.
  *
  * @import { Data, Sample } from "../data.js"
  */
 import { byId, clock, drawn, element, say, within } from "./dom.js"
 
 /**
- * One moment in a plot: a value for each of its series, where there is one.
+ * A point in time of a plot, with the values of its series.
  *
  * @typedef {{ readonly time: number, readonly values: ReadonlyArray<number | undefined> }} Point
  *
  * @typedef {object} PlotOptions
- * @property {string} id The figure that it is drawn into.
- * @property {ReadonlyArray<string>} series Their names.
- * @property {(value: number) => string} format A value as text, with its unit.
- * @property {boolean} steps Whether the values are whole numbers, which jump.
- * @property {(sample: Sample, before: Sample | undefined) => Point["values"]} values One for each series.
- * @property {(data: Data) => number} [limit] What the values do not exceed.
- * @property {string} none What is said where there are no values.
+ * @property {string} id The id of the figure element.
+ * @property {ReadonlyArray<string>} series The names of the series.
+ * @property {(value: number) => string} format Formats a value with its unit.
+ * @property {boolean} steps Whether the values are whole numbers, drawn as steps.
+ * @property {(sample: Sample, before: Sample | undefined) => Point["values"]} values The value of each series.
+ * @property {(data: Data) => number} [limit] The maximum of the values.
+ * @property {string} none The text that is shown without values.
  */
 
 const margin = { top: 8, right: 10, bottom: 20, left: 54 }
@@ -36,19 +36,19 @@ const ticksTo = (maximum, whole) => {
 }
 
 /**
- * The time that is read off all plots; undefined for the last one.
+ * The time at which all plots are read; undefined is the latest.
  *
  * @type {number | undefined}
  */
 let reading
 
 /** @type {Array<Plot>} */
-const every = []
+const allPlots = []
 
 /** @type {(time: number | undefined) => void} */
 const readAt = (time) => {
   reading = time
-  every.forEach((plot) => plot.render())
+  allPlots.forEach((plot) => plot.render())
 }
 
 export class Plot {
@@ -59,7 +59,7 @@ export class Plot {
   #start = 0
   #span = 1
   #options
-  #place
+  #area
   #summary
   #figures
 
@@ -67,7 +67,7 @@ export class Plot {
   constructor(options) {
     const figure = byId(options.id)
     this.#options = options
-    this.#place = within(figure, ".plot")
+    this.#area = within(figure, ".plot")
     this.#summary = within(figure, ".summary")
     this.#figures = options.series.map((name, index) => {
       const key = drawn("svg", { "aria-hidden": "true", viewBox: "0 0 22 8" }, [
@@ -78,7 +78,7 @@ export class Plot {
       return value
     })
     this.#listen()
-    every.push(this)
+    allPlots.push(this)
   }
 
   /** @type {(data: Data, samples: ReadonlyArray<Sample>) => void} */
@@ -100,15 +100,15 @@ export class Plot {
   }
 
   #listen() {
-    const place = this.#place
-    place.addEventListener("pointermove", ({ clientX }) => {
-      const { left, width } = place.getBoundingClientRect()
+    const area = this.#area
+    area.addEventListener("pointermove", ({ clientX }) => {
+      const { left, width } = area.getBoundingClientRect()
       const share = (clientX - left - margin.left) / (width - margin.left - margin.right)
       readAt(share > 1 ? undefined : this.#start + Math.max(0, share) * this.#span)
     })
-    place.addEventListener("pointerleave", () => readAt(undefined))
-    place.addEventListener("blur", () => readAt(undefined))
-    place.addEventListener("keydown", (event) => {
+    area.addEventListener("pointerleave", () => readAt(undefined))
+    area.addEventListener("blur", () => readAt(undefined))
+    area.addEventListener("keydown", (event) => {
       const last = this.#points.length - 1
       /** @type {Readonly<Record<string, number>>} */
       const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -30, PageUp: 30, Home: -last, End: last }
@@ -116,14 +116,14 @@ export class Plot {
         readAt(undefined)
       } else if (Object.hasOwn(moves, event.key) && last >= 0) {
         event.preventDefault()
-        readAt(this.#points[Math.min(last, Math.max(0, this.#read() + moves[event.key]))].time)
+        readAt(this.#points[Math.min(last, Math.max(0, this.#readIndex() + moves[event.key]))].time)
       }
     })
-    new ResizeObserver(() => this.render()).observe(place)
+    new ResizeObserver(() => this.render()).observe(area)
   }
 
-  /** The index of the point that is read off. */
-  #read() {
+  /** The index of the point that is read. */
+  #readIndex() {
     const time = reading
     const points = this.#points
     return time === undefined ? points.length - 1 : points.reduce(
@@ -135,22 +135,22 @@ export class Plot {
   #describe() {
     const { format, none, series } = this.#options
     const points = this.#points
-    const index = this.#read()
+    const index = this.#readIndex()
     const point = points[index]
     this.#figures.forEach((node, at) => {
       const value = point?.values[at]
       say(node, value === undefined ? "–" : format(value))
     })
-    this.#place.setAttribute("aria-valuemax", String(Math.max(0, points.length - 1)))
-    this.#place.setAttribute("aria-valuenow", String(Math.max(0, index)))
-    // Who has the focus there and does not read would be told every second.
-    if (point !== undefined && (reading !== undefined || document.activeElement !== this.#place)) {
-      const words = series.map((name, at) => {
+    this.#area.setAttribute("aria-valuemax", String(Math.max(0, points.length - 1)))
+    this.#area.setAttribute("aria-valuenow", String(Math.max(0, index)))
+    // A screen reader would announce a changed text every second while the plot has the focus.
+    if (point !== undefined && (reading !== undefined || document.activeElement !== this.#area)) {
+      const readings = series.map((name, at) => {
         const value = point.values[at]
         return `${name} ${value === undefined ? "none" : format(value)}`
       })
       const time = reading === undefined ? "Now" : clock(point.time)
-      this.#place.setAttribute("aria-valuetext", `${time}: ${words.join(", ")}`)
+      this.#area.setAttribute("aria-valuetext", `${time}: ${readings.join(", ")}`)
     }
     const largest = series.flatMap((name, at) => {
       const all = points.flatMap(({ values }) => values[at] ?? [])
@@ -164,7 +164,7 @@ export class Plot {
   #draw(data) {
     const { format, limit, none, series, steps } = this.#options
     const points = this.#points
-    const { clientHeight: height, clientWidth: width } = this.#place
+    const { clientHeight: height, clientWidth: width } = this.#area
     const bound = limit?.(data)
     const values = points.flatMap((point) => point.values.map((value) => value ?? 0))
     const ticks = ticksTo(Math.max(bound ?? 0, ...values), steps)
@@ -184,9 +184,9 @@ export class Plot {
     const minutes = Math.round(this.#span / 60_000)
     const step = width < 400 ? Math.ceil(minutes / 3) : 1
     const marks = Array.from({ length: Math.floor(minutes / step) + 1 }, (_, index) => index * step)
-    const point = reading === undefined ? undefined : points[this.#read()]
+    const point = reading === undefined ? undefined : points[this.#readIndex()]
 
-    this.#place.replaceChildren(drawn("svg", { "aria-hidden": "true", viewBox: `0 0 ${width} ${height}` }, [
+    this.#area.replaceChildren(drawn("svg", { "aria-hidden": "true", viewBox: `0 0 ${width} ${height}` }, [
       ...ticks.map(across),
       ...ticks.map((tick) =>
         drawn("text", { x: margin.left - 6, y: y(tick) + 4, "text-anchor": "end" }, [format(tick)])
@@ -197,7 +197,7 @@ export class Plot {
         return drawn("text", { x: left, y: height - 4, "text-anchor": anchor }, [ago === 0 ? "now" : `−${ago} min`])
       }),
       ...(bound === undefined ? [] : [line("limit", `M${margin.left} ${y(bound)}H${right}`)]),
-      ...series.map((_, at) => line(`series ${styles[at]}`, this.#course(at, data.interval, x, y))).toReversed(),
+      ...series.map((_, at) => line(`series ${styles[at]}`, this.#path(at, data.interval, x, y))).toReversed(),
       ...(point === undefined ? [] : [line("reading", `M${x(point.time)} ${margin.top}V${bottom}`)]),
       ...(points.some((point) => point.values.some((value) => value !== undefined)) ? [] : [
         drawn("text", { x: (margin.left + right) / 2, y: bottom / 2, "text-anchor": "middle" }, [none])
@@ -206,11 +206,11 @@ export class Plot {
   }
 
   /**
-   * The way of one series. It has gaps where there was no value, or where the application was too busy to look.
+   * The path of one series. It has gaps where there is no value, and where the application was too busy to take a sample.
    *
    * @type {(at: number, interval: number, x: (time: number) => number, y: (value: number) => number) => string}
    */
-  #course(at, interval, x, y) {
+  #path(at, interval, x, y) {
     return this.#points.map((point, index) => {
       const value = point.values[at]
       if (value === undefined) {
@@ -219,7 +219,7 @@ export class Plot {
       const before = this.#points[index - 1]
       const left = x(point.time).toFixed(1)
       const down = y(value).toFixed(1)
-      // A line without length is a dot: what has no neighbours is seen too.
+      // A point without neighbors is drawn as a line of length 0, which is a dot.
       return before?.values[at] === undefined || point.time - before.time > interval * 3_500
         ? `M${left} ${down}h0`
         : this.#options.steps

@@ -1,14 +1,14 @@
 /**
- * Rows of tables, kept up to date.
+ * Updates the rows of tables.
  */
 import { byId, element, say, within } from "./dom.js"
 
 /**
- * Rows that stay the same elements while their keys stay, so that focus and what was opened are kept.
+ * Updates the rows of a table. A row keeps its element as long as its key is present, and with it the focus and its state.
  *
  * @template Row
  * @param {string} id
- * @param {string} none What is said where there are no rows.
+ * @param {string} none The text that is shown without rows.
  * @param {() => { readonly row: HTMLTableRowElement, readonly update: (row: Row) => void }} make
  * @returns {(rows: ReadonlyArray<readonly [key: string, row: Row]>) => void}
  */
@@ -16,17 +16,17 @@ export const rowsOf = (id, none, make) => {
   const table = byId(id)
   const body = within(table, "tbody")
   /** @type {Map<string, ReturnType<typeof make>>} */
-  let known = new Map()
+  let current = new Map()
   return (rows) => {
-    const shown = new Map(rows.map(([key]) => [key, known.get(key) ?? make()]))
-    const wanted = Array.from(shown.values(), ({ row }) => row)
-    if (wanted.length !== body.children.length || wanted.some((row, index) => row !== body.children[index])) {
-      known.forEach(({ row }, key) => shown.has(key) || row.remove())
-      wanted.forEach((row, index) => row === body.children[index] || body.insertBefore(row, body.children[index] ?? null))
+    const shown = new Map(rows.map(([key]) => [key, current.get(key) ?? make()]))
+    const elements = Array.from(shown.values(), ({ row }) => row)
+    if (elements.length !== body.children.length || elements.some((row, index) => row !== body.children[index])) {
+      current.forEach(({ row }, key) => shown.has(key) || row.remove())
+      elements.forEach((row, index) => row === body.children[index] || body.insertBefore(row, body.children[index] ?? null))
     }
-    known = shown
+    current = shown
     table.hidden = rows.length === 0
-    // Once it is in its place, where it can be measured.
+    // An update measures its element, which must be in the document.
     rows.forEach(([key, row]) => shown.get(key)?.update(row))
     const empty = byId(`${id}-empty`)
     empty.hidden = rows.length > 0
@@ -34,7 +34,7 @@ export const rowsOf = (id, none, make) => {
   }
 }
 
-/** Text of two lines, and a button for the rest of it if there is more. */
+/** Text that is clipped to two lines, with a button that shows all of it. */
 export const clipped = () => {
   const code = element("code")
   const button = element("button", { type: "button", class: "more", "aria-expanded": "false" }, ["Show all"])

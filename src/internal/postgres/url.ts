@@ -3,11 +3,10 @@
  */
 import * as Redacted from "effect/Redacted"
 import * as Net from "node:net"
-import { cut, decode, formatQuery, mask, problem, query, type Reading } from "./text.js"
+import { cut, decode, formatQuery, mask, problem, query, type Reading } from "../config/text.js"
 
-/** What a URL says; what it leaves out is undefined. */
+/** The parts of a URL. Those that it leaves out are undefined. */
 export interface PostgresUrl {
-  readonly _tag: "postgres"
   readonly hosts: Hosts
   readonly user: string | undefined
   readonly password: Redacted.Redacted<string> | undefined
@@ -22,7 +21,7 @@ export interface Host {
   readonly port: number
 }
 
-/** The parameters that say more than where and who. Their values are validated by those who use them. */
+/** The parameters other than host, user and database. `target.ts` validates their values. */
 export type Parameter =
   | "sslmode"
   | "ssl"
@@ -79,28 +78,29 @@ const pair = (hosts: ReadonlyArray<string>, ports: ReadonlyArray<string>, unmet:
   return [{ host: first, port: port(0) }, ...rest.map((host, index) => ({ host, port: port(index + 1) }))]
 }
 
-interface Place {
+/** A host as it is written; an absent port is the empty string. */
+interface HostText {
   readonly host: string
   readonly port: string
 }
 
-/** `host:port` or `[address]:port`. What is neither becomes a host that is none. */
-const place = (text: string): Place => {
+/** Reads `host:port` or `[address]:port`. Other text becomes a host that `isHost` refuses. */
+const parseHost = (text: string): HostText => {
   const [, address, name, port = ""] = /^(?:\[([^[\]]*:[^[\]]*)\]|([^:[\]]*))(?::(.*))?$/s.exec(text) ?? []
   return { host: address ?? name ?? "[", port }
 }
 
-/** The same in a parameter, where an address needs no brackets and a directory no escapes. */
-const parameterPlace = (text: string): Place =>
-  text.startsWith("/") || Net.isIPv6(text) ? { host: text, port: "" } : place(text)
+/** Reads a host in the parameter `host`, where an address needs no brackets and a directory no escapes. */
+const parseHostParameter = (text: string): HostText =>
+  text.startsWith("/") || Net.isIPv6(text) ? { host: text, port: "" } : parseHost(text)
 
-/** Undefined where no place has one. */
-const portsOf = (places: ReadonlyArray<Place>): ReadonlyArray<string> | undefined =>
-  places.some(({ port }) => port !== "") ? places.map(({ port }) => port) : undefined
+/** The ports, or undefined if no host has one. */
+const portsOf = (hosts: ReadonlyArray<HostText>): ReadonlyArray<string> | undefined =>
+  hosts.some(({ port }) => port !== "") ? hosts.map(({ port }) => port) : undefined
 
-const present = (text: string): string | undefined => text === "" ? undefined : text
+const nonEmpty = (text: string): string | undefined => text === "" ? undefined : text
 
-/** Reads what follows the scheme. */
+/** Reads what follows the scheme and its colon. */
 export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   const parts = /^\/\/([^/?]*)([^?]*)(?:\?(.*))?$/s.exec(rest)
   if (parts === null) {
@@ -108,8 +108,8 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   }
   const [, authority = "", path = "", search = ""] = parts
   const hidden = `${scheme}://${mask}`
-  // What follows an unescaped slash or question mark in a password would be taken for the database or a parameter, and
-  // be shown.
+  // The rest of a password after an unescaped slash or question mark would be read as the database or a parameter, and
+  // would be shown.
   if (path.includes("@") || search.includes("@")) {
     const expected = "no @ behind the host: in every part of a URL, @ is written %40, / is %2F and ? is %3F"
     return unreadable(expected, hidden)
@@ -121,36 +121,35 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   const urlPassword = decode(password, "the password", unmet)
   const database = decode(path.slice(1), "the database", unmet)
   const { shown: shownSearch, values } = query(search, accepted, unmet, ["host", "port"])
-  const before = unmet.length
-  const places = authority.slice(at + 1).split(",").map((text) => {
-    const { host, port } = place(text)
+  const unmetBeforeHosts = unmet.length
+  const authorityHosts = authority.slice(at + 1).split(",").map((text) => {
+    const { host, port } = parseHost(text)
     return { host: decode(host, "each host", unmet), port }
   })
-  const parameterPlaces = values.host?.split(",").map(parameterPlace)
-  const parameterPorts = parameterPlaces && portsOf(parameterPlaces)
+  const parameterHosts = values.host?.split(",").map(parseHostParameter)
+  const parameterPorts = parameterHosts && portsOf(parameterHosts)
   if (parameterPorts !== undefined && values.port !== undefined) {
     unmet.push("ports behind the hosts or in parameter port, not both")
   }
   const hosts = pair(
-    (parameterPlaces ?? places).map(({ host }) => host),
-    parameterPorts ?? values.port?.split(",") ?? portsOf(places) ?? [""],
+    (parameterHosts ?? authorityHosts).map(({ host }) => host),
+    parameterPorts ?? values.port?.split(",") ?? portsOf(authorityHosts) ?? [""],
     unmet
   )
-  // Without an @, hosts and ports that are none may be the user and the password of a URL that was cut off, and what
-  // follows them as well.
-  if (at < 0 && unmet.length > before) {
-    return unreadable(unmet.slice(before).join(", "), hidden)
+  // Without an @, malformed hosts and ports may be the user and the password of a URL that was cut off. Neither they nor
+  // the rest of the URL are shown.
+  if (at < 0 && unmet.length > unmetBeforeHosts) {
+    return unreadable(unmet.slice(unmetBeforeHosts).join(", "), hidden)
   }
   const shown = `${scheme}://${at < 0 ? authority : mask + authority.slice(at)}${path}${shownSearch}`
-  const secret = values.password ?? present(urlPassword)
+  const secret = values.password ?? nonEmpty(urlPassword)
   return {
     problems: unmet.map((expected) => problem(expected, shown)),
-    url: {
-      _tag: "postgres",
+    value: {
       hosts,
-      user: values.user ?? present(urlUser),
+      user: values.user ?? nonEmpty(urlUser),
       password: secret === undefined ? undefined : Redacted.make(secret),
-      database: values.dbname ?? present(database),
+      database: values.dbname ?? nonEmpty(database),
       parameters: {
         sslmode: values.sslmode,
         ssl: values.ssl,
@@ -167,7 +166,7 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   }
 }
 
-/** The reading of an empty URL stands for what could not be taken apart. */
+/** A URL that cannot be taken apart is read as an empty one. */
 const unreadable = (expected: string, given: string): Reading<PostgresUrl> => ({
   ...parse("postgres", "//"),
   problems: [problem(expected, given)]
@@ -176,7 +175,7 @@ const unreadable = (expected: string, given: string): Reading<PostgresUrl> => ({
 const formatHost = ({ host, port }: Host): string =>
   `${Net.isIPv6(host) ? `[${host.replace("%", "%25")}]` : encodeURIComponent(host)}:${port}`
 
-/** What is written into every URL. */
+/** The parts that every written URL has. */
 interface Parts {
   readonly hosts: Hosts
   readonly username: string
@@ -184,7 +183,7 @@ interface Parts {
   readonly database: string
 }
 
-/** Writes what `parse` reads: the same meaning. */
+/** Writes a URL that `parse` reads as the same parts. */
 export const format = (
   { database, hosts, password, username }: Parts,
   parameters: { readonly [P in Parameter]?: string | undefined }

@@ -127,7 +127,7 @@ forEachDialect((name, _, dialect) =>
         yield* assertIdle(db)
       }))
 
-    live("does not concern who begins and ends by hand on a connection that was reserved", () =>
+    live("does not concern statements that begin and end transactions on a reserved connection", () =>
       Effect.scoped(Effect.gen(function*() {
         const db = yield* open(dialect)
         const reserved = yield* db.sql.reserve
@@ -181,7 +181,7 @@ describe("a session on PostgreSQL", () => {
     }))
 
   live(
-    "a stream whose transaction is ended by hand fails, and the reserved connection goes on",
+    "a stream whose transaction is ended by a statement fails, and the reserved connection goes on",
     () =>
       Effect.scoped(Effect.gen(function*() {
         const db = yield* open(postgres)

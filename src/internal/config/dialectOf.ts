@@ -1,0 +1,9 @@
+/**
+ * The configuration and the names of a dialect.
+ */
+import * as Dialects from "../dialects.js"
+
+/** All dialects by name. */
+export const dialects = { ...Dialects }
+
+export const dialectOf = <Name extends keyof typeof dialects>(name: Name): (typeof dialects)[Name] => dialects[name]

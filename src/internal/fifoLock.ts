@@ -1,0 +1,110 @@
+/**
+ * A lock that is granted in the order in which it was asked for.
+ */
+import * as Effect from "effect/Effect"
+import { asyncInterrupt } from "./asyncInterrupt.js"
+import { FifoQueue, type Queued } from "./fifoQueue.js"
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** Whether a waiter can be granted the lock now, later, or never again. */
+export type Readiness = "ready" | "waiting" | "never"
+
+interface Waiter extends Queued<Waiter> {
+  /** Whether it holds the lock once it is granted. Otherwise it only waits until the lock is free. */
+  readonly isExclusive: boolean
+  readonly readiness: () => Readiness
+  readonly resume: (isGranted: boolean) => void
+}
+
+export interface AcquireOptions {
+  /**
+   * Called whenever the lock is released or another waiter arrives. A waiter that is "waiting" is passed over, and one that
+   * is "never" is removed. Default: always "ready".
+   */
+  readonly readiness?: (() => Readiness) | undefined
+  /** Whether to wait in front of all others. Default: false. */
+  readonly isUrgent?: boolean | undefined
+}
+
+const alwaysReady = (): Readiness => "ready"
+
+export class FifoLock {
+  private isHeld = false
+  private readonly waiters = new FifoQueue<Waiter>()
+
+  /** Whether nobody holds the lock or waits for it. */
+  get isFree(): boolean {
+    return !this.isHeld && this.waiters.size === 0
+  }
+
+  /** Waits until the lock is free, behind those who asked for it before, and does not take it. */
+  get waitUntilFree(): Effect.Effect<void> {
+    return Effect.suspend(() => this.isFree ? Effect.void : this.wait(false, alwaysReady, false))
+  }
+
+  /**
+   * Takes the lock. Gives false if `readiness` has become "never". Must be run uninterruptibly, with the `restore` of that
+   * region: the wait can be interrupted, and then the lock is not held. Otherwise `release` must follow.
+   */
+  acquire(restore: Restore, { isUrgent = false, readiness }: AcquireOptions = {}): Effect.Effect<boolean> {
+    return Effect.suspend(() => {
+      if (readiness === undefined && this.isFree) {
+        this.isHeld = true
+        return Effect.succeed(true)
+      }
+      let isMine = false
+      const wait = this.wait(true, readiness ?? alwaysReady, isUrgent, (isGranted) => {
+        isMine = isGranted
+      })
+      // The interruption may arrive after the lock was granted and before the fiber has resumed.
+      return Effect.onInterrupt(restore(wait), () => Effect.sync(() => isMine && this.release()))
+    })
+  }
+
+  release(): void {
+    this.isHeld = false
+    this.grant()
+  }
+
+  private wait(
+    isExclusive: boolean,
+    readiness: () => Readiness,
+    isUrgent: boolean,
+    onResume?: (isGranted: boolean) => void
+  ): Effect.Effect<boolean> {
+    return asyncInterrupt<boolean, never>((resume) => {
+      const waiter: Waiter = {
+        isExclusive,
+        readiness,
+        resume: (isGranted) => {
+          onResume?.(isGranted)
+          resume(Effect.succeed(isGranted))
+        },
+        previous: undefined,
+        next: undefined
+      }
+      this.waiters[isUrgent ? "unshift" : "push"](waiter)
+      this.grant()
+      return Effect.sync(() => {
+        this.waiters.remove(waiter)
+      })
+    })
+  }
+
+  /** Resumes, in order, every waiter that may go on now or never will. */
+  private grant(): void {
+    let next = this.waiters.first
+    while (next !== undefined) {
+      const waiter: Waiter = next
+      next = waiter.next
+      const readiness = waiter.readiness()
+      const isGranted = readiness === "ready" && !this.isHeld
+      if (isGranted || readiness === "never") {
+        this.isHeld ||= isGranted && waiter.isExclusive
+        this.waiters.remove(waiter)
+        waiter.resume(isGranted)
+      }
+    }
+  }
+}

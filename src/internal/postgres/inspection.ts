@@ -1,0 +1,58 @@
+/**
+ * What `sqlayer check` shows of a PostgreSQL server.
+ */
+import * as Effect from "effect/Effect"
+import type { PostgresTarget } from "../../DatabaseConfig.js"
+import type { ConnectionLimits, Inspection } from "../driver.js"
+
+interface Row {
+  readonly version: string
+  readonly standby: boolean
+  readonly user: string
+  readonly tls_version: string | null
+  readonly cipher: string | null
+  readonly maximum: number
+  readonly reserved: number
+  /** -1 if there is no limit. */
+  readonly role_limit: number
+  readonly database_limit: number
+  readonly used: number
+}
+
+const connectionLimits = ({ database_limit, maximum, reserved, role_limit, used }: Row): ConnectionLimits => {
+  const limits = [role_limit, database_limit].filter((limit) => limit >= 0)
+  return {
+    maximum,
+    reserved,
+    limit: limits.length === 0 ? null : Math.min(...limits),
+    used,
+    available: Math.min(maximum - reserved, ...limits)
+  }
+}
+
+export const inspection = (target: PostgresTarget): Inspection => ({
+  target: Effect.succeed(target),
+  details: (sql) =>
+    Effect.map(
+      // Most users do not see the statements of other sessions in pg_stat_activity, but they see the sessions.
+      sql<Row>`SELECT pg_catalog.current_setting('server_version') AS version,
+  pg_catalog.pg_is_in_recovery() AS standby, session_user AS user, s.version AS tls_version, s.cipher,
+  pg_catalog.current_setting('max_connections')::int AS maximum,
+  pg_catalog.current_setting('superuser_reserved_connections')::int +
+    coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::int AS reserved,
+  r.rolconnlimit AS role_limit, d.datconnlimit AS database_limit,
+  (SELECT count(*)::int FROM pg_catalog.pg_stat_activity a
+    WHERE a.datid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend') AS used
+FROM pg_catalog.pg_database d
+  JOIN pg_catalog.pg_roles r ON r.rolname = session_user
+  LEFT JOIN pg_catalog.pg_stat_ssl s ON s.pid = pg_catalog.pg_backend_pid() AND s.ssl
+WHERE d.datname = pg_catalog.current_database()`,
+      ([row]) => ({
+        version: `PostgreSQL ${row.version}`,
+        role: row.standby ? "standby" as const : "primary" as const,
+        user: row.user,
+        tls: row.tls_version === null ? null : { version: row.tls_version, cipher: row.cipher ?? "" },
+        connections: connectionLimits(row)
+      })
+    )
+})
