@@ -19,7 +19,7 @@ const names = (queue: FifoQueue<Item>): ReadonlyArray<string> => {
   for (let at = last; at !== undefined; at = at.previous) {
     backward.push(at.name)
   }
-  assert.deepStrictEqual(backward.reverse(), forward)
+  assert.deepStrictEqual(backward.toReversed(), forward)
   assert.strictEqual(queue.size, forward.length)
   return forward
 }

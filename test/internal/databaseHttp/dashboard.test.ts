@@ -418,9 +418,8 @@ describe("the dashboard's history", () => {
         for (let second = 0; second < 20; second++) {
           yield* answer("")
           yield* TestClock.adjust("1 second")
-          do {
-            yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 10)))
-          } while (reported < reports)
+          yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 10)))
+          yield* eventually(Effect.sync(() => reported === reports))
         }
         assert.isAtLeast(reports, 2)
         assert.isAtMost(reports, 5)
