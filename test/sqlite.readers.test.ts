@@ -82,14 +82,6 @@ describe("read-only sessions on a SQLite file", () => {
     Effect.gen(function*() {
       const { database } = yield* opened()
       yield* insert(database, 1)
-      const during = yield* database.session(
-        Effect.gen(function*() {
-          yield* insert(database, 2)
-          return yield* Effect.forkDaemon(database.session(numbers(database), reading)).pipe(Effect.flatMap(Fiber.join))
-        })
-      )
-      // A fiber inherits the session of its parent, so this one is nested.
-      assert.deepStrictEqual(during, [1, 2])
       const writing = yield* Deferred.make<void>()
       const done = yield* Deferred.make<void>()
       const writer = yield* Effect.fork(database.session(
@@ -99,10 +91,10 @@ describe("read-only sessions on a SQLite file", () => {
         )
       ))
       yield* Deferred.await(writing)
-      assert.deepStrictEqual(yield* database.session(numbers(database), reading), [1, 2])
+      assert.deepStrictEqual(yield* database.session(numbers(database), reading), [1])
       yield* Deferred.succeed(done, undefined)
       yield* Fiber.join(writer)
-      assert.deepStrictEqual(yield* database.session(numbers(database), reading), [1, 2, 3])
+      assert.deepStrictEqual(yield* database.session(numbers(database), reading), [1, 3])
     }))
 
   live("run concurrently, four at a time, and the others wait", () =>
@@ -195,7 +187,7 @@ describe("read-only sessions on a SQLite file", () => {
       assert.deepStrictEqual(yield* numbers(database), [])
     }))
 
-  live("with propagation: \"new\" do not wait for the session that starts them", () =>
+  live("of a new transaction do not wait for the session that starts them", () =>
     Effect.gen(function*() {
       const { database } = yield* opened()
       yield* insert(database, 1)
@@ -339,20 +331,23 @@ describe("read-only sessions on a SQLite file", () => {
     Effect.gen(function*() {
       const { database } = yield* opened({ poolTimeout: "5 seconds" })
       const end = yield* Deferred.make<void>()
-      const arrive = yield* barrier(5)
-      const held = yield* Effect.fork(Effect.replicateEffect(
-        database.session(Effect.zipRight(arrive, Deferred.await(end)), reading),
-        4,
-        { concurrency: "unbounded" }
-      ))
-      yield* arrive
+      const holders = yield* Effect.replicateEffect(
+        Effect.gen(function*() {
+          const began = yield* Deferred.make<void>()
+          const hold = Effect.zipRight(Deferred.succeed(began, undefined), Deferred.await(end))
+          const holder = yield* Effect.fork(database.session(Effect.zipRight(numbers(database), hold), reading))
+          yield* Deferred.await(began)
+          return holder
+        }),
+        4
+      )
       const error = yield* failure(database.session(numbers(database), reading))
       assert(error._tag === "PoolTimeout")
       assert.deepInclude(error.stats, { name: "test.db (readers)", maximum: 4, used: 4 })
       // Writers have a pool of their own.
       yield* database.session(insert(database, 1))
       yield* Deferred.succeed(end, undefined)
-      yield* Fiber.join(held)
+      yield* Fiber.joinAll(holders)
       assert.deepStrictEqual(yield* database.session(numbers(database), reading), [1])
     }))
 

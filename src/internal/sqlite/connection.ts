@@ -18,6 +18,7 @@ import * as EngineClient from "./engineClient.js"
 import { bindError } from "./params.js"
 import type { Batch, Operation, Run } from "./protocol.js"
 import * as Sandbox from "./sandbox.js"
+import { quote } from "./statementText.js"
 
 /** A connection with the additional methods of @effect/sql-sqlite-node's client. */
 export interface SqliteConnection extends Connection {
@@ -133,12 +134,12 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     commit: perform({ _tag: "Commit" }),
     transactionOutcome: undefined,
     rollback: perform({ _tag: "Rollback" }),
-    savepoint: (name) => command(`SAVEPOINT ${Sandbox.identifier(name)}`),
-    releaseSavepoint: (name) => command(`RELEASE ${Sandbox.identifier(name)}`),
+    savepoint: (name) => command(`SAVEPOINT ${quote(name)}`),
+    releaseSavepoint: (name) => command(`RELEASE ${quote(name)}`),
     rollbackToSavepoint: (name) =>
       Effect.zipRight(
-        command(`ROLLBACK TO ${Sandbox.identifier(name)}`),
-        command(`RELEASE ${Sandbox.identifier(name)}`)
+        command(`ROLLBACK TO ${quote(name)}`),
+        command(`RELEASE ${quote(name)}`)
       ),
     ...Sandbox.make(client, command, description),
     failStatement: Effect.suspend(() =>

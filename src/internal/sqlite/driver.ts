@@ -13,7 +13,7 @@
  * A file's statements run on a worker thread unless the configuration says otherwise, so a long one never blocks the
  * event loop. It is canceled between two rows. One that returns no rows cannot be canceled: if it does not end within 200
  * milliseconds, its connection is given up. The thread ends when the statement does, and nothing that it wrote is
- * committed. Until then it holds its locks, and the process cannot exit.
+ * committed. Until then it holds its locks. The process can exit meanwhile.
  *
  * The statements of a database in memory run on the main thread. A long one blocks the event loop, and can be canceled
  * only by its own timeout, between two rows.

@@ -21,6 +21,7 @@ import {
   transactionOver
 } from "./protocol.js"
 import { type PreparedStatement, StatementCache } from "./statementCache.js"
+import { quote } from "./statementText.js"
 
 /** Lets the sender of a request cancel it while it runs. */
 export interface Cancellation {
@@ -41,8 +42,6 @@ const isConstraint = (error: unknown): boolean =>
 const transactionEnded = "the transaction has already ended, by an earlier failure or by a statement of its own"
 const transactionFailed = "an earlier statement of the transaction failed, so it can only be rolled back: " +
   "a failure that is to be caught and gone on after belongs in a nested session"
-
-const quoted = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
 
 const failureOf = (error: unknown): Failure => ({
   message: error instanceof Error ? error.message : String(error),
@@ -384,12 +383,12 @@ export class Engine {
     for (const { name, type } of temporary.all() as Array<{ readonly type: string; readonly name: string }>) {
       // Dropping a table drops its triggers, and may drop the shadow tables of a virtual table.
       if (!name.startsWith("sqlite_")) {
-        db.exec(`DROP ${type} IF EXISTS temp.${quoted(name)}`)
+        db.exec(`DROP ${type} IF EXISTS temp.${quote(name)}`)
       }
     }
     for (const { name } of db.pragma("database_list") as Array<{ readonly name: string }>) {
       if (name !== "main" && name !== "temp") {
-        db.exec(`DETACH ${quoted(name)}`)
+        db.exec(`DETACH ${quote(name)}`)
       }
     }
     db.pragma("foreign_keys = ON")

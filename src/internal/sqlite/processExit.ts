@@ -1,9 +1,10 @@
 /**
- * Lets the process exit while a worker thread runs a statement.
+ * Lets the process exit while worker threads run statements.
  *
- * Node terminates all threads when it exits, and waits for them. A thread in native code ends only with its statement, and
- * if that throws, better-sqlite3 aborts the process: it constructs the error in JavaScript, which a terminated thread
- * cannot run (https://github.com/WiseLibs/better-sqlite3/issues/842).
+ * When Node exits it terminates all threads and waits for them. A thread in native code ends only after its statement,
+ * which may take for ever. If the statement fails, better-sqlite3 then aborts the process: it constructs its error in
+ * JavaScript, which a terminated thread cannot run (https://github.com/WiseLibs/better-sqlite3/issues/842). So the exit
+ * cancels all statements and waits until the threads are idle. If they are not in time, it ends the process without Node.
  */
 import { createRequire } from "node:module"
 import { isMainThread } from "node:worker_threads"
@@ -17,18 +18,18 @@ export interface RunningThread {
   readonly waitUntil: (isReached: (activity: number) => boolean, millis: number) => boolean
 }
 
-/** How long the exit waits for threads to start, in milliseconds. */
-const startGrace = 10_000
-/** How long it waits for statements and commits to end. */
+/** How long the exit waits for threads that start, in milliseconds. */
+const startGrace = 5_000
+/** How long it waits for canceled statements, and for commits. */
 const idleGrace = 500
-/** How long it waits for threads that are ending. */
+/** How long it waits for threads that end, if it ends the process without Node. */
 const endGrace = 100
 
 const threads = new Set<RunningThread>()
 
 /**
- * Ends the process with the exit function of the C library, which does not terminate the threads first. Only WASI calls it
- * in Node. A thread that starts or ends meanwhile may crash; one that is idle or in SQLite does not notice.
+ * Calls `exit` of the C library, which does not terminate the threads first. In Node only WASI calls it. It destroys what
+ * a thread uses to start and to end, but nothing that an idle thread or SQLite uses.
  */
 const exitNow = (code: number): void => {
   try {
@@ -44,19 +45,21 @@ const exitNow = (code: number): void => {
 }
 
 const onExit = (code: number): void => {
+  const isStarted = (activity: number) => activity !== Activity.starting
+  const isIdle = (activity: number) => activity <= Activity.idle
   for (const { cancel } of threads) {
     cancel()
   }
   for (const { waitUntil } of threads) {
-    waitUntil((activity) => activity !== Activity.starting, startGrace)
+    waitUntil(isStarted, startGrace)
   }
+  // On another thread only that thread exits, so this waits for ever.
   const deadline = performance.now() + (isMainThread ? idleGrace : Number.POSITIVE_INFINITY)
-  const busy = Array.from(threads).filter(({ waitUntil }) =>
-    !waitUntil((activity) => activity <= Activity.idle, Math.max(0, deadline - performance.now()))
-  )
+  const busy = Array.from(threads).filter(({ waitUntil }) => !waitUntil(isIdle, deadline - performance.now()))
   if (busy.length === 0) {
     return
   }
+  // Node calls no other listeners after this.
   const listeners = process.listeners("exit")
   for (const listener of listeners.slice(listeners.indexOf(onExit) + 1)) {
     listener.call(process, code)

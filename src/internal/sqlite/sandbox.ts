@@ -6,12 +6,10 @@ import type { DatabaseError } from "../../DatabaseError.js"
 import type { BeginOptions, Connection } from "../driver.js"
 import type { EngineClient } from "./engineClient.js"
 import { fromSqlite } from "./resultCode.js"
+import { quote } from "./statementText.js"
 
 /** Runs a statement that returns nothing. */
 export type Command = (sql: string) => Effect.Effect<void, DatabaseError>
-
-/** A quoted identifier. */
-export const identifier = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
 
 /** The part of a connection that a sandbox uses. */
 export const make = (
@@ -57,7 +55,7 @@ export const make = (
   return {
     beginWithin: (name, options) =>
       Effect.gen(function*() {
-        yield* command(`SAVEPOINT ${identifier(name)}`)
+        yield* command(`SAVEPOINT ${quote(name)}`)
         initialViolations.set(name, yield* violations)
         if (options.readOnly === true) {
           yield* command("PRAGMA query_only = ON")
@@ -76,13 +74,13 @@ export const make = (
             ))
           }
         }
-        yield* command(`RELEASE ${identifier(name)}`)
+        yield* command(`RELEASE ${quote(name)}`)
         yield* restoreSettings(name, around)
       }),
     rollbackWithin: (name, around) =>
       Effect.gen(function*() {
-        yield* command(`ROLLBACK TO ${identifier(name)}`)
-        yield* command(`RELEASE ${identifier(name)}`)
+        yield* command(`ROLLBACK TO ${quote(name)}`)
+        yield* command(`RELEASE ${quote(name)}`)
         yield* restoreSettings(name, around)
       })
   }

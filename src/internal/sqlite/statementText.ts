@@ -2,6 +2,9 @@
  * Recognizes statements by their first words, where SQLite's API does not tell what they do.
  */
 
+/** A quoted identifier. */
+export const quote = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
+
 const leading = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)*/
 
 /** The text without leading white space and comments. */
