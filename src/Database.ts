@@ -24,6 +24,7 @@ import { failWithPaths } from "./internal/config/errorPaths.js"
 import { driverOf } from "./internal/database/driverOf.js"
 import { openDatabases } from "./internal/database/opened.js"
 import { type Connection, type Driver, Interceptor, type Readers } from "./internal/driver.js"
+import * as Probe from "./internal/health/probe.js"
 import { make as makeError } from "./internal/makeError.js"
 import { Sessions } from "./internal/session/sessions.js"
 import * as Client from "./internal/sqlClient/client.js"
@@ -175,7 +176,9 @@ const open = (
       transformJson: settings.transformJson
     })
     const context = yield* driver.extendClient(client, pool.acquire)
-    const health = yield* Health.make({ driver, pool, timeout: settings.healthTimeout })
+    const probing = { driver, pool, timeout: settings.healthTimeout }
+    const health = yield* Health.make(probing)
+    const probe = yield* Probe.make(probing)
 
     const session = <A, E, R>(effect: Effect.Effect<A, E, R>, options: Session.Options = {}) =>
       DatabaseError.typed(sessions.run(effect, options, (error) => error))
@@ -190,7 +193,12 @@ const open = (
       poolStats: Effect.sync(pool.stats),
       activity: Effect.sync(() => tracker.snapshot())
     }
-    openDatabases.set(service.sql, { driver, acquire: pool.acquire, openWith: (other) => open(settings, other) })
+    openDatabases.set(service.sql, {
+      driver,
+      acquire: pool.acquire,
+      probe: (effect) => probe((connection) => sessions.runOn(connection, effect), true),
+      openWith: (other) => open(settings, other)
+    })
     return service
   })
 
@@ -278,15 +286,18 @@ export const layerFrom = (
 
 /**
  * Runs an effect as a session: a transaction that commits when the effect succeeds, and rolls back when it fails, dies or
- * is interrupted. The statements inside use the session's connection. Inside another session of the same database it is a
- * savepoint, unless `propagation` says otherwise.
+ * is interrupted. The statements inside use the session's connection, which it takes with the first of them; a session
+ * that runs none takes none. Inside another session of the same database it is a savepoint, unless `propagation` says
+ * otherwise.
  *
  * It succeeds only if the commit is known to have happened. It fails with
  *
- * - the failure of the effect, in which SqlError is replaced by DatabaseError;
- * - PoolTimeout, ConnectionFailed or DatabaseClosed if it gets no connection;
+ * - the failure of the effect, in which SqlError is replaced by DatabaseError. A defect that is one of these, as `orDie`
+ *   makes it, counts as that failure;
+ * - PoolTimeout, ConnectionFailed or DatabaseClosed if its first statement gets no connection;
  * - the error of the commit: a violated deferred constraint, SerializationFailure, TransactionAborted if a statement had
- *   failed and its error was caught, or CommitOutcomeUnknown if the connection was lost while COMMIT was in flight;
+ *   failed and its error was caught or a statement was interrupted after it was sent, or CommitOutcomeUnknown if the
+ *   connection was lost while COMMIT was in flight;
  * - SessionTimeout if it takes longer than its `timeout`;
  * - InvalidData or InvalidStatement if its options are invalid, or cannot be had inside the surrounding session.
  *
@@ -312,9 +323,10 @@ export const session: {
 ) as typeof session
 
 /**
- * Begins a session with an explicit commit, until the scope closes: if it was not committed by then it is rolled back.
- * Inside another session of the same database it is a savepoint, unless `propagation` says otherwise. Fails as `session`
- * does before its effect runs, and with InvalidStatement for the option `retry`, since there is no effect to run again.
+ * Starts a session with an explicit commit, until the scope closes: if it was not committed by then it is rolled back. It
+ * takes its connection with its first statement. Inside another session of the same database it is a savepoint, unless
+ * `propagation` says otherwise. Fails as `session` does before its effect runs, and with InvalidStatement for the option
+ * `retry`, since there is no effect to run again.
  *
  * @since 0.1.0
  * @category sessions

@@ -134,8 +134,8 @@ export class ConnectionFailed
 export class AuthenticationFailed extends taggedError<AuthenticationFailed>()("AuthenticationFailed") {}
 
 /**
- * An established connection broke: closed, reset, terminated by an administrator, a protocol violation, or an I/O error
- * of the database file (SQLITE_IOERR). The transaction was not committed.
+ * An established connection broke: closed, reset, terminated by an administrator, a server that fell silent, a protocol
+ * violation, or an I/O error of the database file (SQLITE_IOERR). Nothing was committed.
  *
  * @since 0.1.0
  * @category errors
@@ -304,7 +304,8 @@ export class DatabaseCorrupt extends taggedError<DatabaseCorrupt>()("DatabaseCor
 
 /**
  * A statement or COMMIT was sent in a transaction that had already failed (25P02, or COMMIT was answered with ROLLBACK).
- * The transaction was rolled back. Usually the error of an earlier statement was caught and ignored.
+ * The transaction was rolled back. Usually the error of an earlier statement was caught and ignored, or a statement was
+ * interrupted after it was sent, so that it is not known what it did.
  *
  * @since 0.1.0
  * @category errors
@@ -312,8 +313,12 @@ export class DatabaseCorrupt extends taggedError<DatabaseCorrupt>()("DatabaseCor
 export class TransactionAborted extends taggedError<TransactionAborted>()("TransactionAborted") {}
 
 /**
- * The connection was lost after COMMIT was sent and before it was answered, so the transaction may or may not be committed.
- * Never retried, because that could do the work twice.
+ * It is not known whether something is committed. Never retried, because that could do the work twice.
+ *
+ * - The connection was lost after COMMIT was sent and before it was answered.
+ * - The same for a statement outside of a session, or on a reserved connection, that may have written.
+ * - PostgreSQL answered COMMIT with a warning that the wait for a synchronous standby was canceled (01000): it is committed
+ *   on that server, and may be lost with it.
  *
  * @since 0.1.0
  * @category errors

@@ -1,6 +1,7 @@
 /**
- * A session is a unit of work: one transaction on one connection. This module has the options of a session, and
- * the functions for code inside one. `Database.session` and `Database.acquireSession` begin a session.
+ * A session is a unit of work: one transaction on one connection, which it takes with its first statement. This module has
+ * the options of a session, and the functions for code inside one. `Database.session` and `Database.acquireSession` start
+ * a session.
  *
  * @since 0.1.0
  */
@@ -85,8 +86,8 @@ export interface Options {
   readonly commit?: "verified" | undefined
   /**
    * What a session does inside another session of the same database. `"nested"`, the default, is a savepoint: it can be
-   * rolled back alone. `"join"` runs in the surrounding session without one: its work is undone only with that session. `"new"` takes a
-   * connection of its own and commits independently. Outside of a session all three begin one.
+   * rolled back alone. `"join"` runs in the surrounding session without one: its work is undone only with that session.
+   * `"new"` takes a connection of its own and commits independently. Outside of a session all three begin one.
    */
   readonly propagation?: "nested" | "join" | "new" | undefined
 }

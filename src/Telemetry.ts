@@ -247,17 +247,17 @@ export const sessionSpan = "sql.transaction"
  * @category models
  */
 export interface OpenSession {
-  /** The session's id, as `Session.id` gives it. Undefined while it waits for a connection. */
+  /** The session's id, as `Session.id` gives it. */
   readonly id: string | undefined
   /** The `name` option of the session. Default: `session`. */
   readonly name: string
-  /** The time since it asked for a connection. */
+  /** The time since it began, which may be long before its first statement took a connection. */
   readonly age: Duration.Duration
   /**
-   * - `waiting`: it waits for a connection
+   * - `waiting`: its first statement waits for a connection
    * - `statement`: at least one of its statements is running
    * - `ending`: it commits or rolls back
-   * - `idle`: it has a connection and runs no statement, as `idle in transaction` of pg_stat_activity
+   * - `idle`: it runs no statement; if it has run one it holds a connection, as `idle in transaction` of pg_stat_activity
    */
   readonly state: "waiting" | "idle" | "statement" | "ending"
   /**

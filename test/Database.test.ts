@@ -508,7 +508,8 @@ describe("a database that cannot be opened", () => {
       const application = uniqueName()
       yield* Effect.scoped(Effect.gen(function*() {
         const first = yield* Database.make({ url: own.url, name: application, poolSize: 4 })
-        yield* Effect.forEach([1, 2, 3, 4], () => first.acquireSession())
+        yield* Effect.forEach([1, 2, 3, 4], () =>
+          Effect.flatMap(first.acquireSession(), ({ run }) => run(first.sql`SELECT 1`)))
         const { error } = yield* refusal({ url: own.url })
         assert.strictEqual(error._tag, "ConnectionFailed")
         assert.strictEqual(error.code, "53300")
@@ -678,7 +679,8 @@ describe("shutdown", () => {
         )
         const statement = yield* Effect.flip(sql`SELECT 1`)
         assert.strictEqual(DatabaseError.fromSqlError(statement)._tag, "DatabaseClosed")
-        assert.strictEqual((yield* Effect.flip(Effect.scoped(database.acquireSession())))._tag, "DatabaseClosed")
+        const handle = Effect.scoped(Effect.flatMap(database.acquireSession(), ({ run }) => run(sql`SELECT 1`)))
+        assert.strictEqual((yield* Effect.flip(DatabaseError.typed(handle)))._tag, "DatabaseClosed")
         assert.isNull(closing.unsafePoll())
         yield* Deferred.succeed(finish, undefined)
         yield* Fiber.join(session)

@@ -522,8 +522,11 @@ forEachDialect((name, layer, dialect) =>
         Effect.gen(function*() {
           const db = yield* make(dialect, { poolSize: 1, poolMaxOverflow: 0 })
           yield* Effect.scoped(Effect.gen(function*() {
-            yield* db.acquireSession()
-            const other = yield* Effect.fork(Effect.scoped(failure(db.acquireSession({ timeout: "100 millis" }))))
+            const handle = yield* db.acquireSession()
+            yield* handle.run(db.sql`SELECT 1`)
+            const other = yield* Effect.fork(Effect.scoped(
+              Effect.flatMap(db.acquireSession({ timeout: "100 millis" }), ({ run }) => failure(run(db.sql`SELECT 1`)))
+            ))
             const error = yield* Effect.timeout(Fiber.join(other), "20 seconds")
             assert.strictEqual(error._tag, "SessionTimeout")
           }))

@@ -12,6 +12,7 @@ import type * as Statement from "@effect/sql/Statement"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Settings } from "../DatabaseConfig.js"
 import type { DatabaseError, Dialect } from "../DatabaseError.js"
@@ -46,15 +47,25 @@ export type TransactionOutcome = "committed" | "aborted" | "unknown"
  */
 export type Status = "idle" | "active" | "aborted" | "dirty" | "closed"
 
-/**
- * The error of a statement that must not run any more, or undefined. A connection calls this synchronously right before it
- * sends the statement, since its session may have ended while the statement waited.
- */
-export type Refusal = () => DatabaseError | undefined
+/** What a statement and the connection that runs it tell each other. */
+export interface StatementGuard {
+  /**
+   * The error of a statement that must not run any more, or undefined. A connection calls this synchronously right before
+   * it sends the statement, since its session may have ended while the statement waited.
+   */
+  readonly refusal: () => DatabaseError | undefined
+  /** Set by the connection when it sends the statement: from then on, the statement may take effect. */
+  isSent: boolean
+  /** True at first. Set to false by a connection that knows that the statement of a cursor only reads. */
+  mayWrite: boolean
+}
 
 type Guarded<F extends (...args: ReadonlyArray<never>) => unknown> = (
-  ...args: [...Parameters<F>, refusal?: Refusal | undefined]
+  ...args: [...Parameters<F>, guard?: StatementGuard | undefined]
 ) => ReturnType<F>
+
+/** Fetches the next rows of a cursor. Fails with None after the last ones. */
+export type Pull = Effect.Effect<ReadonlyArray<object>, Option.Option<SqlError>>
 
 /**
  * One connection. Statements that run concurrently are executed one after the other, in the order in which they started.
@@ -72,8 +83,15 @@ export interface Connection extends SqlConnection.Connection {
   readonly executeRaw: Guarded<SqlConnection.Connection["executeRaw"]>
   readonly executeValues: Guarded<SqlConnection.Connection["executeValues"]>
   readonly executeUnprepared: Guarded<SqlConnection.Connection["executeUnprepared"]>
-  /** Calls `refusal` before each batch of rows. */
-  readonly executeStream: Guarded<SqlConnection.Connection["executeStream"]>
+  /**
+   * Prepares to read the rows of a statement in batches. The first pull runs the statement, and closing the scope discards
+   * the rows that were not read. A pull that is refused by the guard sends nothing, and can be run again.
+   */
+  readonly cursor: (
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    guard?: StatementGuard
+  ) => Effect.Effect<Pull, never, Scope.Scope>
   /** The backend's process id, or the connection's number where there is none. Unique among open connections. */
   readonly id: number
   readonly status: () => Status
@@ -257,6 +275,8 @@ export interface Driver {
   readonly inspection: Inspection
   /** Undefined if the dialect has no servers to create databases on. */
   readonly testDatabases: TestDatabases | undefined
+  /** Whether each connection has data of its own, which are lost with it. Default: false. */
+  readonly inMemory?: boolean | undefined
   /**
    * Further connections, for `readOnly` sessions. Called when the first connection is open. Undefined if there are none:
    * then those sessions use the same connections as all others.

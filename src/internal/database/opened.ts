@@ -12,6 +12,11 @@ export interface OpenDatabase {
   readonly driver: Driver
   /** A connection from its pool. */
   readonly acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>
+  /**
+   * Runs an effect whose statements use a connection that no load of the pool can withhold, outside of every session.
+   * Fails within the timeout of health checks.
+   */
+  readonly probe: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | DatabaseError, R>
   /** Opens a database with the same settings over another driver. */
   readonly openWith: (driver: Driver) => Effect.Effect<Service, DatabaseError, Scope.Scope>
 }

@@ -10,8 +10,9 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
+import type { Options } from "../../Session.js"
 import type { Connection, TransactionOutcome } from "../driver.js"
-import { type Fail, lostBeforeCommit, nestedStillOpen } from "./errors.js"
+import { type Fail, hooksTimedOut, lostBeforeCommit, nestedStillOpen, type SessionRef } from "./errors.js"
 import type { Interruptibility } from "./interruptibility.js"
 import type { Transaction } from "./transaction.js"
 import { bounded, boundedAfterInterrupt } from "./watchdog.js"
@@ -25,7 +26,7 @@ export interface SessionEnd<A, E> {
   readonly hooks: Hooks
 }
 
-export const noHooks: Hooks = []
+const noHooks: Hooks = []
 
 const concat = (first: Hooks, second: Hooks): Hooks =>
   first.length + second.length === 0 ? noHooks : [...first, ...second]
@@ -42,7 +43,7 @@ export const rollback = (connection: Connection): Effect.Effect<void> =>
   Effect.suspend(() => {
     const status = connection.status()
     return status === "active" || status === "aborted"
-      ? Effect.map(bounded(connection, connection.rollback), (exit) => {
+      ? Effect.map(bounded(connection, Effect.suspend(() => connection.rollback)), (exit) => {
         if (Exit.isFailure(exit)) {
           connection.destroy()
         }
@@ -55,15 +56,16 @@ export const rollbackTransaction = <A, E>(
   { connection, nestedRollbackHooks, rollbackHooks }: Transaction,
   exit: Exit.Exit<A, E>
 ): Effect.Effect<SessionEnd<A, E>> =>
-  Effect.map(rollback(connection), () => ({
+  Effect.map(connection === undefined ? Effect.void : rollback(connection), () => ({
     exit,
     isCommitted: false,
     hooks: concat(nestedRollbackHooks, rollbackHooks)
   }))
 
 /**
- * Commits an outermost transaction. When the connection is lost before the reply arrives, its outcome is looked up if the
- * session is `verified`. Whatever else fails is rolled back. Must be run uninterruptibly, by the fiber that calls this.
+ * Commits an outermost transaction; a session without a statement has begun none. When the connection is lost before the
+ * reply arrives, the outcome is looked up if the session is `verified`. Whatever else fails is rolled back. Must be run
+ * uninterruptibly, by the fiber that calls this.
  */
 export const commitTransaction = <A, E>(
   transaction: Transaction,
@@ -72,8 +74,11 @@ export const commitTransaction = <A, E>(
   interruptibility: Interruptibility
 ): Effect.Effect<SessionEnd<A, E>> => {
   const { commitHooks, connection, nestedRollbackHooks } = transaction
+  const committed: SessionEnd<A, E> = { exit, isCommitted: true, hooks: concat(nestedRollbackHooks, commitHooks) }
+  if (connection === undefined) {
+    return Effect.succeed(committed)
+  }
   return Effect.flatMap(boundedAfterInterrupt(connection, connection.commit, interruptibility), (result) => {
-    const committed: SessionEnd<A, E> = { exit, isCommitted: true, hooks: concat(nestedRollbackHooks, commitHooks) }
     if (Exit.isSuccess(result)) {
       return Effect.succeed(committed)
     }
@@ -112,8 +117,8 @@ const lookUpOutcome = ({ transactionOutcome }: Connection, restore: Restore): Ef
 
 /**
  * Ends a transaction of either level: commits it if its effect succeeded and it is not rollback-only, or rolls it back.
- * While another fiber still runs a session nested in it, half of its work may be missing, so it is rolled back then too
- * and fails with TransactionAborted.
+ * After a statement that was interrupted, and while another fiber still runs a session nested in it, it is not known what
+ * would be committed, so it is rolled back then too and fails with TransactionAborted.
  */
 export const commitOrRollback = <A, E, B>(
   transaction: Transaction,
@@ -121,18 +126,22 @@ export const commitOrRollback = <A, E, B>(
   fail: Fail<E>,
   commit: () => Effect.Effect<B>,
   rollback: (exit: Exit.Exit<A, E>) => Effect.Effect<B>
-): Effect.Effect<B> => {
-  const commits = Exit.isSuccess(exit) && !transaction.isRollbackOnly
-  transaction.end()
-  return Effect.suspend(() =>
-    transaction.hasOpenChildren
-      ? Effect.flatMap(
+): Effect.Effect<B> =>
+  Effect.suspend(() => {
+    transaction.end()
+    const { abortReason } = transaction
+    const commits = Exit.isSuccess(exit) && !transaction.isRollbackOnly
+    if (transaction.hasOpenChildren) {
+      return Effect.flatMap(
         awaitNested(transaction),
-        () => rollback(commits ? Exit.fail(fail(nestedStillOpen(transaction))) : exit)
+        () => rollback(commits ? Exit.fail(fail(abortReason ?? nestedStillOpen(transaction))) : exit)
       )
-      : (commits ? commit() : rollback(exit))
-  )
-}
+    }
+    if (!commits) {
+      return rollback(exit)
+    }
+    return abortReason === undefined ? commit() : rollback(Exit.fail(fail(abortReason)))
+  })
 
 /**
  * Waits until the nested sessions have ended, since none may use the connection once another borrower has it. Rolls back
@@ -154,7 +163,7 @@ const awaitNested = ({ connection, connectionLock }: Transaction): Effect.Effect
       ))
     )
     const timer = yield* Effect.forkDaemon(Effect.interruptible(Effect.delay(
-      Effect.zipRight(Effect.sync(() => connection.destroy()), complete),
+      Effect.zipRight(Effect.sync(() => connection?.destroy()), complete),
       nestedTimeout
     )))
     yield* Deferred.await(done)
@@ -162,9 +171,25 @@ const awaitNested = ({ connection, connectionLock }: Transaction): Effect.Effect
     yield* Fiber.interruptFork(timer)
   })
 
-/** Runs the hooks in a fiber of their own and waits for it: an interruption ends the wait and not the hooks. */
-export const runHooks = (hooks: Hooks, { restore }: Interruptibility): Effect.Effect<unknown> =>
-  Effect.flatMap(
-    Effect.forkDaemon(Effect.interruptible(Effect.forEach(hooks, (hook) => hook, { discard: true }))),
+/**
+ * Runs the hooks in a fiber of their own and waits for it: an interruption ends the wait and not the hooks. The session's
+ * timeout, if it has one, limits their time once more: hooks that take longer are interrupted and not waited for, which is
+ * logged.
+ */
+export const runHooks = (
+  hooks: Hooks,
+  session: SessionRef & { readonly options: Options },
+  { restore }: Interruptibility
+): Effect.Effect<unknown> => {
+  const { timeout } = session.options
+  const all = Effect.forEach(hooks, (hook) => hook, { discard: true })
+  const limited = timeout === undefined ? all : Effect.flatten(Effect.timeoutTo(Effect.disconnect(all), {
+    duration: timeout,
+    onSuccess: () => Effect.void,
+    onTimeout: () => Effect.logWarning(hooksTimedOut(session, timeout))
+  }))
+  return Effect.flatMap(
+    Effect.forkDaemon(Effect.interruptible(limited)),
     (fiber) => Effect.exit(restore(Fiber.await(fiber)))
   )
+}

@@ -12,23 +12,35 @@ import * as Tracer from "effect/Tracer"
 import type { Restore } from "../../Pool.js"
 import { Session } from "../../Session.js"
 import { currentFiber } from "../fiber.js"
-import { Transaction } from "./transaction.js"
+import { Reserved } from "./reserved.js"
+import { type Enclosing, Transaction } from "./transaction.js"
 
 /** The context of the fiber that calls this. */
 export const currentContext = (): Context.Context<never> => currentFiber()?.currentContext ?? Context.empty()
 
+/** The value of @effect/sql's own tag: a connection, and how many transactions are open on it, less one. */
+const transactionConnection = (context: Context.Context<never>) =>
+  context.unsafeMap.get(SqlClient.TransactionConnection.key) as
+    | readonly [connection: unknown, depth: number]
+    | undefined
+
 /**
- * The innermost session of a context, of any database. SqlResolver passes on only @effect/sql's own tag, so that is read
- * too, but trusted only if it holds one of sqlayer's transactions.
+ * The innermost session or reserved connection of a context, of any database. @effect/sql's own tag decides, since
+ * SqlResolver passes on only that, applications provide a reserved connection by it, and omit it to leave a session. It
+ * may hold the connection of a client that is not sqlayer's: then the session around that client's transaction counts.
  */
-export const innermost = (context: Context.Context<never>): Transaction | undefined => {
-  const session = context.unsafeMap.get(Session.key)
-  if (session instanceof Transaction) {
-    return session
+export const innermost = (context: Context.Context<never>): Enclosing => {
+  const connection = transactionConnection(context)?.[0]
+  if (connection === undefined || connection instanceof Transaction || connection instanceof Reserved) {
+    return connection
   }
-  const transaction = context.unsafeMap.get(SqlClient.TransactionConnection.key) as ReadonlyArray<unknown> | undefined
-  return transaction?.[0] instanceof Transaction ? transaction[0] : undefined
+  const session = context.unsafeMap.get(Session.key)
+  return session instanceof Transaction ? session : undefined
 }
+
+/** Whether the context says of its connection that no transaction is open on it. */
+export const isOutsideTransaction = (context: Context.Context<never>): boolean =>
+  (transactionConnection(context)?.[1] ?? 0) < 0
 
 /** A FiberRef's value in a fiber, followed by its values in the fiber's ancestors. */
 type ContextStack = readonly [

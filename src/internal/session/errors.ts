@@ -2,15 +2,27 @@
  * The errors that a session itself fails with.
  */
 import * as Duration from "effect/Duration"
+import * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Isolation, Options } from "../../Session.js"
-import { fiberName } from "../fiber.js"
+import { currentFiber, fiberName } from "../fiber.js"
 import { make } from "../makeError.js"
+import { defectError } from "../telemetry/errorType.js"
+import { isInterrupted } from "./interruptibility.js"
 import { defaultName, sessionLabel } from "./log.js"
 
 /** Turns a session's own error into the caller's error type: `withTransaction` fails with SqlError only. */
 export type Fail<E> = (error: DatabaseError) => E
+
+/**
+ * Turns a defect that is an error of the database, which `orDie` and `Model.makeRepository` make of a failure, into that
+ * failure again. Must be called by the session's fiber: if that was interrupted, the exit stays an interruption.
+ */
+export const failDefect = <A, E, E2>(exit: Exit.Exit<A, E>, fail: Fail<E2>): Exit.Exit<A, E | E2> => {
+  const error = isInterrupted(currentFiber()) ? undefined : defectError(exit)
+  return error === undefined ? exit : Exit.fail(fail(error))
+}
 
 /** A session, as errors name it. */
 export interface SessionRef {
@@ -36,12 +48,42 @@ export const nestedStillOpen = (session: SessionRef): DatabaseError =>
     reason: `a session nested in ${labelOf(session)} was still running when that ended, so it was rolled back`
   })
 
+export const statementInterrupted = (session: SessionRef): DatabaseError =>
+  make("TransactionAborted", {
+    dialect: session.dialect,
+    code: "25P02",
+    reason: `a statement of ${labelOf(session)} was interrupted after it was sent, so its result is not known: ` +
+      "nothing of the session can be committed"
+  })
+
+export const sessionEnded = (session: SessionRef): DatabaseError =>
+  make("SessionClosed", {
+    dialect: session.dialect,
+    code: "25P01",
+    reason:
+      `${labelOf(session)} has ended: what is started inside of a session and outlives it (a daemon, a service that ` +
+      "is made on first use, a context that is kept) can use the database only if it is started outside of it"
+  })
+
+export const readFromNested = (session: SessionRef, nested: SessionRef): DatabaseError =>
+  make("InvalidStatement", {
+    dialect: session.dialect,
+    code: "25001",
+    reason:
+      `a stream or a statement of ${labelOf(session)} is run inside of ${labelOf(nested)}, which is nested in it, ` +
+      "and would wait for ever: a stream is read in the session in which it was opened"
+  })
+
 export const timedOut = (options: Options, dialect: Dialect): DatabaseError =>
   make("SessionTimeout", {
     dialect,
     code: "57014",
     reason: `${sessionLabel(options.name ?? defaultName)} took longer than ${Duration.format(options.timeout ?? 0)}`
   })
+
+export const hooksTimedOut = (session: SessionRef, timeout: Duration.DurationInput): string =>
+  `the hooks that ${labelOf(session)} has run after its end took longer than ${Duration.format(timeout)}, ` +
+  "and were interrupted"
 
 export const isolationTooStrong = (requested: Isolation, outermost: Isolation, dialect: Dialect): DatabaseError =>
   make("InvalidStatement", {
@@ -72,6 +114,13 @@ export const handleCannotRetry = (dialect: Dialect): DatabaseError =>
     dialect,
     code: "0A000",
     reason: "the session's option retry: a session that is acquired cannot be run again, only an effect can"
+  })
+
+export const transactionOpen = (dialect: Dialect): DatabaseError =>
+  make("InvalidStatement", {
+    dialect,
+    code: "25001",
+    reason: "another transaction is open on the reserved connection that the session was to use"
   })
 
 export const reservedClosed = (dialect: Dialect): DatabaseError =>

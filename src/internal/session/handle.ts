@@ -1,7 +1,6 @@
 /**
  * The handle of `acquireSession`: a session with an explicit commit, which its scope rolls back.
  */
-import type * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -13,7 +12,7 @@ import { provide } from "./context.js"
 import { timedOut } from "./errors.js"
 import { type Interruptibility, interruptibilityOf, interruptible } from "./interruptibility.js"
 import { withTimeout } from "./timeout.js"
-import type { Transaction } from "./transaction.js"
+import type { Enclosing, Transaction } from "./transaction.js"
 
 /** A session that has begun. */
 export interface OpenHandle {
@@ -32,8 +31,6 @@ export interface OpenHandle {
 export interface HandleSource {
   /** Must be run uninterruptibly. */
   readonly begin: (interruptibility: Interruptibility) => Effect.Effect<OpenHandle, DatabaseError>
-  /** Called if the session does not begin. */
-  readonly onBeginFailure: (cause: Cause.Cause<DatabaseError>) => Effect.Effect<never, DatabaseError>
 }
 
 /** Ends a handle; of several calls, the first one does. Must be run uninterruptibly. */
@@ -45,7 +42,7 @@ const end = (
 ): Effect.Effect<void, DatabaseError> =>
   Effect.suspend(() => {
     if (!transaction.end(databaseErrorOf(exit))) {
-      return Effect.fail(transaction.refusal()!)
+      return Effect.fail(transaction.endReason()!)
     }
     transaction.isRollbackOnly ||= !commits
     return Effect.flatten(finish(exit, interruptibility))
@@ -60,7 +57,7 @@ export const rollback = (
 
 /** Begins within the session's timeout. Must be run uninterruptibly. */
 const beginWithinTimeout = (
-  { begin, onBeginFailure }: HandleSource,
+  { begin }: HandleSource,
   options: Options,
   caller: Interruptibility,
   dialect: Dialect
@@ -76,7 +73,7 @@ const beginWithinTimeout = (
   ).pipe(
     Effect.catchAllCause((cause) =>
       handle === undefined
-        ? onBeginFailure(cause)
+        ? Effect.failCause(cause)
         // The interruption arrived when the session had begun.
         : Effect.zipRight(rollback(handle, caller, Exit.failCause(cause)), Exit.failCause(cause))
     )
@@ -105,7 +102,7 @@ export const makeHandle = (
     return {
       id: target.id,
       run: (effect) =>
-        Effect.suspend(() => provide(effect, transaction.refusal() === undefined ? target : transaction)),
+        Effect.suspend(() => provide(effect, transaction.endReason() === undefined ? target : transaction)),
       // The fiber that ends the session may differ in interruptibility from the one that began it.
       commit: Effect.withFiberRuntime((_, { runtimeFlags }) =>
         Effect.uninterruptible(end(handle, Exit.void, interruptibilityOf(runtimeFlags), true))
@@ -118,11 +115,11 @@ export const makeHandle = (
 export const joinedHandle = (
   options: Options,
   surrounding: Transaction,
-  enclosing: Transaction | undefined
+  enclosing: Enclosing
 ): HandleSource => ({
   begin: () =>
     Effect.sync(() => {
-      const transaction = surrounding.child(options, enclosing)
+      const transaction = surrounding.child(options, enclosing, () => surrounding.beginConnection())
       surrounding.openJoined++
       return {
         transaction,
@@ -138,6 +135,5 @@ export const joinedHandle = (
             return refusal === undefined ? exit : Exit.fail(refusal)
           })
       }
-    }),
-  onBeginFailure: Effect.failCause
+    })
 })

@@ -6,49 +6,71 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
+import type * as Tracer from "effect/Tracer"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Options, Session } from "../../Session.js"
+import type { Connection } from "../driver.js"
+import { currentFiber } from "../fiber.js"
 import { commitOrRollback } from "./commit.js"
 import { runInside } from "./context.js"
-import type { Fail } from "./errors.js"
+import { type Fail, failDefect } from "./errors.js"
 import { type HandleSource, type OpenHandle, rollback as rollbackHandle } from "./handle.js"
-import type { Interruptibility } from "./interruptibility.js"
+import { type Interruptibility, isInterrupted } from "./interruptibility.js"
 import { withSessionSpan } from "./span.js"
 import { applyTimeout, type Timeout } from "./timeout.js"
-import type { Transaction } from "./transaction.js"
+import type { Enclosing, Transaction, TransactionOptions } from "./transaction.js"
 import { bounded, boundedAfterInterrupt } from "./watchdog.js"
 
 export interface Nesting {
   readonly options: Options
   readonly parent: Transaction
-  /** The session, of any database, that encloses it in the program. */
-  readonly enclosing: Transaction | undefined
+  /** The session or reserved connection, of any database, that encloses it in the program. */
+  readonly enclosing: Enclosing
 }
 
 interface Savepoint {
   readonly transaction: Transaction
   readonly parent: Transaction
-  readonly name: string
+  /** Undefined until the first statement has set it. */
+  name: string | undefined
+  /** The connection on which it is being set right now. */
+  settingOn: Connection | undefined
 }
 
-/** Sets a savepoint. Must be run uninterruptibly, with the parent's connection lock. */
-const begin = (
-  { enclosing, options, parent }: Nesting,
-  { restore }: Interruptibility
-): Effect.Effect<Savepoint, DatabaseError> => {
-  const unlessRefused = <A>(effect: () => Effect.Effect<A, DatabaseError>) =>
-    Effect.suspend(() => {
-      const refusal = parent.refusal()
-      return refusal === undefined ? effect() : Effect.fail(refusal)
-    })
-  return unlessRefused(() => {
-    const name = parent.nextSavepoint()
-    return Effect.zipRight(
-      restore(parent.connection.savepoint(name)),
-      // The parent may have ended meanwhile.
-      unlessRefused(() => Effect.succeed({ transaction: parent.child(options, enclosing), parent, name }))
+/** Makes the nested transaction, which sets its savepoint with its first statement. Needs the parent's connection lock. */
+const makeSavepoint = ({ enclosing, options, parent }: Nesting): Savepoint => {
+  const begin: TransactionOptions["begin"] = (transaction, restore) =>
+    Effect.flatMap(
+      restore(
+        parent.connection === undefined ? transaction.untilEnd(parent.beginConnection()) : parent.beginConnection()
+      ),
+      (connection) => {
+        // The session may have ended while this statement, of another fiber, was waiting.
+        const ended = transaction.endReason()
+        if (ended !== undefined) {
+          return Effect.fail(ended)
+        }
+        const name = parent.nextSavepoint()
+        savepoint.settingOn = connection
+        return Effect.ensuring(
+          Effect.map(restore(Effect.suspend(() => connection.savepoint(name))), () => {
+            savepoint.name = name
+            transaction.connection = connection
+            return connection
+          }),
+          Effect.sync(() => {
+            savepoint.settingOn = undefined
+          })
+        )
+      }
     )
-  })
+  const savepoint: Savepoint = {
+    transaction: parent.child(options, enclosing, begin),
+    parent,
+    name: undefined,
+    settingOn: undefined
+  }
+  return savepoint
 }
 
 /** Whether a rollback failed because no transaction was open any more, so that there was nothing to roll back. */
@@ -56,22 +78,39 @@ const isTransactionOver = ({ cause }: Exit.Failure<void, DatabaseError>): boolea
   Option.exists(Cause.failureOption(cause), ({ _tag }) => _tag === "TransactionAborted")
 
 /**
- * Releases a savepoint or rolls back to it. Sends nothing if the parent has ended, since the connection is not its to use
- * any more. Must be run uninterruptibly.
+ * Releases a savepoint or rolls back to it. Sends nothing if it was never set, or if the parent has ended, since the
+ * connection is not its to use any more. Must be run uninterruptibly.
  */
 const end = <A, E>(
-  { name, parent, transaction }: Savepoint,
+  savepoint: Savepoint,
   exit: Exit.Exit<A, E>,
   fail: Fail<E>,
   interruptibility: Interruptibility
 ): Effect.Effect<Exit.Exit<A, E>> => {
-  const { connection } = parent
-  const rollbackToSavepoint = Effect.suspend(() =>
-    Effect.map(bounded(connection, connection.rollbackToSavepoint(name)), (result) => {
-      if (Exit.isFailure(result) && !isTransactionOver(result)) {
-        connection.destroy()
-      }
+  const { parent, transaction } = savepoint
+  /** A fiber that outlives the session may be setting the savepoint. */
+  const settled = Effect.suspend(() =>
+    savepoint.settingOn === undefined ? Effect.void : bounded(savepoint.settingOn, transaction.beginSettled)
+  )
+  /** Does nothing where there is no savepoint. */
+  const onSavepoint = <B>(
+    f: (connection: Connection, name: string) => Effect.Effect<B>,
+    orElse: B
+  ): Effect.Effect<B> =>
+    Effect.suspend(() => {
+      const { connection } = transaction
+      return connection === undefined || savepoint.name === undefined
+        ? Effect.succeed(orElse)
+        : f(connection, savepoint.name)
     })
+  const rollbackToSavepoint = onSavepoint(
+    (connection, name) =>
+      Effect.map(bounded(connection, Effect.suspend(() => connection.rollbackToSavepoint(name))), (result) => {
+        if (Exit.isFailure(result) && !isTransactionOver(result)) {
+          connection.destroy()
+        }
+      }),
+    undefined
   )
   const rollback = (exit: Exit.Exit<A, E>): Effect.Effect<Exit.Exit<A, E>> => {
     const refusal = parent.refusal()
@@ -80,10 +119,18 @@ const end = <A, E>(
       return refusal === undefined || Exit.isFailure(exit) ? exit : Exit.fail(fail(refusal))
     })
   }
-  const release = Effect.suspend(() => connection.releaseSavepoint(name))
+  const release = onSavepoint(
+    (connection, name) =>
+      boundedAfterInterrupt(
+        connection,
+        Effect.suspend(() => connection.releaseSavepoint(name)),
+        interruptibility
+      ),
+    Exit.void
+  )
   const commit = (): Effect.Effect<Exit.Exit<A, E>> =>
     parent.refusal() === undefined
-      ? Effect.flatMap(boundedAfterInterrupt(connection, release, interruptibility), (result) => {
+      ? Effect.flatMap(release, (result) => {
         if (Exit.isFailure(result)) {
           return rollback(Exit.failCause(Cause.map(result.cause, fail)))
         }
@@ -91,7 +138,13 @@ const end = <A, E>(
         return Effect.succeed(exit)
       })
       : rollback(exit)
-  return commitOrRollback(transaction, exit, fail, commit, rollback)
+  return commitOrRollback(
+    transaction,
+    exit,
+    fail,
+    () => Effect.flatMap(settled, commit),
+    (exit) => Effect.flatMap(settled, () => rollback(exit))
+  )
 }
 
 interface NestedOptions<A, E, E2> extends Nesting {
@@ -106,55 +159,59 @@ export const nested = <A, E, R, E2>(
   effect: Effect.Effect<A, E, R>,
   nestedOptions: NestedOptions<A, E | E2, E2>
 ): Effect.Effect<A, E | E2, Exclude<R, Session>> => {
-  const { fail, interruptibility, options, parent: { connectionLock }, spanAttributes, timeout } = nestedOptions
+  const { fail, interruptibility, options, parent, spanAttributes, timeout } = nestedOptions
+  const { connectionLock } = parent
+  const run = (span: Tracer.Span | undefined) =>
+    Effect.suspend(() => {
+      // The parent may have ended while this waited for its lock.
+      const refusal = parent.refusal()
+      if (refusal !== undefined) {
+        return Effect.fail(fail(refusal))
+      }
+      const savepoint = makeSavepoint(nestedOptions)
+      const { transaction } = savepoint
+      span?.attribute("sqlayer.session.id", transaction.id)
+      return runInside(interruptibility.restore, effect, transaction, span, (exit) => {
+        const result = applyTimeout<A, E | E2>(failDefect(exit, fail), timeout)
+        return Effect.flatMap(end(savepoint, result, fail, interruptibility), (exit) => {
+          timeout.exit = exit
+          if (Exit.isSuccess(exit) && interruptibility.isInterruptible && isInterrupted(currentFiber())) {
+            // It was released, and its caller takes it for interrupted.
+            parent.statementInterrupted()
+          }
+          return exit
+        })
+      })
+    })
   return Effect.uninterruptible(
     Effect.flatMap(
       connectionLock.acquire(interruptibility.restore),
-      () =>
-        withSessionSpan(
-          options,
-          spanAttributes,
-          (span) =>
-            Effect.flatMap(Effect.mapError(begin(nestedOptions, interruptibility), fail), (savepoint) => {
-              const { transaction } = savepoint
-              span?.attribute("sqlayer.session.id", transaction.id)
-              return runInside(interruptibility.restore, effect, transaction, span, (exit) =>
-                Effect.flatMap(
-                  end<A, E | E2>(savepoint, applyTimeout(exit, timeout), fail, interruptibility),
-                  (exit) => {
-                    timeout.exit = exit
-                    return exit
-                  }
-                ))
-            })
-        ).pipe(Effect.ensuring(Effect.sync(() => connectionLock.release())))
+      () => Effect.ensuring(withSessionSpan(options, spanAttributes, run), Effect.sync(() => connectionLock.release()))
     )
   )
 }
 
 /** A savepoint as the session of a handle. `fiber` is the one that acquires it. */
 export const nestedHandle = (nesting: Nesting, fiber: FiberId.FiberId): HandleSource => {
-  const { connectionLock } = nesting.parent
+  const { parent } = nesting
+  const { connectionLock } = parent
   const release = Effect.sync(() => connectionLock.release())
   return {
     begin: (interruptibility) =>
-      Effect.flatMap(
-        connectionLock.acquire(interruptibility.restore),
-        () =>
-          Effect.matchCauseEffect(begin(nesting, interruptibility), {
-            onFailure: (cause) => Effect.zipRight(release, Effect.failCause(cause)),
-            onSuccess: (savepoint) => {
-              const handle: OpenHandle = {
-                transaction: savepoint.transaction,
-                target: savepoint.transaction,
-                finish: (exit, interruptibility) =>
-                  Effect.ensuring(end(savepoint, exit, (error) => error, interruptibility), release)
-              }
-              connectionLock.holder = { fiber, end: rollbackHandle(handle, interruptibility) }
-              return Effect.succeed(handle)
-            }
-          })
-      ),
-    onBeginFailure: Effect.failCause
+      Effect.flatMap(connectionLock.acquire(interruptibility.restore), () => {
+        const refusal = parent.refusal()
+        if (refusal !== undefined) {
+          return Effect.zipRight(release, Effect.fail(refusal))
+        }
+        const savepoint = makeSavepoint(nesting)
+        const handle: OpenHandle = {
+          transaction: savepoint.transaction,
+          target: savepoint.transaction,
+          finish: (exit, interruptibility) =>
+            Effect.ensuring(end(savepoint, exit, (error) => error, interruptibility), release)
+        }
+        connectionLock.holder = { fiber, end: rollbackHandle(handle, interruptibility) }
+        return Effect.succeed(handle)
+      })
   }
 }

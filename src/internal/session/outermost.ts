@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
-import type { Lease, Pool } from "../../Pool.js"
+import type { Lease, Pool, Restore } from "../../Pool.js"
 import type { Options, Session } from "../../Session.js"
 import type { Connection } from "../driver.js"
 import type { ActivityTracker, SessionActivity } from "../telemetry/activity.js"
@@ -14,22 +14,22 @@ import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
 import {
   commitOrRollback,
   commitTransaction,
-  noHooks,
   rollback,
   rollbackTransaction,
   runHooks,
   type SessionEnd
 } from "./commit.js"
 import { runInside } from "./context.js"
-import { type Fail, timedOut } from "./errors.js"
+import { type Fail, failDefect } from "./errors.js"
 import type { HandleSource } from "./handle.js"
 import type { Interruptibility } from "./interruptibility.js"
 import { defaultName, logLevel, logMessage } from "./log.js"
 import { beginOptions } from "./options.js"
+import type { Reserved } from "./reserved.js"
 import { withRetry } from "./retry.js"
 import { recordEnd, withSessionSpan } from "./span.js"
 import { applyTimeout, type Timeout } from "./timeout.js"
-import { Transaction } from "./transaction.js"
+import { type Enclosing, Transaction, type TransactionOptions } from "./transaction.js"
 
 /** The dependencies of one database's sessions. Its identity also serves as that of the database. */
 export interface Environment {
@@ -41,50 +41,83 @@ export interface Environment {
   readonly tracker: ActivityTracker
 }
 
-/** The leases of a database that a session and those that enclose it hold. */
-export const heldLeases = (
-  environment: Environment,
-  innermost: Transaction | undefined
-): ReadonlyArray<Lease<Connection>> => {
+/** The leases of a database that what encloses some code holds. */
+export const heldLeases = (environment: Environment, innermost: Enclosing): ReadonlyArray<Lease<Connection>> => {
   const leases: Array<Lease<Connection>> = []
-  for (let transaction = innermost; transaction !== undefined; transaction = transaction.enclosing) {
-    if (transaction.database === environment && transaction.refusal() === undefined) {
-      leases.push(transaction.lease)
+  for (let enclosing = innermost; enclosing !== undefined; enclosing = enclosing.enclosing) {
+    if (enclosing.database === environment && enclosing.endReason() === undefined) {
+      const lease = enclosing instanceof Transaction ? enclosing.outermost.lease : enclosing.lease
+      if (lease !== undefined) {
+        leases.push(lease)
+      }
     }
   }
   return leases
 }
 
-const trackSession = ({ tracker }: Environment, { name = defaultName }: Options): SessionActivity =>
-  tracker.sessionOpened(name)
-
-/** Takes a connection and begins a transaction on it. Must be run uninterruptibly, by the fiber that calls this. */
-const begin = (
-  environment: Environment,
-  { restore }: Interruptibility,
-  options: Options,
-  enclosing: Transaction | undefined,
-  activity: SessionActivity
-): Effect.Effect<Transaction, DatabaseError> => {
-  const { dialect, readers } = environment
-  const pool = options.readOnly === true && readers !== undefined ? readers : environment.pool
-  const beginOn = (lease: Lease<Connection>) =>
-    Effect.matchCauseEffect(restore(Effect.suspend(() => lease.connection.begin(beginOptions(options)))), {
-      onFailure: (cause) =>
-        Effect.zipRight(
-          Effect.zipRight(rollback(lease.connection), lease.release),
-          Effect.failCause(cause)
-        ),
-      onSuccess: () => {
-        const transaction = new Transaction(environment, dialect, lease, activity, options, undefined, enclosing)
-        activity.identity = transaction
-        return Effect.succeed(transaction)
-      }
+/** Takes a connection, and begins the transaction on it: called with the first statement. */
+const beginWith = (environment: Environment, reserved: Reserved | undefined): TransactionOptions["begin"] => {
+  const { pool: writers, readers } = environment
+  const take = (transaction: Transaction, restore: Restore) => {
+    if (reserved !== undefined) {
+      return reserved.lend(transaction)
+    }
+    const { activity, enclosing, options } = transaction
+    const pool = options.readOnly === true && readers !== undefined ? readers : writers
+    const idle = pool.takeIdle()
+    if (idle !== undefined) {
+      return Effect.succeed(idle)
+    }
+    activity.isWaiting = true
+    return Effect.ensuring(
+      pool.take((wait) => restore(transaction.untilEnd(wait)), heldLeases(environment, enclosing)),
+      Effect.sync(() => {
+        activity.isWaiting = false
+      })
+    )
+  }
+  return (transaction, restore) =>
+    Effect.flatMap(take(transaction, restore), (lease) => {
+      const { connection } = lease
+      const giveBack = (cause: Cause.Cause<DatabaseError>) =>
+        Effect.zipRight(Effect.ensuring(rollback(connection), lease.release), Effect.failCause(cause))
+      return Effect.matchCauseEffect(
+        restore(Effect.suspend(() => connection.begin(beginOptions(transaction.options)))),
+        {
+          onFailure: giveBack,
+          onSuccess: () => {
+            // The session may have ended while this statement, of another fiber, was waiting.
+            const ended = transaction.endReason()
+            if (ended !== undefined) {
+              return giveBack(Cause.fail(ended))
+            }
+            transaction.lease = lease
+            transaction.connection = connection
+            return Effect.succeed(connection)
+          }
+        }
+      )
     })
-  const lease = pool.takeIdle()
-  return lease === undefined
-    ? Effect.flatMap(pool.take(restore, heldLeases(environment, enclosing)), beginOn)
-    : beginOn(lease)
+}
+
+const makeTransaction = (
+  environment: Environment,
+  options: Options,
+  enclosing: Enclosing,
+  reserved: Reserved | undefined
+): Transaction => {
+  const activity = environment.tracker.sessionOpened(options.name ?? defaultName)
+  const transaction = new Transaction({
+    database: environment,
+    dialect: environment.dialect,
+    activity,
+    options,
+    parent: undefined,
+    enclosing,
+    begin: beginWith(environment, reserved)
+  })
+  activity.identity = transaction
+  return transaction
 }
 
 /** Commits or rolls back, gives the connection back, counts and logs the end, and runs the hooks. */
@@ -96,13 +129,13 @@ const end = <A, E>(
   interruptibility: Interruptibility,
   span?: Tracer.Span
 ): Effect.Effect<SessionEnd<A, E>> => {
-  const { activity, connection, lease } = transaction
+  const { activity } = transaction
   activity.endStarted()
   const close = (sessionEnd: SessionEnd<A, E>): Effect.Effect<SessionEnd<A, E>> => {
-    lease.giveBack()
+    transaction.lease?.giveBack()
     const hooked = sessionEnd.hooks.length === 0
       ? Effect.succeed(sessionEnd)
-      : Effect.as(runHooks(sessionEnd.hooks, interruptibility), sessionEnd)
+      : Effect.as(runHooks(sessionEnd.hooks, transaction, interruptibility), sessionEnd)
     const log = recordSession(environment, activity, sessionEnd)
     const logged = log === undefined ? hooked : Effect.zipRight(log, hooked)
     return span === undefined ? logged : Effect.zipRight(
@@ -122,7 +155,7 @@ const end = <A, E>(
       onSuccess: close,
       onFailure: (cause) => {
         // A defect of the driver: the connection's state is unknown, so nothing may use it again.
-        connection.destroy()
+        transaction.connection?.destroy()
         return close({ exit: Exit.failCause(cause), isCommitted: false, hooks: transaction.nestedRollbackHooks })
       }
     }
@@ -150,25 +183,13 @@ const recordSession = (
   )
 }
 
-/** Counts and logs a session that did not begin, and fails with its cause. */
-const beginFailed = <A, E>(
-  environment: Environment,
-  cause: Cause.Cause<DatabaseError>,
-  activity: SessionActivity,
-  fail: Fail<E>
-): Effect.Effect<A, E> => {
-  const exit: Exit.Exit<A, DatabaseError> = Exit.failCause(cause)
-  return Effect.zipRight(
-    recordSession(environment, activity, { exit, isCommitted: false, hooks: noHooks }) ?? Effect.void,
-    Exit.mapError(exit, fail)
-  )
-}
-
 interface OutermostOptions<A, E, E2> {
   readonly environment: Environment
   readonly options: Options
-  /** The session that encloses it in the program: of another database, or of the same one if it is `new`. */
-  readonly enclosing: Transaction | undefined
+  /** What encloses it in the program: a session of another database, or any if it is `new`, or a reserved connection. */
+  readonly enclosing: Enclosing
+  /** The connection to use, in place of one of the pool. */
+  readonly reserved: Reserved | undefined
   readonly timeout: Timeout<A, E>
   readonly fail: Fail<E2>
   readonly interruptibility: Interruptibility
@@ -177,42 +198,28 @@ interface OutermostOptions<A, E, E2> {
 /** Runs an effect in a transaction of its own. */
 export const outermost = <A, E, R, E2>(
   effect: Effect.Effect<A, E, R>,
-  { enclosing, environment, fail, interruptibility, options, timeout }: OutermostOptions<A, E | E2, E2>
+  { enclosing, environment, fail, interruptibility, options, reserved, timeout }: OutermostOptions<A, E | E2, E2>
 ): Effect.Effect<A, E | E2, Exclude<R, Session>> => {
   const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptible(
     withSessionSpan(options, environment.spanAttributes, (span) => {
-      const activity = trackSession(environment, options)
-      return Effect.matchCauseEffect(begin(environment, interruptibility, options, enclosing, activity), {
-        onFailure: (cause): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
-          beginFailed(
-            environment,
-            timeout.expired !== undefined && Cause.isInterrupted(cause)
-              ? Cause.fail(timedOut(options, environment.dialect))
-              : cause,
-            activity,
-            fail
-          ),
-        onSuccess: (transaction) => {
-          const traced = span === undefined ? effect : Effect.suspend(() => {
-            span.attribute("sqlayer.session.id", transaction.id)
-            return effect
-          })
-          return runInside(
-            interruptibility.restore,
-            traced,
-            transaction,
-            span,
-            (exit) =>
-              Effect.flatMap(
-                end<A, E | E2>(environment, transaction, applyTimeout(exit, timeout), fail, interruptibility, span),
-                ({ exit }) => {
-                  timeout.exit = exit
-                  return exit
-                }
-              )
+      const transaction = makeTransaction(environment, options, enclosing, reserved)
+      span?.attribute("sqlayer.session.id", transaction.id)
+      return runInside(
+        interruptibility.restore,
+        effect,
+        transaction,
+        span,
+        (exit) => {
+          const result = applyTimeout<A, E | E2>(failDefect(exit, fail), timeout)
+          return Effect.flatMap(
+            end(environment, transaction, result, fail, interruptibility, span),
+            ({ exit }) => {
+              timeout.exit = exit
+              return exit
+            }
           )
         }
-      })
+      )
     })
   )
   return withRetry(attempt, options, timeout, environment.tracker)
@@ -222,18 +229,20 @@ export const outermost = <A, E, R, E2>(
 export const outermostHandle = (
   environment: Environment,
   options: Options,
-  enclosing: Transaction | undefined
-): HandleSource => {
-  const activity = trackSession(environment, options)
-  const fail: Fail<DatabaseError> = (error) => error
-  return {
-    begin: (interruptibility) =>
-      Effect.map(begin(environment, interruptibility, options, enclosing, activity), (transaction) => ({
+  enclosing: Enclosing,
+  reserved: Reserved | undefined
+): HandleSource => ({
+  begin: () =>
+    Effect.sync(() => {
+      const transaction = makeTransaction(environment, options, enclosing, reserved)
+      return {
         transaction,
         target: transaction,
         finish: (exit, interruptibility) =>
-          Effect.map(end(environment, transaction, exit, fail, interruptibility), ({ exit }) => exit)
-      })),
-    onBeginFailure: (cause) => beginFailed(environment, cause, activity, fail)
-  }
-}
+          Effect.map(
+            end(environment, transaction, exit, (error) => error, interruptibility),
+            ({ exit }) => exit
+          )
+      }
+    })
+})

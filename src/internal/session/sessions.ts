@@ -1,31 +1,35 @@
 /**
  * The sessions of one database. A session is outermost, nested in the one that its caller runs in, or joins that one.
  */
+import * as SqlClient from "@effect/sql/SqlClient"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Handle, Options, Session } from "../../Session.js"
-import { currentContext, innermost, provide } from "./context.js"
-import { type Fail, reservedClosed, timedOut } from "./errors.js"
+import type { Connection } from "../driver.js"
+import { currentContext, innermost, isOutsideTransaction, provide } from "./context.js"
+import { type Fail, failDefect, reservedClosed, timedOut } from "./errors.js"
 import { joinedHandle, makeHandle } from "./handle.js"
 import { interruptibilityOf, timeoutInterruptibilityOf } from "./interruptibility.js"
 import { nested, nestedHandle } from "./nested.js"
 import { validateHandleOptions, validateNesting, validateOptions } from "./options.js"
 import { type Environment, heldLeases, outermost, outermostHandle } from "./outermost.js"
+import { Reserved } from "./reserved.js"
 import { type Timeout, withTimeout } from "./timeout.js"
-import { Reserved, type Transaction } from "./transaction.js"
+import type { Enclosing, Transaction } from "./transaction.js"
 
 export class Sessions {
   constructor(private readonly environment: Environment) {}
 
-  /** The innermost session of this database in a context, even if it has ended. */
-  current(context: Context.Context<never>): Transaction | undefined {
-    let transaction = innermost(context)
-    while (transaction !== undefined && transaction.database !== this.environment) {
-      transaction = transaction.enclosing
+  /** The innermost session or reserved connection of this database in a context, even if it has ended. */
+  current(context: Context.Context<never>): Exclude<Enclosing, undefined> | undefined {
+    let enclosing = innermost(context)
+    while (enclosing !== undefined && enclosing.database !== this.environment) {
+      enclosing = enclosing.enclosing
     }
-    return transaction
+    return enclosing
   }
 
   /** Runs an effect as a session. `fail` turns the session's own errors into those of the caller. */
@@ -42,8 +46,8 @@ export class Sessions {
         return Effect.fail(fail(invalid))
       }
       const context = fiber.currentContext
-      const surrounding = this.surrounding(context, options)
-      const refusal = surrounding === undefined ? undefined : validateNesting(options, surrounding, fiber.id())
+      const { parent, reserved } = this.surrounding(context, options)
+      const refusal = parent === undefined ? undefined : validateNesting(options, parent, fiber.id())
       if (refusal !== undefined) {
         return Effect.fail(fail(refusal))
       }
@@ -52,13 +56,13 @@ export class Sessions {
         : timeoutInterruptibilityOf(runtimeFlags)
       const enclosing = innermost(context)
       const session = (timeout: Timeout<A, E | E2>): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
-        surrounding === undefined
-          ? outermost(effect, { environment, options, enclosing, timeout, fail, interruptibility })
+        parent === undefined
+          ? outermost(effect, { environment, options, enclosing, reserved, timeout, fail, interruptibility })
           : options.propagation === "join"
-          ? provide(effect, surrounding)
+          ? join(effect, parent, fail)
           : nested(effect, {
             options,
-            parent: surrounding,
+            parent,
             enclosing,
             timeout,
             fail,
@@ -79,18 +83,18 @@ export class Sessions {
         return Effect.fail(invalid)
       }
       const context = fiber.currentContext
-      const surrounding = this.surrounding(context, options)
-      const refusal = surrounding === undefined ? undefined : validateNesting(options, surrounding, fiber.id())
+      const { parent, reserved } = this.surrounding(context, options)
+      const refusal = parent === undefined ? undefined : validateNesting(options, parent, fiber.id())
       if (refusal !== undefined) {
         return Effect.fail(refusal)
       }
       const enclosing = innermost(context)
       const source = () =>
-        surrounding === undefined
-          ? outermostHandle(environment, options, enclosing)
+        parent === undefined
+          ? outermostHandle(environment, options, enclosing, reserved)
           : options.propagation === "join"
-          ? joinedHandle(options, surrounding, enclosing)
-          : nestedHandle({ options, parent: surrounding, enclosing }, fiber.id())
+          ? joinedHandle(options, parent, enclosing)
+          : nestedHandle({ options, parent, enclosing }, fiber.id())
       return makeHandle(source, options, interruptibilityOf(runtimeFlags), dialect)
     })
   }
@@ -99,23 +103,59 @@ export class Sessions {
   readonly reserve: Effect.Effect<Reserved, DatabaseError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
       const { environment } = this
-      return environment.pool.take(restore, heldLeases(environment, innermost(currentContext())))
-    }).pipe(
-      Effect.flatMap((lease) => {
-        const reserved = new Reserved(lease.connection)
+      const enclosing = innermost(currentContext())
+      return Effect.flatMap(environment.pool.take(restore, heldLeases(environment, enclosing)), (lease) => {
+        const reserved = new Reserved(environment, environment.dialect, lease, enclosing)
         return Effect.as(
           Effect.addFinalizer(() => {
-            reserved.closed = reservedClosed(this.environment.dialect)
+            reserved.close(reservedClosed(environment.dialect))
             return lease.release
           }),
           reserved
         )
       })
-    )
+    })
   )
 
-  /** The session that a new one with these options is nested in or joins. */
-  private surrounding(context: Context.Context<never>, { propagation }: Options): Transaction | undefined {
-    return propagation === "new" ? undefined : this.current(context)
+  /** Runs an effect outside of every session. Its statements use a connection, which the caller has opened. */
+  runOn<A, E, R>(connection: Connection, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    const { environment } = this
+    const { dialect } = environment
+    return Effect.suspend(() => {
+      const lease = { connection, release: Effect.void, giveBack: () => undefined }
+      const reserved = new Reserved(environment, dialect, lease, undefined)
+      return Effect.ensuring(
+        Effect.provideService(effect, SqlClient.TransactionConnection, [reserved, -1]),
+        Effect.sync(() => reserved.close(reservedClosed(dialect)))
+      )
+    })
+  }
+
+  /** The session that a new one is nested in or joins, or the reserved connection that it is to use. */
+  private surrounding(
+    context: Context.Context<never>,
+    { propagation }: Options
+  ): { readonly parent: Transaction | undefined; readonly reserved: Reserved | undefined } {
+    const enclosing = propagation === "new" ? undefined : this.current(context)
+    if (!(enclosing instanceof Reserved)) {
+      return { parent: enclosing, reserved: undefined }
+    }
+    if (enclosing.session !== undefined) {
+      return { parent: enclosing.session, reserved: undefined }
+    }
+    return isOutsideTransaction(context) && !enclosing.hasTransaction
+      ? { parent: undefined, reserved: enclosing }
+      : { parent: enclosing.transaction, reserved: undefined }
   }
 }
+
+/** Runs an effect in the session around it. */
+const join = <A, E, R, E2>(
+  effect: Effect.Effect<A, E, R>,
+  parent: Transaction,
+  fail: Fail<E2>
+): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
+  Effect.matchCauseEffect(provide(effect, parent), {
+    onSuccess: (value) => Effect.succeed(value),
+    onFailure: (cause) => failDefect<A, E, E2>(Exit.failCause(cause), fail)
+  })

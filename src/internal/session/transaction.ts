@@ -1,124 +1,59 @@
 /**
- * One level of a session: the outermost one, which leases a connection, or one nested in it, which is a savepoint.
+ * One level of a session: the outermost one, which leases a connection, or one nested in it, which is a savepoint. Either
+ * begins with its first statement.
  */
-import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as FiberId from "effect/FiberId"
-import * as Stream from "effect/Stream"
-import { type DatabaseError, type Dialect, SessionClosed, toSqlError } from "../../DatabaseError.js"
-import type { Lease } from "../../Pool.js"
-import type { Options, Service } from "../../Session.js"
-import type { Connection, Refusal } from "../driver.js"
+import * as Option from "effect/Option"
+import { type DatabaseError, type Dialect, toSqlError } from "../../DatabaseError.js"
+import type { Lease, Restore } from "../../Pool.js"
+import { type Options, type Service, Session } from "../../Session.js"
+import type { Connection } from "../driver.js"
+import { FifoLock } from "../fifoLock.js"
 import type { SessionActivity } from "../telemetry/activity.js"
+import { BorrowedConnection } from "./borrowedConnection.js"
 import { ConnectionLock } from "./connectionLock.js"
-import { selfDeadlock } from "./errors.js"
-import { defaultName, sessionLabel } from "./log.js"
-
-type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
-
-/** The refusal of a statement that has to wait for the connection lock after all. It never reaches the caller. */
-const connectionLocked: DatabaseError = new SessionClosed({
-  dialect: "postgres",
-  code: "25P01",
-  reason: "a nested session runs"
-})
-
-/** Runs a statement on a connection, which calls `refusal` right before it sends the statement. */
-type Use<A> = (connection: Connection, refusal: Refusal) => Effect.Effect<A, SqlError>
-
-/** A connection that its holder may use for a limited time. */
-abstract class RevocableConnection implements SqlConnection.Connection {
-  constructor(readonly connection: Connection) {}
-
-  /** Called when a statement is sent, since its fiber may have been suspended since it was admitted. */
-  private readonly refusalOnSend: Refusal = () =>
-    this.refusal() ?? (this.waitForLock() === undefined ? undefined : connectionLocked)
-
-  /** Why it may not be used any more. */
-  abstract refusal(): DatabaseError | undefined
-
-  /** Waits for the connection lock, if a statement has to. Must be called by the fiber that runs the statement. */
-  protected abstract waitForLock(): Effect.Effect<void, SqlError> | undefined
-
-  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.suspendUse((connection, refusal) => connection.execute(sql, params, transformRows, refusal))
-  }
-
-  executeRaw(sql: string, params: ReadonlyArray<unknown>) {
-    return this.suspendUse((connection, refusal) => connection.executeRaw(sql, params, refusal))
-  }
-
-  executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return this.suspendUse((connection, refusal) => connection.executeValues(sql, params, refusal))
-  }
-
-  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.suspendUse((connection, refusal) => connection.executeUnprepared(sql, params, transformRows, refusal))
-  }
-
-  executeStream(
-    sql: string,
-    params: ReadonlyArray<unknown>,
-    transformRows: TransformRows
-  ): Stream.Stream<unknown, SqlError> {
-    return Stream.unwrap(this.suspendUse((connection) =>
-      Effect.sync(() => {
-        let isOpen = false
-        // Only the first batch waits for the lock: a stream that is open can be read while a nested session runs.
-        const refusal: Refusal = () => {
-          const refused = isOpen ? this.refusal() : this.refusalOnSend()
-          isOpen ||= refused === undefined
-          return refused
-        }
-        return Stream.catchAll(
-          connection.executeStream(sql, params, transformRows, refusal),
-          (error) =>
-            error.cause === connectionLocked ? this.executeStream(sql, params, transformRows) : Stream.fail(error)
-        )
-      })
-    ))
-  }
-
-  /** Uses the connection, if need be after waiting for the lock. Must be called by the fiber that runs the result. */
-  useConnection<A>(f: Use<A>): Effect.Effect<A, SqlError> {
-    const wait = this.waitForLock()
-    return wait === undefined ? this.use(f) : Effect.zipRight(wait, Effect.suspend(() => this.use(f)))
-  }
-
-  private suspendUse<A>(f: Use<A>): Effect.Effect<A, SqlError> {
-    return Effect.suspend(() => this.useConnection(f))
-  }
-
-  private use<A>(f: Use<A>): Effect.Effect<A, SqlError> {
-    const refusal = this.refusal()
-    return refusal === undefined
-      ? Effect.catchAll(
-        f(this.connection, this.refusalOnSend),
-        (error) => error.cause === connectionLocked ? this.suspendUse(f) : Effect.fail(error)
-      )
-      : Effect.fail(toSqlError(refusal))
-  }
-}
-
-/** The connection that `reserve` gives, until its scope closes. */
-export class Reserved extends RevocableConnection {
-  closed: DatabaseError | undefined = undefined
-
-  refusal() {
-    return this.closed
-  }
-
-  protected waitForLock() {
-    return undefined
-  }
-}
+import { readFromNested, selfDeadlock, sessionEnded, statementInterrupted } from "./errors.js"
+import { defaultName } from "./log.js"
+import type { Reserved } from "./reserved.js"
 
 let count = 0
 
 const idPrefix = `${process.pid.toString(36)}-`
 
-export class Transaction extends RevocableConnection implements Service {
+const noListener = (): void => undefined
+
+/** What a transaction is made of. */
+export interface TransactionOptions {
+  /** Identifies the database that it belongs to. */
+  readonly database: object
+  readonly dialect: Dialect
+  /** What telemetry shows of the outermost session. */
+  readonly activity: SessionActivity
+  readonly options: Options
+  /** The session of the same database that it is nested in. */
+  readonly parent: Transaction | undefined
+  /** The session or reserved connection, of any database, that encloses it in the program. */
+  readonly enclosing: Enclosing
+  /**
+   * Begins the transaction with its first statement, and gives its connection. Must be run uninterruptibly, with the
+   * `restore` of that region.
+   */
+  readonly begin: (transaction: Transaction, restore: Restore) => Effect.Effect<Connection, DatabaseError>
+}
+
+/** What encloses a session in the program: another session, or a reserved connection. */
+export type Enclosing = Transaction | Reserved | undefined
+
+export class Transaction extends BorrowedConnection implements Service {
+  readonly database: object
+  readonly dialect: Dialect
+  readonly activity: SessionActivity
+  readonly options: Options
+  readonly parent: Transaction | undefined
+  readonly enclosing: Enclosing
   readonly name: string
   /** 0 is the outermost. */
   readonly depth: number
@@ -131,48 +66,57 @@ export class Transaction extends RevocableConnection implements Service {
   isRollbackOnly = false
   /** How many handles that joined this transaction are open. */
   openJoined = 0
+  /** Of the outermost: the lease on its connection, from its first statement on. */
+  lease: Lease<Connection> | undefined = undefined
+  /** The connection, once the transaction has begun. */
+  connection: Connection | undefined = undefined
+  /** Why nothing of this transaction can be committed any more, although it has not ended. */
+  abortReason: DatabaseError | undefined = undefined
+  /** The last failure of a statement of this transaction, other than that the transaction is aborted already. */
+  failure: DatabaseError | undefined = undefined
+  private readonly begin: TransactionOptions["begin"]
+  private readonly beginLock = new FifoLock()
+  /** How often it could not begin, and the error of the last time. */
+  private failedBegins = 0
+  private beginError: DatabaseError | undefined = undefined
   private readonly number = ++count
   private hasEnded = false
+  private onEnd: () => void = noListener
   private endError: DatabaseError | undefined = undefined
   private savepoints = 0
 
-  constructor(
-    /** Identifies the database that it belongs to. */
-    readonly database: object,
-    readonly dialect: Dialect,
-    readonly lease: Lease<Connection>,
-    /** The record of the outermost session in telemetry. */
-    readonly activity: SessionActivity,
-    readonly options: Options,
-    /** The session of the same database that it is nested in. */
-    readonly parent: Transaction | undefined,
-    /** The session, of any database, that encloses it in the program. */
-    readonly enclosing: Transaction | undefined
-  ) {
-    super(lease.connection)
+  constructor({ activity, begin, database, dialect, enclosing, options, parent }: TransactionOptions) {
+    super()
+    this.database = database
+    this.dialect = dialect
+    this.activity = activity
+    this.options = options
+    this.parent = parent
+    this.enclosing = enclosing
+    this.begin = begin
     this.name = options.name ?? defaultName
     this.depth = parent === undefined ? 0 : parent.depth + 1
     this.outermost = parent === undefined ? this : parent.outermost
   }
 
   /** A transaction nested in this one. */
-  child(options: Options, enclosing: Transaction | undefined): Transaction {
-    return new Transaction(this.database, this.dialect, this.lease, this.activity, options, this, enclosing)
+  child(options: Options, enclosing: Enclosing, begin: TransactionOptions["begin"]): Transaction {
+    const { activity, database, dialect } = this
+    return new Transaction({ database, dialect, activity, options, parent: this, enclosing, begin })
   }
 
   get id(): string {
     return idPrefix + this.number.toString(36)
   }
 
+  /** Why it, or a session around it, has ended. */
+  endReason(): DatabaseError | undefined {
+    const parentReason = this.endError === undefined ? this.parent?.endReason() : undefined
+    return this.hasEnded ? this.endError ??= parentReason ?? sessionEnded(this) : parentReason
+  }
+
   refusal(): DatabaseError | undefined {
-    if (!this.hasEnded) {
-      return this.parent?.refusal()
-    }
-    return this.endError ??= new SessionClosed({
-      dialect: this.dialect,
-      code: "25P01",
-      reason: `${sessionLabel(this.name)} (${this.id}) has ended`
-    })
+    return this.endReason() ?? this.abortReason ?? this.parent?.refusal()
   }
 
   /** Whether a session nested in this one, or a handle that joined it, is open. */
@@ -185,11 +129,56 @@ export class Transaction extends RevocableConnection implements Service {
     return this.connectionLock.holder?.fiber === fiber ? selfDeadlock(this, fiber) : undefined
   }
 
-  protected waitForLock() {
-    return this.connectionLock.isFree ? undefined : Effect.withFiberRuntime<void, SqlError>((fiber) => {
-      const refusal = this.selfDeadlock(fiber.id())
-      return refusal === undefined ? this.connectionLock.waitUntilFree : Effect.fail(toSqlError(refusal))
+  /**
+   * Begins the transaction unless it has begun. Statements that start together begin it once, and fail together if it
+   * cannot begin, so that none of them waits for a connection for longer than the pool's timeout.
+   */
+  beginConnection(): Effect.Effect<Connection, DatabaseError> {
+    return Effect.uninterruptibleMask((restore) => {
+      const { failedBegins } = this
+      const begin = (): Effect.Effect<Connection, DatabaseError> => {
+        const error = this.refusal() ?? (this.failedBegins > failedBegins ? this.beginError : undefined)
+        return error !== undefined
+          ? Effect.fail(error)
+          : this.connection !== undefined
+          ? Effect.succeed(this.connection)
+          : this.begin(this, restore)
+      }
+      return Effect.flatMap(this.beginLock.acquire(restore), () =>
+        Effect.matchCauseEffect(Effect.suspend(begin), {
+          onFailure: (cause) => {
+            const failure = Cause.failureOption(cause)
+            if (Option.isSome(failure)) {
+              this.failedBegins++
+              this.beginError = failure.value
+            }
+            this.beginLock.release()
+            return Effect.failCause(cause)
+          },
+          onSuccess: (connection) => {
+            this.beginLock.release()
+            return Effect.succeed(connection)
+          }
+        }))
     })
+  }
+
+  /** Runs a wait of `begin`, which fails as soon as this transaction, or one around it, has ended. */
+  untilEnd<A, E, R>(wait: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.raceFirst(
+      Effect.interruptible(wait),
+      Effect.interruptible(Effect.async<never>((resume) => {
+        this.onEnd = () => resume(Effect.fail(this.endReason()) as Effect.Effect<never>)
+        if (this.hasEnded) {
+          this.onEnd()
+        }
+      }))
+    )
+  }
+
+  /** Waits until no statement is beginning the transaction. */
+  get beginSettled(): Effect.Effect<void> {
+    return this.beginLock.waitUntilFree
   }
 
   /** Makes its statements fail from now on, with `error` or SessionClosed. Returns false if they did before. */
@@ -198,6 +187,7 @@ export class Transaction extends RevocableConnection implements Service {
     if (isFirst) {
       this.hasEnded = true
       this.endError = error
+      this.onEnd()
     }
     return isFirst
   }
@@ -223,5 +213,27 @@ export class Transaction extends RevocableConnection implements Service {
   adoptHooks(child: Transaction): void {
     this.commitHooks.push(...child.commitHooks)
     this.rollbackHooks.push(...child.rollbackHooks)
+  }
+
+  override waitForLock() {
+    return this.connectionLock.isFree ? undefined : Effect.withFiberRuntime<void, SqlError>((fiber) => {
+      const current = fiber.currentContext.unsafeMap.get(Session.key)
+      const refusal = this.selfDeadlock(fiber.id()) ??
+        (current instanceof Transaction && current.isNestedIn(this) ? readFromNested(this, current) : undefined)
+      return refusal === undefined ? this.connectionLock.waitUntilFree : Effect.fail(toSqlError(refusal))
+    })
+  }
+
+  protected begunConnection() {
+    return this.connection
+  }
+
+  override statementInterrupted() {
+    this.abortReason ??= statementInterrupted(this)
+    return undefined
+  }
+
+  private isNestedIn(other: Transaction): boolean {
+    return this.parent === other || this.parent?.isNestedIn(other) === true
   }
 }

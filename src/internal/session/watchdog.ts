@@ -3,14 +3,12 @@
  * connection on which one of them takes too long is destroyed. One timer serves all sessions: none of them needs a timer
  * or a fiber of its own, and there is no fiber that an interruption could reach instead.
  */
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as FiberRef from "effect/FiberRef"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Connection } from "../driver.js"
 import { type CurrentFiber, currentFiber } from "../fiber.js"
-import type { Interruptibility } from "./interruptibility.js"
+import { type Interruptibility, isInterrupted } from "./interruptibility.js"
 
 /**
  * Milliseconds between two checks, and how many checks a statement may outlast: half a second in all. Checks are counted
@@ -43,8 +41,7 @@ const check = (): void => {
   }
 }
 
-const isCounting = ({ fiber }: Watch): boolean =>
-  fiber === undefined || !Cause.isEmpty(fiber.getFiberRef(FiberRef.interruptedCause))
+const isCounting = ({ fiber }: Watch): boolean => fiber === undefined || isInterrupted(fiber)
 
 const schedule = (): void => {
   timer = setTimeout(check, checkInterval)

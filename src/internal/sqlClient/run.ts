@@ -7,13 +7,16 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
-import { type Dialect, toSqlError } from "../../DatabaseError.js"
+import { type DatabaseError, type Dialect, toSqlError } from "../../DatabaseError.js"
 import type { Lease, Pool } from "../../Pool.js"
 import * as Telemetry from "../../Telemetry.js"
-import type { Connection, Refusal } from "../driver.js"
+import type { Connection, StatementGuard } from "../driver.js"
 import { currentFiber, currentSpan, fiberId, fiberLocation } from "../fiber.js"
+import { rowStream } from "../rowStream.js"
 import { currentContext } from "../session/context.js"
+import { interruptibilityOfMask } from "../session/interruptibility.js"
 import type { Sessions } from "../session/sessions.js"
+import { type Enclosing, Transaction } from "../session/transaction.js"
 import { type ActivityTracker, type SessionActivity, truncateText } from "../telemetry/activity.js"
 import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
 
@@ -34,7 +37,7 @@ export type Operation<A> = (
   sql: string,
   params: ReadonlyArray<unknown>,
   environment: Environment,
-  refusal: Refusal | undefined
+  guard: StatementGuard | undefined
 ) => Effect.Effect<A, SqlError>
 
 /** Runs a statement in the session of the current fiber, or on a connection that it takes from the pool. */
@@ -47,15 +50,19 @@ export const run = <A>(
 ): Effect.Effect<A, SqlError> =>
   Effect.uninterruptibleMask((restore) => {
     const { pool, sessions, slowMillis } = environment
+    const fiber = currentFiber()
     const session = sessions.current(currentContext())
-    const recorder = new StatementRecorder(environment, sql, session?.activity, span)
-    /** When the statement got its connection. Infinity until then. */
-    let connectedAt = recorder.startedAt
+    const recorder = new StatementRecorder(environment, sql, session, span)
+    /** When the statement got its connection. Infinity while it waits for the pool. */
+    let connectedAt = session instanceof Transaction && session.connection === undefined ? Infinity : recorder.startedAt
     let lease: Lease<Connection> | undefined = undefined
     /** Turns an exception of the driver into a defect, so that the connection is given back. */
-    const execute = (connection: Connection, refusal?: Refusal): Effect.Effect<A, SqlError> => {
+    const execute = (connection: Connection): Effect.Effect<A, SqlError> => {
+      if (connectedAt === Infinity) {
+        connectedAt = performance.now()
+      }
       try {
-        return operation(connection, sql, params, environment, refusal)
+        return operation(connection, sql, params, environment, session === undefined ? undefined : recorder)
       } catch (defect) {
         return Effect.die(defect)
       }
@@ -67,7 +74,6 @@ export const run = <A>(
       }
       connectedAt = Infinity
       return Effect.flatMap(Effect.mapError(pool.take(restore), toSqlError), (taken) => {
-        connectedAt = performance.now()
         lease = taken
         return restore(execute(taken.connection))
       })
@@ -75,7 +81,9 @@ export const run = <A>(
     const finish = (exit: Exit.Exit<A, SqlError>): Effect.Effect<A, SqlError> => {
       lease?.giveBack()
       const millis = recorder.end(exit) - connectedAt
-      return millis < slowMillis ? exit : Effect.zipRight(warnSlow(sql, millis, session?.activity), exit)
+      const ended = session?.statementEnded(recorder, fiber, interruptibilityOfMask(restore))
+      const result = ended === undefined ? exit : Effect.zipRight(ended, exit)
+      return millis < slowMillis ? result : Effect.zipRight(warnSlow(sql, millis, recorder.activity), result)
     }
     return Effect.matchCauseEffect(session === undefined ? executeOnOwn() : restore(session.useConnection(execute)), {
       onSuccess: (value) => finish(Exit.succeed(value)),
@@ -92,37 +100,46 @@ export const stream = <A>(
 ): Stream.Stream<A, SqlError> => {
   const { pool, sessions, transformRows } = environment
   const session = sessions.current(currentContext())
-  const recorder = new StatementRecorder(environment, sql, session?.activity, span)
-  const rows: Stream.Stream<A, SqlError> = session === undefined
+  const recorder = new StatementRecorder(environment, sql, session, span)
+  const rows = (session === undefined
     ? Stream.unwrapScoped(
       Effect.map(
         Effect.mapError(pool.acquire, toSqlError),
-        (connection) => connection.executeStream(sql, params, transformRows)
+        (connection) => rowStream(connection.cursor(sql, params), transformRows)
       )
     )
-    : session.executeStream(sql, params, transformRows)
+    : session.executeStream(sql, params, transformRows)) as Stream.Stream<A, SqlError>
   return Stream.ensuringWith(rows, (exit) => Effect.sync(() => recorder.end(exit)))
 }
 
-/** Records a statement that runs, and its result when it has ended. */
-class StatementRecorder {
+/** Records a statement that runs, and its result when it has ended. In a session it is the statement's guard too. */
+class StatementRecorder implements StatementGuard {
   readonly startedAt = performance.now()
+  isSent = false
+  mayWrite = true
+  /** Of the session that it runs in. */
+  readonly activity: SessionActivity | undefined
 
   constructor(
     private readonly environment: Environment,
     private readonly sql: string,
-    private readonly session: SessionActivity | undefined,
+    private readonly session: Exclude<Enclosing, undefined> | undefined,
     private readonly span: Tracer.Span | undefined
   ) {
-    session?.statementStarted(sql)
+    this.activity = session instanceof Transaction ? session.activity : undefined
+    this.activity?.statementStarted(sql)
+  }
+
+  refusal(): DatabaseError | undefined {
+    return this.session?.refusalOnSend()
   }
 
   /** Returns the current time, on the same clock as `startedAt`. */
   end(exit: Exit.Exit<unknown, SqlError>): number {
-    const { tracker } = this.environment
+    const { environment: { tracker }, session } = this
     const now = performance.now()
     const seconds = (now - this.startedAt) / 1_000
-    this.session?.statementEnded()
+    this.activity?.statementEnded()
     tracker.statement(this.sql, seconds)
     if (Exit.isSuccess(exit)) {
       tracker.operation(seconds)
@@ -131,6 +148,9 @@ class StatementRecorder {
     const error = databaseErrorOf(exit)
     const type = errorType(exit, error)
     tracker.operation(seconds, type, error?.code)
+    if (this.isSent && error !== undefined && error._tag !== "TransactionAborted" && session instanceof Transaction) {
+      session.failure = error
+    }
     if (this.span !== undefined) {
       this.span.attribute(Telemetry.errorType, type)
       if (error !== undefined) {

@@ -34,22 +34,21 @@ interface Client extends Environment {
 }
 
 const execute = <A>(
-  ...[connection, sql, params, { transformRows }, refusal]: Parameters<Operation<A>>
-): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, transformRows, refusal)
+  ...[connection, sql, params, { transformRows }, guard]: Parameters<Operation<A>>
+): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, transformRows, guard)
 
 const executeWithoutTransform = <A>(
-  ...[connection, sql, params, , refusal]: Parameters<Operation<A>>
-): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, undefined, refusal)
+  ...[connection, sql, params, , guard]: Parameters<Operation<A>>
+): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.execute(sql, params, undefined, guard)
 
-const executeRaw: Operation<unknown> = (connection, sql, params, _, refusal) =>
-  connection.executeRaw(sql, params, refusal)
+const executeRaw: Operation<unknown> = (connection, sql, params, _, guard) => connection.executeRaw(sql, params, guard)
 
-const executeValues: Operation<ReadonlyArray<ReadonlyArray<unknown>>> = (connection, sql, params, _, refusal) =>
-  connection.executeValues(sql, params, refusal)
+const executeValues: Operation<ReadonlyArray<ReadonlyArray<unknown>>> = (connection, sql, params, _, guard) =>
+  connection.executeValues(sql, params, guard)
 
 const executeUnprepared = <A>(
-  ...[connection, sql, params, { transformRows }, refusal]: Parameters<Operation<A>>
-): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.executeUnprepared(sql, params, transformRows, refusal)
+  ...[connection, sql, params, { transformRows }, guard]: Parameters<Operation<A>>
+): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.executeUnprepared(sql, params, transformRows, guard)
 
 /** A statement's text and parameters. */
 type Compiled = ReturnType<Statement.Statement<unknown>["compile"]>
@@ -174,21 +173,32 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     )
   }
 
-  /** Compiles a statement. An insert or update without rows, which @effect/sql dies of, is an InvalidStatement. */
+  /**
+   * Compiles a statement. An insert or update without rows, which @effect/sql dies of, is an InvalidStatement. A parameter
+   * that throws when @effect/sql looks at it (a proxy, a getter) is InvalidData, without what it throws: that may hold the
+   * value.
+   */
   #compile(
     statement: Statement.Statement<unknown>,
     withoutTransform: boolean
   ): Compiled | Effect.Effect<never, SqlError> {
     try {
       return statement.compile(withoutTransform)
-    } catch (defect) {
-      return statement.segments.some(hasNoRows)
-        ? Effect.fail(toSqlError(makeError("InvalidStatement", {
-          dialect: this.#client.dialect,
-          code: "42601",
-          reason: "sql.insert and sql.updateValues need at least one row, and were given none"
-        })))
-        : Effect.die(defect)
+    } catch {
+      const { dialect } = this.#client
+      return Effect.fail(toSqlError(
+        lacksRows(statement)
+          ? makeError("InvalidStatement", {
+            dialect,
+            code: "42601",
+            reason: "sql.insert and sql.updateValues need at least one row, and were given none"
+          })
+          : makeError("InvalidData", {
+            dialect,
+            code: "22023",
+            reason: "the statement cannot be compiled: a parameter or fragment of it throws when it is read"
+          })
+      ))
     }
   }
 
@@ -222,6 +232,15 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
         ? start(this)
         : Effect.flatMap(transformer.value(this, constructor_(), fiber.getFiberRefs(), span), start)
     })
+  }
+}
+
+/** Whether an insert or update of the statement has no rows. */
+const lacksRows = (statement: Statement.Statement<unknown>): boolean => {
+  try {
+    return statement.segments.some(hasNoRows)
+  } catch {
+    return false
   }
 }
 

@@ -15,11 +15,13 @@ const maxShownStatements = 20
 /** The number of characters of a statement's text that is kept. */
 const maxTextLength = 2_000
 
-/** An open session, from asking for a connection to returning it. */
+/** An open session, until it has returned its connection. */
 export class SessionActivity {
   readonly startedAt = performance.now()
-  /** Set when the session has its connection. */
+  /** Set once, when the session is made. */
   identity: { readonly id: string } | undefined = undefined
+  /** Whether its first statement waits for a connection. */
+  isWaiting = false
   /** Its index among the open sessions, or -1. */
   index = -1
   private isEnding = false
@@ -43,7 +45,7 @@ export class SessionActivity {
     this.isEnding = true
   }
 
-  /** The time since it asked for a connection, in seconds. */
+  /** The time since it began, in seconds. */
   get age(): number {
     return (performance.now() - this.startedAt) / 1_000
   }
@@ -53,7 +55,7 @@ export class SessionActivity {
   }
 
   get state(): OpenSession["state"] {
-    if (this.identity === undefined) {
+    if (this.isWaiting) {
       return "waiting"
     }
     return this.isEnding ? "ending" : this.runningStatements > 0 ? "statement" : "idle"

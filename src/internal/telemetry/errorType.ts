@@ -18,6 +18,18 @@ export const databaseErrorOf = (exit: Exit.Exit<unknown, unknown>): DatabaseErro
 }
 
 /**
+ * The DatabaseError of an exit's defects, as `orDie` makes of a failure. Undefined if there is a failure or any other
+ * defect beside it.
+ */
+export const defectError = (exit: Exit.Exit<unknown, unknown>): DatabaseError | undefined => {
+  if (Exit.isSuccess(exit) || Option.isSome(Cause.failureOption(exit.cause))) {
+    return undefined
+  }
+  const errors = Array.from(Cause.defects(exit.cause), toDatabaseError)
+  return errors.includes(undefined) ? undefined : errors.at(0)
+}
+
+/**
  * OpenTelemetry's `error.type` of an exit: the tag of its DatabaseError, "failure" for another failure, "interrupted" or
  * "defect". A success is "rollback", since only a session that was rolled back although it succeeded needs a type.
  */

@@ -18,7 +18,6 @@ export interface PoolRecorder {
   readonly useTime: (seconds: number) => void
 }
 
-/** The values of `db.system.name` in OpenTelemetry's conventions. */
 /**
  * Makes update functions of metrics, labelled with the pool and the system. The array of labels is the same for each
  * update, because Effect finds the state of a metric faster by an array that it has seen.

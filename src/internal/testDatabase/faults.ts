@@ -4,9 +4,11 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
-import * as Stream from "effect/Stream"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
-import type { BeginOptions, Connection, Driver, Refusal, Status } from "../driver.js"
+import type { BeginOptions, Connection, Driver, Pull, StatementGuard, Status } from "../driver.js"
+import { rowStream } from "../rowStream.js"
 import { type TransformRows, type Wrapped, wrapping } from "./wrapped.js"
 
 export interface Planned {
@@ -49,26 +51,41 @@ class FaultyConnection implements Wrapped {
     this.id = inner.id
   }
 
-  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
-    return this.statement(sql, this.inner.execute(sql, params, transformRows, refusal))
+  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, guard?: StatementGuard) {
+    return this.statement(sql, this.inner.execute(sql, params, transformRows, guard), guard)
   }
 
-  executeRaw(sql: string, params: ReadonlyArray<unknown>, refusal?: Refusal) {
-    return this.statement(sql, this.inner.executeRaw(sql, params, refusal))
+  executeRaw(sql: string, params: ReadonlyArray<unknown>, guard?: StatementGuard) {
+    return this.statement(sql, this.inner.executeRaw(sql, params, guard), guard)
   }
 
-  executeValues(sql: string, params: ReadonlyArray<unknown>, refusal?: Refusal) {
-    return this.statement(sql, this.inner.executeValues(sql, params, refusal))
+  executeValues(sql: string, params: ReadonlyArray<unknown>, guard?: StatementGuard) {
+    return this.statement(sql, this.inner.executeValues(sql, params, guard), guard)
   }
 
-  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
-    return this.statement(sql, this.inner.executeUnprepared(sql, params, transformRows, refusal))
+  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, guard?: StatementGuard) {
+    return this.statement(sql, this.inner.executeUnprepared(sql, params, transformRows, guard), guard)
   }
 
-  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
-    return Stream.unwrap(
-      this.statement(sql, Effect.sync(() => this.inner.executeStream(sql, params, transformRows, refusal)))
-    )
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return rowStream(this.cursor(sql, params), transformRows)
+  }
+
+  cursor(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    guard?: StatementGuard
+  ): Effect.Effect<Pull, never, Scope.Scope> {
+    return Effect.map(this.inner.cursor(sql, params, guard), (pull) => {
+      let isCounted = false
+      return Effect.suspend((): Pull => {
+        if (isCounted || guard?.refusal() !== undefined) {
+          return pull
+        }
+        isCounted = true
+        return Effect.zipRight(Effect.mapError(this.statement(sql, Effect.void, guard), Option.some), pull)
+      })
+    })
   }
 
   status(): Status {
@@ -143,9 +160,14 @@ class FaultyConnection implements Wrapped {
     this.inner.destroy()
   }
 
-  private statement<A>(sql: string, run: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  private statement<A>(
+    sql: string,
+    run: Effect.Effect<A, SqlError>,
+    guard: StatementGuard | undefined
+  ): Effect.Effect<A, SqlError> {
     return Effect.suspend(() => {
-      const fault = this.plan.due("statement", sql)
+      // A statement that has to wait, or may not run any more, is not sent, and does not count.
+      const fault = guard?.refusal() === undefined ? this.plan.due("statement", sql) : undefined
       return fault === undefined ? run : this.fail(fault, this.inner.failStatement, toSqlError)
     })
   }

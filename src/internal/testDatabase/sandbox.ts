@@ -16,7 +16,7 @@ import type { Readiness } from "../fifoLock.js"
 import { make as makeError } from "../makeError.js"
 import { rollback } from "../session/commit.js"
 import { currentContext, innermost } from "../session/context.js"
-import type { Transaction } from "../session/transaction.js"
+import type { Enclosing } from "../session/transaction.js"
 import { bounded } from "../session/watchdog.js"
 import { describe } from "./errors.js"
 import { SandboxConnection } from "./sandboxConnection.js"
@@ -83,14 +83,10 @@ export class Sandbox {
 
   /** The savepoint of the session that the calling code is in. Waiting for that one to end would be a deadlock. */
   enclosingSavepoint(): Savepoint | undefined {
-    for (
-      let transaction = innermost(currentContext());
-      transaction !== undefined;
-      transaction = transaction.enclosing
-    ) {
-      const connection = this.connectionOf(transaction)
-      if (connection !== undefined && connection.savepoints.length > 0 && transaction.refusal() === undefined) {
-        return connection.savepoints[Math.min(transaction.depth, connection.savepoints.length - 1)]
+    for (let enclosing = innermost(currentContext()); enclosing !== undefined; enclosing = enclosing.enclosing) {
+      const connection = this.connectionOf(enclosing)
+      if (connection !== undefined && connection.savepoints.length > 0 && enclosing.endReason() === undefined) {
+        return connection.savepoints[Math.min(enclosing.depth, connection.savepoints.length - 1)]
       }
     }
     return undefined
@@ -186,8 +182,8 @@ export class Sandbox {
   }
 
   /** The connection of this sandbox that a transaction is on, which other connections may wrap. */
-  private connectionOf(transaction: Transaction): SandboxConnection | undefined {
-    let connection: Connection | undefined = transaction.connection
+  private connectionOf(enclosing: Exclude<Enclosing, undefined>): SandboxConnection | undefined {
+    let connection: Connection | undefined = enclosing.connection
     while (connection !== undefined && !(connection instanceof SandboxConnection && connection.sandbox === this)) {
       connection = (connection as Partial<Wrapped>).inner
     }

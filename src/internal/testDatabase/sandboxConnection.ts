@@ -5,10 +5,11 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
+import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
-import type { BeginOptions, Connection, Refusal, Status } from "../driver.js"
+import type { BeginOptions, Connection, Pull, StatementGuard, Status } from "../driver.js"
+import { rowStream } from "../rowStream.js"
 import { bounded } from "../session/watchdog.js"
 import type { Sandbox, Savepoint } from "./sandbox.js"
 import type { TransformRows, Wrapped } from "./wrapped.js"
@@ -29,36 +30,57 @@ export class SandboxConnection implements Wrapped {
     this.inner = sandbox.connection
   }
 
-  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
-    return this.statement(sql, (connection) => connection.execute(sql, params, transformRows, refusal))
+  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, guard?: StatementGuard) {
+    return this.statement(sql, (connection) => connection.execute(sql, params, transformRows, guard))
   }
 
-  executeRaw(sql: string, params: ReadonlyArray<unknown>, refusal?: Refusal) {
-    return this.statement(sql, (connection) => connection.executeRaw(sql, params, refusal))
+  executeRaw(sql: string, params: ReadonlyArray<unknown>, guard?: StatementGuard) {
+    return this.statement(sql, (connection) => connection.executeRaw(sql, params, guard))
   }
 
-  executeValues(sql: string, params: ReadonlyArray<unknown>, refusal?: Refusal) {
-    return this.statement(sql, (connection) => connection.executeValues(sql, params, refusal))
+  executeValues(sql: string, params: ReadonlyArray<unknown>, guard?: StatementGuard) {
+    return this.statement(sql, (connection) => connection.executeValues(sql, params, guard))
   }
 
-  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
-    return this.statement(sql, (connection) => connection.executeUnprepared(sql, params, transformRows, refusal))
+  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, guard?: StatementGuard) {
+    return this.statement(sql, (connection) => connection.executeUnprepared(sql, params, transformRows, guard))
   }
 
-  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, refusal?: Refusal) {
-    return Stream.suspend((): Stream.Stream<unknown, SqlError> => {
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return rowStream(this.cursor(sql, params), transformRows)
+  }
+
+  cursor(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    guard?: StatementGuard
+  ): Effect.Effect<Pull, never, Scope.Scope> {
+    return Effect.suspend(() => {
       if (this.savepoints.length === 0) {
-        // The other connections would have to wait while rows are read one by one, so all rows are read at once.
-        return Stream.unwrap(Effect.map(this.execute(sql, params, transformRows, refusal), Stream.fromIterable))
+        return Effect.succeed(this.pullOnce(sql, params, guard))
       }
       const error = this.sandbox.transactionControlError(sql)
       return error === undefined
-        ? Stream.fromPull(Effect.map(
-          Stream.toPull(this.inner.executeStream(sql, params, transformRows, refusal)),
-          (rows) => this.inside((restore) => restore(rows), (error) => Option.some(toSqlError(error)))
-        ))
-        : Stream.fail(toSqlError(error))
+        ? Effect.map(
+          this.inner.cursor(sql, params, guard),
+          (pull): Pull => this.inside((restore) => restore(pull), (error) => Option.some(toSqlError(error)))
+        )
+        : Effect.succeed<Pull>(Effect.fail(Option.some(toSqlError(error))))
     })
+  }
+
+  /** The other connections would have to wait while rows are read one by one, so all rows are read at once. */
+  private pullOnce(sql: string, params: ReadonlyArray<unknown>, guard?: StatementGuard): Pull {
+    let isRead = false
+    return Effect.suspend(() =>
+      isRead ? Effect.fail(Option.none()) : Effect.map(
+        Effect.mapError(this.execute(sql, params, undefined, guard), Option.some),
+        (rows) => {
+          isRead = true
+          return rows as ReadonlyArray<object>
+        }
+      )
+    )
   }
 
   status(): Status {

@@ -40,10 +40,13 @@ describe("a commit", () => {
       const db = yield* open(postgres, small)
       const [inside, finish] = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])
       const holder = yield* Effect.fork(
-        db.session(Effect.zipRight(Deferred.succeed(inside, undefined), Deferred.await(finish)))
+        db.session(Effect.zipRight(
+          insert(db, 1),
+          Effect.zipRight(Deferred.succeed(inside, undefined), Deferred.await(finish))
+        ))
       )
       yield* Deferred.await(inside)
-      const logs = yield* logged(Effect.exit(db.session(Effect.void, { timeout: "10 millis" })))
+      const logs = yield* logged(Effect.exit(db.session(insert(db, 2), { timeout: "10 millis" })))
       assert.deepStrictEqual(logs.map(({ level }) => level), ["WARN"])
       assert.include(logs[0].text, "SessionTimeout")
       yield* Deferred.succeed(finish, undefined)
@@ -294,7 +297,8 @@ forEachDialect((name, _, dialect) =>
         assert.strictEqual(late[0], "WARN")
         assert.match(late[1], /: SessionTimeout: the session ours took longer than 1s /)
         assert.deepStrictEqual(yield* logged(db.session(insert(db, 2))), [])
-        const waiting = yield* logged(db.session(Effect.ignore(db.session(Effect.void, { propagation: "new" }))))
+        const own = db.session(insert(db, 3), { propagation: "new" })
+        const waiting = yield* logged(db.session(Effect.zipRight(insert(db, 4), Effect.ignore(own))))
         assert.deepStrictEqual(
           waiting.map(({ level }) =>
             level

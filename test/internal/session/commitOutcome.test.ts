@@ -6,8 +6,7 @@ import * as Either from "effect/Either"
 import * as Database from "../../../src/Database.js"
 import * as DatabaseConfig from "../../../src/DatabaseConfig.js"
 import type { Restore } from "../../../src/internal/driver.js"
-import { connect } from "../../../src/internal/postgres/connect.js"
-import { PreparePolicy } from "../../../src/internal/postgres/statementCache.js"
+import { connect, makeSetup } from "../../../src/internal/postgres/connect.js"
 import { identitySql, lookUp, type TransactionIdentity } from "../../../src/internal/postgres/transactionOutcome.js"
 import * as Session from "../../../src/Session.js"
 import { sqliteFile } from "../../support/dialects.js"
@@ -235,13 +234,7 @@ describe("a verified commit", () => {
 const connecting = (url: string) => (restore: Restore) =>
   Effect.flatMap(
     Effect.orDie(DatabaseConfig.resolve({ url })),
-    (settings) =>
-      connect(
-        settings,
-        settings.target as DatabaseConfig.PostgresTarget,
-        new PreparePolicy(settings.preparedStatements),
-        restore
-      )
+    (settings) => connect(makeSetup(settings, settings.target as DatabaseConfig.PostgresTarget), restore)
   )
 
 /** An id that nobody has yet. */

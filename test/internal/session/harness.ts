@@ -15,8 +15,8 @@ import { type Dialect, make } from "../../support/dialects.js"
 type Options = Parameters<typeof make>[1]
 
 /** A test on the real clock that says nothing in the log. */
-export const live = <A, E>(name: string, body: () => Effect.Effect<A, E, Scope.Scope>): void => {
-  it.scopedLive(name, () => body().pipe(Effect.provide(Logger.remove(Logger.defaultLogger))))
+export const live = <A, E>(name: string, body: () => Effect.Effect<A, E, Scope.Scope>, timeout?: number): void => {
+  it.scopedLive(name, () => body().pipe(Effect.provide(Logger.remove(Logger.defaultLogger))), timeout)
 }
 
 /** `items` takes numbers; `children` checks at the commit that their parents are there. */

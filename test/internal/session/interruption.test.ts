@@ -185,7 +185,9 @@ forEachDialect((name, _, dialect) =>
         const db = yield* open(dialect, small)
         const inside = yield* Deferred.make<void>()
         const holder = yield* Effect.fork(
-          db.session(Effect.zipRight(Deferred.succeed(inside, undefined), Effect.never))
+          db.session(
+            Effect.zipRight(numbers(db), Effect.zipRight(Deferred.succeed(inside, undefined), Effect.never))
+          )
         )
         yield* Deferred.await(inside)
         const [error, millis] = yield* timed(failure(db.session(insert(db, 1), { timeout: "100 millis" })))

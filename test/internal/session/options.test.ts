@@ -209,8 +209,12 @@ describe("postgres", () => {
         let outliving: Fiber.RuntimeFiber<unknown, DatabaseError> | undefined
         const before = (yield* db.poolStats).created
         const error = yield* failure(db.session(Effect.gen(function*() {
+          yield* insert(db, 2)
           outliving = yield* Effect.forkDaemon(
-            db.session(Effect.zipRight(Deferred.succeed(inside, undefined), Effect.never))
+            db.session(Effect.zipRight(
+              insert(db, 3),
+              Effect.zipRight(Deferred.succeed(inside, undefined), Effect.never)
+            ))
           )
           yield* Deferred.await(inside)
         })))

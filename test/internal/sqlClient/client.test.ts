@@ -8,10 +8,10 @@ import { describe, it } from "@effect/vitest"
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
+import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -107,15 +107,27 @@ describe("statements", () => {
             assert.include(error.message, "at least one row")
           }
         }
-        // What an application's own code throws is a defect.
+        // What a value throws when it is looked at may be the value.
+        const secret = "throws-4711"
         const row = {
           get name(): string {
-            throw new TypeError("mine")
+            throw new TypeError(secret)
           }
         }
-        const throwing = sql`INSERT INTO people ${sql.insert(row)}`
-        const exit = yield* Effect.exit(throwing)
-        assert(Exit.isFailure(exit) && exit.cause._tag === "Die")
+        const proxy = new Proxy({}, {
+          get: () => {
+            throw new TypeError(secret)
+          }
+        })
+        for (
+          const throwing of [sql`INSERT INTO people ${sql.insert(row)}`, sql`SELECT ${proxy}`]
+        ) {
+          for (const tracing of [true, false]) {
+            const error = fromSqlError(yield* Effect.flip(Effect.withTracerEnabled(throwing, tracing)))
+            assert.strictEqual(error._tag, "InvalidData")
+            assert.notInclude(JSON.stringify(error), secret)
+          }
+        }
       })
   )
 
@@ -304,7 +316,20 @@ describe("transforms", () => {
         yield* sql`SELECT ${sql.literal(`'{"first_name":{"last_name":1},"a_b":[{"c_d":2}]}'::jsonb`)} AS the_value`,
         [{ theValue: { firstName: { lastName: 1 }, aB: [{ cD: 2 }] } }]
       )
-    }), { ...transforms, transformJson: true })
+    }), transforms)
+
+  on("postgres")("json values are stored as @effect/sql-pg stores them", (database) =>
+    Effect.gen(function*() {
+      const { sql } = database
+      const { json } = pgClient(database)
+      yield* sql`CREATE TABLE stored (id integer, the_value jsonb)`
+      yield* sql`INSERT INTO stored ${sql.insert({ id: 1, theValue: json({ firstName: { lastName: 1 } }) })}`
+      const plain = sql.withoutTransforms()
+      assert.deepStrictEqual(yield* plain`SELECT the_value::text AS text FROM stored`, [
+        { text: `{"first_name": {"last_name": 1}}` }
+      ])
+      assert.deepStrictEqual(yield* sql`SELECT the_value FROM stored`, [{ theValue: { firstName: { lastName: 1 } } }])
+    }), transforms)
 
   on("postgres")("without transformJson json values are left alone", ({ sql }) =>
     Effect.gen(function*() {
@@ -312,7 +337,7 @@ describe("transforms", () => {
         yield* sql`SELECT ${sql.literal(`'{"first_name":1}'::jsonb`)} AS the_value`,
         [{ theValue: { first_name: 1 } }]
       )
-    }), transforms)
+    }), { ...transforms, transformJson: false })
 })
 
 const pgClient = ({ context }: Database.Service) =>
@@ -336,6 +361,19 @@ describe("the dialect's own client", () => {
       assert.isTrue(provided._tag === "Some" && Object.is(provided.value, database.sql))
       assert.strictEqual(other._tag, "None")
     }))
+
+  on("postgres")(
+    "config.url connects an upstream PgClient to the same database, and is redacted",
+    (database) =>
+      Effect.gen(function*() {
+        const { config } = pgClient(database)
+        assert.isTrue(Redacted.isRedacted(config.url))
+        assert.propertyVal(JSON.parse(JSON.stringify(config)), "url", "<redacted>")
+        yield* database.sql`CREATE TABLE here (id integer)`
+        const upstream = yield* PgClient.make({ url: config.url })
+        assert.deepStrictEqual(yield* upstream`SELECT to_regclass('here')::text AS name`, [{ name: "here" }])
+      }).pipe(Effect.scoped, Effect.provide(Reactivity.layer))
+  )
 
   on("postgres")("json fragments", (database) =>
     Effect.gen(function*() {

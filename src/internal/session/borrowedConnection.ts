@@ -1,0 +1,175 @@
+/**
+ * A connection that its holder may use for a limited time: the one of a session, or one that was reserved.
+ */
+import type * as SqlConnection from "@effect/sql/SqlConnection"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { type DatabaseError, isDatabaseError, SessionClosed, toSqlError } from "../../DatabaseError.js"
+import type { Connection, Pull, StatementGuard } from "../driver.js"
+import { type CurrentFiber, currentFiber } from "../fiber.js"
+import { type Interruptibility, interruptibilityOfMask, isInterrupted } from "./interruptibility.js"
+
+type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
+
+/** The refusal of a statement that has to wait for the connection lock after all. It never reaches the caller. */
+const connectionLocked: DatabaseError = new SessionClosed({
+  dialect: "postgres",
+  code: "25P01",
+  reason: "a nested session runs"
+})
+
+export abstract class BorrowedConnection implements SqlConnection.Connection {
+  /** Why it may not be used any more. */
+  abstract refusal(): DatabaseError | undefined
+
+  /** Waits for the connection lock, if a statement has to. Must be called by the fiber that runs the statement. */
+  abstract waitForLock(): Effect.Effect<void, SqlError> | undefined
+
+  /** The connection, unless it has to be taken and its transaction begun first. */
+  protected abstract begunConnection(): Connection | undefined
+
+  /** Takes the connection and begins the transaction. */
+  protected abstract beginConnection(): Effect.Effect<Connection, DatabaseError>
+
+  /**
+   * Called when a statement was interrupted after it was sent, so that its result is not known: keeps the transaction from
+   * being committed.
+   */
+  protected abstract statementInterrupted(): Effect.Effect<void> | undefined
+
+  /** The refusal of a statement at the moment it is sent, since its fiber may have been suspended on the way there. */
+  readonly refusalOnSend = (): DatabaseError | undefined =>
+    this.refusal() ?? (this.waitForLock() === undefined ? undefined : connectionLocked)
+
+  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.runStatement((connection, guard) => connection.execute(sql, params, transformRows, guard))
+  }
+
+  executeRaw(sql: string, params: ReadonlyArray<unknown>) {
+    return this.runStatement((connection, guard) => connection.executeRaw(sql, params, guard))
+  }
+
+  executeValues(sql: string, params: ReadonlyArray<unknown>) {
+    return this.runStatement((connection, guard) => connection.executeValues(sql, params, guard))
+  }
+
+  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.runStatement((connection, guard) => connection.executeUnprepared(sql, params, transformRows, guard))
+  }
+
+  /** Each batch waits as a statement does: while a nested session runs, none is read. */
+  executeStream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Stream.Stream<unknown, SqlError> {
+    return Stream.fromPull(Effect.map(Effect.scope, (scope) => {
+      const guard: StatementGuard = { refusal: this.refusalOnSend, isSent: false, mayWrite: true }
+      let isExhausted = false
+      let cursor: Pull | undefined = undefined
+      const abandon = Effect.suspend(() =>
+        guard.isSent && guard.mayWrite && !isExhausted ? this.statementInterrupted() ?? Effect.void : Effect.void
+      )
+      const open = (connection: Connection): Pull =>
+        cursor ?? Effect.flatMap(
+          Effect.zipRight(
+            Scope.addFinalizerExit(scope, (exit) => Exit.isInterrupted(exit) ? abandon : Effect.void),
+            Scope.extend(connection.cursor(sql, params, guard), scope)
+          ),
+          (opened) => cursor = opened
+        )
+      return Effect.matchCauseEffect(Effect.onInterrupt(this.pull(open), () => abandon), {
+        onSuccess: (rows) =>
+          Effect.succeed(Chunk.unsafeFromArray<unknown>(transformRows === undefined ? rows : transformRows(rows))),
+        onFailure: (cause) => {
+          isExhausted ||= !Cause.isInterrupted(cause)
+          return Effect.failCause(cause)
+        }
+      })
+    }))
+  }
+
+  /** Uses the connection, if need be after waiting for it. Must be called by the fiber that runs the result. */
+  useConnection<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    const wait = this.waitForLock()
+    return wait === undefined ? this.use(f) : Effect.zipRight(wait, Effect.suspend(() => this.use(f)))
+  }
+
+  /**
+   * To be called when a statement has ended, in an uninterruptible region; gives what is to be run then, if anything. If
+   * the fiber was interrupted meanwhile, even the result of a statement that succeeded reaches nobody.
+   */
+  statementEnded(
+    guard: StatementGuard,
+    fiber: CurrentFiber,
+    { isInterruptible }: Interruptibility
+  ): Effect.Effect<void> | undefined {
+    return guard.isSent && isInterruptible && isInterrupted(fiber)
+      ? this.statementInterrupted()
+      : undefined
+  }
+
+  private runStatement<A>(
+    f: (connection: Connection, guard: StatementGuard) => Effect.Effect<A, SqlError>
+  ): Effect.Effect<A, SqlError> {
+    return Effect.uninterruptibleMask((restore) => {
+      const fiber = currentFiber()
+      const guard: StatementGuard = { refusal: this.refusalOnSend, isSent: false, mayWrite: true }
+      return Effect.onExit(
+        restore(this.useConnection((connection) => f(connection, guard))),
+        () => this.statementEnded(guard, fiber, interruptibilityOfMask(restore)) ?? Effect.void
+      )
+    })
+  }
+
+  private use<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    const refusal = this.refusal()
+    if (refusal !== undefined) {
+      return Effect.fail(toSqlError(refusal))
+    }
+    const connection = this.begunConnection()
+    return Effect.catchAll(
+      connection === undefined ? Effect.flatMap(Effect.mapError(this.beginConnection(), toSqlError), f) : f(connection),
+      (error) =>
+        error.cause === connectionLocked
+          ? Effect.suspend(() => this.useConnection(f))
+          : Effect.fail(this.withEndReason(error))
+    )
+  }
+
+  /** The end of a session cancels what still runs in it: such a statement fails with the reason of that end. */
+  private withEndReason(error: SqlError): SqlError {
+    const reason = isDatabaseError(error.cause) && error.cause._tag === "StatementCanceled" ? this.refusal() : undefined
+    return reason === undefined ? error : toSqlError(reason)
+  }
+
+  private pull(open: (connection: Connection) => Pull): Pull {
+    return Effect.suspend(() => {
+      const wait = this.waitForLock()
+      if (wait !== undefined) {
+        return Effect.zipRight(Effect.mapError(wait, Option.some), this.pull(open))
+      }
+      const refusal = this.refusal()
+      if (refusal !== undefined) {
+        return Effect.fail(Option.some(toSqlError(refusal)))
+      }
+      const connection = this.begunConnection()
+      const rows = connection === undefined
+        ? Effect.flatMap(Effect.mapError(this.beginConnection(), (error) => Option.some(toSqlError(error))), open)
+        : open(connection)
+      return Effect.catchAll(
+        rows,
+        (error) =>
+          Option.isSome(error) && error.value.cause === connectionLocked
+            ? this.pull(open)
+            : Effect.fail(Option.map(error, (error) => this.withEndReason(error)))
+      )
+    })
+  }
+}
