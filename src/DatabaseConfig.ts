@@ -71,8 +71,8 @@ export interface Options {
   /** Maximum lifetime of a connection. Default: 30 minutes; 0 is no limit. A SQLite connection has no limit. */
   readonly poolRecycle?: Duration.DurationInput | undefined
   /**
-   * Maximum duration of one attempt to connect. Default: 5 seconds. `connect_timeout` in a PostgreSQL URL takes
-   * precedence.
+   * Maximum duration of one attempt to connect, with all hosts and addresses together. Default: 5 seconds.
+   * `connect_timeout` in a PostgreSQL URL takes precedence.
    */
   readonly connectTimeout?: Duration.DurationInput | undefined
   /**
@@ -80,7 +80,10 @@ export interface Options {
    * otherwise 0, which is a single attempt.
    */
   readonly connectRetry?: Duration.DurationInput | undefined
-  /** Maximum duration of a statement. Default: the server's setting; 0 is no limit. */
+  /**
+   * Maximum duration of a statement. Default: the server's setting; 0 is no limit. A PostgreSQL server that has not ended a
+   * statement two seconds later is sent a cancel request; if that is not answered either, the connection is destroyed.
+   */
   readonly statementTimeout?: Duration.DurationInput | undefined
   /**
    * Maximum wait of a statement for a lock. Default: the server's setting; 0 is no limit. `timeout` in a SQLite URL takes
@@ -92,6 +95,13 @@ export interface Options {
    * PostgreSQL only.
    */
   readonly idleInTransactionTimeout?: Duration.DurationInput | undefined
+  /**
+   * How long a server may say nothing while an answer of it is awaited. Then it is asked on a connection of its own; if it
+   * does not answer there within `connectTimeout`, everything that waits for it fails with ConnectionLost, or
+   * CommitOutcomeUnknown. A statement that takes long on a server that lives is never ended by this. Also the interval at
+   * which a connection that listens for notifications is checked. Default: 10 seconds; 0 waits for ever. PostgreSQL only.
+   */
+  readonly silence?: Duration.DurationInput | undefined
   /** How long closing the database waits for running sessions. Default: 10 seconds; 0 does not wait. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
   /** Maximum duration of a health check. Default: 2 seconds. */
@@ -126,7 +136,7 @@ export interface Options {
   readonly transformQueryNames?: ((name: string) => string) | undefined
   /** Transforms the names of columns in results. Default: names stay as they are. */
   readonly transformResultNames?: ((name: string) => string) | undefined
-  /** Whether the transforms also apply to the keys of JSON values. Default: false. */
+  /** PostgreSQL: whether the transforms also apply to the keys of JSON values. Default: true, as in @effect/sql-pg. */
   readonly transformJson?: boolean | undefined
   /** Attributes that are added to every span. Default: none. */
   readonly spanAttributes?: Record<string, unknown> | undefined
@@ -150,7 +160,10 @@ export type PreparedStatements = "auto" | "on" | "off"
  */
 export interface PostgresTarget {
   readonly _tag: "postgres"
-  /** The hosts, tried in order. A host that begins with a slash is the directory of a Unix socket. */
+  /**
+   * The hosts, tried in order. The next attempt begins when one has failed, or beside it after 250 milliseconds. A host that
+   * begins with a slash is the directory of a Unix socket.
+   */
   readonly hosts: readonly [PostgresHost, ...Array<PostgresHost>]
   /** libpq's `target_session_attrs`: the kind of server to connect to. Default: `any`. */
   readonly targetSessionAttrs: "any" | "read-write" | "read-only" | "primary" | "standby" | "prefer-standby"
@@ -236,6 +249,8 @@ export interface Settings {
   readonly lockTimeout: Duration.Duration | undefined
   /** Maximum idle time in a transaction; zero is no limit, undefined is the server's setting. */
   readonly idleInTransactionTimeout: Duration.Duration | undefined
+  /** How long a server may say nothing while an answer of it is awaited; zero is for ever. */
+  readonly silence: Duration.Duration
   /** How long closing the database waits for running sessions. */
   readonly shutdownTimeout: Duration.Duration
   /** Maximum duration of a health check. */
@@ -287,6 +302,7 @@ const textVariables = {
   statementTimeout: "DATABASE_STATEMENT_TIMEOUT",
   lockTimeout: "DATABASE_LOCK_TIMEOUT",
   idleInTransactionTimeout: "DATABASE_IDLE_IN_TRANSACTION_TIMEOUT",
+  silence: "DATABASE_SILENCE",
   shutdownTimeout: "DATABASE_SHUTDOWN_TIMEOUT",
   healthTimeout: "DATABASE_HEALTH_TIMEOUT",
   slowStatement: "DATABASE_SLOW_STATEMENT",
@@ -335,6 +351,7 @@ const validate = (
     connectRetry: value("connectRetry", Rule.duration("one attempt")) ?? environmentDefaults.connectRetry,
     statementTimeout: value("statementTimeout", Rule.duration("no limit")),
     idleInTransactionTimeout: value("idleInTransactionTimeout", Rule.duration("no limit")),
+    silence: value("silence", Rule.duration("for ever")) ?? Duration.seconds(10),
     shutdownTimeout: value("shutdownTimeout", Rule.duration("no waiting")) ?? Duration.seconds(10),
     healthTimeout: value("healthTimeout", Rule.duration()) ?? Duration.seconds(2),
     slowStatement: Duration.isZero(slow) ? Duration.infinity : slow
@@ -364,7 +381,7 @@ const validate = (
     preparedStatements,
     transformQueryNames: extras.transformQueryNames,
     transformResultNames: extras.transformResultNames,
-    transformJson: extras.transformJson ?? false,
+    transformJson: extras.transformJson ?? true,
     spanAttributes: extras.spanAttributes ?? {},
     spanParameters: extras.spanParameters ?? false
   })

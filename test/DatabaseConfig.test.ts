@@ -75,6 +75,7 @@ describe("DatabaseConfig", () => {
         assert.isUndefined(actual.statementTimeout)
         assert.isUndefined(actual.lockTimeout)
         assert.isUndefined(actual.idleInTransactionTimeout)
+        assert.deepStrictEqual(actual.silence, Duration.seconds(10))
       }
     })
 
@@ -155,7 +156,7 @@ describe("DatabaseConfig", () => {
 
     it("what code alone can give has a default too", () => {
       const { spanAttributes, spanParameters, transformJson, transformQueryNames, transformResultNames } = settings({})
-      assert.deepStrictEqual([spanAttributes, spanParameters, transformJson], [{}, false, false])
+      assert.deepStrictEqual([spanAttributes, spanParameters, transformJson], [{}, false, true])
       assert.deepStrictEqual([transformQueryNames, transformResultNames], [undefined, undefined])
     })
   })
@@ -220,6 +221,7 @@ describe("DatabaseConfig", () => {
         DATABASE_STATEMENT_TIMEOUT: "5 seconds",
         DATABASE_LOCK_TIMEOUT: "600 millis",
         DATABASE_IDLE_IN_TRANSACTION_TIMEOUT: "7 hours",
+        DATABASE_SILENCE: "8 seconds",
         DATABASE_SHUTDOWN_TIMEOUT: "0",
         DATABASE_HEALTH_TIMEOUT: "9 seconds",
         DATABASE_SLOW_STATEMENT: "250 millis",
@@ -241,6 +243,7 @@ describe("DatabaseConfig", () => {
         statementTimeout: Duration.millis(5_000),
         lockTimeout: Duration.millis(600),
         idleInTransactionTimeout: Duration.millis(7 * 3_600_000),
+        silence: Duration.millis(8_000),
         shutdownTimeout: Duration.millis(0),
         healthTimeout: Duration.millis(9_000),
         slowStatement: Duration.millis(250)
@@ -269,6 +272,7 @@ describe("DatabaseConfig", () => {
         DATABASE_STATEMENT_TIMEOUT: "soon",
         DATABASE_LOCK_TIMEOUT: "0.1 millis",
         DATABASE_IDLE_IN_TRANSACTION_TIMEOUT: "25 days",
+        DATABASE_SILENCE: "for ever",
         DATABASE_SHUTDOWN_TIMEOUT: "never",
         DATABASE_HEALTH_TIMEOUT: "0",
         DATABASE_SLOW_STATEMENT: "slow",
@@ -445,10 +449,12 @@ describe("DatabaseConfig", () => {
         statementTimeout: 0,
         lockTimeout: "0 seconds",
         idleInTransactionTimeout: Duration.zero,
+        silence: Duration.zero,
         poolRecycle: 0
       })
-      const { connectRetry, idleInTransactionTimeout, lockTimeout, shutdownTimeout, statementTimeout } = actual
-      for (const duration of [connectRetry, shutdownTimeout, statementTimeout, lockTimeout, idleInTransactionTimeout]) {
+      const { connectRetry, idleInTransactionTimeout, lockTimeout, shutdownTimeout, silence, statementTimeout } = actual
+      const timeouts = [connectRetry, shutdownTimeout, silence, statementTimeout, lockTimeout, idleInTransactionTimeout]
+      for (const duration of timeouts) {
         assert.deepStrictEqual(duration, Duration.millis(0))
       }
       assert.isFalse(Duration.isFinite(actual.poolRecycle))

@@ -42,8 +42,8 @@ const noop = (): void => undefined
 export class Cancellation {
   private pending: ReadonlyArray<Pending> = []
   private request: Request | undefined = undefined
-  /** Whether a signal may still arrive: `needed` until the round trip that excludes it is sent, then `sent`. */
-  private barrier: "none" | "needed" | "sent" = "none"
+  /** Whether a signal may still arrive: `needed` until the round trip that excludes it is sent, then that. */
+  private barrier: "none" | "needed" | Exchange.Exchange = "none"
 
   constructor(
     /** Undefined if the server sent none, so that nothing can be canceled. */
@@ -82,6 +82,35 @@ export class Cancellation {
     this.advance()
   }
 
+  /**
+   * Cancels exchanges whose results are still delivered. Nothing is sent until they are complete and cannot be hit any
+   * more.
+   */
+  cancelAll(exchanges: ReadonlyArray<Exchange.Exchange>): void {
+    const added = exchanges.filter((exchange) => !exchange.isCancelRequested && !exchange.isCanceled)
+    if (added.length === 0) {
+      return
+    }
+    const timer = setTimeout(() => this.actions.destroy(), cancelTimeout)
+    const onCanceled = (): void => clearTimeout(timer)
+    for (const exchange of added) {
+      exchange.isCancelRequested = true
+    }
+    this.pending = [
+      ...this.pending,
+      ...added.map((exchange, i) => ({ exchange, onCanceled: i === added.length - 1 ? onCanceled : noop }))
+    ]
+    this.advance()
+  }
+
+  /** Cancels what the server is executing, without waiting for it: the connection is about to be closed. */
+  cancelInBackground(): void {
+    const current = this.inFlight.at(0)
+    if (current?.options.user === true && this.backendKey !== undefined && this.request === undefined) {
+      CancelRequest.send(this.route, this.backendKey, noop, noop)
+    }
+  }
+
   /** Takes the next step. To be called whenever an exchange has completed. */
   advance(): void {
     const { request } = this
@@ -100,10 +129,16 @@ export class Cancellation {
     if (this.barrier === "needed" && current === undefined) {
       return this.sendBarrier()
     }
+    if (typeof this.barrier === "object" && this.barrier.isComplete) {
+      this.barrier = "none"
+    }
     if (this.barrier === "none") {
       this.settle(({ exchange }) => exchange.isComplete)
     }
-    if (current?.isCanceled === true && current.options.user && this.backendKey !== undefined) {
+    if (
+      current !== undefined && ((current.isCanceled && current.options.user) || current.isCancelRequested) &&
+      this.backendKey !== undefined
+    ) {
       this.request = this.sendRequest(this.backendKey, current)
     }
     this.actions.sendQueued()
@@ -127,10 +162,7 @@ export class Cancellation {
   /** A round trip that executes nothing: a signal that arrives before its end has no effect. */
   private sendBarrier(): void {
     const exchange = Exchanges.query("", { user: false })
-    exchange.onComplete = () => {
-      this.barrier = "none"
-    }
-    this.barrier = "sent"
+    this.barrier = exchange
     this.actions.send(exchange)
   }
 

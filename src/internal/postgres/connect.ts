@@ -1,10 +1,16 @@
 /**
- * Establishes a connection: tries the hosts in order, encrypts as sslmode says, starts up, and checks the server's role.
+ * Establishes a connection: tries the hosts, encrypts as sslmode says, starts up, and checks the server's role.
  */
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as Runtime from "effect/Runtime"
 import type { Socket as NetSocket } from "node:net"
 import { TLSSocket } from "node:tls"
 import Pg from "pg"
@@ -16,11 +22,14 @@ import { Connection } from "./connection.js"
 import { type PgClientState, serverError } from "./pg.js"
 import { Pipeline } from "./pipeline.js"
 import { trackedParameters } from "./receive.js"
+import { SilenceMonitor, type Watched } from "./silence.js"
 import { fromPostgres } from "./sqlState.js"
 import { StartupConnection } from "./startup.js"
-import type { PreparePolicy } from "./statementCache.js"
+import { PreparePolicy } from "./statementCache.js"
+import { StatementTimeout, StatementTimeoutMonitor } from "./statementTimeout.js"
 import { milliseconds } from "./transactionSql.js"
 import * as Socket from "./transport/socket.js"
+import { staggered } from "./transport/staggered.js"
 import * as Tls from "./transport/tls.js"
 
 /** A host as it is shown in errors and spans. Contains no secret. */
@@ -58,6 +67,9 @@ const passwordOf = (target: PostgresTarget): string => {
   return password
 }
 
+/** The longest delay that `setTimeout` accepts, in milliseconds. */
+const maxDelay = 2_147_483_647
+
 interface AttemptFailure {
   readonly cause: Error
   /** Whether an attempt with the other encryption may succeed. */
@@ -69,17 +81,39 @@ let connectionCount = 0
 
 type Resume = (effect: Effect.Effect<Connection, AttemptFailure>) => void
 
-/** Connects to one host with one encryption. */
+/** What all connections of a driver have in common. */
+export interface Setup {
+  readonly settings: Settings
+  readonly target: PostgresTarget
+  readonly preparePolicy: PreparePolicy
+  /** Undefined if a server may be silent for ever. */
+  readonly silence: SilenceMonitor | undefined
+  readonly statementTimeouts: StatementTimeoutMonitor
+}
+
+/** Opens nothing. */
+export const makeSetup = (settings: Settings, target: PostgresTarget): Setup => {
+  const silence = Duration.toMillis(settings.silence)
+  return {
+    settings,
+    target,
+    preparePolicy: new PreparePolicy(settings.preparedStatements),
+    silence: silence === 0 ? undefined : new SilenceMonitor(silence),
+    statementTimeouts: new StatementTimeoutMonitor()
+  }
+}
+
+/** Connects to one host, or to one address of it, with one encryption. */
 const attempt = (
-  settings: Settings,
-  target: PostgresTarget,
-  preparePolicy: PreparePolicy,
+  setup: Setup,
   host: PostgresHost,
+  address: string,
   encryption: Tls.Encryption,
   deadline: number,
   restore: Restore
 ): Effect.Effect<Connection, AttemptFailure> =>
   Effect.suspend(() => {
+    const { preparePolicy, settings, target } = setup
     const tls = () => Tls.tlsOptions(target, host.host)
     let giveUp = (): void => undefined
 
@@ -131,7 +165,7 @@ const attempt = (
           resume(Effect.fail({ cause, isEncryptionRelated: (cause as { readonly code?: string }).code === "28000" }))
         }
       }
-      const timer = setTimeout(() => fail(new Error("timeout expired")), deadline - Date.now())
+      const timer = setTimeout(() => fail(new Error("timeout expired")), deadline - performance.now())
       giveUp = () => {
         settle()
         socket.destroy()
@@ -143,21 +177,23 @@ const attempt = (
         }
         if (settle()) {
           const { processID, secretKey } = state
+          // The address and not the name, which may lead to several servers.
+          const address = socket.remoteAddress ?? host.host
+          const encryption = isEncrypted ? "required" : "plain"
+          const { statementTimeout } = settings
           const pipeline = new Pipeline({
             connection,
             backendKey: processID === null || secretKey === null ? undefined : { processId: processID, secretKey },
-            // The address and not the name, which may lead to several servers.
-            route: {
-              host: socket.remoteAddress ?? host.host,
-              port: host.port,
-              encryption: isEncrypted ? "required" : "plain",
-              tls
-            },
+            route: { host: address, port: host.port, encryption, tls },
             parameters,
-            preparePolicy
+            preparePolicy,
+            statementTimeout: new StatementTimeout(
+              statementTimeout === undefined ? undefined : milliseconds(statementTimeout)
+            )
           })
+          watch(pipeline, setup, host, address, encryption)
           connectionCount += 1
-          const connectAgain = (restore: Restore) => connect(settings, target, preparePolicy, restore)
+          const connectAgain = (restore: Restore) => connect(setup, restore)
           const id = processID ?? connectionCount
           resume(Effect.succeed(new Connection(pipeline, id, describeHost(target, host), connectAgain)))
         }
@@ -166,7 +202,7 @@ const attempt = (
 
     const connecting = Effect.async<Connection, AttemptFailure>((resume) => {
       giveUp = Socket.open(
-        { ...host, encryption, tls, timeout: deadline - Date.now(), background: false },
+        { host: address, port: host.port, encryption, tls, timeout: deadline - performance.now(), background: false },
         (socket) => startUp(socket, resume),
         ({ cause, stage }) => resume(Effect.fail({ cause, isEncryptionRelated: stage === "tls" }))
       )
@@ -174,6 +210,92 @@ const attempt = (
     // An interruption may arrive after `resume` was called with a connection, which is then closed here.
     return Effect.onInterrupt(restore(connecting), () => Effect.sync(() => giveUp()))
   })
+
+/** Watches an established connection until it is closed. */
+const watch = (
+  pipeline: Pipeline,
+  setup: Setup,
+  host: PostgresHost,
+  address: string,
+  encryption: Tls.Encryption
+): void => {
+  const { silence, statementTimeouts } = setup
+  const watched: Watched = {
+    address: `${address}:${host.port}`,
+    get isWaiting() {
+      return pipeline.current !== undefined
+    },
+    get activity() {
+      return pipeline.activity
+    },
+    probe: (onAnswer) => probe(setup, host, address, encryption, onAnswer),
+    onSilence: (millis) => pipeline.loseSilent(millis)
+  }
+  silence?.watch(watched)
+  statementTimeouts.watch(pipeline)
+  pipeline.onWaiting = () => {
+    if (pipeline.statementTimeout.current !== undefined) {
+      statementTimeouts.start()
+    }
+  }
+  pipeline.onClosed = () => {
+    silence?.unwatch(watched)
+    statementTimeouts.unwatch(pipeline)
+  }
+}
+
+/** How long a server that is asked whether it lives may take to answer, if attempts to connect have no limit. */
+const defaultProbeTimeout = 5_000
+/** The parts of that time. One that takes longer, because the event loop was busy, counts once. */
+const probeParts = 10
+
+/** Whether a failed attempt to connect was answered by a server, even if with an error. */
+const isAnswer = ({ cause }: AttemptFailure): boolean =>
+  !(cause instanceof AggregateError) && !("syscall" in cause) &&
+  (cause as { readonly code?: unknown }).code !== "ECONNRESET" &&
+  !/^(?:timeout expired|Connection terminated)/.test(cause.message)
+
+/**
+ * Asks the server of an address on a connection of its own whether it lives. It does if it answers the start-up, with
+ * success or with an error. No statement is sent: a pooler whose connections are all in use would keep it waiting.
+ */
+const probe = (
+  setup: Setup,
+  host: PostgresHost,
+  address: string,
+  encryption: Tls.Encryption,
+  onAnswer: (isAlive: boolean) => void
+): void => {
+  const timeout = Duration.isFinite(setup.settings.connectTimeout)
+    ? Duration.toMillis(setup.settings.connectTimeout)
+    : defaultProbeTimeout
+  // The connection of a probe is not watched, since it has a timeout already.
+  const unwatched: Setup = { ...setup, silence: undefined }
+  const ask = Effect.uninterruptibleMask((restore) =>
+    Effect.match(attempt(unwatched, host, address, encryption, performance.now() + maxDelay, restore), {
+      onFailure: isAnswer,
+      onSuccess: (connection) => {
+        connection.destroy()
+        return true
+      }
+    })
+  )
+  const fiber = Effect.runFork(ask)
+  let part = 0
+  const onPart = (): void => {
+    part++
+    if (part === probeParts) {
+      fiber.unsafeInterruptAsFork(FiberId.none)
+    } else {
+      timer = setTimeout(onPart, timeout / probeParts)
+    }
+  }
+  let timer = setTimeout(onPart, timeout / probeParts)
+  fiber.addObserver((exit) => {
+    clearTimeout(timer)
+    onAnswer(Exit.isSuccess(exit) && exit.value)
+  })
+}
 
 interface Role {
   readonly standby: boolean
@@ -258,7 +380,7 @@ const checkRole = (
     const timer = setTimeout(() => {
       hasExpired = true
       connection.destroy()
-    }, deadline - Date.now())
+    }, deadline - performance.now())
     return Effect.onExit(restore(check), (exit) =>
       Effect.sync(() => {
         clearTimeout(timer)
@@ -270,22 +392,20 @@ const checkRole = (
 }
 
 const connectHost = (
-  settings: Settings,
-  target: PostgresTarget,
-  preparePolicy: PreparePolicy,
+  setup: Setup,
   host: PostgresHost,
   required: TargetSessionAttrs,
   deadline: number,
   restore: Restore
 ): Effect.Effect<Connection, DatabaseError> => {
-  const description = describeHost(target, host)
-  const [first, second] = Tls.encryptionAttempts(target, host.host)
-  const firstAttempt = attempt(settings, target, preparePolicy, host, first, deadline, restore)
+  const description = describeHost(setup.target, host)
+  const [first, second] = Tls.encryptionAttempts(setup.target, host.host)
+  const firstAttempt = attempt(setup, host, host.host, first, deadline, restore)
   const established = second === undefined
     ? firstAttempt
     : Effect.catchAll(firstAttempt, (failure) =>
       failure.isEncryptionRelated
-        ? attempt(settings, target, preparePolicy, host, second, deadline, restore)
+        ? attempt(setup, host, host.host, second, deadline, restore)
         : Effect.fail(failure))
   return established.pipe(
     Effect.mapError(({ cause }) => fromPostgres(cause, { phase: "connect", description })),
@@ -305,46 +425,88 @@ const combine = (errors: ReadonlyArray<DatabaseError>): DatabaseError => {
   })
 }
 
-/** The longest delay that `setTimeout` accepts, in milliseconds. */
-const maxDelay = 2_147_483_647
+type Attempt = (restore: Restore) => Effect.Effect<Connection, DatabaseError>
 
 /**
- * Tries each host once, in order. The remaining time is divided equally among the remaining hosts, so that a silent host
- * leaves time for the others. As in libpq, a host that rejects the user ends the attempt, since the others would too.
+ * Makes attempts that overlap (RFC 8305), and gives the first connection that is established. The others are closed. As in
+ * libpq, a host that rejects the user ends all attempts, since the others would too.
+ */
+const firstOf = (attempts: ReadonlyArray<Attempt>, restore: Restore): Effect.Effect<Connection, DatabaseError> =>
+  attempts.length === 1 ? attempts[0](restore) : Effect.flatMap(Effect.runtime(), (runtime) => {
+    const fibers: Array<Fiber.RuntimeFiber<Connection, DatabaseError>> = []
+    let giveUp = (): void => undefined
+    const start = (
+      attempt: Attempt,
+      onSuccess: (connection: Connection) => void,
+      onFailure: (error: DatabaseError) => void
+    ): () => void => {
+      let isGivenUp = false
+      // Fibers inherit whether they can be interrupted, and this runs in an uninterruptible region.
+      const fiber = Runtime.runFork(runtime, Effect.interruptible(Effect.uninterruptibleMask(attempt)))
+      fibers.push(fiber)
+      fiber.addObserver((exit) => {
+        if (isGivenUp) {
+          Exit.match(exit, { onFailure: () => undefined, onSuccess: (late) => late.destroy() })
+        } else {
+          Exit.match(exit, { onFailure: (cause) => onFailure(failureOf(cause)), onSuccess })
+        }
+      })
+      return () => {
+        isGivenUp = true
+        fiber.unsafeInterruptAsFork(FiberId.none)
+      }
+    }
+    const race = Effect.async<Connection, DatabaseError>((resume) => {
+      giveUp = staggered<Connection, DatabaseError>({
+        count: attempts.length,
+        start: (index, onSuccess, onFailure) => start(attempts[index], onSuccess, onFailure),
+        isFinal: (error) => error._tag === "AuthenticationFailed",
+        onSuccess: (connection) => {
+          // An interruption may arrive after `resume` was called with a connection, which is then closed.
+          giveUp = () => connection.destroy()
+          resume(Effect.succeed(connection))
+        },
+        onFailure: (errors) => resume(Effect.fail(combine(errors)))
+      })
+    })
+    return Effect.onInterrupt(
+      restore(race),
+      () => Effect.zipRight(Effect.sync(() => giveUp()), Fiber.interruptAll(fibers))
+    )
+  })
+
+/** A defect of one attempt must not keep the others from being awaited. */
+const failureOf = (cause: Cause.Cause<DatabaseError>): DatabaseError =>
+  Option.getOrElse(Cause.failureOption(cause), () => fromPostgres(Cause.squash(cause), { phase: "connect" }))
+
+/**
+ * Tries each host once. The attempts begin in order and overlap, and the timeout is that of all of them. `prefer-standby`
+ * accepts any server in a second round; the first one may use half of the time.
  *
  * To be run in an uninterruptible region with its `restore`. It is interruptible while it waits, but not between
  * having a connection and returning it.
  */
-export const connect = (
-  settings: Settings,
-  target: PostgresTarget,
-  preparePolicy: PreparePolicy,
-  restore: Restore
-): Effect.Effect<Connection, DatabaseError> =>
+export const connect = (setup: Setup, restore: Restore): Effect.Effect<Connection, DatabaseError> =>
   Effect.suspend(() => {
+    const { settings, target } = setup
     const timeout = Math.min(Math.max(1, Duration.toMillis(settings.connectTimeout)), maxDelay)
-    const deadline = Date.now() + timeout
-    const required = target.targetSessionAttrs
-    const candidates = target.hosts.map((host): readonly [PostgresHost, TargetSessionAttrs] => [host, required])
-    if (required === "prefer-standby") {
-      candidates.push(...target.hosts.map((host) => [host, "any"] as const))
-    }
-    const errors: Array<DatabaseError> = []
-    const connectFrom = (index: number): Effect.Effect<Connection, DatabaseError> => {
-      const [host, role] = candidates[index]
-      const now = Date.now()
-      const hostDeadline = now + Math.max(1, (deadline - now) / (candidates.length - index))
-      return Effect.catchAll(
-        connectHost(settings, target, preparePolicy, host, role, hostDeadline, restore),
-        (error) => {
-          errors.push(error)
-          return error._tag === "AuthenticationFailed"
-            ? Effect.fail(error)
-            : index + 1 < candidates.length
-            ? Effect.suspend(() => connectFrom(index + 1))
-            : Effect.fail(combine(errors))
-        }
+    const startedAt = performance.now()
+    const round = (required: TargetSessionAttrs, time: number) =>
+      firstOf(
+        target.hosts.map((host): Attempt => (restore) => connectHost(setup, host, required, startedAt + time, restore)),
+        restore
       )
-    }
-    return connectFrom(0)
+    const required = target.targetSessionAttrs
+    return required === "prefer-standby"
+      ? Effect.catchAll(
+        round(required, timeout / 2),
+        (error) =>
+          error._tag === "AuthenticationFailed"
+            ? Effect.fail(error)
+            : Effect.mapError(
+              round("any", timeout),
+              (last) => last._tag === "AuthenticationFailed" ? last : combine([error, last])
+            )
+      )
+      : round(required, timeout)
   })

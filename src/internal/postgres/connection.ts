@@ -5,11 +5,13 @@ import type * as SqlError from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
 import { NodeInspectSymbol } from "effect/Inspectable"
-import * as Stream from "effect/Stream"
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
 import Pg from "pg"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type * as Driver from "../driver.js"
 import { make as makeError } from "../makeError.js"
+import { rowStream } from "../rowStream.js"
 import * as Bulk from "./bulk.js"
 import type * as Exchange from "./exchange.js"
 import * as Exchanges from "./exchanges.js"
@@ -18,18 +20,38 @@ import { serverError } from "./pg.js"
 import type { Pipeline } from "./pipeline.js"
 import * as Portal from "./portal.js"
 import { Sender } from "./send.js"
+import { mayWrite } from "./statementText.js"
 import * as TransactionOutcome from "./transactionOutcome.js"
 import * as TransactionSql from "./transactionSql.js"
 
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
+/** The statement timeout of a transaction's options in milliseconds; undefined if they have none. */
+const timeoutOf = (options: Driver.BeginOptions | undefined): number | undefined =>
+  options?.statementTimeout === undefined ? undefined : TransactionSql.milliseconds(options.statementTimeout)
+
 /** For the driver's own commands. */
 const internal: Exchange.Options = { user: false }
+
+/** The transaction that a stream begins where none is open. Streams that are opened meanwhile run in it too. */
+interface StreamTransaction {
+  /** That of the pipeline. */
+  readonly number: number
+  /** The pipeline's number of statements when it began. */
+  readonly statements: number
+  /** How many streams use it. The last one ends it. */
+  streams: number
+  /** Whether one of them may have written something. */
+  mayWrite: boolean
+  /** Whether one of them has failed, so that it is rolled back. */
+  hasFailed: boolean
+}
 
 export class Connection implements Driver.Connection {
   private readonly sender: Sender
   /** How many portals were opened. Each has a name of its own. */
   private portals = 0
+  private streamTransaction: StreamTransaction | undefined = undefined
   /** Identifies the last transaction, if that began as `verified` and was begun on the server. */
   private transactionIdentity: TransactionOutcome.TransactionIdentity | undefined = undefined
 
@@ -65,65 +87,147 @@ export class Connection implements Driver.Connection {
     sql: string,
     params: ReadonlyArray<unknown>,
     transformRows: TransformRows,
-    refusal?: Driver.Refusal
+    guard?: Driver.StatementGuard
   ) {
-    return this.executeRows(sql, params, { params, user: true, prepare: true }, transformRows, refusal)
+    return this.executeRows(sql, params, { params, user: true, prepare: true }, transformRows, guard)
   }
 
   executeUnprepared(
     sql: string,
     params: ReadonlyArray<unknown>,
     transformRows: TransformRows,
-    refusal?: Driver.Refusal
+    guard?: Driver.StatementGuard
   ) {
-    return this.executeRows(sql, params, { params, user: true }, transformRows, refusal)
+    return this.executeRows(sql, params, { params, user: true }, transformRows, guard)
   }
 
   executeRaw(
     sql: string,
     params: ReadonlyArray<unknown>,
-    refusal?: Driver.Refusal
+    guard?: Driver.StatementGuard
   ): Effect.Effect<unknown, SqlError.SqlError> {
     const options: Exchange.Options = { params, user: true, prepare: true }
-    return Execute.run(this.sender, { sql, params, options, refusal, finish: Execute.pgResultOf })
+    return Execute.run(this.sender, { sql, params, options, guard, finish: Execute.pgResultOf })
   }
 
-  executeValues(sql: string, params: ReadonlyArray<unknown>, refusal?: Driver.Refusal) {
+  executeValues(sql: string, params: ReadonlyArray<unknown>, guard?: Driver.StatementGuard) {
     const options: Exchange.Options = { params, user: true, prepare: true, rowMode: "array" }
     const finish = Execute.rowsOf<ReadonlyArray<unknown>>
-    return Execute.run(this.sender, { sql, params, options, refusal, finish })
+    return Execute.run(this.sender, { sql, params, options, guard, finish })
   }
 
   executeStream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Stream.Stream<object, SqlError.SqlError> {
+    return rowStream(this.cursor(sql, params), transformRows)
+  }
+
+  cursor(
     text: string,
     values: ReadonlyArray<unknown>,
-    transformRows: TransformRows,
-    refusal?: Driver.Refusal
-  ): Stream.Stream<object, SqlError.SqlError> {
-    return Stream.suspend(() => {
+    guard?: Driver.StatementGuard
+  ): Effect.Effect<Driver.Pull, never, Scope.Scope> {
+    return Effect.suspend(() => {
       const [sql, params] = Bulk.insertOf(values)?.byValue() ?? [text, values]
       const portal = `sqlayer_${++this.portals}`
       const options = { params, user: true }
-      return Portal.stream({
-        transformRows,
-        status: () => {
-          const { isBusy, pendingSteps, transactionStatus } = this.pipeline
-          return isBusy ? "busy" : transactionStatus === "I" && pendingSteps.length === 0 ? "outside" : "inside"
-        },
-        open: (maxRows) =>
+      const rollback = this.rollBackWith(this.sender.sendWithTimeout(() => Exchanges.query("ROLLBACK", internal)))
+      const writes = mayWrite(sql)
+      if (guard !== undefined) {
+        guard.mayWrite = writes
+      }
+      /** Identifies the transaction in which the portal was opened. */
+      let transaction = -1
+      /** That transaction, if streams have begun it. */
+      let shared: StreamTransaction | undefined = undefined
+      let hasLeft = false
+      const onSend = (ownsTransaction: boolean): boolean => {
+        const { pipeline } = this
+        if (transaction === -1) {
+          transaction = pipeline.endedTransactions
+          if (ownsTransaction) {
+            this.streamTransaction = {
+              number: transaction,
+              statements: pipeline.statements,
+              streams: 0,
+              mayWrite: false,
+              hasFailed: false
+            }
+          }
+          shared = this.streamTransaction?.number === transaction ? this.streamTransaction : undefined
+          if (shared !== undefined) {
+            shared.streams++
+            shared.mayWrite ||= writes
+          }
+        }
+        return shared !== undefined
+      }
+      /** Returns whether no other stream uses the transaction. */
+      const leave = (hasFailed: boolean): boolean => {
+        if (shared !== undefined && !hasLeft) {
+          hasLeft = true
+          shared.streams--
+          shared.hasFailed ||= hasFailed
+        }
+        return shared?.streams === 0
+      }
+      const isInTransaction = () =>
+        this.pipeline.transactionStatus !== "I" && this.pipeline.endedTransactions === transaction
+      /** Whether a statement has ended the transaction, and the connection waits for its rollback. */
+      const isEndedByStatement = () =>
+        this.pipeline.isEndedByStatement && this.pipeline.endedTransactions === transaction + 1
+      /** COMMIT, unless another stream has been opened in the transaction by the time that it is sent. */
+      const makeCommit = () => {
+        // If nothing has written, a lost answer leaves nothing unknown.
+        const commit = shared?.mayWrite === true || this.pipeline.hasStatementsSince(shared?.statements ?? -1)
+        const exchange = Exchanges.query("COMMIT", { user: false, commit })
+        exchange.isNeeded = () => shared?.streams === 0
+        return exchange
+      }
+      const commit = this.commitWith(makeCommit)
+      /** Statements that run beside the streams are committed, since they have or will have succeeded. */
+      const end = Effect.suspend(() => {
+        const { pipeline } = this
+        if (
+          pipeline.abortReason === undefined && pipeline.transactionStatus === "T" && shared !== undefined &&
+          pipeline.hasStatementsSince(shared.statements)
+        ) {
+          pipeline.submit(makeCommit())
+          return Effect.void
+        }
+        return rollback
+      })
+      const cancel = (exchange: Exchange.Exchange) =>
+        writes || guard === undefined ? this.sender.cancel(exchange) : this.sender.cancelLate(exchange)
+      return Portal.cursor({
+        open: (maxRows, onOpen) =>
           this.sender.send(
-            () => Exchanges.openPortal(portal, sql, this.sender.encode(sql, params), maxRows, options),
+            () =>
+              Exchanges.openPortal(
+                portal,
+                sql,
+                this.sender.encode(sql, params),
+                maxRows,
+                options,
+                (ownsTransaction) => onOpen(onSend(ownsTransaction))
+              ),
             (exchange) => Effect.succeed(Portal.batchOf(exchange)),
             toSqlError,
-            refusal
+            guard,
+            cancel
           ),
         read: (rowDescription, maxRows) =>
-          this.sender.requestBatch(Exchanges.readPortal(portal, rowDescription, sql, maxRows, options), refusal),
-        close: this.sender.sendWithTimeout(() => Exchanges.closePortal(portal)),
-        waitUntilIdle: Effect.mapError(this.ping, toSqlError),
-        begin: Effect.mapError(this.begin({}), toSqlError),
-        commit: this.commit,
-        rollback: this.rollBackWith(this.sender.sendWithTimeout(() => Exchanges.query("ROLLBACK", internal)))
+          this.sender.requestBatch(
+            Exchanges.readPortal(portal, rowDescription, sql, maxRows, options),
+            guard,
+            cancel
+          ),
+        close: Effect.sync(() => isInTransaction() && this.pipeline.closePortal(portal)),
+        isInTransaction,
+        commit: Effect.suspend(() => !leave(false) ? Effect.void : shared?.hasFailed === true ? end : commit),
+        rollback: Effect.suspend(() => leave(true) && (isInTransaction() || isEndedByStatement()) ? end : Effect.void)
       })
     })
   }
@@ -143,6 +247,8 @@ export class Connection implements Driver.Connection {
   begin(options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
     return this.defer(() => {
       this.transactionIdentity = undefined
+      this.pipeline.isUnconfirmed = false
+      this.pipeline.statementTimeout.set(timeoutOf(options))
       const steps = TransactionSql.beginSteps(options)
       if (options.verified === true) {
         const onRow: Exchange.Step["onRow"] = (values) => {
@@ -155,30 +261,14 @@ export class Connection implements Driver.Connection {
   }
 
   get transactionOutcome(): Effect.Effect<Driver.TransactionOutcome, DatabaseError> | undefined {
-    return this.transactionIdentity === undefined
+    // What the standby has not confirmed may be lost with the server that would be asked.
+    return this.transactionIdentity === undefined || this.pipeline.isUnconfirmed
       ? undefined
       : TransactionOutcome.lookUp(this.connectAgain, this.transactionIdentity)
   }
 
   get commit(): Effect.Effect<void, DatabaseError> {
-    return Effect.suspend(() => {
-      const isUnsent = this.pipeline.pendingSteps.some((step) => step.beginsTransaction === true)
-      this.pipeline.discardPendingSteps()
-      return isUnsent ? Effect.void : this.sender.send(
-        () => Exchanges.query("COMMIT", { user: false, commit: true }),
-        ({ result }) =>
-          result.commandTag === "ROLLBACK"
-            ? Effect.fail(makeError("TransactionAborted", {
-              dialect: "postgres",
-              code: "25P02",
-              reason:
-                "the server rolled the transaction back when it was asked to commit, because a statement of it had " +
-                "failed before"
-            }))
-            : Effect.void,
-        identity
-      )
-    })
+    return this.commitWith(() => Exchanges.query("COMMIT", { user: false, commit: true }))
   }
 
   get rollback(): Effect.Effect<void, DatabaseError> {
@@ -219,6 +309,10 @@ export class Connection implements Driver.Connection {
     const quoted = Pg.escapeIdentifier(name)
     return Effect.suspend(() => {
       const { pipeline } = this
+      const depth = pipeline.savepoints.lastIndexOf(name)
+      if (depth >= 0) {
+        pipeline.cancelStatements(depth + 1)
+      }
       pipeline.leaveSavepoint(name, true)
       if (pipeline.isEndedByStatement && pipeline.abortReason !== undefined) {
         return Effect.fail(this.sender.connectionError(pipeline.abortReason))
@@ -231,9 +325,12 @@ export class Connection implements Driver.Connection {
 
   beginWithin(name: string, options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
     const access = options.readOnly === true ? "; SET LOCAL transaction_read_only = on" : ""
-    return this.trackSavepoint(
-      name,
-      this.command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${TransactionSql.timeoutsSql(options)}`)
+    return Effect.tap(
+      this.trackSavepoint(
+        name,
+        this.command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${TransactionSql.timeoutsSql(options)}`)
+      ),
+      () => this.pipeline.statementTimeout.set(timeoutOf(options))
     )
   }
 
@@ -248,13 +345,14 @@ export class Connection implements Driver.Connection {
       const deferred = names === null || names === undefined ? "" : `; SET CONSTRAINTS ${names} DEFERRED`
       const settings = around === undefined ? TransactionSql.resetSql : TransactionSql.timeoutsSql(around)
       this.pipeline.leaveSavepoint(name, false)
+      this.pipeline.statementTimeout.set(timeoutOf(around))
       return this.command(`${settings}; RELEASE SAVEPOINT ${Pg.escapeIdentifier(name)}${deferred}`)
     })
   }
 
   /** Rolling back to a savepoint also restores the settings. */
-  rollbackWithin(name: string): Effect.Effect<void, DatabaseError> {
-    return this.rollbackToSavepoint(name)
+  rollbackWithin(name: string, around?: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
+    return Effect.tap(this.rollbackToSavepoint(name), () => this.pipeline.statementTimeout.set(timeoutOf(around)))
   }
 
   get failStatement(): Effect.Effect<void, DatabaseError> {
@@ -279,6 +377,7 @@ export class Connection implements Driver.Connection {
         return pipeline.isDirty
           ? Effect.map(this.command("DISCARD ALL"), () => {
             pipeline.isDirty = false
+            pipeline.statementTimeout.reset()
           })
           : Effect.void
       }))
@@ -306,10 +405,22 @@ export class Connection implements Driver.Connection {
     params: ReadonlyArray<unknown>,
     options: Exchange.Options,
     transformRows: TransformRows,
-    refusal: Driver.Refusal | undefined
+    guard: Driver.StatementGuard | undefined
   ): Effect.Effect<ReadonlyArray<object>, SqlError.SqlError> {
-    const rows = Execute.run(this.sender, { sql, params, options, refusal, finish: Execute.rowsOf<object> })
-    return transformRows === undefined ? rows : Effect.map(rows, transformRows)
+    const rows = Execute.run(this.sender, { sql, params, options, guard, finish: Execute.rowsOf<object> })
+    return transformRows === undefined ? rows : Effect.flatMap(rows, (received) => {
+      try {
+        return Effect.succeed(transformRows(received))
+      } catch {
+        // What the application's function throws may contain values.
+        return Effect.fail(toSqlError(makeError("InvalidData", {
+          dialect: "postgres",
+          code: "22000",
+          reason: "the rows cannot be transformed: transformResultNames has thrown",
+          statement: sql
+        })))
+      }
+    })
   }
 
   /** Whether a transaction is open, may be begun by a statement in flight, or begins with the next statement. */
@@ -321,8 +432,32 @@ export class Connection implements Driver.Connection {
   /** Rolls back the transaction if one is open. A closed connection has none. */
   private rollBackWith(rollback: Effect.Effect<void, DatabaseError>): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
+      if (this.pipeline.isBusy) {
+        this.pipeline.cancelStatements(0)
+      }
       this.pipeline.resetTransaction()
       return this.pipeline.closeReason === undefined && this.isTransactionOpen ? rollback : Effect.void
+    })
+  }
+
+  private commitWith(make: () => Exchange.Exchange): Effect.Effect<void, DatabaseError> {
+    return Effect.suspend(() => {
+      const isUnsent = this.pipeline.pendingSteps.some((step) => step.beginsTransaction === true)
+      this.pipeline.discardPendingSteps()
+      return isUnsent ? Effect.void : this.sender.send(
+        make,
+        ({ result }) =>
+          result.commandTag === "ROLLBACK"
+            ? Effect.fail(makeError("TransactionAborted", {
+              dialect: "postgres",
+              code: "25P02",
+              reason:
+                "the server rolled the transaction back when it was asked to commit, because a statement of it had " +
+                "failed before"
+            }))
+            : Effect.void,
+        identity
+      )
     })
   }
 

@@ -6,32 +6,44 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import * as Statement from "@effect/sql/Statement"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
 import type { PostgresTarget, Settings } from "../../DatabaseConfig.js"
 import { fromSqlError } from "../../DatabaseError.js"
 import type { Driver, Restore } from "../driver.js"
 import * as Bulk from "./bulk.js"
-import { connect, describeHost } from "./connect.js"
+import { connect, describeHost, makeSetup } from "./connect.js"
 import { inspection } from "./inspection.js"
 import * as Listen from "./listen.js"
 import { migrations } from "./migrations.js"
-import { PreparePolicy } from "./statementCache.js"
 import { testDatabases } from "./testDatabase.js"
+import { format } from "./url.js"
 
 const json = Statement.custom<PgClient.PgCustom>("PgJson")
 
 const serverInfoStatement = "SELECT pg_catalog.current_setting('server_version') AS version, " +
   "pg_catalog.pg_is_in_recovery() AS standby"
 
-/** The configuration as PgClient exposes it. The password is redacted. */
+const requiresTls = ({ sslMode }: PostgresTarget): boolean =>
+  sslMode !== "disable" && sslMode !== "allow" && sslMode !== "prefer"
+
+/** A URL that pg understands too: it would take `prefer` for `require`. */
+const clientUrl = (target: PostgresTarget): Redacted.Redacted => {
+  const { sslCert, sslKey, sslMode, sslRootCert } = target
+  const tls = { sslmode: sslMode, sslrootcert: sslRootCert, sslcert: sslCert, sslkey: sslKey }
+  return Redacted.make(format(target, requiresTls(target) ? tls : {}))
+}
+
+/** The configuration as PgClient exposes it. The URL and the password are redacted. */
 const clientConfig = (settings: Settings, target: PostgresTarget): PgClient.PgClientConfig => {
   const { host, port } = target.hosts[0]
   return {
+    url: clientUrl(target),
     host,
     port,
     database: target.database,
     username: target.username,
     password: target.password,
-    ssl: target.sslMode !== "disable" && target.sslMode !== "allow" && target.sslMode !== "prefer",
+    ssl: requiresTls(target),
     applicationName: target.applicationName,
     connectTimeout: settings.connectTimeout,
     maxConnections: settings.poolSize + settings.poolMaxOverflow,
@@ -56,8 +68,8 @@ const serverAttributes = ({ hosts: [{ host, port }, ...others] }: PostgresTarget
 /** Opens no connection. */
 export const make = (settings: Settings, target: PostgresTarget): Driver => {
   const compiler = Bulk.makeCompiler(PgClient.makeCompiler(settings.transformQueryNames, settings.transformJson))
-  const preparePolicy = new PreparePolicy(settings.preparedStatements)
-  const establish = (restore: Restore) => connect(settings, target, preparePolicy, restore)
+  const setup = makeSetup(settings, target)
+  const establish = (restore: Restore) => connect(setup, restore)
   return {
     dialect: "postgres",
     description: target.hosts.map((host) => describeHost(target, host)).join(", "),
@@ -76,7 +88,7 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
         onFailure: fromSqlError
       }),
     extendClient: (client) =>
-      Effect.map(Listen.make(establish), (listen) => {
+      Effect.map(Listen.make(establish, settings.silence), (listen) => {
         const extended: PgClient.PgClient = Object.assign(client, {
           [PgClient.TypeId]: PgClient.TypeId,
           config: clientConfig(settings, target),

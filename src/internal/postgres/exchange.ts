@@ -1,10 +1,12 @@
 /**
  * One exchange: what is sent in one round trip, and the server's messages up to the ReadyForQuery that ends it.
  */
+import type { StatementGuard } from "../driver.js"
 import { serverError } from "./pg.js"
-import { MalformedMessage, type ServerError } from "./protocol/messages.js"
+import { isMalformed, MalformedMessage, type ServerError } from "./protocol/messages.js"
 import { readTextRow, type RowDescription, type RowMode } from "./protocol/rowDescription.js"
 import type { Encoded, Writer } from "./protocol/writer.js"
+import type { TransactionStatus } from "./receive.js"
 import type { CachedStatement, StatementCache } from "./statementCache.js"
 
 /** How an exchange is treated, and what its errors include. */
@@ -55,6 +57,16 @@ const deallocateTag = /^(?:DISCARD ALL|DEALLOCATE)\b/
 
 const backendSql = "SELECT pg_catalog.pg_backend_pid()"
 
+/** The name of an error's class. Anything may have been thrown. */
+const nameOf = (error: unknown): string => {
+  try {
+    const { name } = error as Error
+    return typeof name === "string" && /^\w{1,64}$/.test(name) ? name : "Error"
+  } catch {
+    return "Error"
+  }
+}
+
 const emptyResult = (): CommandResult => ({ rows: [], rowDescription: undefined, commandTag: undefined })
 
 /** The result of every exchange whose own result was released. */
@@ -75,8 +87,24 @@ export abstract class Exchange {
   /** The first error: the server's, or that of decoding a row. */
   error: ServerError | undefined = undefined
   isSent = false
+  /** Is told when it is sent. */
+  guard: StatementGuard | undefined = undefined
   isComplete = false
   isCanceled = false
+  /** Whether a cancel request is sent for it, while its result is still delivered. */
+  isCancelRequested = false
+  /** Its error if the cancel request was sent because it ran for longer than the statement timeout. */
+  timeoutError: ServerError | undefined = undefined
+  /** Called when it is sent. */
+  onSent: (() => void) | undefined = undefined
+  /** Asked when it is to be sent: if it is false, it completes without being sent. */
+  isNeeded: (() => boolean) | undefined = undefined
+  /** Whether it was sent inside a transaction, or begins one. */
+  isInTransaction = false
+  /** The server's warning that what it has committed was not confirmed by a synchronous standby. */
+  unconfirmed: ServerError | undefined = undefined
+  /** Whether `error` is the server's. */
+  isRejected = false
   /** Whether a portal was suspended because its row limit was reached. */
   isSuspended = false
   /** Whether it may have left session state on the connection. */
@@ -117,8 +145,27 @@ export abstract class Exchange {
     return false
   }
 
+  /** Called right before it is written. `status` is that of the connection, where nothing else is in flight. */
+  beforeSend(status: TransactionStatus): void {
+    this.isInTransaction = status !== "I" || this.beginsTransaction
+  }
+
+  /** Whether it is one of a stream's. */
+  get isPortal(): boolean {
+    return false
+  }
+
+  /** Whether it executes the statement. */
+  get executes(): boolean {
+    return true
+  }
+
   write(out: Writer, cache: StatementCache): void {
     this.isSent = true
+    if (this.guard !== undefined) {
+      this.guard.isSent = true
+    }
+    this.onSent?.()
     cache.needsBackendCheck = false
     for (const name of cache.namesToClose.splice(0)) {
       out.closeStatement(name)
@@ -157,6 +204,7 @@ export abstract class Exchange {
     this.result = emptyResult()
     this.results = undefined
     this.error = undefined
+    this.isRejected = false
     this.hasResponse = false
     this.completedSteps = 0
     this.describedStatement = undefined
@@ -212,11 +260,11 @@ export abstract class Exchange {
     try {
       rows.push(rowDescription.readRow(this.options.rowMode, bytes, offset, end))
     } catch (error) {
-      if (error instanceof MalformedMessage) {
+      if (isMalformed(error)) {
         throw error
       }
       // The message of a type parser's error may contain the value.
-      this.error = serverError("22000", `a value of a row cannot be read: ${(error as Error).name}`)
+      this.error = serverError("22000", `a value of a row cannot be read: ${nameOf(error)}`)
     }
   }
 
@@ -254,6 +302,7 @@ export abstract class Exchange {
 
   errorResponse(error: ServerError): void {
     this.hasResponse = true
+    this.isRejected = true
     this.error ??= error
   }
 

@@ -5,7 +5,9 @@ import { keepHiddenClass } from "../hiddenClass.js"
 import { Exchange, type Options } from "./exchange.js"
 import type { RowDescription } from "./protocol/rowDescription.js"
 import type { Encoded, Writer } from "./protocol/writer.js"
+import type { TransactionStatus } from "./receive.js"
 import { isPreparable, type StatementCache } from "./statementCache.js"
+import { beginSteps } from "./transactionSql.js"
 
 /** One or several statements without parameters. */
 class Query extends Exchange {
@@ -85,21 +87,41 @@ class TypedStatement extends Exchange {
 
 /** Describes the parameters of a statement without executing it. */
 class DescribeParameters extends Exchange {
+  override get executes(): boolean {
+    return false
+  }
+
   protected writeCommand(out: Writer): void {
     out.parse("", this.text, []).describeStatement("").sync()
   }
 }
 
-/** Opens a portal for a statement and fetches its first rows. */
+/** Opens a portal for a statement and fetches its first rows, in a transaction of its own where none is open. */
 class OpenPortal extends Exchange {
+  private ownsTransaction = false
+
   constructor(
     private readonly portal: string,
     text: string,
     private readonly values: ReadonlyArray<Encoded>,
     private readonly maxRows: number,
-    options: Options
+    options: Options,
+    private readonly onSend: (ownsTransaction: boolean) => void
   ) {
     super(text, options)
+  }
+
+  override get isPortal(): boolean {
+    return true
+  }
+
+  override beforeSend(status: TransactionStatus): void {
+    if (status === "I" && this.steps.length === 0) {
+      this.steps = beginSteps({})
+      this.ownsTransaction = true
+    }
+    super.beforeSend(status)
+    this.onSend(this.ownsTransaction)
   }
 
   protected writeCommand(out: Writer): void {
@@ -120,20 +142,13 @@ class ReadPortal extends Exchange {
     super(text, options)
   }
 
+  override get isPortal(): boolean {
+    return true
+  }
+
   protected writeCommand(out: Writer): void {
     this.result.rowDescription = this.description
     out.execute(this.portal, this.maxRows).sync()
-  }
-}
-
-/** Closes a portal. Closing one that does not exist is no error. */
-class ClosePortal extends Exchange {
-  constructor(private readonly portal: string) {
-    super("", { user: false })
-  }
-
-  protected writeCommand(out: Writer): void {
-    out.closePortal(this.portal).sync()
   }
 }
 
@@ -162,8 +177,9 @@ export const openPortal = (
   text: string,
   values: ReadonlyArray<Encoded>,
   maxRows: number,
-  options: Options
-): Exchange => new OpenPortal(portal, text, values, maxRows, options)
+  options: Options,
+  onSend: (ownsTransaction: boolean) => void
+): Exchange => new OpenPortal(portal, text, values, maxRows, options, onSend)
 
 export const readPortal = (
   portal: string,
@@ -172,8 +188,6 @@ export const readPortal = (
   maxRows: number,
   options: Options
 ): Exchange => new ReadPortal(portal, description, text, maxRows, options)
-
-export const closePortal = (portal: string): Exchange => new ClosePortal(portal)
 
 keepHiddenClass(new Statement("", [], { params: [], user: true, prepare: true }))
 keepHiddenClass(new Query("", { user: false, commit: true }))

@@ -5,34 +5,34 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import type Pg from "pg"
 import { toSqlError } from "../../DatabaseError.js"
-import type { Refusal } from "../driver.js"
+import type { StatementGuard } from "../driver.js"
 import * as Bulk from "./bulk.js"
 import type { CommandResult, Exchange, Options } from "./exchange.js"
 import * as Exchanges from "./exchanges.js"
 import { makeResult } from "./pg.js"
-import type { Sender } from "./send.js"
+import { cannotBeSent, type Sender } from "./send.js"
 
 export interface Request<A> {
   readonly sql: string
   readonly params: ReadonlyArray<unknown>
   readonly options: Options
-  readonly refusal: Refusal | undefined
+  readonly guard: StatementGuard | undefined
   /** Maps the completed exchange to the result. */
   readonly finish: (exchange: Exchange) => Effect.Effect<A, SqlError>
 }
 
 export const run = <A>(sender: Sender, request: Request<A>): Effect.Effect<A, SqlError> => {
-  const { finish, options, params, refusal, sql } = request
+  const { finish, options, params, guard, sql } = request
   const insert = Bulk.insertOf(params)
   return insert === undefined
-    ? sender.send(() => Exchanges.statement(sql, sender.encode(sql, params), options), finish, toSqlError, refusal)
+    ? sender.send(() => Exchanges.statement(sql, sender.encode(sql, params), options), finish, toSqlError, guard)
     : runInsert(sender, request, insert)
 }
 
 /** The first round trip describes the INSERT with a single row, for the types of the arrays. */
 const runInsert = <A>(
   sender: Sender,
-  { finish, options, params, refusal, sql }: Request<A>,
+  { finish, options, params, guard, sql }: Request<A>,
   insert: Bulk.Insert
 ): Effect.Effect<A, SqlError> => {
   const described = sender.send(
@@ -42,10 +42,17 @@ const runInsert = <A>(
     },
     ({ parameterTypes }) => Effect.succeed(Bulk.arrayTypesOf(insert, parameterTypes)),
     toSqlError,
-    refusal
+    // Describing has no effect, so it does not count as sent.
+    guard === undefined ? undefined : { refusal: () => guard.refusal(), isSent: false, mayWrite: false }
   )
   return Effect.flatMap(described, (types) => {
-    const [text, values] = types === undefined ? insert.byValue() : [sql, params]
+    let compiled: readonly [string, ReadonlyArray<unknown>]
+    try {
+      compiled = types === undefined ? insert.byValue() : [sql, params]
+    } catch (cause) {
+      return Effect.fail(toSqlError(cannotBeSent(cause)))
+    }
+    const [text, values] = compiled
     // An error masks every single value. They are needed only if there is one.
     const typedOptions = {
       ...options,
@@ -62,7 +69,7 @@ const runInsert = <A>(
       },
       finish,
       toSqlError,
-      refusal
+      guard
     )
   })
 }

@@ -3,6 +3,7 @@
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -23,9 +24,14 @@ import { fromPostgres } from "./sqlState.js"
 /** In bytes (NAMEDATALEN - 1). The server truncates longer names, so that notifications would have another name. */
 const maxChannelLength = 63
 
-/** How often a connection without notifications is checked, and how long the server may take to answer. */
-const pingInterval = Duration.seconds(30)
+/** How long the server may take to answer when a connection without notifications is checked. */
 const pingTimeout = Duration.seconds(5)
+
+/** The longest delay of a timer. While it waits, the timer keeps the process alive. */
+const maxInterval = Duration.millis(2_147_483_647)
+
+/** Pings and pauses take real time, whatever the Clock of the application: they are about a server outside of it. */
+const realClock = Clock.make()
 
 /** The delay before connecting again, in milliseconds. It doubles with each failure. */
 const initialDelay = 50
@@ -54,6 +60,7 @@ const forEachChannel = (command: string, channels: ReadonlyArray<string>): strin
 const serve = (
   shared: Shared,
   connection: Connection,
+  pingInterval: Duration.Duration,
   lossReason: () => DatabaseError | undefined
 ): Effect.Effect<never, DatabaseError> => {
   const listening = new Set<string>()
@@ -95,6 +102,7 @@ type Connect = (restore: Restore) => Effect.Effect<Connection, DatabaseError>
 const serveConnected = (
   shared: Shared,
   connect: Connect,
+  pingInterval: Duration.Duration,
   onConnected: Effect.Effect<void>
 ): Effect.Effect<never, DatabaseError> => {
   const use = (connection: Connection) =>
@@ -112,7 +120,7 @@ const serveConnected = (
         }
       })
       yield* onConnected
-      return yield* serve(shared, connection, () => lost)
+      return yield* serve(shared, connection, pingInterval, () => lost)
     })
   return Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
@@ -129,7 +137,7 @@ const delayAfter = (failures: number): Effect.Effect<void> =>
   )
 
 /** Keeps the shared connection open until it is interrupted, or an error is not retryable and fails all subscribers. */
-const run = (shared: Shared, connect: Connect): Effect.Effect<void> => {
+const run = (shared: Shared, connect: Connect, pingInterval: Duration.Duration): Effect.Effect<void> => {
   let failures = 0
   const onConnected = Effect.suspend(() => {
     const isReconnected = failures > 0
@@ -137,7 +145,7 @@ const run = (shared: Shared, connect: Connect): Effect.Effect<void> => {
     return isReconnected ? Effect.logInfo("listening for notifications again") : Effect.void
   })
   const keepConnected: Effect.Effect<never, DatabaseError> = Effect.catchIf(
-    Effect.suspend(() => serveConnected(shared, connect, onConnected)),
+    Effect.suspend(() => serveConnected(shared, connect, pingInterval, onConnected)),
     isRetryable,
     (error) =>
       Effect.logWarning(`the connection that listens for notifications is being replaced: ${error.message}`).pipe(
@@ -161,13 +169,17 @@ const run = (shared: Shared, connect: Connect): Effect.Effect<void> => {
  * until the next one is open are lost. Payloads that are not consumed yet are kept in memory, without a limit.
  */
 export const make = (
-  connect: Connect
+  connect: Connect,
+  silence: Duration.Duration
 ): Effect.Effect<(channel: string) => Stream.Stream<string, SqlError>, never, Scope.Scope> =>
   Effect.gen(function*() {
+    const pingInterval = Duration.isZero(silence) ? maxInterval : silence
     const sharedRef = yield* RcRef.make({
       acquire: Effect.gen(function*() {
         const shared: Shared = { subscribers: new Set(), changed: yield* Queue.sliding<void>(1), failure: undefined }
-        yield* Effect.forkScoped(Effect.interruptible(run(shared, connect)))
+        yield* Effect.forkScoped(
+          Effect.interruptible(Effect.withClock(run(shared, connect, pingInterval), realClock))
+        )
         return shared
       })
     })

@@ -14,6 +14,8 @@ import { Writer } from "./protocol/writer.js"
 import { Receiver, type TransactionStatus } from "./receive.js"
 import type { StartupConnection } from "./startup.js"
 import { type PreparePolicy, StatementCache } from "./statementCache.js"
+import { endsTransactionAndGoesOn, isRollback } from "./statementText.js"
+import type { StatementTimeout } from "./statementTimeout.js"
 import type { BackendKey } from "./transport/cancelRequest.js"
 import { ignoreErrors, type Route } from "./transport/socket.js"
 
@@ -33,6 +35,7 @@ export interface Options {
   /** The values of the tracked parameters, which are kept up to date. */
   readonly parameters: Map<string, string>
   readonly preparePolicy: PreparePolicy
+  readonly statementTimeout: StatementTimeout
 }
 
 const closedByClient = (): Error => serverError("08003", "the connection is closed")
@@ -40,11 +43,17 @@ const closedByClient = (): Error => serverError("08003", "the connection is clos
 /** in_failed_sql_transaction */
 const abortedCode = "25P02"
 
-/** The statements that are accepted in an aborted transaction. */
-const rollbackText = /^\s*(?:ROLLBACK|ABORT)\b/i
+/** The driver's own commands that are accepted in an aborted transaction. */
+const rollbackCommand = /^ROLLBACK\b/
 
 const interruptedError = (): ServerError =>
   serverError(abortedCode, "a statement of the transaction was interrupted while others of it were under way")
+
+const failedError = (): ServerError =>
+  serverError(abortedCode, "the transaction has failed, so a text can only roll it back and do nothing else")
+
+const sessionEndedError = (): ServerError =>
+  serverError("57014", "canceling the statement because its transaction is rolled back")
 
 const endedByStatementError = (): ServerError =>
   serverError(abortedCode, "the transaction has already ended, by a statement of its own")
@@ -73,6 +82,14 @@ export class Pipeline {
   private ownsTransaction = false
   /** Whether a statement of a user has ended that transaction nevertheless. */
   isEndedByStatement = false
+  /** Counts the statements of a user that were sent, apart from those of streams. */
+  statements = 0
+  /** Counts the transactions that have ended. */
+  endedTransactions = 0
+  /** Whether the server has warned that no synchronous standby has confirmed the last commit. */
+  isUnconfirmed = false
+  /** Portals to be closed ahead of the next exchange. */
+  private readonly portalsToClose: Array<string> = []
   /** The savepoints that are open, or will be after the pending steps; the innermost is the last. */
   readonly savepoints: Array<string> = []
   /** The least savepoint depth of the interrupted exchanges whose effect is unknown. */
@@ -80,6 +97,13 @@ export class Pipeline {
   /** Called at most once, when the connection is lost and was not closed by the client. */
   onLost: (error: Error) => void = () => undefined
   onNotification: (channel: string, payload: string) => void = () => undefined
+  /** Changes with everything that the server sends, and when the connection begins to wait for an answer. */
+  activity = 0
+  /** Called when the connection begins to wait for an answer. */
+  onWaiting: () => void = () => undefined
+  /** Called once, when nothing can be sent any more. */
+  onClosed: () => void = () => undefined
+  readonly statementTimeout: StatementTimeout
   readonly parameters: Map<string, string>
   private readonly connection: StartupConnection
   private readonly statementCache: StatementCache
@@ -88,10 +112,15 @@ export class Pipeline {
   /** Exchanges that were sent and are not complete. The server is executing the first. */
   private readonly inFlight: Array<Exchange.Exchange> = []
   private readonly cancellation: Cancellation
+  /** Exchanges that are complete and wait for their turn to be handed over. */
+  private readonly handovers: Array<Exchange.Exchange> = []
+  /** Whether an exchange was handed over in this turn of the event loop while others were in flight. */
+  private isHandingOver = false
 
   constructor(options: Options) {
     this.connection = options.connection
     this.parameters = options.parameters
+    this.statementTimeout = options.statementTimeout
     this.statementCache = new StatementCache(options.preparePolicy, options.backendKey?.processId)
     this.cancellation = new Cancellation(options.backendKey, options.route, this.inFlight, {
       send: (exchange) => this.send(exchange),
@@ -106,16 +135,42 @@ export class Pipeline {
     return this.inFlight.length > 0 || this.cancellation.isActive || this.queue.length > 0
   }
 
+  /** The exchange that the server is executing. */
+  get current(): Exchange.Exchange | undefined {
+    return this.inFlight.at(0)
+  }
+
+  /** The server has said nothing for too long, and does not answer on another connection either. */
+  loseSilent(millis: number): void {
+    const seconds = (millis / 1_000).toFixed(1)
+    this.onConnectionLost(
+      serverError("08006", `the server has said nothing for ${seconds} seconds and does not answer`)
+    )
+  }
+
+  /** Cancels an exchange that runs for longer than its statement timeout. If that takes too long, the connection is lost. */
+  timeOut(exchange: Exchange.Exchange, millis: number): void {
+    if (exchange.isCanceled || exchange.isCancelRequested) {
+      return
+    }
+    const ranFor = `it ran for ${Math.round(millis)} milliseconds, and the server did not end it`
+    exchange.timeoutError = serverError("57014", `canceling statement due to statement timeout: ${ranFor}`)
+    setTimeout(() => {
+      if (!exchange.isComplete) {
+        this.onConnectionLost(serverError("08006", `statement timeout: ${ranFor}, nor when it was canceled`))
+      }
+    }, cancelTimeout)
+    this.cancellation.cancelAll([exchange])
+  }
+
   submit(exchange: Exchange.Exchange): void {
     exchange.savepointDepth = this.savepoints.length
     exchange.steps = this.pendingSteps
     this.pendingSteps = []
     if (this.closeReason !== undefined) {
       this.complete(exchange, this.closeReason)
-    } else if (this.abortReason !== undefined && !rollbackText.test(exchange.text)) {
-      this.pendingSteps = [...exchange.steps]
-      exchange.error = this.abortReason
-      this.complete(exchange, undefined)
+    } else if (this.abortReason !== undefined && !this.isAllowedWhenAborted(exchange)) {
+      this.refuse(exchange, this.abortReason)
     } else if (this.queue.length === 0 && this.canSend(exchange)) {
       this.send(exchange)
     } else {
@@ -123,10 +178,14 @@ export class Pipeline {
     }
   }
 
-  /** Submits an exchange, and destroys the connection if it is not complete in time. */
+  /** Submits an exchange, and destroys the connection if it is not complete in time after it was sent. */
   submitWithTimeout(exchange: Exchange.Exchange): void {
     const { onComplete } = exchange
-    const timer = setTimeout(() => this.destroy(), cancelTimeout)
+    let timer: NodeJS.Timeout | undefined = undefined
+    exchange.onSent = () => {
+      clearTimeout(timer)
+      timer = setTimeout(() => this.destroy(), cancelTimeout)
+    }
     exchange.onComplete = (lost) => {
       clearTimeout(timer)
       onComplete(lost)
@@ -156,8 +215,34 @@ export class Pipeline {
     })
   }
 
-  /** Closes the connection at once. */
+  /**
+   * Cancels the statements that run in a transaction or a savepoint that is about to be rolled back, and drops those that
+   * were not sent. `depth` is the number of savepoints that remain.
+   */
+  cancelStatements(depth: number): void {
+    const isInside = ({ options, savepointDepth }: Exchange.Exchange): boolean =>
+      options.user && savepointDepth >= depth
+    this.refuseQueued(isInside, this.abortReason ?? sessionEndedError())
+    this.cancellation.cancelAll(this.inFlight.filter(isInside))
+  }
+
+  /** Whether statements of a user, apart from those of streams, were sent since `count`, or will be. */
+  hasStatementsSince(count: number): boolean {
+    return this.statements !== count || this.queue.some(({ options }) => options.user)
+  }
+
+  /** Closes a portal of the current transaction with the next exchange. The end of the transaction closes it too. */
+  closePortal(name: string): void {
+    if (this.transactionStatus !== "I") {
+      this.portalsToClose.push(name)
+    }
+  }
+
+  /** Closes the connection at once. A statement that is running is canceled, so that it does not keep its locks. */
   destroy(): void {
+    if (this.closeReason === undefined) {
+      this.cancellation.cancelInBackground()
+    }
     this.closeWith(closedByClient())
   }
 
@@ -169,6 +254,7 @@ export class Pipeline {
       return resume(Effect.void)
     }
     this.closeReason = closedByClient()
+    this.onClosed()
     const timer = setTimeout(() => socket.destroy(), closeTimeout)
     socket.once("close", () => {
       clearTimeout(timer)
@@ -189,8 +275,27 @@ export class Pipeline {
   }
 
   private send(exchange: Exchange.Exchange): void {
+    if (this.transactionStatus === "E" && this.endsFailedTransaction(exchange)) {
+      return this.refuse(exchange, failedError())
+    }
+    if (exchange.isNeeded?.() === false) {
+      return this.complete(exchange, undefined)
+    }
+    if (exchange.options.user && !exchange.isPortal) {
+      this.statements++
+    }
+    if (this.inFlight.length === 0) {
+      this.activity++
+      // While an answer is awaited, and only then, the connection keeps the process alive.
+      this.connection.stream.ref()
+      this.onWaiting()
+    }
     this.inFlight.push(exchange)
     try {
+      exchange.beforeSend(this.transactionStatus)
+      for (const portal of this.portalsToClose.splice(0)) {
+        out.closePortal(portal)
+      }
       exchange.write(out, this.statementCache)
       this.flush()
     } catch (cause) {
@@ -198,6 +303,36 @@ export class Pipeline {
       out.reset()
       this.onConnectionLost(cause as Error)
     }
+  }
+
+  /** In an aborted transaction a user may only roll back. After it was ended by a statement nothing of a user's runs. */
+  private isAllowedWhenAborted({ options, text }: Exchange.Exchange): boolean {
+    return options.user ? !this.isEndedByStatement && isRollback(text) : rollbackCommand.test(text)
+  }
+
+  /** Whether a text ends the driver's failed transaction, and what follows in it would run outside of any. */
+  private endsFailedTransaction({ options, text }: Exchange.Exchange): boolean {
+    return options.user && this.ownsTransaction && endsTransactionAndGoesOn(text)
+  }
+
+  /** Completes the queued exchanges that are not to be sent. */
+  private refuseQueued(isRefused: (exchange: Exchange.Exchange) => boolean, reason: ServerError): void {
+    const refused = this.queue.filter(isRefused)
+    const remaining = this.queue.filter((exchange) => !refused.includes(exchange))
+    this.queue.splice(0, this.queue.length, ...remaining)
+    this.pendingSteps = [...refused.flatMap(({ steps }) => steps), ...this.pendingSteps]
+    for (const exchange of refused) {
+      exchange.steps = []
+      this.refuse(exchange, reason)
+    }
+  }
+
+  /** Completes an exchange that is not sent. Its steps go to the next. */
+  private refuse(exchange: Exchange.Exchange, reason: ServerError): void {
+    this.pendingSteps = [...exchange.steps, ...this.pendingSteps]
+    exchange.steps = []
+    exchange.error = reason
+    this.complete(exchange, undefined)
   }
 
   private flush(): void {
@@ -213,6 +348,9 @@ export class Pipeline {
   /** Its steps go to the exchange behind it. */
   private removeFromQueue(exchange: Exchange.Exchange): void {
     const index = this.queue.indexOf(exchange)
+    if (index < 0) {
+      return
+    }
     this.queue.splice(index, 1)
     const following = this.queue.at(index)
     if (exchange.steps.length === 0) {
@@ -255,24 +393,56 @@ export class Pipeline {
   /** Until it is rolled back, no statement of the transaction runs and it is not committed. */
   private abortTransaction(reason: ServerError): void {
     this.abortReason = reason
-    for (const exchange of this.queue.splice(0)) {
-      if (exchange.options.user || exchange.options.commit === true) {
-        this.pendingSteps.push(...exchange.steps)
-        exchange.error = reason
-        this.complete(exchange, undefined)
-      } else {
-        this.queue.push(exchange)
-      }
-    }
+    this.refuseQueued(({ options }) => options.user || options.commit !== undefined, reason)
   }
 
   private complete(exchange: Exchange.Exchange, lost: Error | undefined): void {
     exchange.isComplete = true
-    exchange.onComplete(lost)
+    try {
+      exchange.onComplete(lost)
+    } catch {
+      // It has its result, or is canceled. What has failed behind that leaves the connection in an unknown state.
+      this.destroy()
+    }
+  }
+
+  /**
+   * Completes an exchange that the server has answered. The answers of a transaction may arrive together. Then one is handed
+   * over in each turn of the event loop, so that what the fiber of the first causes, such as the interruption of the
+   * second by a race that is decided, happens before the second has its result.
+   */
+  private handOver(exchange: Exchange.Exchange): void {
+    if (this.isHandingOver) {
+      exchange.isComplete = true
+      this.handovers.push(exchange)
+      return
+    }
+    if (this.inFlight.length > 0 && exchange.options.user) {
+      this.isHandingOver = true
+      setImmediate(this.handOverNext)
+    }
+    this.complete(exchange, undefined)
+  }
+
+  private readonly handOverNext = (): void => {
+    const exchange = this.handovers.shift()
+    if (exchange === undefined) {
+      this.isHandingOver = false
+    } else {
+      setImmediate(this.handOverNext)
+      this.complete(exchange, undefined)
+    }
   }
 
   private onReadyForQuery(status: TransactionStatus): void {
     this.transactionStatus = status
+    if (status === "I") {
+      this.portalsToClose.length = 0
+      this.endedTransactions++
+      if (this.pendingSteps.length === 0) {
+        this.statementTimeout.transactionEnded()
+      }
+    }
     const exchange = this.inFlight.at(0)
     if (exchange === undefined) {
       return this.onConnectionLost(serverError("08P01", "the server was ready without having been asked"))
@@ -293,13 +463,17 @@ export class Pipeline {
       return this.send(exchange)
     }
     this.trackTransaction(exchange)
-    this.complete(exchange, undefined)
+    this.handOver(exchange)
     this.cancellation.advance()
+    if (!this.isBusy && this.closeReason === undefined) {
+      this.connection.stream.unref()
+    }
   }
 
   private recordSessionState(exchange: Exchange.Exchange): void {
-    if (exchange.options.user && exchange.makesDirty) {
-      this.isDirty = true
+    if (exchange.options.user) {
+      this.isDirty ||= exchange.makesDirty
+      this.statementTimeout.statementCompleted(exchange)
     }
     if (exchange.invalidatesStatements) {
       this.statementCache.clear()
@@ -316,7 +490,9 @@ export class Pipeline {
     if (exchange.beginsTransaction && this.transactionStatus === "I") {
       this.abortTransaction(error)
     }
-    if (error.code === "57014" && this.abortReason !== undefined) {
+    if (error.code === "57014" && exchange.timeoutError !== undefined) {
+      exchange.error = exchange.timeoutError
+    } else if (error.code === "57014" && this.abortReason !== undefined) {
       // The cancel request for another exchange of the transaction has hit this one.
       exchange.error = this.abortReason
     }
@@ -326,6 +502,11 @@ export class Pipeline {
   /** Tracks the driver's transaction. If a user's statement has ended it, no further statement of it runs. */
   private trackTransaction(exchange: Exchange.Exchange): void {
     const isIdle = this.transactionStatus === "I"
+    if (exchange.endsTransaction && !isIdle) {
+      // It has begun another one.
+      this.endedTransactions++
+      this.portalsToClose.length = 0
+    }
     this.ownsTransaction ||= exchange.beginsTransaction && !(isIdle && exchange.error !== undefined)
     if (!exchange.options.user) {
       this.ownsTransaction &&= !isIdle
@@ -342,7 +523,11 @@ export class Pipeline {
       return false
     }
     this.closeReason = reason
+    this.onClosed()
     this.connection.stream.destroy()
+    for (const exchange of this.handovers.splice(0)) {
+      this.complete(exchange, undefined)
+    }
     for (const exchange of [...this.inFlight.splice(0), ...this.queue.splice(0)]) {
       this.complete(exchange, reason)
     }
@@ -355,7 +540,11 @@ export class Pipeline {
     const reason = endsConnection(lastError) ? lastError : error
     if (this.closeWith(reason)) {
       this.lossReason = reason
-      this.onLost(reason)
+      try {
+        this.onLost(reason)
+      } catch {
+        // This runs in a listener of the socket, where an exception would end the process.
+      }
     }
   }
 
@@ -369,12 +558,19 @@ export class Pipeline {
     connection.on("error", (error: Error) => this.onConnectionLost(error))
     connection.on("end", () => this.onConnectionLost(serverError("08006", "the server closed the connection")))
     connection.stream.on("error", ignoreErrors)
+    connection.stream.on("data", () => {
+      this.activity++
+    })
+    connection.stream.unref()
     const receiver = new Receiver(this.inFlight, this.parameters, {
       onReadyForQuery: (status) => this.onReadyForQuery(status),
       onNotification: (channel, payload) => this.onNotification(channel, payload),
       onCopyIn: (exchange) => {
         exchange.copyInResponse(out)
         this.flush()
+      },
+      onUnconfirmed: () => {
+        this.isUnconfirmed = true
       },
       onLost: (error) => this.onConnectionLost(error)
     })

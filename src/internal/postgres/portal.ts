@@ -1,5 +1,5 @@
 /**
- * Streams the rows of a statement: opens a portal on the server and fetches a batch at a time as the consumer pulls.
+ * The cursor of a statement: opens a portal on the server and fetches a batch at a time as the consumer pulls.
  *
  * Inside a transaction, its other statements may run between two batches. Outside of one, the stream has a transaction of
  * its own, since a portal ends with its transaction. It is committed if the stream ends with success, whether or not all
@@ -7,27 +7,32 @@
  * all rows were read, and is logged otherwise. A statement that cannot run in a transaction (VACUUM) cannot be streamed.
  */
 import type { SqlError } from "@effect/sql/SqlError"
-import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
+import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
+import type { Pull } from "../driver.js"
 import type { Exchange } from "./exchange.js"
 import type { RowDescription } from "./protocol/rowDescription.js"
 
-/** What a stream does on its connection. */
+/** What a cursor does on its connection. */
 export interface Options {
-  readonly transformRows: (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
-  /** Whether a transaction is open. That is not known while the connection is `busy`. */
-  readonly status: () => "outside" | "inside" | "busy"
-  readonly waitUntilIdle: Effect.Effect<void, SqlError>
-  readonly begin: Effect.Effect<void, SqlError>
-  /** Opens the portal and fetches its first rows. */
-  readonly open: (maxRows: number) => Effect.Effect<Batch, SqlError>
+  /**
+   * Opens the portal and fetches its first rows, in a transaction of its own if none is open when it is sent. Calls
+   * `onSend` at that moment, with whether a stream has begun the transaction.
+   */
+  readonly open: (
+    maxRows: number,
+    onSend: (ownsTransaction: boolean) => void
+  ) => Effect.Effect<Batch, SqlError>
   /** Requests the next rows at once. */
   readonly read: (rowDescription: RowDescription, maxRows: number) => BatchRequest
-  readonly close: Effect.Effect<void, DatabaseError>
+  /** Closes the portal, without a round trip. */
+  readonly close: Effect.Effect<void>
+  /** Whether the transaction in which it was opened is open. */
+  readonly isInTransaction: () => boolean
+  /** Commits a transaction of its own, or leaves it to the other streams that use it. */
   readonly commit: Effect.Effect<void, DatabaseError>
   readonly rollback: Effect.Effect<void, DatabaseError>
 }
@@ -83,26 +88,23 @@ const nextBatchSize = (size: number, batch: Batch): number => {
   return Math.max(minRows, Math.min(maxRows, size * growthFactor, fitting))
 }
 
-/** Unless a transaction is open, the connection must be used by the stream alone. */
-export const stream = (options: Options): Stream.Stream<object, SqlError> =>
-  Stream.unwrapScoped(Effect.gen(function*() {
+/** Unless a transaction is open, the connection must be used by the cursor alone. */
+export const cursor = (options: Options): Effect.Effect<Pull, never, Scope.Scope> =>
+  Effect.gen(function*() {
     let ownsTransaction = false
-    let wasOpened = false
+    let isOpen = false
     let isExhausted = false
     let rowDescription: RowDescription | undefined = undefined
     let batchSize = firstRows
     /** The next batch, if it was requested ahead. */
     let next: BatchRequest | undefined = undefined
 
-    const open: Effect.Effect<Batch, SqlError> = Effect.suspend(() => {
-      const status = options.status()
-      if (status === "busy") {
-        return Effect.zipRight(options.waitUntilIdle, open)
-      }
-      wasOpened = true
-      ownsTransaction = status === "outside"
-      return ownsTransaction ? Effect.zipRight(options.begin, options.open(batchSize)) : options.open(batchSize)
-    })
+    const open = Effect.suspend(() =>
+      options.open(batchSize, (owns) => {
+        isOpen = true
+        ownsTransaction = owns
+      })
+    )
 
     const pull = Effect.suspend(() => {
       if (isExhausted) {
@@ -121,22 +123,22 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
         ) {
           next = options.read(rowDescription, batchSize)
         }
-        const chunk = Chunk.unsafeFromArray<object>(options.transformRows?.(batch.rows) ?? batch.rows)
         return isExhausted && ownsTransaction
-          ? Effect.as(Effect.mapError(options.commit, (error) => Option.some(toSqlError(error))), chunk)
-          : Effect.succeed(chunk)
+          ? Effect.as(Effect.mapError(options.commit, (error) => Option.some(toSqlError(error))), batch.rows)
+          : Effect.succeed(batch.rows)
       })
     })
 
     const close = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
       if (!ownsTransaction) {
         // Also if the stream was interrupted while it was opening the portal.
-        return wasOpened ? Effect.ignore(options.close) : Effect.void
+        return isOpen ? options.close : Effect.void
       }
       const rollback = Effect.ignore(options.rollback)
-      return Exit.isSuccess(exit) && options.status() !== "outside"
+      const ended = Exit.isSuccess(exit) && options.isInTransaction()
         ? Effect.zipRight(commitEarly(options.commit), rollback)
         : rollback
+      return Effect.zipRight(ended, options.close)
     }
 
     yield* Effect.addFinalizer((exit) =>
@@ -145,8 +147,8 @@ export const stream = (options: Options): Stream.Stream<object, SqlError> =>
         Effect.suspend(() => close(exit))
       )
     )
-    return Stream.repeatEffectChunkOption(pull)
-  }))
+    return pull
+  })
 
 /** For a consumer that stops before the end. Stream ignores the failure of a finalizer, so it is logged. */
 const commitEarly = (commit: Options["commit"]): Effect.Effect<void> =>

@@ -23,11 +23,16 @@ export type TransactionStatus = "I" | "T" | "E"
  */
 export const trackedParameters: ReadonlySet<string> = new Set(["in_hot_standby", "default_transaction_read_only"])
 
+/** The server's function that waits for the synchronous standby after a commit. */
+const replicationRoutine = "SyncRepWaitForLSN"
+
 /** Handles the messages that concern the whole connection. */
 interface Handlers {
   readonly onReadyForQuery: (status: TransactionStatus) => void
   readonly onNotification: (channel: string, payload: string) => void
   readonly onCopyIn: (exchange: Exchange) => void
+  /** A commit was not confirmed by a synchronous standby. */
+  readonly onUnconfirmed: () => void
   /** The connection cannot be used any more. */
   readonly onLost: (error: Error) => void
 }
@@ -53,8 +58,9 @@ export class Receiver {
       case messageTypes.emptyQuery:
       case messageTypes.closeComplete:
         return this.current("an answer")?.completeWithoutResult()
-      case messageTypes.bindComplete:
       case messageTypes.notice:
+        return this.notice(bytes, offset, end)
+      case messageTypes.bindComplete:
       case messageTypes.copyOut:
       case messageTypes.copyData:
       case messageTypes.copyDone:
@@ -103,6 +109,18 @@ export class Receiver {
       this.handlers.onLost(error)
     } else {
       exchange.errorResponse(error)
+    }
+  }
+
+  /** Only one notice matters: the wait of a commit for its synchronous standby was canceled. */
+  private notice(bytes: Buffer, offset: number, end: number): void {
+    const exchange = this.inFlight.at(0)
+    if (exchange !== undefined && bytes.subarray(offset, end).includes(replicationRoutine, 0, "latin1")) {
+      const warning = parseErrorFields(bytes, offset, end)
+      if (warning.routine === replicationRoutine) {
+        exchange.unconfirmed = warning
+        this.handlers.onUnconfirmed()
+      }
     }
   }
 

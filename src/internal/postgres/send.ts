@@ -3,16 +3,19 @@
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as Predicate from "effect/Predicate"
-import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
+import { type DatabaseError, isDatabaseError, toSqlError } from "../../DatabaseError.js"
 import { asyncInterrupt } from "../asyncInterrupt.js"
-import type { Refusal } from "../driver.js"
+import type { StatementGuard } from "../driver.js"
+import { make as makeError } from "../makeError.js"
 import type { Exchange } from "./exchange.js"
 import { prepareValue, serverError } from "./pg.js"
 import type { Pipeline } from "./pipeline.js"
 import { type Batch, batchOf, type BatchRequest } from "./portal.js"
 import type { Encoded } from "./protocol/writer.js"
 import { fromPostgres } from "./sqlState.js"
+import { mayCommit, mayCommitInPart, mayWrite } from "./statementText.js"
 
 /** The protocol counts parameters with 16 bits. */
 const maxParams = 65_535
@@ -27,41 +30,43 @@ export class Sender {
   /** Encodes parameters for Bind. Throws a DatabaseError if the statement or a parameter cannot be sent. */
   encode(statement: string, params: ReadonlyArray<unknown>): ReadonlyArray<Encoded> {
     // Without the parameters, since no reason contains a value that would have to be masked.
-    const fail = (code: string, reason: string): never => {
-      throw fromPostgres(serverError(code, reason), { phase: "statement", statement })
-    }
+    const failure = (code: string, reason: string): DatabaseError =>
+      fromPostgres(serverError(code, reason), { phase: "statement", statement })
     // Texts are terminated by NUL: the server would read a message with other fields.
     if (statement.includes("\0")) {
-      fail("42601", "a statement may not hold a NUL character")
+      throw failure("42601", "a statement may not hold a NUL character")
     }
-    if (params.length > maxParams) {
-      fail("54023", `a statement may have ${maxParams} parameters, and was given ${params.length}`)
+    const encoded: Array<Encoded> = []
+    let count = 0
+    let reason: string | undefined = undefined
+    try {
+      count = params.length
+      reason = count > maxParams ? undefined : encodeAll(params, count, encoded)
+    } catch {
+      // The list itself may be a proxy.
+      reason = "the parameters cannot be read"
     }
-    return params.map((param, i) => {
-      if (isUnsendable(param)) {
-        fail(
-          "22023",
-          `parameter $${i + 1} cannot be sent: it is or holds a function, a symbol, or a date that is none`
-        )
-      }
-      try {
-        return checkEncoded(prepareValue(param))
-      } catch (cause) {
-        return fail("22023", `parameter $${i + 1} cannot be sent: ${conversionFailure(cause)}`)
-      }
-    })
+    if (count > maxParams) {
+      throw failure("54023", `a statement may have ${maxParams} parameters, and was given ${count}`)
+    }
+    if (reason !== undefined) {
+      throw failure("22023", reason)
+    }
+    return encoded
   }
 
-  /** Runs one exchange. `refusal` is called immediately before it is submitted. */
+  /** Runs one exchange. `guard` is asked immediately before it is submitted. */
   send<A, E>(
     make: () => Exchange,
     finish: (exchange: Exchange) => Effect.Effect<A, E>,
     fail: (error: DatabaseError) => E,
-    refusal?: Refusal
+    guard?: StatementGuard,
+    /** How it is canceled when its fiber is interrupted. */
+    cancel: (exchange: Exchange) => Effect.Effect<void> = this.cancel
   ): Effect.Effect<A, E> {
     const pipeline = this.pipeline
     return asyncInterrupt<A, E>((resume) => {
-      const refused = refusal?.()
+      const refused = guard?.refusal()
       if (refused !== undefined) {
         return resume(Effect.fail(fail(refused)))
       }
@@ -69,30 +74,34 @@ export class Sender {
       try {
         exchange = make()
       } catch (error) {
-        return resume(Effect.fail(fail(error as DatabaseError)))
+        return resume(Effect.fail(fail(cannotBeSent(error))))
       }
+      exchange.guard = guard
       exchange.onComplete = (lost) => {
-        const error = this.failure(exchange, lost)
-        resume(error === undefined ? finish(exchange) : Effect.fail(fail(error)))
+        resume(this.resultOf(exchange, lost, finish, fail))
         exchange.releaseResult()
       }
       pipeline.submit(exchange)
-      return Effect.suspend(() => pipeline.cancel(exchange))
+      return cancel(exchange)
     })
   }
 
   /** Submits an exchange at once, so that the server reads a batch before the consumer asks for it. */
-  requestBatch(exchange: Exchange, refusal: Refusal | undefined): BatchRequest {
+  requestBatch(
+    exchange: Exchange,
+    guard: StatementGuard | undefined,
+    cancel: (exchange: Exchange) => Effect.Effect<void>
+  ): BatchRequest {
     const pipeline = this.pipeline
-    const refused = refusal?.()
+    const refused = guard?.refusal()
     let batch: Effect.Effect<Batch, SqlError> | undefined = undefined
     let onBatch = (): void => undefined
     let duration = Infinity
     const submittedAt = performance.now()
+    exchange.guard = guard
     exchange.onComplete = (lost) => {
       duration = performance.now() - submittedAt
-      const error = this.failure(exchange, lost)
-      batch = error === undefined ? Effect.succeed(batchOf(exchange)) : Effect.fail(toSqlError(error))
+      batch = this.resultOf(exchange, lost, (completed) => Effect.succeed(batchOf(completed)), toSqlError)
       exchange.releaseResult()
       onBatch()
     }
@@ -113,19 +122,10 @@ export class Sender {
           return handOver(resume)
         }
         onBatch = () => handOver(resume)
-        return Effect.suspend(() => pipeline.cancel(exchange))
+        return cancel(exchange)
       }),
       duration: () => duration,
-      release: Effect.async<void>((resume) => {
-        if (batch !== undefined) {
-          return resume(Effect.void)
-        }
-        const timer = setTimeout(() => resume(pipeline.cancel(exchange)), releaseTimeout)
-        onBatch = () => {
-          clearTimeout(timer)
-          resume(Effect.void)
-        }
-      })
+      release: refused === undefined ? this.cancelLate(exchange) : Effect.void
     }
   }
 
@@ -133,10 +133,7 @@ export class Sender {
   sendWithTimeout(make: () => Exchange): Effect.Effect<void, DatabaseError> {
     return Effect.async<void, DatabaseError>((resume) => {
       const exchange = make()
-      exchange.onComplete = (lost) => {
-        const error = this.failure(exchange, lost)
-        resume(error === undefined ? Effect.void : Effect.fail(error))
-      }
+      exchange.onComplete = (lost) => resume(this.resultOf(exchange, lost, () => Effect.void, identity))
       this.pipeline.submitWithTimeout(exchange)
     })
   }
@@ -146,18 +143,155 @@ export class Sender {
     return fromPostgres(cause, { phase: "statement", description: this.description })
   }
 
+  /** Cancels an exchange. */
+  readonly cancel = (exchange: Exchange): Effect.Effect<void> => Effect.suspend(() => this.pipeline.cancel(exchange))
+
+  /** Gives an exchange that was sent a short time to complete before it cancels it, since that fails the transaction. */
+  readonly cancelLate = (exchange: Exchange): Effect.Effect<void> =>
+    Effect.async<void>((resume) => {
+      if (exchange.isComplete || !exchange.isSent) {
+        return resume(this.pipeline.cancel(exchange))
+      }
+      const timer = setTimeout(() => resume(this.pipeline.cancel(exchange)), releaseTimeout)
+      const { onComplete } = exchange
+      exchange.onComplete = (lost) => {
+        clearTimeout(timer)
+        try {
+          onComplete(lost)
+        } finally {
+          resume(Effect.void)
+        }
+      }
+    })
+
+  /** The result of a completed exchange. Whatever goes wrong while it is made, there is one. */
+  private resultOf<A, E>(
+    exchange: Exchange,
+    lost: Error | undefined,
+    finish: (exchange: Exchange) => Effect.Effect<A, E>,
+    fail: (error: DatabaseError) => E
+  ): Effect.Effect<A, E> {
+    try {
+      const error = this.failure(exchange, lost)
+      return error === undefined ? finish(exchange) : Effect.fail(fail(error))
+    } catch {
+      const { options, text } = exchange
+      const fields = { dialect: "postgres", code: "XX000", statement: options.user ? text : undefined } as const
+      return Effect.fail(fail(
+        lost !== undefined && this.mayBeCommitted(exchange)
+          ? makeError("CommitOutcomeUnknown", { ...fields, reason: unknownOutcome })
+          : makeError("UnknownDatabaseError", { ...fields, reason: "the server's answer could not be handed over" })
+      ))
+    }
+  }
+
   /** The failure of a completed exchange, if any. */
   private failure(exchange: Exchange, lost: Error | undefined): DatabaseError | undefined {
+    const { options: { commit, params, user }, text, unconfirmed } = exchange
+    const statement = user ? text : undefined
+    if (unconfirmed !== undefined && (lost !== undefined || exchange.error === undefined)) {
+      return makeError("CommitOutcomeUnknown", {
+        dialect: "postgres",
+        code: unconfirmed.code ?? "01000",
+        reason: `it is committed on ${this.description}, but no synchronous standby has confirmed that, so it may be ` +
+          `lost with that server: ${unconfirmed.message}`,
+        statement
+      })
+    }
     if (lost === undefined && exchange.error === undefined) {
       return undefined
     }
-    const { commit, params, user } = exchange.options
-    return fromPostgres(exchange.error ?? lost, {
+    const error = fromPostgres(lost === undefined || exchange.isRejected ? exchange.error : lost, {
       phase: commit === true && exchange.isSent && lost !== undefined ? "commit" : "statement",
       description: this.description,
-      statement: user ? exchange.text : undefined,
+      statement,
       params
     })
+    return lost !== undefined && error._tag !== "CommitOutcomeUnknown" && this.mayBeCommitted(exchange)
+      ? makeError("CommitOutcomeUnknown", {
+        dialect: "postgres",
+        // transaction_resolution_unknown
+        code: error.code.startsWith("08") ? "08007" : error.code,
+        reason: `${unknownOutcome}: ${error.reason}`,
+        statement
+      })
+      : error
+  }
+
+  /** Whether an exchange whose connection was lost may have done something that is committed. */
+  private mayBeCommitted({ executes, isInTransaction, isRejected, isSent, options, text }: Exchange): boolean {
+    if (!options.user || !isSent || !executes) {
+      return false
+    }
+    const commits = isInTransaction ? mayCommit(text) : !isRejected || mayCommitInPart(text)
+    return commits && mayWrite(text) && !this.isReadOnly(text)
+  }
+
+  /** Whether the server lets no statement write, as far as the text does not change that. */
+  private isReadOnly(text: string): boolean {
+    const { parameters } = this.pipeline
+    return parameters.get("in_hot_standby") === "on" ||
+      (parameters.get("default_transaction_read_only") === "on" && !/write|read_only/i.test(text) &&
+        !mayCommitInPart(text))
+  }
+}
+
+const unknownOutcome =
+  "the statement was sent and its answer has not arrived, so whether it was executed and committed " +
+  "is not known"
+
+/** The error of a statement that could not be made. Anything may have been thrown, and may hold values. */
+export const cannotBeSent = (cause: unknown): DatabaseError => {
+  try {
+    if (isDatabaseError(cause)) {
+      return cause
+    }
+  } catch {
+    // Nothing can be asked of it.
+  }
+  return makeError("InvalidData", {
+    dialect: "postgres",
+    code: "22023",
+    reason: "the statement cannot be sent: a value of it cannot be read"
+  })
+}
+
+/** Why a parameter cannot be encoded. */
+class FailedEncoding {
+  constructor(readonly reason: string) {}
+}
+
+const isFailedEncoding = (result: Encoded | FailedEncoding): result is FailedEncoding =>
+  result instanceof FailedEncoding
+
+/** Appends the encoded parameters. Returns why one of them cannot be encoded. */
+const encodeAll = (
+  params: ReadonlyArray<unknown>,
+  count: number,
+  encoded: Array<Encoded>
+): string | undefined => {
+  for (let i = 0; i < count; i++) {
+    const result = encodeParameter(params[i])
+    if (isFailedEncoding(result)) {
+      return `parameter $${i + 1} cannot be sent: ${result.reason}`
+    }
+    encoded.push(result)
+  }
+  return undefined
+}
+
+/** Does not throw, whatever the value's own methods do. */
+const encodeParameter = (value: unknown): Encoded | FailedEncoding => {
+  try {
+    return isUnsendable(value)
+      ? new FailedEncoding("it is or holds a function, a symbol, or a date that is none")
+      : checkEncoded(prepareValue(value))
+  } catch (cause) {
+    try {
+      return new FailedEncoding(conversionFailure(cause))
+    } catch {
+      return new FailedEncoding("its conversion failed")
+    }
   }
 }
 

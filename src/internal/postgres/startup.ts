@@ -3,7 +3,9 @@
  */
 import { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
+import { textOf } from "../mask.js"
 import { PgConnection, serverError } from "./pg.js"
+import { isMalformed, MalformedMessage } from "./protocol/messages.js"
 import { type MessageHandler, Parser } from "./protocol/parser.js"
 import { ignoreErrors } from "./transport/socket.js"
 
@@ -23,6 +25,8 @@ const headerLength = 5
 export class StartupConnection extends PgConnection {
   /** Receives the server's messages: `pg` at first, the pipeline after start-up. */
   onMessage: MessageHandler = () => undefined
+  /** What `onMessage` is during start-up. */
+  private startupHandler: MessageHandler | undefined = undefined
 
   /** `requiresChannelBinding`: authentication fails unless it is bound to the TLS connection (SCRAM-SHA-256-PLUS). */
   constructor(
@@ -53,20 +57,24 @@ export class StartupConnection extends PgConnection {
     const source = new EventEmitter()
     super.attachListeners(source)
     // `pg` keeps parts of a message for later, and the socket's buffer is reused.
-    this.onMessage = (_type, bytes, offset, end) =>
+    this.startupHandler = (_type, bytes, offset, end) =>
       source.emit("data", Buffer.from(bytes.subarray(offset - headerLength, end)))
+    this.onMessage = this.startupHandler
     const parser = new Parser((type, bytes, offset, end) => this.onMessage(type, bytes, offset, end))
     socket.on("data", (chunk: Buffer) => {
       try {
         parser.parse(chunk)
       } catch (cause) {
-        this.reject(cause as Error)
+        this.reject(cause)
       }
     })
   }
 
-  private reject(cause: Error): void {
-    this.emit("error", new Error(`received invalid response: ${cause.message}`, { cause }))
+  private reject(cause: unknown): void {
+    // What else is thrown while the answers of statements are handled is not shown, since it may hold values.
+    const isShown = isMalformed(cause) || this.onMessage === this.startupHandler
+    const reason = isShown ? textOf(cause) : "it could not be handled"
+    this.emit("error", new Error(`received invalid response: ${reason}`))
     this.stream.destroy()
   }
 
@@ -106,12 +114,12 @@ export class StartupConnection extends PgConnection {
     this.on("authenticationOk", () => {
       isAuthenticated = true
       if (awaitsProof) {
-        this.reject(new Error("it did not prove that it knows the password"))
+        this.reject(new MalformedMessage("it did not prove that it knows the password"))
       }
     })
     this.on("readyForQuery", () => {
       if (!isAuthenticated) {
-        this.reject(new Error("it let nobody in and is ready all the same"))
+        this.reject(new MalformedMessage("it let nobody in and is ready all the same"))
       }
     })
   }

@@ -350,16 +350,96 @@ describe("postgres connect", () => {
   describe("several hosts", () => {
     const here = () => target(url()).hosts[0]
 
-    it.live("are tried in order, and a silent one leaves time for those behind it", () =>
+    it.live("are tried in order, and the next does not wait for a silent one to run into the timeout", () =>
       Effect.scoped(Effect.gen(function*() {
         const silent = yield* impostor(() => undefined)
         const port = yield* closedPort
-        const c = yield* connection(url(), {
-          settings: { connectTimeout: Duration.seconds(8) },
+        const c = yield* promptly(connection(url(), {
+          settings: { connectTimeout: Duration.minutes(10) },
           target: { hosts: [{ host: "127.0.0.1", port }, { host: "127.0.0.1", port: silent.port }, here()] }
-        })
+        }))
         yield* c.ping
         yield* eventually(Effect.sync(() => silent.sockets.size === 0))
+      })))
+
+    it.live("a slow one is not given up before another has succeeded", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const database = yield* freshDatabase
+        const slow = yield* proxy(database)
+        yield* slow.delay(300)
+        const silent = yield* impostor(() => undefined)
+        const c = yield* connection(database, {
+          target: { hosts: [{ host: "127.0.0.1", port: slow.port }, { host: "127.0.0.1", port: silent.port }] }
+        })
+        assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS one"), [{ one: 1 }])
+        yield* eventually(Effect.sync(() => silent.sockets.size === 0))
+      })))
+
+    it.live("leave one connection behind, whichever are established", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const database = yield* freshDatabase
+        const slow = yield* Effect.all([proxy(database), proxy(database)])
+        const hosts: PostgresTarget["hosts"] = [
+          target(slow[0].url).hosts[0],
+          target(slow[1].url).hosts[0],
+          target(database).hosts[0]
+        ]
+        for (let delay = 0; delay < 150; delay += 10) {
+          yield* Effect.forEach(slow, (each) => each.delay(delay))
+          yield* Effect.scoped(Effect.gen(function*() {
+            const c = yield* connection(database, { target: { hosts } })
+            yield* eventually(Effect.map(connections(database), ({ total }) => total === 1))
+            assert.deepStrictEqual(yield* rows(c, "SELECT 1 AS one"), [{ one: 1 }])
+          }))
+          yield* eventually(Effect.map(connections(database), ({ total }) => total === 0))
+        }
+      })), 60_000)
+
+    it.live("interrupted at any moment leave no connection behind", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const database = yield* freshDatabase
+        const silent = yield* impostor(() => undefined)
+        const hosts = [{ host: "127.0.0.1", port: silent.port }, target(database).hosts[0]] as const
+        for (let i = 0; i < 60; i++) {
+          const fiber = yield* Effect.fork(Effect.scoped(connection(database, { target: { hosts } })))
+          yield* Effect.sleep(Duration.millis(i < 20 ? i * 12 : 240 + i))
+          yield* promptly(Fiber.interrupt(fiber))
+        }
+        yield* eventually(Effect.map(connections(database), ({ total }) => total === 0 && silent.sockets.size === 0))
+        for (const mode of modes) {
+          for (let at = 1;; at++) {
+            const interruptor = new Interruptor(mode, at)
+            const options = { target: { hosts: [hosts[1], hosts[1]] as const } }
+            yield* interruptor.victim(Effect.scoped(connection(database, options)))
+            if (!interruptor.hit) {
+              break
+            }
+          }
+        }
+        yield* eventually(Effect.map(connections(database), ({ total }) => total === 0))
+      })), 60_000)
+
+    it.live("share the connect timeout, and the error says what became of each", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const silent = yield* Effect.all([impostor(() => undefined), impostor(() => undefined)])
+        const port = yield* closedPort
+        const startedAt = performance.now()
+        const error = yield* promptly(refused(url(), {
+          settings: { connectTimeout: Duration.millis(900) },
+          target: {
+            hosts: [silent[0].port, port, silent[1].port].map((port) => ({ host: "127.0.0.1", port })) as never
+          }
+        }))
+        const millis = performance.now() - startedAt
+        failsToConnect(error, true)
+        assert.isAbove(millis, 850)
+        assert.isBelow(millis, 1_800)
+        for (const each of [silent[0].port, port, silent[1].port]) {
+          assert.include(error.message, `127.0.0.1:${each}`)
+        }
+        assert.include(error.message, "connection refused")
+        assert.include(error.message, "no answer within the time to connect")
+        yield* eventually(Effect.sync(() => silent.every(({ sockets }) => sockets.size === 0)))
       })))
 
     it.scoped("that all fail are all in the message", () =>
@@ -373,19 +453,22 @@ describe("postgres connect", () => {
         assert.include(error.message, "nowhere.invalid")
       }))
 
-    it.scoped("are not tried any further when one rejects the user", () =>
-      Effect.gen(function*() {
-        let connectionCount = 0
-        const other = yield* impostor((socket) => {
-          connectionCount += 1
-          socket.destroy()
-        })
-        const error = yield* refused(url(), {
-          target: { password: Redacted.make("wrong"), hosts: [here(), { host: "127.0.0.1", port: other.port }] }
-        })
+    it.live("are not tried any further when one rejects the user", () =>
+      Effect.scoped(Effect.gen(function*() {
+        const silent = yield* impostor(() => undefined)
+        const between = yield* proxy(url())
+        // So that the attempt on the next host has begun when the user is rejected.
+        yield* between.delay(300)
+        const error = yield* promptly(refused(url(), {
+          settings: { connectTimeout: Duration.minutes(10) },
+          target: {
+            password: Redacted.make("wrong"),
+            hosts: [{ host: "127.0.0.1", port: between.port }, { host: "127.0.0.1", port: silent.port }]
+          }
+        }))
         assert.strictEqual(error._tag, "AuthenticationFailed")
-        assert.strictEqual(connectionCount, 0)
-      }))
+        yield* eventually(Effect.sync(() => silent.sockets.size === 0))
+      })))
 
     it.live("are chosen by target_session_attrs", () =>
       Effect.scoped(Effect.gen(function*() {
@@ -398,10 +481,11 @@ describe("postgres connect", () => {
         const role = (
           targetSessionAttrs: PostgresTarget["targetSessionAttrs"],
           hosts: PostgresTarget["hosts"],
-          overrides: Partial<PostgresTarget> = {}
+          overrides: Partial<PostgresTarget> = {},
+          connectTimeout = Duration.seconds(10)
         ) =>
           Effect.gen(function*() {
-            const options = { target: { targetSessionAttrs, hosts, ...overrides } }
+            const options = { settings: { connectTimeout }, target: { targetSessionAttrs, hosts, ...overrides } }
             const c = yield* connection(primary.url, options)
             return (yield* driver(primary.url, options).serverInfo(c)).role
           })
@@ -412,6 +496,12 @@ describe("postgres connect", () => {
         assert.strictEqual(yield* role("read-only", [p, s]), "standby")
         assert.strictEqual(yield* role("prefer-standby", [p, s]), "standby")
         assert.strictEqual(yield* role("prefer-standby", [p]), "primary")
+        // The second round begins when the first has failed, and a silent host leaves it half of the time.
+        const silent = yield* impostor(() => undefined)
+        assert.strictEqual(
+          yield* role("prefer-standby", [{ host: "127.0.0.1", port: silent.port }, p], {}, Duration.seconds(4)),
+          "primary"
+        )
         const serverOptions = "-c default_transaction_read_only=on"
         assert.strictEqual(yield* role("read-only", [p], { serverOptions }), "primary")
         const error = yield* Effect.flip(role("read-write", [p, s], { serverOptions }))

@@ -27,6 +27,7 @@ export const settings: Settings = {
   statementTimeout: undefined,
   lockTimeout: undefined,
   idleInTransactionTimeout: undefined,
+  silence: Duration.seconds(10),
   shutdownTimeout: Duration.seconds(10),
   healthTimeout: Duration.seconds(2),
   slowStatement: Duration.seconds(1),

@@ -5,8 +5,7 @@ import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { type DatabaseError, fromSqlError } from "../../../src/DatabaseError.js"
 import type { Connection } from "../../../src/internal/driver.js"
-import { connect } from "../../../src/internal/postgres/connect.js"
-import { PreparePolicy } from "../../../src/internal/postgres/statementCache.js"
+import { connect, makeSetup } from "../../../src/internal/postgres/connect.js"
 import { eventually } from "../../support/eventually.js"
 import { freshDatabase, query, server, url } from "../../support/postgres.js"
 import { type Decision, proxy } from "../../support/proxy.js"
@@ -234,9 +233,7 @@ describe("postgres connection lost", () => {
 
   it.live("onLost is called at once when the connection is lost already", () =>
     Effect.scoped(Effect.gen(function*() {
-      const c = yield* Effect.uninterruptibleMask((restore) =>
-        connect(settings, target(url()), new PreparePolicy("auto"), restore)
-      )
+      const c = yield* Effect.uninterruptibleMask((restore) => connect(makeSetup(settings, target(url())), restore))
       yield* query(url(), `SELECT pg_terminate_backend(${c.id})`)
       yield* eventually(Effect.sync(() => c.status() === "closed"))
       const losses: Array<DatabaseError> = []

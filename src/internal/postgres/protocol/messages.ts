@@ -31,6 +31,15 @@ export const messageTypes = {
 /** A message whose content contradicts its type or its length. */
 export class MalformedMessage extends Error {}
 
+/** Anything may have been thrown, also a proxy of which nothing can be asked. */
+export const isMalformed = (error: unknown): error is MalformedMessage => {
+  try {
+    return error instanceof MalformedMessage
+  } catch {
+    return false
+  }
+}
+
 /** Reads the fields of one message in order. Throws MalformedMessage where a field exceeds the message. */
 export class Reader {
   constructor(private readonly bytes: Buffer, public offset: number, private readonly end: number) {}

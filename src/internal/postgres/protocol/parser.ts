@@ -3,6 +3,8 @@
  * a length that cannot be right or searches for the end of an error that has none.
  */
 
+import { MalformedMessage } from "./messages.js"
+
 const headerLength = 5
 const errorResponse = 0x45
 const noticeResponse = 0x4e
@@ -94,7 +96,7 @@ export class Parser {
 
   private checkFirstMessage(type: number): void {
     if (!this.hasStarted && !firstMessages.has(type)) {
-      throw new Error("it does not speak PostgreSQL's protocol")
+      throw new MalformedMessage("it does not speak PostgreSQL's protocol")
     }
   }
 
@@ -104,13 +106,13 @@ export class Parser {
     const length = bytes.readUInt32BE(offset + 1)
     this.checkFirstMessage(type)
     if (!this.hasStarted && (length < 8 || length > maxShortLength)) {
-      throw new Error("it does not speak PostgreSQL's protocol")
+      throw new MalformedMessage("it does not speak PostgreSQL's protocol")
     }
     if (length < 4 || (length > maxShortLength && (length > maxLength || !this.isReady || !longMessages.has(type)))) {
-      throw new Error(`it announced a message of ${length} bytes`)
+      throw new MalformedMessage(`it announced a message of ${length} bytes`)
     }
     if (type === readyForQuery && length !== headerLength) {
-      throw new Error("it sent a message of the wrong length")
+      throw new MalformedMessage("it sent a message of the wrong length")
     }
     this.hasStarted = true
     return 1 + length
@@ -121,7 +123,7 @@ export class Parser {
     const offset = start + headerLength
     if (type === readyForQuery) {
       if (!transactionStatuses.has(bytes[offset])) {
-        throw new Error("it is ready in a state that there is not")
+        throw new MalformedMessage("it is ready in a state that there is not")
       }
       this.isReady = true
     } else if (type === errorResponse || type === noticeResponse) {
@@ -145,9 +147,9 @@ const checkErrorFields = (bytes: Buffer, from: number, end: number): void => {
     offset = zero + 1
   }
   if (offset >= end || bytes[offset] !== 0) {
-    throw new Error("it sent an error without an end")
+    throw new MalformedMessage("it sent an error without an end")
   }
   if (offset + 1 !== end) {
-    throw new Error("it sent an error that goes on behind its end")
+    throw new MalformedMessage("it sent an error that goes on behind its end")
   }
 }

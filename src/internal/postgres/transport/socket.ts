@@ -4,8 +4,10 @@
  * Its timeout uses the system's clock and not Effect's, since it limits what happens outside of the program. Its errors
  * have the texts of `pg`, and are classified like those.
  */
+import * as Dns from "node:dns"
 import * as Net from "node:net"
 import * as Tls from "node:tls"
+import { staggered } from "./staggered.js"
 import type { Encryption } from "./tls.js"
 
 export interface OpenOptions {
@@ -61,18 +63,100 @@ const makeSocket = (): Net.Socket => {
   return socket
 }
 
-const connectOptions = ({ host, port }: OpenOptions): Net.NetConnectOpts =>
-  host.startsWith("/")
-    ? { path: `${host}/.s.PGSQL.${port}` }
+/** Where a socket is connected to: an address, or the path of a Unix socket. */
+type Address = { readonly host: string } | { readonly path: string }
+
+const connectOptions = (address: Address, port: number): Net.NetConnectOpts =>
+  "path" in address
+    ? address
     : {
-      host,
+      host: address.host,
       port,
+      // The addresses of a name are tried by `staggered`: Node would give each of them 250 milliseconds.
+      autoSelectFamily: false,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: keepAliveDelay
     }
 
-/** Calls exactly one of the two callbacks, unless the function that it returns is called first, which gives up. */
+/**
+ * Orders addresses as RFC 8305 (section 4) has it: beginning with the family of the first, the families take turns, so
+ * that a family that does not work delays the connection once and not for each of its addresses.
+ */
+export const interleaveFamilies = (addresses: ReadonlyArray<Dns.LookupAddress>): ReadonlyArray<string> => {
+  const first = addresses.filter(({ family }) => family === addresses[0].family)
+  const second = addresses.filter(({ family }) => family !== addresses[0].family)
+  const ordered: Array<string> = []
+  for (let i = 0; i < Math.max(first.length, second.length); i++) {
+    ordered.push(...[first.at(i), second.at(i)].flatMap((each) => each === undefined ? [] : [each.address]))
+  }
+  return ordered
+}
+
+/** The addresses of a host, in the order in which they are tried. */
+const lookUp = (
+  host: string,
+  port: number,
+  onAddresses: (addresses: ReadonlyArray<Address>) => void,
+  onFailure: (cause: Error) => void
+): void => {
+  if (host.startsWith("/")) {
+    return onAddresses([{ path: `${host}/.s.PGSQL.${port}` }])
+  }
+  if (Net.isIP(host) !== 0) {
+    return onAddresses([{ host }])
+  }
+  Dns.lookup(
+    host,
+    { all: true, verbatim: true },
+    (error, addresses) =>
+      error === null ? onAddresses(interleaveFamilies(addresses).map((host) => ({ host }))) : onFailure(error)
+  )
+}
+
+/** Connects to one address. Returns how to give up. */
+const connectTo = (
+  address: Address,
+  { background, port }: OpenOptions,
+  onConnect: (socket: Net.Socket) => void,
+  onFailure: (cause: Error) => void
+): () => void => {
+  const socket = makeSocket()
+  const onError = (error: Error): void => onFailure(error)
+  if (background) {
+    socket.unref()
+  }
+  socket.on("error", ignoreErrors)
+  socket.once("error", onError)
+  socket.once("connect", () => {
+    socket.off("error", onError)
+    onConnect(socket)
+  })
+  try {
+    socket.connect(connectOptions(address, port))
+  } catch (cause) {
+    // Node throws at an invalid port or path.
+    process.nextTick(() => onFailure(cause as Error))
+  }
+  return () => {
+    socket.off("error", onError)
+    socket.destroy()
+  }
+}
+
+const timeoutOf = (address: Address, port: number): Error => {
+  const to = "path" in address ? address.path : `${address.host}:${port}`
+  return Object.assign(new Error(`connect ETIMEDOUT ${to}`), { code: "ETIMEDOUT" })
+}
+
+/** One error for the addresses of a host. */
+const combine = (errors: ReadonlyArray<Error>): Error => errors.length === 1 ? errors[0] : new AggregateError(errors)
+
+/**
+ * Calls exactly one of the two callbacks, unless the function that it returns is called first, which gives up.
+ *
+ * A name with several addresses is connected to through the first one that accepts, with attempts that overlap (RFC 8305).
+ */
 export const open = (
   options: OpenOptions,
   onOpen: (socket: Net.Socket) => void,
@@ -80,8 +164,11 @@ export const open = (
 ): () => void => {
   let settled = false
   let stage: "network" | "tls" = "network"
-  const raw = makeSocket()
-  let socket = raw
+  /** The addresses that are tried, and the errors of those that have failed. Both are empty once one is connected. */
+  let addresses: ReadonlyArray<Address> = []
+  let errors: Array<Error | undefined> = []
+  /** Destroys every socket that was opened. */
+  let destroy = (): void => undefined
 
   const settle = (): boolean => {
     if (settled) {
@@ -91,50 +178,50 @@ export const open = (
     clearTimeout(timer)
     return true
   }
-  const destroy = (): void => {
-    socket.destroy()
-    raw.destroy()
-  }
   const fail = (failure: OpenFailure): void => {
     if (settle()) {
       destroy()
       onFailure(failure)
     }
   }
+  const onTimeout = (): void => {
+    const cause = addresses.length > 1
+      ? combine(addresses.map((address, i) => errors[i] ?? timeoutOf(address, options.port)))
+      : new Error("timeout expired")
+    fail({ stage: "timeout", cause })
+  }
   const onError = (error: Error): void => fail({ stage, cause: error })
   const onClose = (): void => fail({ stage, cause: new Error("Connection terminated unexpectedly") })
-  const succeed = (): void => {
-    if (settle()) {
-      raw.off("close", onClose)
-      socket.off("close", onClose)
-      onOpen(socket)
-    }
-  }
-  const startTls = (): void => {
-    stage = "tls"
-    try {
-      socket = Tls.connect({ ...options.tls(), socket: raw })
-    } catch (cause) {
-      return fail({ stage, cause: cause as Error })
-    }
-    socket.on("error", ignoreErrors)
-    socket.on("error", onError)
-    socket.on("close", onClose)
-    socket.once("secureConnect", succeed)
-  }
 
-  const timer = setTimeout(
-    () => fail({ stage: "timeout", cause: new Error("timeout expired") }),
-    options.timeout
-  )
-  if (options.background) {
-    timer.unref()
-    raw.unref()
-  }
-  raw.on("error", ignoreErrors)
-  raw.on("error", onError)
-  raw.on("close", onClose)
-  raw.once("connect", () => {
+  const negotiate = (raw: Net.Socket): void => {
+    let socket = raw
+    addresses = []
+    errors = []
+    destroy = () => {
+      socket.destroy()
+      raw.destroy()
+    }
+    const succeed = (): void => {
+      if (settle()) {
+        raw.off("close", onClose)
+        socket.off("close", onClose)
+        onOpen(socket)
+      }
+    }
+    const startTls = (): void => {
+      stage = "tls"
+      try {
+        socket = Tls.connect({ ...options.tls(), socket: raw })
+      } catch (cause) {
+        return fail({ stage, cause: cause as Error })
+      }
+      socket.on("error", ignoreErrors)
+      socket.on("error", onError)
+      socket.on("close", onClose)
+      socket.once("secureConnect", succeed)
+    }
+    raw.on("error", onError)
+    raw.on("close", onClose)
     if (options.encryption === "plain") {
       return succeed()
     }
@@ -151,13 +238,34 @@ export const open = (
       }
       fail({ stage: "network", cause: new Error("received invalid response to the request for TLS") })
     })
-  })
-  try {
-    raw.connect(connectOptions(options))
-  } catch (cause) {
-    // Node throws at an invalid port or path.
-    process.nextTick(() => fail({ stage, cause: cause as Error }))
   }
+
+  const timer = setTimeout(onTimeout, options.timeout)
+  if (options.background) {
+    timer.unref()
+  }
+  lookUp(
+    options.host,
+    options.port,
+    (found) => {
+      if (settled) {
+        return
+      }
+      addresses = found
+      destroy = staggered<Net.Socket, Error>({
+        count: found.length,
+        start: (index, onConnect, onFailure) =>
+          connectTo(found[index], options, onConnect, (error) => {
+            errors[index] = error
+            onFailure(error)
+          }),
+        isFinal: () => false,
+        onSuccess: negotiate,
+        onFailure: (causes) => fail({ stage, cause: combine(causes) })
+      })
+    },
+    (cause) => fail({ stage, cause })
+  )
   return () => {
     if (settle()) {
       destroy()
