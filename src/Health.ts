@@ -3,15 +3,13 @@
  *
  * @since 0.1.0
  */
-import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect } from "./DatabaseError.js"
 import type { Connection, Driver, ServerInfo } from "./internal/driver.js"
-import { make as makeError } from "./internal/makeError.js"
+import * as Probe from "./internal/health/probe.js"
 import type { Pool, Stats } from "./Pool.js"
 
 /**
@@ -74,26 +72,6 @@ export interface Options {
   readonly timeout: Duration.Duration
 }
 
-/** Lets concurrent calls share one run of an effect, since health endpoints are often public and called often. */
-const shareConcurrent = <A>(effect: Effect.Effect<A>): Effect.Effect<A> => {
-  let inFlight: Deferred.Deferred<A> | undefined
-  return Effect.uninterruptibleMask((restore) =>
-    Effect.suspend(() => {
-      if (inFlight !== undefined) {
-        return restore(Deferred.await(inFlight))
-      }
-      const result = Deferred.unsafeMake<A>(FiberId.none)
-      inFlight = result
-      const run = Effect.onExit(Effect.interruptible(effect), (exit) => {
-        inFlight = undefined
-        return Deferred.done(result, exit)
-      })
-      // In a daemon, so that interrupting the first caller does not interrupt the others' run.
-      return Effect.zipRight(Effect.forkDaemon(run), restore(Deferred.await(result)))
-    })
-  )
-}
-
 /**
  * Makes the health check of a database.
  *
@@ -105,81 +83,30 @@ const shareConcurrent = <A>(effect: Effect.Effect<A>): Effect.Effect<A> => {
  * @since 0.1.0
  * @category constructors
  */
-export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Health, never, Scope.Scope> => {
-  let lastError: DatabaseError | undefined = undefined
-  let closed = false
-
-  const timeoutError = () =>
-    makeError("ConnectionFailed", {
-      dialect: driver.dialect,
-      code: "08001",
-      reason: `${driver.description} did not answer within ${Duration.format(timeout)}`,
-      transient: true
-    })
-  /** Fails in time even if the effect cannot be interrupted at once; it is then interrupted in the background. */
-  const withTimeout = <A>(duration: Duration.Duration, effect: Effect.Effect<A, DatabaseError>) =>
-    Effect.timeoutFail(Effect.disconnect(effect), { duration, onTimeout: timeoutError })
-
-  const ask = <A>(
-    query: (connection: Connection) => Effect.Effect<A, DatabaseError>
-  ): Effect.Effect<A, DatabaseError> => {
-    const onNewConnection = Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        driver.connect(() => undefined, restore),
-        (connection) => Effect.ensuring(restore(query(connection)), connection.close)
-      )
-    )
-    const onIdleConnection = withTimeout(
-      Duration.times(timeout, 0.5),
-      Effect.scoped(Effect.flatMap(pool.acquire, query))
-    )
-    return Effect.suspend(() => {
-      if (closed) {
-        return Effect.fail(
-          makeError("DatabaseClosed", {
-            dialect: driver.dialect,
-            code: "08003",
-            reason: `the database ${pool.name} is closed`
-          })
-        )
-      }
-      const { idle, waiting } = pool.stats()
-      return withTimeout(
-        timeout,
-        idle > 0 && waiting === 0 ? Effect.orElse(onIdleConnection, () => onNewConnection) : onNewConnection
-      )
-    }).pipe(
-      Effect.tapError((error) =>
+export const make = (options: Options): Effect.Effect<Health, never, Scope.Scope> =>
+  Effect.map(Probe.make(options), (probe): Health => {
+    const { driver, pool } = options
+    let lastError: DatabaseError | undefined = undefined
+    const ask = <A>(query: (connection: Connection) => Effect.Effect<A, DatabaseError>) =>
+      Effect.tapError(probe(query), (error) =>
         Effect.sync(() => {
           lastError = error
+        }))
+    return {
+      check: Probe.shareConcurrent(
+        Effect.match(ask((connection) => connection.ping), { onFailure: () => false, onSuccess: () => true })
+      ),
+      report: Probe.shareConcurrent(Effect.map(
+        Effect.timed(Effect.option(ask((connection) => driver.serverInfo(connection)))),
+        ([latency, info]) => ({
+          healthy: Option.isSome(info),
+          dialect: driver.dialect,
+          latency,
+          version: Option.getOrUndefined(info)?.version,
+          role: Option.getOrUndefined(info)?.role,
+          pool: pool.stats(),
+          lastError
         })
-      )
-    )
-  }
-
-  const health: Health = {
-    check: shareConcurrent(
-      Effect.match(ask((connection) => connection.ping), { onFailure: () => false, onSuccess: () => true })
-    ),
-    report: shareConcurrent(Effect.map(
-      Effect.timed(Effect.option(ask((connection) => driver.serverInfo(connection)))),
-      ([latency, info]) => ({
-        healthy: Option.isSome(info),
-        dialect: driver.dialect,
-        latency,
-        version: Option.getOrUndefined(info)?.version,
-        role: Option.getOrUndefined(info)?.role,
-        pool: pool.stats(),
-        lastError
-      })
-    ))
-  }
-  return Effect.as(
-    Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        closed = true
-      })
-    ),
-    health
-  )
-}
+      ))
+    }
+  })

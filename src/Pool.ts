@@ -5,14 +5,12 @@
  *
  * @since 0.1.0
  */
-import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import * as FiberSet from "effect/FiberSet"
+import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect, PoolFigures } from "./DatabaseError.js"
-import { Core } from "./internal/pool/core.js"
-import type { Lease as InternalLease } from "./internal/pool/entry.js"
+import { realClock } from "./internal/pool/clock.js"
+import { makeWith } from "./internal/pool/make.js"
 import type { Quantiles } from "./Telemetry.js"
 
 /**
@@ -225,52 +223,10 @@ export interface Options<A> {
 /**
  * Makes a pool, which shuts down when the scope closes. It opens connections on demand; `warm` opens one in advance.
  *
+ * All durations are real time, whatever the Clock of the application. The pool's timers keep the process alive only while
+ * somebody waits for a connection or for the shutdown.
+ *
  * @since 0.1.0
  * @category constructors
  */
-export const make = <A>(options: Options<A>): Effect.Effect<Pool<A>, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const runFork = yield* FiberSet.makeRuntime<never, unknown>()
-    // Fibers inherit whether they can be interrupted, and the pool may be made in an uninterruptible region.
-    const core = new Core(options, yield* Effect.clock, (effect) => runFork(Effect.interruptible(effect)))
-    const shutdown = Effect.suspend(() => {
-      core.shutdown()
-      return Deferred.await(core.drained)
-    })
-    yield* Effect.addFinalizer(() => shutdown)
-
-    const take = (restore: Restore, holding: ReadonlyArray<Lease<A>> = []): Effect.Effect<Lease<A>, DatabaseError> =>
-      Effect.suspend(() => {
-        const lease = core.takeIdle()
-        if (lease !== undefined) {
-          return Effect.succeed(lease)
-        }
-        const waiter = core.enqueue(holding)
-        const waiting = Effect.async<InternalLease<A>, DatabaseError>((resume) => {
-          if (waiter.exit === undefined) {
-            waiter.resume = resume
-          } else {
-            resume(waiter.exit)
-          }
-        })
-        return waiter.exit ?? Effect.catchAllCause(restore(waiting), (cause) => {
-          core.cancel(waiter)
-          return Effect.failCause(cause)
-        })
-      })
-
-    return {
-      name: options.name,
-      take,
-      takeIdle: () => core.takeIdle(),
-      acquire: Effect.uninterruptibleMask((restore) =>
-        Effect.tap(take(restore), (lease) => Effect.addFinalizer(() => lease.release)).pipe(
-          Effect.map((lease) => lease.connection)
-        )
-      ),
-      warm: Effect.async<void, DatabaseError>((resume) => core.warm(resume)),
-      stats: () => core.snapshot(),
-      invalidate: Effect.sync(() => core.invalidate()),
-      shutdown
-    }
-  })
+export const make = <A>(options: Options<A>): Effect.Effect<Pool<A>, never, Scope.Scope> => makeWith(options, realClock)

@@ -39,7 +39,11 @@ const assertUnhealthy = (database: Database.Service, timeout = 2_000) =>
 
 /** Sessions that hold their connections until the scope closes. */
 const occupy = (database: Database.Service, count: number) =>
-  Effect.forEach(Array.from({ length: count }), () => database.acquireSession(), { concurrency: "unbounded" })
+  Effect.forEach(
+    Array.from({ length: count }),
+    () => Effect.tap(database.acquireSession(), (session) => session.run(database.sql`SELECT 1`)),
+    { concurrency: "unbounded" }
+  )
 
 describe("health", () => {
   for (const dialect of dialects) {

@@ -6,6 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scheduler from "effect/Scheduler"
 import * as TestClock from "effect/TestClock"
+import * as Database from "../src/Database.js"
 import type { DatabaseError, PoolTimeout } from "../src/DatabaseError.js"
 import type * as Pool from "../src/Pool.js"
 import {
@@ -15,6 +16,7 @@ import {
   FakeServer,
   lost,
   makePool,
+  makeRealPool,
   refused,
   settle,
   take,
@@ -476,5 +478,44 @@ describe("connecting", () => {
       assert.lengthOf(world.open, 1)
       yield* TestClock.adjust("2 seconds")
       assert.lengthOf(world.open, 0)
+    }))
+})
+
+describe("the clock", () => {
+  it.scoped("of the application does not drive a pool: a simulated day is over at once and pings nothing", () =>
+    Effect.gen(function*() {
+      const world = new FakeServer()
+      const pool = yield* makeRealPool(world)
+      yield* pool.warm
+      yield* pool.warm
+      const before = performance.now()
+      yield* TestClock.adjust("1 day")
+      yield* settle
+      assert.isBelow(performance.now() - before, 5_000)
+      assert.deepStrictEqual(world.connections.map(({ open, pings }) => [open, pings]), [[true, 0], [true, 0]])
+      assert.strictEqual(pool.stats().created, 2)
+    }))
+
+  it.scoped("of the application does not drive a database either", () =>
+    Effect.gen(function*() {
+      const database = yield* Database.make({ url: "sqlite:///:memory:", name: "simulated day" })
+      yield* database.sql`SELECT 1`
+      const before = performance.now()
+      yield* TestClock.adjust("1 day")
+      assert.isBelow(performance.now() - before, 5_000)
+      assert.deepStrictEqual(yield* database.sql`SELECT 1 AS one`, [{ one: 1 }])
+    }))
+
+  it.scoped("of a waiter is real time too", () =>
+    Effect.gen(function*() {
+      const world = new FakeServer()
+      const pool = yield* makeRealPool(world, { size: 1, timeout: "150 millis" })
+      yield* take(pool)
+      const before = performance.now()
+      const waiting = yield* Effect.fork(Effect.flip(Effect.scoped(take(pool))))
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(pool.stats().waiting, 1)
+      assert.strictEqual((yield* Fiber.join(waiting))._tag, "PoolTimeout")
+      assert.isAtLeast(performance.now() - before, 150)
     }))
 })

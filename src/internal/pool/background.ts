@@ -6,8 +6,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Options, Restore } from "../../Pool.js"
+import { type PoolClock, sleep } from "./clock.js"
 
 /** Starts a fiber that is interrupted when the pool's scope closes. */
 export type RunFork = (effect: Effect.Effect<unknown>) => Fiber.RuntimeFiber<unknown>
@@ -38,15 +40,19 @@ export const connect = <A>(
     Effect.uninterruptibleMask((restore) => Effect.map(Effect.exit(Effect.suspend(() => attempt(restore))), onEnd))
   )
 
+/** The result of an effect, or none if it takes longer than `backgroundTimeout`; it is interrupted then. */
+const withTimeout = <A, E>(clock: PoolClock, effect: Effect.Effect<A, E>): Effect.Effect<Option.Option<A>, E> =>
+  Effect.raceFirst(Effect.asSome(effect), Effect.as(sleep(clock, backgroundTimeout), Option.none()))
+
 /** Runs a ping or a reset, and reports whether it succeeded within `backgroundTimeout`. */
 export const maintain = (
+  clock: PoolClock,
   runFork: RunFork,
   operation: () => Effect.Effect<void, DatabaseError>,
   onEnd: (succeeded: boolean) => void
 ): void => {
   runFork(
-    Effect.suspend(operation).pipe(
-      Effect.timeoutOption(backgroundTimeout),
+    withTimeout(clock, Effect.suspend(operation)).pipe(
       Effect.matchCause({ onSuccess: (result) => result._tag === "Some", onFailure: () => false }),
       Effect.map(onEnd)
     )
@@ -54,6 +60,11 @@ export const maintain = (
 }
 
 /** Closes a connection, and calls `onEnd` when that has succeeded, failed or run into `backgroundTimeout`. */
-export const close = (runFork: RunFork, operation: () => Effect.Effect<void>, onEnd: () => void): void => {
-  runFork(Effect.ensuring(Effect.timeoutOption(Effect.suspend(operation), backgroundTimeout), Effect.sync(onEnd)))
+export const close = (
+  clock: PoolClock,
+  runFork: RunFork,
+  operation: () => Effect.Effect<void>,
+  onEnd: () => void
+): void => {
+  runFork(Effect.ensuring(withTimeout(clock, Effect.suspend(operation)), Effect.sync(onEnd)))
 }

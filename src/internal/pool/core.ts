@@ -4,7 +4,6 @@
  * of the pool and call back when they end, which may be before `runFork` returns. Everything that is due at a later time
  * is driven by one timer.
  */
-import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
@@ -13,6 +12,7 @@ import type { CloseReason, Options, Stats } from "../../Pool.js"
 import { type CurrentFiber, currentFiber, currentSpan, fiberId, fiberName } from "../fiber.js"
 import * as Background from "./background.js"
 import { Backoff, connectError, jittered, poolClosed, poolTimeout } from "./backoff.js"
+import type { PoolClock } from "./clock.js"
 import { type Entry, Lease, makeEntry } from "./entry.js"
 import { leasesOf, warnLeak, warnNestedAcquire } from "./leakDetection.js"
 import { StatsTracker } from "./stats.js"
@@ -41,13 +41,13 @@ export class Core<A> {
 
   constructor(
     private readonly options: Options<A>,
-    private readonly clock: Clock.Clock,
+    private readonly clock: PoolClock,
     private readonly runFork: Background.RunFork
   ) {
     this.durations = Background.resolveDurations(options)
     this.waiters = new Waiters(this.durations.timeout)
     this.stats = new StatsTracker(options, this.waiters)
-    this.timer = new Timer(runFork, () => this.onTimer())
+    this.timer = new Timer(clock, () => this.onTimer())
   }
 
   /**
@@ -65,7 +65,7 @@ export class Core<A> {
     }
     this.idle.pop()
     const lease = this.checkOut(entry, now, now, currentFiber())
-    this.stats.publish()
+    this.publish()
     return lease
   }
 
@@ -96,7 +96,7 @@ export class Core<A> {
         this.runFork(warnNestedAcquire(this.options.name, fiber, held.length, this.stats.maximum))
       }
     }
-    this.stats.publish()
+    this.publish()
     return waiter
   }
 
@@ -104,7 +104,7 @@ export class Core<A> {
   cancel(waiter: Waiter<A>): void {
     if (waiter.exit === undefined) {
       this.waiters.remove(waiter)
-      this.stats.publish()
+      this.publish()
     } else if (Exit.isSuccess(waiter.exit)) {
       this.giveBack(waiter.exit.value)
     }
@@ -133,7 +133,7 @@ export class Core<A> {
     this.generation++
     this.closeIdle("invalidated")
     this.serveWaiters(this.now())
-    this.stats.publish()
+    this.publish()
   }
 
   shutdown(): void {
@@ -152,7 +152,7 @@ export class Core<A> {
     this.shutdownDeadline = now + this.durations.shutdownTimeout
     this.timer.set(this.shutdownDeadline, now)
     this.completeIfDrained()
-    this.stats.publish()
+    this.publish()
   }
 
   snapshot(): Stats {
@@ -160,7 +160,13 @@ export class Core<A> {
   }
 
   private now(): number {
-    return Number(this.clock.unsafeCurrentTimeNanos()) / 1_000_000
+    return this.clock.now()
+  }
+
+  /** To be called after every change: updates the metrics, and keeps the process alive only while somebody waits. */
+  private publish(): void {
+    this.stats.publish()
+    this.timer.keepAlive(this.waiters.size > 0 || (this.closed && this.entries.size > 0))
   }
 
   private closedError(): DatabaseError {
@@ -212,7 +218,7 @@ export class Core<A> {
     } else {
       this.startMaintenance(entry, "resetting")
     }
-    this.stats.publish()
+    this.publish()
   }
 
   /** Passes a clean connection to the first waiter, makes it idle, or closes it if the pool has no use for it. */
@@ -314,7 +320,7 @@ export class Core<A> {
     this.stats.move(entry, "idle")
     this.makeAvailable(entry, now)
     this.serveWaiters(now)
-    this.stats.publish()
+    this.publish()
     return Exit.void
   }
 
@@ -333,7 +339,7 @@ export class Core<A> {
     } else {
       this.failWaiters(error)
     }
-    this.stats.publish()
+    this.publish()
     return Exit.fail(error)
   }
 
@@ -343,6 +349,7 @@ export class Core<A> {
     entry.dueAt = Infinity
     const operation = this.options[state === "checking" ? "ping" : "reset"]
     Background.maintain(
+      this.clock,
       this.runFork,
       () => operation(entry.connection),
       (succeeded) => this.maintenanceEnded(entry, succeeded)
@@ -362,7 +369,7 @@ export class Core<A> {
     } else {
       this.discard(entry, entry.state === "checking" ? "lost" : "unusable", now)
     }
-    this.stats.publish()
+    this.publish()
   }
 
   /**
@@ -380,7 +387,7 @@ export class Core<A> {
     }
     this.recheckIdle()
     this.serveWaiters(this.now())
-    this.stats.publish()
+    this.publish()
   }
 
   /** Requires a ping of every connection before its next use: what broke one of them may have broken the others. */
@@ -411,7 +418,7 @@ export class Core<A> {
     this.stats.move(entry, "closing")
     this.stats.closed(reason)
     entry.dueAt = Infinity
-    Background.close(this.runFork, () => this.options.close(entry.connection), () => {
+    Background.close(this.clock, this.runFork, () => this.options.close(entry.connection), () => {
       if (entry.state === "closing") {
         this.options.destroy(entry.connection)
         this.remove(entry)
@@ -456,7 +463,7 @@ export class Core<A> {
     this.stats.timedOut()
     const error = poolTimeout(reason, this.stats.current(), this.options.dialect, this.backoff.lastError)
     this.waiters.complete(waiter, Exit.fail(error))
-    this.stats.publish()
+    this.publish()
   }
 
   /** Fails the waiters that have waited for as long as they may. */
@@ -482,7 +489,7 @@ export class Core<A> {
       }
     }
     this.serveWaiters(now)
-    this.stats.publish()
+    this.publish()
     let next = Math.min(this.waiters.nextDueAt(now), this.shutdownDeadline)
     for (const { dueAt } of this.entries) {
       next = Math.min(next, dueAt)

@@ -1,14 +1,7 @@
 /**
  * The single timer of a pool, which is set to the earliest time at which the pool has to act.
  */
-import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
-import type { RunFork } from "./background.js"
-
-/** The longest delay of setTimeout, in milliseconds. */
-const maxSleep = 2 ** 31 - 1
+import type { PoolClock, Scheduled } from "./clock.js"
 
 /**
  * What is due within this many milliseconds counts as due: milliseconds with a fraction, as a double, do not represent the
@@ -16,15 +9,14 @@ const maxSleep = 2 ** 31 - 1
  */
 export const resolution = 0.001
 
-/** A one-shot timer: after `onDue` was called it has to be set again. Times are in milliseconds. */
+/** A one-shot timer: after `onDue` was called it has to be set again. Times are in milliseconds of the clock. */
 export class Timer {
   private dueAt = Infinity
-  private fiber: Fiber.RuntimeFiber<unknown> | undefined = undefined
-  /** Incremented by each stop, because a sleep may end at the moment at which its fiber is interrupted. */
-  private version = 0
+  private scheduled: Scheduled | undefined = undefined
+  private keepsAlive = false
 
   constructor(
-    private readonly runFork: RunFork,
+    private readonly clock: PoolClock,
     private readonly onDue: () => void
   ) {}
 
@@ -34,22 +26,25 @@ export class Timer {
       return
     }
     this.stop()
-    const { version } = this
     this.dueAt = dueAt
-    const sleep = Effect.sleep(Duration.millis(Math.min(Math.max(resolution, dueAt - now), maxSleep)))
-    this.fiber = this.runFork(Effect.map(sleep, () => {
-      if (this.version === version) {
-        this.fiber = undefined
-        this.stop()
-        this.onDue()
-      }
-    }))
+    this.scheduled = this.clock.schedule(() => {
+      this.stop()
+      this.onDue()
+    }, Math.max(resolution, dueAt - now))
+    this.scheduled.keepAlive(this.keepsAlive)
+  }
+
+  /** Sets whether the process stays alive until the timer is due. */
+  keepAlive(value: boolean): void {
+    if (value !== this.keepsAlive) {
+      this.keepsAlive = value
+      this.scheduled?.keepAlive(value)
+    }
   }
 
   stop(): void {
-    this.version++
     this.dueAt = Infinity
-    this.fiber?.unsafeInterruptAsFork(FiberId.none)
-    this.fiber = undefined
+    this.scheduled?.cancel()
+    this.scheduled = undefined
   }
 }

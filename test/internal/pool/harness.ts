@@ -1,7 +1,10 @@
 /** Connections of memory, for the pool's tests: they count what is done with them and die when they are told to. */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
 import type * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import {
   AuthenticationFailed,
@@ -9,6 +12,8 @@ import {
   ConnectionLost,
   type DatabaseError
 } from "../../../src/DatabaseError.js"
+import type { PoolClock } from "../../../src/internal/pool/clock.js"
+import { makeWith } from "../../../src/internal/pool/make.js"
 import * as Pool from "../../../src/Pool.js"
 
 export interface FakeConnection {
@@ -105,25 +110,57 @@ export class FakeServer {
   }
 }
 
-export const makePool = (
-  world: FakeServer,
-  options: Partial<Pool.Options<FakeConnection>> = {}
-): Effect.Effect<Pool.Pool<FakeConnection>, never, Scope.Scope> =>
-  Pool.make<FakeConnection>({
-    name: "memory",
-    dialect: "postgres",
-    size: 2,
-    maxOverflow: 0,
-    timeout: "30 seconds",
-    recycle: "30 minutes",
-    connect: world.connect,
-    status: (connection) => connection.status,
-    ping: world.ping,
-    reset: world.reset,
-    close: world.close,
-    destroy: world.destroy,
-    ...options
+/** A pool's clock that follows the Clock of the test, so that a TestClock drives it. */
+const effectClock: Effect.Effect<PoolClock> = Effect.map(
+  Effect.zip(Effect.clock, Effect.runtime()),
+  ([clock, runtime]) => ({
+    now: () => Number(clock.unsafeCurrentTimeNanos()) / 1_000_000,
+    schedule: (f, delay) => {
+      let isCanceled = false
+      const run = () => isCanceled ? undefined : f()
+      const fiber = Runtime.runFork(runtime, Effect.map(Effect.sleep(Duration.millis(delay)), run))
+      return {
+        cancel: () => {
+          // The sleep may have ended already, without its fiber having run.
+          isCanceled = true
+          fiber.unsafeInterruptAsFork(FiberId.none)
+        },
+        keepAlive: () => undefined
+      }
+    }
   })
+)
+
+const optionsOf = (
+  world: FakeServer,
+  options: Partial<Pool.Options<FakeConnection>>
+): Pool.Options<FakeConnection> => ({
+  name: "memory",
+  dialect: "postgres",
+  size: 2,
+  maxOverflow: 0,
+  timeout: "30 seconds",
+  recycle: "30 minutes",
+  connect: world.connect,
+  status: (connection) => connection.status,
+  ping: world.ping,
+  reset: world.reset,
+  close: world.close,
+  destroy: world.destroy,
+  ...options
+})
+
+type MakePool = (
+  world: FakeServer,
+  options?: Partial<Pool.Options<FakeConnection>>
+) => Effect.Effect<Pool.Pool<FakeConnection>, never, Scope.Scope>
+
+/** A pool that lives on the Clock of the test. */
+export const makePool: MakePool = (world, options = {}) =>
+  Effect.flatMap(effectClock, (clock) => makeWith(optionsOf(world, options), clock))
+
+/** A pool as an application has it, in real time. */
+export const makeRealPool: MakePool = (world, options = {}) => Pool.make(optionsOf(world, options))
 
 /** Takes a connection, and gives it back when the scope closes, if not before. */
 export const take = <A>(
