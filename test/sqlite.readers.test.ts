@@ -199,8 +199,13 @@ describe("read-only sessions on a SQLite file", () => {
       yield* database.session(database.session(insert(database, 3), separate), reading)
       assert.deepStrictEqual(yield* numbers(database), [1, 2, 3])
       // This waits for the only connection that writes, which its own session holds.
-      const error = yield* failure(database.session(database.session(insert(database, 4), separate)))
+      const nested = database.session(insert(database, 4), separate)
+      const error = yield* failure(database.session(Effect.zipRight(insert(database, 5), nested)))
       assert.strictEqual(error._tag, "PoolTimeout")
+      assert.deepStrictEqual(yield* numbers(database), [1, 2, 3])
+      // One that has run no statement holds none.
+      yield* database.session(nested)
+      assert.deepStrictEqual(yield* numbers(database), [1, 2, 3, 4])
     }))
 
   live("do not block writers, however long they run", () =>
@@ -274,6 +279,7 @@ describe("read-only sessions on a SQLite file", () => {
       const database = yield* Deferred.await(scope)
       const reader = yield* Effect.fork(database.session(
         Effect.gen(function*() {
+          yield* numbers(database)
           yield* Deferred.succeed(began, undefined)
           yield* Deferred.await(end)
           return yield* numbers(database)
@@ -422,9 +428,8 @@ describe("SQLite without connections for readers", () => {
     Effect.gen(function*() {
       const began = yield* Deferred.make<void>()
       const end = yield* Deferred.make<void>()
-      const holder = yield* Effect.fork(
-        database.session(Effect.zipRight(Deferred.succeed(began, undefined), Deferred.await(end)))
-      )
+      const hold = Effect.zipRight(Deferred.succeed(began, undefined), Deferred.await(end))
+      const holder = yield* Effect.fork(database.session(Effect.zipRight(database.sql`SELECT 1 AS n`, hold)))
       yield* Deferred.await(began)
       const reader = yield* Effect.fork(database.session(database.sql`SELECT 1 AS n`, reading))
       yield* eventually(Effect.map(database.poolStats, ({ waiting }) => waiting === 1))

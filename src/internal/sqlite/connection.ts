@@ -4,19 +4,18 @@
 import type * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
-import type { Connection, Refusal } from "../driver.js"
-import { compact } from "./bytes.js"
+import type { Connection, Pull, StatementGuard } from "../driver.js"
+import { rowStream } from "../rowStream.js"
 import * as EngineClient from "./engineClient.js"
-import { bindError } from "./params.js"
-import type { Batch, Operation, Run } from "./protocol.js"
+import type { StatementInfo } from "./errors.js"
+import { bindable } from "./params.js"
+import type { Batch, FirstBatch, Operation, Run } from "./protocol.js"
 import * as Sandbox from "./sandbox.js"
 import { quote } from "./statementText.js"
 
@@ -49,9 +48,6 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
 
   const perform = <A = void>(operation: Operation) => client.perform(operation) as Effect.Effect<A, DatabaseError>
 
-  /** Parameters as they are sent to the engine. */
-  const sendable = (params: ReadonlyArray<unknown>) => transport.synchronous ? params : params.map(compact)
-
   const command: Sandbox.Command = (sql) =>
     Effect.asVoid(perform({ _tag: "Run", sql, params: [], form: "rows", cached: false, safeIntegers: false }))
 
@@ -60,72 +56,99 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     params: ReadonlyArray<unknown>,
     form: Run["form"],
     cached: boolean,
-    refusal: Refusal | undefined
+    guard: StatementGuard | undefined
   ): Effect.Effect<ReadonlyArray<Row>, SqlError> =>
     Effect.withFiberRuntime((fiber) => {
-      const invalid = bindError(sql, params)
-      if (invalid !== undefined) {
-        return Effect.fail(toSqlError(invalid))
+      const bound = bindable(sql, params, transport)
+      if (bound._tag === "Left") {
+        return Effect.fail(toSqlError(bound.left))
       }
       const safeIntegers = Context.get(fiber.currentContext, SqlClient.SafeIntegers)
       return client.request(
-        { _tag: "Run", sql, params: sendable(params), form, cached, safeIntegers },
+        { _tag: "Run", sql, params: bound.right, form, cached, safeIntegers },
         toSqlError,
         undefined,
-        refusal
+        guard
       ) as Effect.Effect<ReadonlyArray<Row>, SqlError>
     })
 
-  const rows = (cached: boolean): Connection["execute"] => (sql, params, transformRows, refusal) => {
+  const fetch = (operation: Operation, statement: StatementInfo, guard: StatementGuard) =>
+    client.request(operation, (error) => Option.some(toSqlError(error)), statement, guard) as Effect.Effect<
+      Batch,
+      Option.Option<SqlError>
+    >
+
+  const rows = (cached: boolean): Connection["execute"] => (sql, params, transformRows, guard) => {
     // @effect/sql passes no params for `sql.unsafe(text).unprepared`.
-    const effect = statement(sql, params ?? [], "rows", cached, refusal)
+    const effect = statement(sql, params ?? [], "rows", cached, guard)
     return transformRows === undefined ? effect : Effect.map(effect, transformRows)
   }
 
-  const executeStream: Connection["executeStream"] = (sql, params, transformRows, refusal) =>
-    Stream.fromPull(Effect.gen(function*() {
+  const cursor: Connection["cursor"] = (sql, params, guard) =>
+    Effect.gen(function*() {
       const safeIntegers = yield* SqlClient.SafeIntegers
-      const info = { sql, params }
-      const cursor = ++cursorCount
-      let started = false
+      const id = ++cursorCount
+      /** The cursor of the engine, from when it may have opened it. */
+      let opened: EngineClient.Cursor | undefined
       let done = false
+      let info: StatementInfo = { sql }
       yield* Effect.addFinalizer(() =>
-        Effect.suspend(() => started && !done ? Effect.ignore(perform({ _tag: "FetchEnd", cursor })) : Effect.void)
+        Effect.suspend(() => opened !== undefined && !done ? client.closeCursor(opened) : Effect.void)
       )
-      return Effect.suspend((): Effect.Effect<Chunk.Chunk<unknown>, Option.Option<SqlError>> => {
-        if (done) {
-          return Effect.fail(Option.none())
+      const fetchFirst = Effect.suspend((): Pull => {
+        const bound = bindable(sql, params, transport)
+        if (bound._tag === "Left") {
+          return Effect.fail(Option.some(toSqlError(bound.left)))
         }
-        const invalid = bindError(sql, params)
-        if (invalid !== undefined) {
-          return Effect.fail(Option.some(toSqlError(invalid)))
+        info = { sql, params: bound.right }
+        const firstGuard: StatementGuard = {
+          refusal: () => guard?.refusal(),
+          get isSent() {
+            return opened !== undefined
+          },
+          set isSent(isSent) {
+            opened = isSent ? client.makeCursor(id) : undefined
+            if (guard !== undefined) {
+              guard.isSent = isSent
+            }
+          },
+          mayWrite: true
         }
-        const operation: Operation = started
-          ? { _tag: "FetchNext", cursor }
-          : { _tag: "Fetch", cursor, sql, params: sendable(params), safeIntegers }
-        started = true
         return Effect.map(
-          client.request(operation, (error) => Option.some(toSqlError(error)), info, refusal) as Effect.Effect<
-            Batch,
-            Option.Option<SqlError>
-          >,
+          fetch(
+            { _tag: "Fetch", cursor: id, sql, params: bound.right, safeIntegers },
+            info,
+            firstGuard
+          ),
           (batch) => {
             done = batch.done
-            const rows = batch.rows as ReadonlyArray<object>
-            return Chunk.unsafeFromArray(transformRows === undefined ? rows : transformRows(rows))
+            if (guard !== undefined && (batch as FirstBatch).isQuery) {
+              guard.mayWrite = false
+            }
+            return batch.rows as ReadonlyArray<object>
           }
         )
       })
-    }))
+      // The guard of the statement stays as the first batch has left it: the further ones do not run the statement.
+      const nextGuard: StatementGuard = { refusal: () => guard?.refusal(), isSent: false, mayWrite: true }
+      const fetchNext = Effect.suspend(() =>
+        Effect.map(fetch({ _tag: "FetchNext", cursor: id }, info, nextGuard), (batch) => {
+          done = batch.done
+          return batch.rows as ReadonlyArray<object>
+        })
+      )
+      return Effect.suspend(() => done ? Effect.fail(Option.none()) : opened === undefined ? fetchFirst : fetchNext)
+    })
 
   const connection: SqliteConnection = {
     id,
     status: () => client.status,
     execute: rows(true),
-    executeRaw: (sql, params, refusal) => statement(sql, params, "raw", true, refusal),
-    executeValues: (sql, params, refusal) => statement(sql, params, "values", true, refusal),
+    executeRaw: (sql, params, guard) => statement(sql, params, "raw", true, guard),
+    executeValues: (sql, params, guard) => statement(sql, params, "values", true, guard),
     executeUnprepared: rows(false),
-    executeStream,
+    executeStream: (sql, params, transformRows) => rowStream(cursor(sql, params), transformRows),
+    cursor,
     begin: (begin) =>
       Effect.suspend(() => {
         const error = client.begin(begin)
@@ -142,11 +165,14 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
         command(`RELEASE ${quote(name)}`)
       ),
     ...Sandbox.make(client, command, description),
-    failStatement: Effect.suspend(() =>
-      client.status === "active"
+    failStatement: Effect.suspend(() => {
+      if (client.transaction === undefined) {
+        client.failTransaction()
+      }
+      return client.status === "active"
         ? Effect.catchTag(command("FAIL"), "InvalidStatement", () => Effect.void)
         : Effect.void
-    ),
+    }),
     ping: perform({ _tag: "Ping" }),
     reset: perform({ _tag: "Reset" }),
     close: client.close.pipe(

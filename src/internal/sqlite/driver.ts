@@ -16,7 +16,8 @@
  * committed. Until then it holds its locks. The process can exit meanwhile.
  *
  * The statements of a database in memory run on the main thread. A long one blocks the event loop, and can be canceled
- * only by its own timeout, between two rows.
+ * only by its own timeout, between two rows. In a transaction, a statement of another fiber than the last one waits for
+ * the next iteration of the event loop: a fiber that has lost a race, or whose sibling has failed, is interrupted before.
  */
 import * as Statement from "@effect/sql/Statement"
 import * as Duration from "effect/Duration"
@@ -112,9 +113,10 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       ["db.namespace", isMemory ? memory : Path.basename(filename)]
     ],
     connect: connect(false),
+    // A file that is gone answers statements that do not read it.
     serverInfo: (connection) =>
-      connection.executeValues("SELECT sqlite_version()", []).pipe(
-        typed,
+      connection.ping.pipe(
+        Effect.zipRight(typed(connection.executeValues("SELECT sqlite_version()", []))),
         Effect.map(([row]) => ({ version: String(row?.[0]), role: "embedded" as const }))
       ),
     extendClient: (client, acquire) =>
@@ -126,6 +128,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
           config: {
             filename: target.filename,
             readonly: target.readOnly,
+            spanAttributes: settings.spanAttributes,
             transformQueryNames: settings.transformQueryNames,
             transformResultNames: settings.transformResultNames
           },
@@ -138,6 +141,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
     migrations,
     inspection: inspection(target),
     testDatabases: undefined,
+    inMemory: isMemory,
     pool: { size: 1, maxOverflow: 0, recycle: Duration.infinity },
     // Without WAL a reader blocks the commit of the writer. On the main thread two connections would not run at once.
     readers: () =>

@@ -6,10 +6,10 @@ import Sqlite from "better-sqlite3"
 import { Cursors, interruptedError } from "./cursors.js"
 import { FileIdentity } from "./fileIdentity.js"
 import {
-  type Batch,
   type Begin,
   type Failure,
   type Fetch,
+  type FirstBatch,
   isBusy,
   isRollbackStatement,
   type OpenOptions,
@@ -296,12 +296,12 @@ export class Engine {
     return collected
   }
 
-  private fetch({ cursor, params, safeIntegers, sql }: Fetch): Batch {
+  private fetch({ cursor, params, safeIntegers, sql }: Fetch): FirstBatch {
     const prepared = this.statements.prepare(this.db, sql, false)
     const rows = prepared.isQuery
       ? prepared.statement.safeIntegers(safeIntegers).iterate(...params)
       : this.run(prepared, { params, form: "rows", safeIntegers }) as Array<unknown>
-    return this.cursors.open(cursor, rows)
+    return { ...this.cursors.open(cursor, rows), isQuery: prepared.isQuery }
   }
 
   private begin({ extensions, readOnly }: Begin): void {

@@ -10,7 +10,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { DatabaseError } from "../../DatabaseError.js"
 import { asyncInterrupt } from "../asyncInterrupt.js"
-import type { BeginOptions, Refusal, Status } from "../driver.js"
+import type { BeginOptions, StatementGuard, Status } from "../driver.js"
+import { type CurrentFiber, currentFiber } from "../fiber.js"
 import type { Context } from "../makeError.js"
 import { abortedError, closedError, lostError, notSentError, type StatementInfo, timeoutError } from "./errors.js"
 import * as EventLoop from "./eventLoop.js"
@@ -47,6 +48,13 @@ export interface Options {
   readonly onLost: (error: DatabaseError) => void
 }
 
+/** A cursor of the engine. */
+export interface Cursor {
+  readonly id: number
+  /** How many transactions of the connection had ended when it was opened. */
+  readonly transaction: number
+}
+
 const defaultLockTimeout = Duration.seconds(5)
 
 /** The delay before the first retry of a busy request, in milliseconds. It doubles with each retry, and is jittered. */
@@ -77,6 +85,10 @@ export class EngineClient {
   private beginPending = false
   /** The error that BEGIN failed with. */
   private beginError: DatabaseError | undefined
+  /** The id of the fiber that ran the last statement of the transaction, if the transport is synchronous. */
+  private lastFiber: number | undefined
+  /** How many transactions have ended. Each end closes the cursors that are open. */
+  private endedTransactions = 0
   private readonly lock = new RequestLock(maxInFlight)
 
   constructor(private readonly options: Options) {
@@ -90,7 +102,7 @@ export class EngineClient {
     if (this.beginPending || (this.inTransaction && !this.transactionFailed)) {
       return "active"
     }
-    return this.transaction !== undefined ? "aborted" : this.dirty ? "dirty" : "idle"
+    return this.transaction !== undefined || this.inTransaction ? "aborted" : this.dirty ? "dirty" : "idle"
   }
 
   /** From now on a loss is reported to `onLost`. */
@@ -119,8 +131,29 @@ export class EngineClient {
     return undefined
   }
 
+  /** From now on a transaction that a statement has begun can only be rolled back, as one of `begin` that has failed. */
+  failTransaction(): void {
+    this.transactionFailed ||= this.inTransaction
+  }
+
   perform(operation: Operation): Effect.Effect<unknown, DatabaseError> {
     return Effect.suspend(() => this.request(operation, (error) => error))
+  }
+
+  /** A cursor that is about to be opened. It exists until it is closed, or until the transaction around it ends. */
+  makeCursor(id: number): Cursor {
+    return { id, transaction: this.endedTransactions }
+  }
+
+  /**
+   * Closes a cursor, unless it was closed with its transaction. Waits for the engine only if no other request does, since
+   * its statement may take long.
+   */
+  closeCursor({ id, transaction }: Cursor): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const closed = Effect.ignore(this.perform({ _tag: "FetchEnd", cursor: id, transaction }))
+      return this.lock.isFree ? closed : Effect.asVoid(Effect.forkDaemon(closed))
+    })
   }
 
   /** Closes the database. Later requests fail. */
@@ -134,19 +167,23 @@ export class EngineClient {
 
   /**
    * Performs an operation. The call itself may perform it, if the transport is synchronous, so the effect that it returns
-   * must be run exactly once and at once. `refusal` is checked right before the request is sent.
+   * must be run exactly once and at once. `guard` is asked right before the request is sent.
    */
   request<E>(
     operation: Operation,
     fail: (error: DatabaseError) => E,
     statement: StatementInfo = operation as StatementInfo,
-    refusal?: Refusal
+    guard?: StatementGuard
   ): Effect.Effect<unknown, E> {
     const { transport } = this.options
-    if (!transport.synchronous || !this.lock.isFree || operation._tag === "Backup" || EventLoop.isBlocked()) {
-      return this.requestAsync(operation, fail, statement, refusal)
+    if (!transport.synchronous) {
+      return this.requestAsync(operation, fail, statement, guard)
     }
-    const refused = refusal?.()
+    const fiber = guard === undefined ? undefined : currentFiber()
+    if (!this.lock.isFree || operation._tag === "Backup" || this.waitsForIteration(fiber)) {
+      return this.requestAsync(operation, fail, statement, guard, fiber)
+    }
+    const refused = guard?.refusal()
     if (refused !== undefined) {
       return Exit.fail(fail(refused))
     }
@@ -156,16 +193,26 @@ export class EngineClient {
     }
     const request = this.makeRequest(operation)
     const wasInTransaction = this.inTransaction
+    if (guard !== undefined) {
+      guard.isSent = true
+    }
+    this.recordFiber(fiber)
     let exit: Effect.Effect<unknown, E> | undefined
     transport.send(request, this.timeoutOf(operation), (completion) => {
-      const error = this.applyCompletion(request, statement, completion)
+      const error = this.handleCompletion(request, statement, completion)
       exit = error === undefined
         ? Exit.succeed(completion._tag === "Responded" ? completion.response.value : undefined)
         : this.canRetry(request, wasInTransaction, error)
         ? undefined
         : Exit.fail(fail(this.applyFailure(request, error, true)))
     })
-    return exit ?? this.requestAsync(operation, fail, statement, refusal)
+    if (exit !== undefined) {
+      return exit
+    }
+    if (guard !== undefined) {
+      guard.isSent = false
+    }
+    return this.requestAsync(operation, fail, statement, guard, fiber)
   }
 
   /** Waits for the connection, for the response, and for the locks of other connections. */
@@ -173,10 +220,11 @@ export class EngineClient {
     operation: Operation,
     fail: (error: DatabaseError) => E,
     statement: StatementInfo,
-    refusal?: Refusal
+    guard?: StatementGuard,
+    fiber?: CurrentFiber
   ): Effect.Effect<unknown, E> {
     return asyncInterrupt<unknown, E>((resume) => {
-      const refused = refusal?.()
+      const refused = guard?.refusal()
       if (refused !== undefined) {
         return resume(Exit.fail(fail(refused)))
       }
@@ -190,10 +238,18 @@ export class EngineClient {
 
       const complete = (exit: Exit.Exit<unknown, E>) => {
         done = true
-        // First, so that this fiber goes on before one whose request is performed synchronously by the release.
-        resume(exit)
-        this.lock.release(waiter)
-        onDone?.()
+        try {
+          // First, so that this fiber goes on before one whose request is performed synchronously by the release.
+          resume(exit)
+        } finally {
+          this.lock.release(waiter)
+          onDone?.()
+        }
+      }
+      const setSent = (isSent: boolean) => {
+        if (guard !== undefined) {
+          guard.isSent = isSent
+        }
       }
       const attempt = (retryDelay: number) => {
         const local = operation._tag === "Close" ? undefined : this.respondLocally(operation)
@@ -203,15 +259,21 @@ export class EngineClient {
         const request = this.makeRequest(operation)
         const wasInTransaction = this.inTransaction
         let completed = false
+        setSent(true)
+        this.recordFiber(fiber)
         const sending = transport.send(request, this.timeoutOf(operation), (completion) => {
           completed = true
           sent = undefined
-          const error = this.applyCompletion(request, statement, completion)
+          const error = this.handleCompletion(request, statement, completion)
           if (error === undefined) {
             return complete(Exit.succeed(completion._tag === "Responded" ? completion.response.value : undefined))
           }
+          const hadNoEffect = completion._tag === "NotSent" || this.canRetry(request, wasInTransaction, error)
+          if (hadNoEffect) {
+            setSent(false)
+          }
           const remaining = deadline - performance.now()
-          if (!canceled && remaining > 0 && this.canRetry(request, wasInTransaction, error)) {
+          if (!canceled && remaining > 0 && hadNoEffect && completion._tag !== "NotSent") {
             retryTimer = setTimeout(
               () => attempt(Math.min(retryDelay * 2, maxRetryDelay)),
               Math.min(retryDelay * (1 + Math.random()) / 2, remaining)
@@ -237,7 +299,7 @@ export class EngineClient {
           if (lockTimeout !== undefined) {
             deadline = performance.now() + lockTimeout
           }
-          if (transport.synchronous && EventLoop.isBlocked()) {
+          if (transport.synchronous && this.waitsForIteration(fiber)) {
             EventLoop.onNextIteration(() => {
               if (!canceled) {
                 attempt(minRetryDelay)
@@ -252,19 +314,37 @@ export class EngineClient {
       return Effect.async<void>((resume) => {
         canceled = true
         if (!done && sent === undefined) {
-          if (retryTimer !== undefined) {
-            this.applyLockTimeout(operation)
-          }
+          // It has done nothing, also where it has found the file locked.
           clearTimeout(retryTimer)
           this.lock.release(waiter)
         }
-        if (done || sent === undefined || sent.cancel()) {
+        if (done || sent === undefined) {
+          resume(Effect.void)
+        } else if (sent.cancel()) {
+          setSent(false)
           resume(Effect.void)
         } else {
           onDone = () => resume(Effect.void)
         }
       })
     })
+  }
+
+  /**
+   * Whether a request of a synchronous transport waits for the next iteration of the event loop. It does if another fiber
+   * has run the last statement of the transaction. What that fiber causes, such as the interruption of this one by a race
+   * that is decided, then happens before this statement runs.
+   */
+  private waitsForIteration(fiber: CurrentFiber): boolean {
+    return EventLoop.isBlocked() ||
+      (fiber !== undefined && this.lastFiber !== undefined && this.lastFiber !== fiber.id().id &&
+        !EventLoop.runsSynchronously())
+  }
+
+  private recordFiber(fiber: CurrentFiber): void {
+    if (fiber !== undefined && (this.transaction !== undefined || this.inTransaction)) {
+      this.lastFiber = fiber.id().id
+    }
   }
 
   /**
@@ -288,7 +368,7 @@ export class EngineClient {
     return {
       operation,
       begin: begins ? { readOnly: this.transaction?.readOnly === true, extensions } : undefined,
-      requiresTransaction: this.transaction !== undefined && !this.beginPending &&
+      requiresTransaction: (this.transaction === undefined ? this.transactionFailed : !this.beginPending) &&
         (runsStatement(operation) || operation._tag === "Commit"),
       transactionFailed: this.transactionFailed
     }
@@ -297,6 +377,9 @@ export class EngineClient {
   /** The result of an operation that the engine need not perform, undefined for all others. */
   private respondLocally(operation: Operation): Exit.Exit<void, DatabaseError> | undefined {
     const noTransaction = this.transaction === undefined && !this.inTransaction
+    if (operation._tag === "FetchEnd" && operation.transaction !== this.endedTransactions) {
+      return Exit.void
+    }
     if (this.isClosed || noTransaction) {
       return operation._tag === "Rollback"
         ? Exit.void
@@ -319,6 +402,28 @@ export class EngineClient {
     this.transaction = undefined
     this.beginPending = false
     this.beginError = undefined
+    this.lastFiber = undefined
+  }
+
+  /** Applies how a request has ended. Loses the connection if that throws, since its state is unknown then. */
+  private handleCompletion(
+    request: Request,
+    statement: StatementInfo,
+    completion: Completion
+  ): DatabaseError | undefined {
+    const commits = request.operation._tag === "Commit" || (!this.inTransaction && request.begin === undefined)
+    try {
+      return this.applyCompletion(request, statement, completion)
+    } catch {
+      const error = lostError(
+        this.options.description,
+        commits ? "commit" : "statement",
+        "the response to a request could not be handled",
+        {}
+      )
+      this.lose(error)
+      return error
+    }
   }
 
   /** Updates the state of the connection, and returns the error if the request failed. */
@@ -343,6 +448,12 @@ export class EngineClient {
     this.transactionFailed = transactionFailed ||
       (this.transactionFailed && inTransaction && !(failure === undefined && isRollbackStatement(operation)))
     this.dirty = dirty
+    if (!inTransaction) {
+      this.lastFiber = undefined
+    }
+    if (endsTransaction(operation)) {
+      this.endedTransactions++
+    }
     if (begin !== undefined && transactionBegun) {
       this.beginPending = false
     }
@@ -375,20 +486,14 @@ export class EngineClient {
    * the same error, unless the caller was interrupted and did not learn of it: then the next statement begins it.
    */
   private applyFailure({ begin, operation }: Request, error: DatabaseError, reported: boolean): DatabaseError {
-    if (begin === undefined || !this.beginPending) {
-      if (isBusy(error.code)) {
-        this.applyLockTimeout(operation)
-      }
-    } else if (reported) {
+    if (reported && begin !== undefined && this.beginPending) {
       this.beginPending = false
       this.beginError = error
+    } else if (reported && isBusy(error.code)) {
+      // A statement that gives up waiting for a lock fails its transaction.
+      this.transactionFailed ||= this.inTransaction && this.transaction !== undefined && runsStatement(operation)
     }
     return error
-  }
-
-  /** A statement that gives up waiting for a lock fails its transaction. */
-  private applyLockTimeout(operation: Operation): void {
-    this.transactionFailed ||= this.inTransaction && this.transaction !== undefined && runsStatement(operation)
   }
 
   /** Whether a request failed because of another connection's lock, without having done or read anything. */

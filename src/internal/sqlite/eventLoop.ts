@@ -23,7 +23,7 @@ const recordIteration = () => {
 }
 
 /** Whether the running fiber cannot wait, because it runs in `Effect.runSync`. */
-const runsSynchronously = (): boolean =>
+export const runsSynchronously = (): boolean =>
   Option.exists(
     Fiber.getCurrentFiber(),
     ({ currentScheduler }) => currentScheduler instanceof Scheduler.SyncScheduler && !currentScheduler.deferred

@@ -1,9 +1,11 @@
 /**
- * Checks parameters before they are bound.
+ * Checks parameters before they are bound, and copies them.
  */
+import * as Either from "effect/Either"
 import { isTypedArray } from "node:util/types"
 import type { DatabaseError } from "../../DatabaseError.js"
 import { make } from "../makeError.js"
+import { compact } from "./bytes.js"
 
 const minInteger = -(2n ** 63n)
 const maxInteger = 2n ** 63n - 1n
@@ -21,6 +23,16 @@ const isOutOfBounds = (view: ArrayBufferView): boolean => {
   }
 }
 
+/** The name of an object's class, if it can be read: a proxy may throw. */
+const classNameOf = (value: object): string => {
+  try {
+    const name: unknown = value.constructor?.name
+    return typeof name === "string" && name !== "" ? name : "object"
+  } catch {
+    return "object"
+  }
+}
+
 const problemOf = (param: unknown): string | undefined => {
   switch (typeof param) {
     case "string":
@@ -35,24 +47,41 @@ const problemOf = (param: unknown): string | undefined => {
       }
       return ArrayBuffer.isView(param)
         ? isOutOfBounds(param) ? "holds bytes whose memory is gone" : undefined
-        : `is of type ${param.constructor?.name ?? "object"}, which SQLite cannot store`
+        : `is of type ${classNameOf(param)}, which SQLite cannot store`
     default:
       return `is of type ${typeof param}, which SQLite cannot store`
   }
 }
 
-/** The error of the first parameter that cannot be bound. It tells its position and type, but never its value. */
-export const bindError = (statement: string, params: ReadonlyArray<unknown>): DatabaseError | undefined => {
-  for (let i = 0; i < params.length; i++) {
-    const problem = problemOf(params[i])
-    if (problem !== undefined) {
-      return make("InvalidData", {
-        dialect: "sqlite",
-        code: "SQLITE_MISMATCH",
-        reason: `parameter ${i + 1} ${problem}: encode it to text, a number, a bigint, bytes or null`,
-        statement
-      })
+const bindError = (statement: string, position: number, problem: string): DatabaseError =>
+  make("InvalidData", {
+    dialect: "sqlite",
+    code: "SQLITE_MISMATCH",
+    reason: `parameter ${position} ${problem}: encode it to text, a number, a bigint, bytes or null`,
+    statement
+  })
+
+/**
+ * The parameters as the engine binds them, or the error of the first one that cannot be bound. It tells its position and
+ * type, but never its value. Each is read once, since a getter or a proxy may throw, or give another value the next time.
+ */
+export const bindable = (
+  statement: string,
+  params: ReadonlyArray<unknown>,
+  { synchronous }: { readonly synchronous: boolean }
+): Either.Either<ReadonlyArray<unknown>, DatabaseError> => {
+  const bound: Array<unknown> = []
+  try {
+    for (let i = 0; i < params.length; i++) {
+      const param = params[i]
+      const problem = problemOf(param)
+      if (problem !== undefined) {
+        return Either.left(bindError(statement, i + 1, problem))
+      }
+      bound.push(synchronous ? param : compact(param))
     }
+  } catch {
+    return Either.left(bindError(statement, bound.length + 1, "cannot be read"))
   }
-  return undefined
+  return Either.right(bound)
 }

@@ -45,7 +45,7 @@ export type Operation =
   | Fetch
   | { readonly _tag: "Open" }
   | { readonly _tag: "FetchNext"; readonly cursor: number }
-  | { readonly _tag: "FetchEnd"; readonly cursor: number }
+  | { readonly _tag: "FetchEnd"; readonly cursor: number; readonly transaction: number }
   | { readonly _tag: "Commit" }
   | { readonly _tag: "Rollback" }
   | { readonly _tag: "Ping" }
@@ -94,6 +94,11 @@ export interface RequestMessage extends Request {
 export interface Batch {
   readonly rows: ReadonlyArray<unknown>
   readonly done: boolean
+}
+
+/** The first rows of a stream, and whether its statement writes nothing. */
+export interface FirstBatch extends Batch {
+  readonly isQuery: boolean
 }
 
 /** The code of a failure because the transaction has ended, or can only be rolled back. */

@@ -42,16 +42,19 @@ export class RequestLock {
       return
     }
     this.granting = true
-    for (const waiter of this.waiters) {
-      const { size } = this.holders
-      if (size > 0 && !(waiter.shared && this.heldShared && size < this.maxShared)) {
-        break
+    try {
+      for (const waiter of this.waiters) {
+        const { size } = this.holders
+        if (size > 0 && !(waiter.shared && this.heldShared && size < this.maxShared)) {
+          break
+        }
+        this.waiters.delete(waiter)
+        this.holders.add(waiter)
+        this.heldShared = waiter.shared
+        waiter.onAcquired()
       }
-      this.waiters.delete(waiter)
-      this.holders.add(waiter)
-      this.heldShared = waiter.shared
-      waiter.onAcquired()
+    } finally {
+      this.granting = false
     }
-    this.granting = false
   }
 }

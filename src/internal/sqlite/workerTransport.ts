@@ -47,6 +47,9 @@ export const workerTransport = (
   const inFlight = new Map<number, (completion: Completion) => void>()
   const freeIds = Array.from({ length: maxInFlight }, (_, id) => id)
   let unsent: Array<RequestMessage> = []
+  /** Responses that have arrived and are still to be handed over, in order. */
+  const handovers: Array<ResponseMessage> = []
+  let isHandingOver = false
   let lostListener: ((reason: string) => void) | undefined
   let lostReason: string | undefined
 
@@ -80,7 +83,12 @@ export const workerTransport = (
       if (inFlight.size === 0) {
         port.unref()
       }
-      onComplete(completion)
+      try {
+        onComplete(completion)
+      } catch {
+        // The request may have been answered or not, and what waits behind it may never be sent.
+        lose("the response to a request could not be handled")
+      }
     }
   }
 
@@ -93,6 +101,7 @@ export const workerTransport = (
   const lose = (reason: string) => {
     if (lostReason === undefined) {
       lostReason = reason
+      handovers.splice(0).forEach(handOver)
       const lost = Array.from(inFlight.keys(), (id) => [id, cancel(id) === Phase.committing] as const)
       port.close()
       if (lost.length === 0) {
@@ -104,14 +113,41 @@ export const workerTransport = (
     }
   }
 
-  const receive = ({ hasBytes, requestId, response }: ResponseMessage) =>
+  const handOver = ({ hasBytes, requestId, response }: ResponseMessage) =>
     complete(requestId, {
       _tag: "Responded",
       response: hasBytes ? { ...response, value: restoreBuffers(response.value) } : response,
       timedOut: false
     })
 
-  /** Receives what else has arrived now, so that the fibers that go on send their next requests in one message. */
+  const handOverNext = () => {
+    const message = handovers.shift()
+    if (message === undefined) {
+      isHandingOver = false
+    } else {
+      setImmediate(handOverNext)
+      handOver(message)
+    }
+  }
+
+  /**
+   * Hands over a response. Those of a transaction may arrive together. Then one is handed over in each iteration of the
+   * event loop, so that what the fiber of the first causes, such as the interruption of the second by a race that is
+   * decided, happens before the second has its result.
+   */
+  const receive = (message: ResponseMessage) => {
+    if (isHandingOver) {
+      handovers.push(message)
+      return
+    }
+    if (inFlight.size > 1) {
+      isHandingOver = true
+      setImmediate(handOverNext)
+    }
+    handOver(message)
+  }
+
+  /** Receives what else has arrived now. */
   const receiveAll = () => {
     for (;;) {
       const received: { readonly message: ResponseMessage } | undefined = receiveMessageOnPort(port)
@@ -153,6 +189,7 @@ export const workerTransport = (
     receive(message)
     receiveAll()
   })
+  port.on("messageerror", (error) => lose(`a response could not be read: ${error.message}`))
   port.unref()
 
   return {

@@ -9,6 +9,8 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import { syncBuiltinESMExports } from "node:module"
+import timers from "node:timers"
 import { MessagePort } from "node:worker_threads"
 import { assert } from "vitest"
 import { fromSqlError } from "../../../src/DatabaseError.js"
@@ -47,6 +49,27 @@ const messages = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   callsOf(MessagePort.prototype, "postMessage", ([message]) => Array.isArray(message), effect)
 
 const prepares = <A, E, R>(effect: Effect.Effect<A, E, R>) => callsOf(Sqlite.prototype, "prepare", () => true, effect)
+
+/** How often an effect waits for an iteration of the event loop. */
+const immediates = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<number, E, R> =>
+  Effect.suspend(() => {
+    const { setImmediate } = timers
+    let count = 0
+    const counting = Object.assign((...args: Parameters<typeof setImmediate>) => {
+      count++
+      return setImmediate(...args)
+    }, setImmediate)
+    const use = (replacement: typeof setImmediate) => {
+      timers.setImmediate = replacement
+      globalThis.setImmediate = replacement
+      syncBuiltinESMExports()
+    }
+    use(counting)
+    return effect.pipe(
+      Effect.ensuring(Effect.sync(() => use(setImmediate))),
+      Effect.map(() => count)
+    )
+  })
 
 const all = <A, E, R>(count: number, f: (i: number) => Effect.Effect<A, E, R>) =>
   Effect.forEach(Array.from({ length: count }, (_, i) => i), f, { concurrency: "unbounded" })
@@ -127,6 +150,59 @@ describe("messages", () => {
         yield* connection.commit
       })
       assert.strictEqual(yield* messages(concurrent), 3)
+    }))
+
+  it.scopedLive("responses that arrive together are handed over in order, one in each iteration of the event loop", () =>
+    Effect.gen(function*() {
+      const connection = yield* opened
+      yield* connection.begin({})
+      yield* run(connection, "SELECT 1")
+      const sequential = Effect.forEach([1, 2, 3, 4, 5], (n) => run(connection, "SELECT ? AS n", [n]))
+      assert.strictEqual(yield* immediates(sequential), 0)
+      for (let round = 0; round < 20; round++) {
+        let iteration = 0
+        let counting = true
+        const count = () => {
+          iteration++
+          if (counting) {
+            setImmediate(count)
+          }
+        }
+        count()
+        const iterations: Array<number> = []
+        yield* all(20, (i) =>
+          Effect.tap(run(connection, "SELECT ? AS n", [i]), () =>
+            Effect.sync(() => {
+              iterations.push(iteration)
+            })))
+        counting = false
+        assert.lengthOf(new Set(iterations), 20)
+        assert.deepStrictEqual(iterations, iterations.toSorted((a, b) => a - b))
+      }
+      yield* connection.commit
+    }))
+
+  it.scopedLive("a response that cannot be read is a lost connection, also for the requests behind it", () =>
+    Effect.gen(function*() {
+      const connection = yield* opened
+      yield* connection.begin({})
+      const ports = new Set<MessagePort>()
+      const { postMessage } = MessagePort.prototype
+      MessagePort.prototype.postMessage = function(this: MessagePort, ...args: Parameters<typeof postMessage>) {
+        ports.add(this)
+        return postMessage.apply(this, args)
+      }
+      const restore = Effect.sync(() => {
+        MessagePort.prototype.postMessage = postMessage
+      })
+      yield* Effect.ensuring(run(connection, "SELECT 1"), restore)
+      assert.strictEqual(ports.size, 1)
+      const fibers = yield* all(3, () => Effect.fork(Effect.flip(run(connection, endlessRows))))
+      yield* Effect.sleep(20)
+      ports.forEach((port) => port.emit("messageerror", new Error("too large")))
+      const errors = yield* Effect.forEach(fibers, (fiber) => Fiber.join(fiber))
+      assert.deepStrictEqual(errors.map(({ _tag }) => _tag), ["ConnectionLost", "ConnectionLost", "ConnectionLost"])
+      assert.strictEqual(connection.status(), "closed")
     }))
 
   it.scopedLive("a response does not wait for the other requests of its message", () =>
@@ -284,12 +360,10 @@ for (const thread of ["worker", "main"] as const) {
         assert.strictEqual((yield* Effect.flip(connection.commit))._tag, "TransactionAborted")
         assert.strictEqual(connection.status(), "idle")
         yield* connection.begin({ lockTimeout: Duration.minutes(1) })
-        // Until it has begun to wait.
-        for (let millis = 50; connection.status() !== "aborted"; millis *= 2) {
-          assert.isTrue(Option.isNone(yield* Effect.timeoutOption(read, millis)))
-        }
-        yield* run(connection, "ROLLBACK TO nowhere").pipe(Effect.ignore)
-        assert.strictEqual((yield* Effect.flip(read))._tag, "TransactionAborted")
+        // One that is interrupted meanwhile has done nothing.
+        assert.isTrue(Option.isNone(yield* Effect.timeoutOption(read, 50)))
+        assert.strictEqual(connection.status(), "active")
+        assert.deepStrictEqual(yield* run(connection, "SELECT 1 AS n"), [{ n: 1 }])
         yield* connection.rollback
         yield* holder.end
         yield* locked(200)
@@ -340,6 +414,25 @@ describe("statements on the main thread", () => {
       })
       assert.deepStrictEqual(Effect.runSync(session), [{ a: 1 }])
       assert.deepStrictEqual(Effect.runSync(run(connection, "SELECT a FROM t")), [{ a: 1 }])
+    }))
+
+  it.scopedLive("wait for the event loop only where another fiber has run the last one of the transaction", () =>
+    Effect.gen(function*() {
+      const connection = yield* onMain
+      const count = 50
+      const select = (i: number) =>
+        connection.execute("SELECT ? AS n", [i], undefined, { refusal: () => undefined, isSent: false, mayWrite: true })
+      const inTransaction = <A, E>(effect: Effect.Effect<A, E>) =>
+        Effect.zipRight(connection.begin({}), Effect.zipLeft(effect, connection.commit))
+      // A chain of statements also yields when it has blocked the event loop for a while.
+      const yields = (millis: number) => 2 + Math.floor(millis / 5)
+      const sequential = Effect.forEach(Array.from({ length: count }, (_, i) => i), select)
+      const [elapsed, calls] = yield* Effect.timed(immediates(inTransaction(sequential)))
+      assert.isAtMost(calls, yields(Duration.toMillis(elapsed)))
+      const own = yield* Effect.timed(immediates(all(count, select)))
+      assert.isAtMost(own[1], yields(Duration.toMillis(own[0])))
+      const concurrent = yield* immediates(inTransaction(all(count, select)))
+      assert.isAtLeast(concurrent, count - 1)
     }))
 
   it.scopedLive("yield to other fibers", () =>

@@ -37,6 +37,7 @@ const settings: Omit<DatabaseConfig.Settings, "target"> = {
   statementTimeout: undefined,
   lockTimeout: undefined,
   idleInTransactionTimeout: undefined,
+  silence: Duration.seconds(10),
   shutdownTimeout: Duration.seconds(10),
   healthTimeout: Duration.seconds(2),
   slowStatement: Duration.seconds(1),

@@ -11,10 +11,11 @@ import type { Worker } from "node:worker_threads"
 import { assert } from "vitest"
 import { type DatabaseError, fromSqlError } from "../../../src/DatabaseError.js"
 import * as Connection from "../../../src/internal/sqlite/connection.js"
+import type { Operation, Request } from "../../../src/internal/sqlite/protocol.js"
+import type { Completion } from "../../../src/internal/sqlite/transport.js"
 import { type GracePeriods, workerTransport } from "../../../src/internal/sqlite/workerTransport.js"
 import { eventually } from "../../support/eventually.js"
 import { lock, waitForLocks } from "./blocking.js"
-import { program } from "./process.js"
 import { connect, driver, file } from "./support.js"
 
 const numbers = (count: number) => `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${count})`
@@ -358,11 +359,39 @@ describe("workerTransport", () => {
       yield* eventually(Effect.sync(() => threads.size === 0), { timeout: "50 seconds" })
     }))
 
-  it.scopedLive("a connection that is never closed does not keep the process alive", () =>
+  it.scopedLive("a listener that throws loses the connection, and nothing else", () =>
     Effect.gen(function*() {
-      const other = yield* program("./forgetful.ts", yield* file)
-      assert.strictEqual(other.line, "[{\"n\":1}]")
-      other.process.stdin?.end()
-      yield* eventually(Effect.sync(() => other.process.exitCode === 0), { timeout: "50 seconds" })
+      const filename = yield* file
+      const transport = workerTransport({ filename, readOnly: false, reader: false, mustExist: false, extensions: [] })
+      const request = (operation: Operation): Request => ({
+        operation,
+        begin: undefined,
+        requiresTransaction: false,
+        transactionFailed: false
+      })
+      const completions = yield* Effect.async<ReadonlyArray<Completion>>((resume) => {
+        const completions: Array<Completion> = []
+        const onComplete = (completion: Completion) => {
+          completions.push(completion)
+          if (completions.length === 3) {
+            resume(Effect.succeed(completions))
+          }
+          throw new Error("broken")
+        }
+        transport.send(request({ _tag: "Open" }), undefined, onComplete)
+        const endless = `${numbers(1).slice(0, numbers(1).indexOf("WHERE"))}) SELECT i FROM n`
+        transport.send(
+          request({ _tag: "Run", sql: endless, params: [], form: "rows", cached: false, safeIntegers: false }),
+          undefined,
+          onComplete
+        )
+        transport.send(request({ _tag: "Ping" }), undefined, onComplete)
+      })
+      assert.deepStrictEqual(completions.map(({ _tag }) => _tag), ["Responded", "Lost", "Lost"])
+      let later: Completion | undefined
+      transport.send(request({ _tag: "Ping" }), undefined, (completion) => {
+        later = completion
+      })
+      assert.strictEqual(later?._tag, "Lost")
     }))
 })
