@@ -84,7 +84,8 @@ export {
 } from "./internal/databaseHttp/metrics.js"
 
 /**
- * Runs each request in a session, for a route, a router or a whole application.
+ * Runs each request in a session, for a route, a router or a whole application. The session takes its connection with the
+ * handler's first statement, so a request that runs none needs none, and one whose body arrives slowly holds none meanwhile.
  *
  * The session is committed if the handler succeeds with a status below 400. It is rolled back if the handler fails, dies or
  * responds with a status of 400 or above, or if the client disconnects before that. The response is sent after the commit,
@@ -130,7 +131,7 @@ export const middleware = (options: Options = {}) =>
 
 /**
  * Runs each request to a group of an HttpApi in a session. It applies to the handlers that were added before it and have no
- * session yet. The session begins after the request was read and decoded, and the response is encoded before the commit.
+ * session yet. The request is read and decoded before the session, and the response is encoded before the commit.
  *
  * ```ts
  * import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "@effect/platform"
@@ -212,11 +213,12 @@ export const errors: Schema.Schema<
 /**
  * The body of a readiness check.
  *
- * - `status`: `ready` if the database is healthy and no migration is pending, edited or missing; otherwise `unavailable`.
+ * - `status`: `ready` if the database is healthy and no migration is pending, edited, missing or unfinished; otherwise
+ *   `unavailable`.
  * - `database`: its health, without secrets: whether it answers, the latency in milliseconds, the server's version and
  *   role, the pool's stats, and the last error.
- * - `migrations`: how many are applied, which are pending, and which are edited or missing; absent if the application does
- *   not provide Migrations. `error` is why the status is not known.
+ * - `migrations`: how many are applied, which are pending, and which are edited, missing or unfinished; absent if the
+ *   application does not provide Migrations. `error` is why the status is not known.
  *
  * @since 0.1.0
  * @category health
@@ -233,7 +235,9 @@ export type Readiness = Health.Readiness
 
 /**
  * Whether the application can serve requests: the database answers and, if the context has Migrations, none is pending,
- * edited or missing. Never fails. The migrations' status is read within 2 seconds; after that its last known value counts.
+ * edited, missing or unfinished. Never fails, and takes at most `healthTimeout`, whatever the load of the pool: where no
+ * connection is idle, it opens its own. If the status of the migrations cannot be read, the last known one counts; once all
+ * are applied it is not read again.
  *
  * @since 0.1.0
  * @category health

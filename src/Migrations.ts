@@ -24,12 +24,15 @@ import type { Session } from "./Session.js"
  *
  * - `kind` is what went wrong:
  *   - `failed`: a migration failed with `cause`, and was rolled back. If the cause is CommitOutcomeUnknown it may be
- *     committed; the next run finds out.
+ *     committed; the next run finds out. If the migration ended its transaction by itself, the cause is TransactionAborted,
+ *     and it is `unfinished` from then on.
  *   - `load`: a migration, or their directory, cannot be read or imported, or a migration is not an Effect.
  *   - `invalid`: a name, a number, an option or an SQL text is not valid.
  *   - `duplicate`: two migrations have the same number.
  *   - `edited`: an applied migration has changed since.
  *   - `missing`: an applied migration no longer exists.
+ *   - `unfinished`: in an earlier run, a migration ended its transaction by a statement of its own (COMMIT, ROLLBACK), so
+ *     part of it may be applied. `message` says how to repair that.
  *   - `locked`: another runner held the lock for longer than `lockTimeout`.
  * - `message` says it in a sentence.
  * - `id` and `migration` are the number and the label (`2_create_account`) of the migration, if it concerns one.
@@ -61,7 +64,8 @@ export type Migration = Model.Migration
  *
  * - `applied`: the migrations that the database has, by number, and when they were applied.
  * - `pending`: the migrations that the database does not have, in the order in which they would be applied.
- * - `problems`: the applied migrations that were edited since, or are missing. While there is one, `run` fails.
+ * - `problems`: the applied migrations that were edited since, or are missing, and those that are unfinished. While there is
+ *   one, `run` fails.
  * - `ahead`: the applied migrations whose numbers are above all that the loader has. A newer version of the application
  *   applied them, as in a rolling deployment; they are not a problem.
  *
@@ -85,7 +89,8 @@ export type Loader<R = never> = Model.Loader<R>
  * - `Ahead`: the database has `migrations` with numbers above all that the loader has.
  * - `Started`: `migration` begins, at `position` (from 1) of the `total` that this run applies.
  * - `Applied`: `migration` is committed, after `duration`.
- * - `Failed`: `migration` failed with `error` after `duration`, and was rolled back.
+ * - `Failed`: `migration` failed with `error` after `duration`, and was rolled back, unless it ended its transaction by
+ *   itself.
  *
  * @since 0.1.0
  * @category models
@@ -184,8 +189,8 @@ export const fromRecord: (
  * applied. One runner works at a time, in whatever process; the others wait, and then apply only what is still pending.
  *
  * Fails with a MigrationError, or with a DatabaseError of the statements that read and write the tables of the migrations.
- * If a migration cannot be loaded, or an applied one was edited or is missing, nothing is applied. If a migration fails,
- * it is rolled back and the run ends; the migrations applied before it stay.
+ * If a migration cannot be loaded, an applied one was edited or is missing, or one is unfinished, nothing is applied. If a
+ * migration fails, it is rolled back and the run ends; the migrations applied before it stay.
  *
  * @since 0.1.0
  * @category running

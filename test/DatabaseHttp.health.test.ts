@@ -4,9 +4,11 @@ import * as HttpServer from "@effect/platform/HttpServer"
 import * as OpenApi from "@effect/platform/OpenApi"
 import { assert, describe, it } from "@effect/vitest"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import * as Fs from "node:fs"
 import * as Database from "../src/Database.js"
 import * as DatabaseHttp from "../src/DatabaseHttp.js"
 import * as Migrations from "../src/Migrations.js"
@@ -41,6 +43,23 @@ const probe = (port: number, name: "live" | "ready" | "startup") =>
   })
 
 const record = { "0001_one": "CREATE TABLE one (id INTEGER PRIMARY KEY)", "0002_two": "CREATE TABLE two (id INTEGER)" }
+
+const servedWith = <E>(migrations: Layer.Layer<Migrations.Migrations, E, Database.Database>) =>
+  Effect.flatMap(Layer.build(migrations), (context) => Effect.provide(serve(DatabaseHttp.healthRoutes), context))
+
+/** A database whose migrations are applied, and whose only connection a session holds. */
+const exhausted = (dialect: Dialects.Dialect, healthTimeout = Duration.seconds(25)) =>
+  Effect.gen(function*() {
+    const database = yield* Dialects.make(dialect, { poolSize: 1, poolMaxOverflow: 0, healthTimeout })
+    yield* Effect.provideService(
+      Migrations.run({ loader: Migrations.fromRecord(record) }),
+      Database.Database,
+      database
+    )
+    const session = yield* database.acquireSession()
+    yield* session.run(database.sql`INSERT INTO one VALUES (1)`)
+    return database
+  })
 
 const decode = Schema.decodeUnknownSync(DatabaseHttp.Readiness)
 
@@ -134,37 +153,96 @@ describe("the probes", () => {
       yield* eventually(Effect.map(probe(port, "ready"), ({ status }) => status === 200))
     }))
 
-  for (const poolTimeout of ["30 seconds", "100 millis"] as const) {
-    it.scopedLive(
-      `are ready while slow sessions hold every connection, if the migrations were known before (${poolTimeout})`,
-      () =>
-        Effect.gen(function*() {
-          const database = yield* Database.make({
-            url: yield* freshDatabase,
-            environment: "test",
-            poolSize: 1,
-            poolMaxOverflow: 0,
-            poolTimeout
-          })
-          const provided = Effect.provideService(Database.Database, database)
-          const options = { loader: Migrations.fromRecord(record) }
-          yield* provided(Migrations.run(options))
-          const portOf = Effect.flatMap(
-            Layer.build(Migrations.layerStatus(options)),
-            (migrations) => Effect.provide(serve(DatabaseHttp.healthRoutes), migrations)
-          )
-          const knows = yield* provided(portOf)
-          const knowsNot = yield* provided(portOf)
-          assert.strictEqual((yield* probe(knows, "ready")).status, 200)
-          yield* database.acquireSession()
-          const [known, unknown] = yield* Effect.all([probe(knows, "ready"), probe(knowsNot, "ready")], {
-            concurrency: 2
-          })
-          assert.strictEqual(known.status, 200)
-          assert.strictEqual(unknown.status, 503)
-          assert.match(unknown.said.migrations.error, /not known( after|: PoolTimeout: )/)
-          assert.isTrue(unknown.said.database.healthy)
-        })
-    )
+  for (const dialect of Dialects.dialects.filter(({ name }) => name !== "sqlite :memory:")) {
+    it.scopedLive(`are ready while slow sessions hold every connection from the start: ${dialect.name}`, () =>
+      Effect.gen(function*() {
+        const database = yield* exhausted(dialect)
+        const provided = Effect.provideService(Database.Database, database)
+        const port = yield* provided(servedWith(Migrations.layerStatus({ loader: Migrations.fromRecord(record) })))
+        const [duration, probes] = yield* Effect.timed(
+          Effect.all(Array.from({ length: 5 }, () => probe(port, "ready")), { concurrency: "unbounded" })
+        )
+        for (const { said, status } of probes) {
+          assert.strictEqual(status, 200)
+          assert.strictEqual(said.migrations.applied, 2)
+          assert.strictEqual(said.database.pool.idle, 0)
+        }
+        assert.isBelow(Duration.toMillis(duration), 25_000)
+      }))
+
+    it.scopedLive(`see a migration that is pending while slow sessions hold every connection: ${dialect.name}`, () =>
+      Effect.gen(function*() {
+        const database = yield* exhausted(dialect)
+        const loader = Migrations.fromRecord({ ...record, "0003_three": "CREATE TABLE three (id INTEGER)" })
+        const provided = Effect.provideService(Database.Database, database)
+        const port = yield* provided(servedWith(Migrations.layerStatus({ loader })))
+        const { said, status } = yield* probe(port, "ready")
+        assert.strictEqual(status, 503)
+        assert.deepStrictEqual(said.migrations.pending, [{ id: 3, name: "three" }])
+        assert.isTrue(said.database.healthy)
+      }))
   }
+
+  it.scopedLive("say that the migrations are not known where only the held connection has them: sqlite :memory:", () =>
+    Effect.gen(function*() {
+      const database = yield* exhausted(
+        Dialects.dialects.find(({ name }) => name === "sqlite :memory:")!,
+        Duration.millis(200)
+      )
+      const provided = Effect.provideService(Database.Database, database)
+      const port = yield* provided(servedWith(Migrations.layerStatus({ loader: Migrations.fromRecord(record) })))
+      const { said, status } = yield* probe(port, "ready")
+      assert.strictEqual(status, 503)
+      assert.isTrue(said.database.healthy)
+      assert.match(said.migrations.error, /^the status of the migrations is not known: ConnectionFailed: /)
+    }))
+
+  it.scopedLive("ask for the migrations until all are applied, and not after that", () =>
+    Effect.gen(function*() {
+      const applied = [{ id: 1, name: "one", at: new Date() }]
+      const two = { id: 2, name: "two" }
+      let asked = 0
+      let pending: ReadonlyArray<Migrations.Migration> = [two]
+      const service: Migrations.Service = {
+        status: Effect.sync(() => {
+          asked++
+          return { applied, pending, problems: [], ahead: [] }
+        })
+      }
+      const database = yield* Dialects.make(Dialects.sqliteFile)
+      const provided = Effect.provideService(Database.Database, database)
+      const port = yield* provided(servedWith(Layer.succeed(Migrations.Migrations, service)))
+      assert.strictEqual((yield* probe(port, "ready")).status, 503)
+      assert.strictEqual((yield* probe(port, "ready")).status, 503)
+      assert.strictEqual(asked, 2)
+      pending = []
+      for (let i = 0; i < 3; i++) {
+        assert.strictEqual((yield* probe(port, "ready")).status, 200)
+      }
+      assert.strictEqual(asked, 3)
+      // What is pending now could only be that of another application.
+      pending = [two]
+      assert.strictEqual((yield* probe(port, "ready")).status, 200)
+    }))
+
+  it.scopedLive("say that the file of a SQLite database is gone", () =>
+    Effect.gen(function*() {
+      const database = yield* Dialects.make(Dialects.sqliteFile)
+      const provided = Effect.provideService(Database.Database, database)
+      const options = { loader: Migrations.fromRecord(record) }
+      const port = yield* provided(servedWith(Migrations.layer(options)))
+      assert.strictEqual((yield* probe(port, "ready")).status, 200)
+      const [{ file }] = yield* database.sql<
+        { file: string }
+      >`SELECT file FROM pragma_database_list WHERE name = 'main'`
+      Fs.rmSync(file)
+      const report = yield* database.report
+      assert.isFalse(report.healthy)
+      assert.isDefined(report.lastError)
+      assert.isFalse(yield* database.health)
+      const { said, status } = yield* probe(port, "ready")
+      assert.strictEqual(status, 503)
+      assert.isFalse(said.database.healthy)
+      assert.strictEqual((yield* probe(port, "live")).status, 200)
+    }))
 })

@@ -2,11 +2,13 @@ import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Model from "@effect/sql/Model"
 import * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { IncomingMessage } from "node:http"
 import * as Net from "node:net"
@@ -40,6 +42,8 @@ const insert = (name: string, parent?: number) =>
     const sql = yield* SqlClient.SqlClient
     yield* sql`INSERT INTO item ${sql.insert({ id: (yield* names).length + 1, name, parent: parent ?? null })}`
   })
+
+class Item extends Model.Class<Item>("Item")({ id: Schema.Number, name: Schema.String }) {}
 
 const ok = HttpServerResponse.text("ok")
 
@@ -130,6 +134,30 @@ Dialects.forEachDialect((name, layer, dialect) =>
         )
         const answer = yield* send(port, "POST", "/")
         assert.deepStrictEqual([answer.status, yield* names], [500, ["a"]])
+      }).pipe(Effect.provide(layer)))
+
+    it.scopedLive("an error of the database that became a defect is answered as the failure that it was", () =>
+      Effect.gen(function*() {
+        const sql = yield* setup
+        yield* insert("a")
+        const repository = yield* Model.makeRepository(Item, { tableName: "item", spanPrefix: "Item", idColumn: "id" })
+        const port = yield* serve(
+          routed(HttpRouter.empty.pipe(
+            HttpRouter.post(
+              "/repository",
+              Effect.as(repository.insertVoid(Item.insert.make({ id: 2, name: "a" })), ok)
+            ),
+            HttpRouter.post("/die", Effect.as(Effect.orDie(sql`INSERT INTO item (id, name) VALUES (3, 'a')`), ok)),
+            HttpRouter.post("/other", Effect.die(new Error("no")))
+          ))
+        )
+        for (const path of ["/repository", "/die"]) {
+          const answer = yield* send(port, "POST", path)
+          assert.strictEqual(answer.status, 409)
+          assert.strictEqual(JSON.parse(answer.body).type, "urn:sqlayer:problem:UniqueViolation")
+        }
+        assert.strictEqual((yield* send(port, "POST", "/other")).status, 500)
+        assert.deepStrictEqual(yield* names, ["a"])
       }).pipe(Effect.provide(layer)))
 
     it.scopedLive("GET and HEAD are read-only unless told otherwise", () =>
@@ -367,6 +395,90 @@ Dialects.forEachDialect((name, layer, dialect) =>
         assert.strictEqual(answer.body, "POST /v1/items/:id")
         assert.deepStrictEqual(yield* names, ["a"])
       }).pipe(Effect.provide(layer)))
+
+    it.scopedLive("takes its connection with the first statement: slow requests on a pool of one overlap", () =>
+      Effect.gen(function*() {
+        const database = yield* Dialects.make(dialect, { poolSize: 1, poolMaxOverflow: 0 })
+        const context = Context.add(database.context, Database.Database, database)
+        yield* Effect.provide(setup, context)
+        let inside = 0
+        let most = 0
+        const slow = Effect.gen(function*() {
+          most = Math.max(most, ++inside)
+          yield* Effect.sleep("1 second")
+          inside--
+          const { id } = yield* HttpRouter.params
+          const { sql } = database
+          yield* sql`INSERT INTO item (id, name) VALUES (${Number(id)}, ${String(id)})`
+          return ok
+        })
+        const port = yield* Effect.provide(
+          serve(routed(HttpRouter.empty.pipe(HttpRouter.post("/:id", slow)))),
+          context
+        )
+        const answers = yield* Effect.forEach([1, 2, 3, 4], (id) => send(port, "POST", `/${id}`), { concurrency: 4 })
+        assert.deepStrictEqual(answers.map(({ status }) => status), [200, 200, 200, 200])
+        assert.strictEqual(most, 4)
+        assert.lengthOf(yield* Effect.provide(names, context), 4)
+      }))
+
+    it.scopedLive("clients that send their bodies slowly hold no connection, and no other writer up", () =>
+      Effect.gen(function*() {
+        const database = yield* Dialects.make(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "20 seconds" })
+        const context = Context.add(database.context, Database.Database, database)
+        yield* Effect.provide(setup, context)
+        const { sql } = database
+        const create = Effect.gen(function*() {
+          const name = yield* Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ text }) => text)
+          yield* sql`INSERT INTO item (id, name) VALUES (${name.charCodeAt(0)}, ${name})`
+          return ok
+        })
+        const port = yield* Effect.provide(
+          serve(routed(HttpRouter.empty.pipe(HttpRouter.post("/", create)))),
+          context
+        )
+        const head = "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\n"
+        const slow = yield* Effect.all([connect(port, `${head}a`), connect(port, `${head}b`)])
+        const open = Effect.map(database.activity, ({ sessions }) => sessions.length)
+        yield* eventually(Effect.map(open, (count) => count === 2))
+        assert.strictEqual((yield* send(port, "POST", "/", { body: "c" })).status, 200)
+        assert.strictEqual((yield* database.poolStats).used, 0)
+        slow[0].write("1")
+        slow[1].write("2")
+        yield* eventually(Effect.map(open, (count) => count === 0))
+        assert.deepStrictEqual(yield* Effect.provide(names, context), ["a1", "b2", "c"])
+      }))
+
+    it.scopedLive("answers what runs no statement while the pool is exhausted", () =>
+      Effect.gen(function*() {
+        const options = {
+          poolSize: 1,
+          poolMaxOverflow: 0,
+          poolTimeout: "100 millis",
+          lockTimeout: "100 millis"
+        } as const
+        const database = yield* Dialects.make(dialect, options)
+        const context = Context.add(database.context, Database.Database, database)
+        yield* Effect.provide(setup, context)
+        const port = yield* Effect.provide(
+          serve(routed(HttpRouter.empty.pipe(
+            HttpRouter.options("/", HttpServerResponse.empty({ status: 204 })),
+            HttpRouter.get("/cached", HttpServerResponse.empty({ status: 304 })),
+            HttpRouter.post("/secret", HttpServerResponse.empty({ status: 401 })),
+            HttpRouter.post("/", Effect.as(insert("a"), ok))
+          ))),
+          context
+        )
+        const held = yield* database.acquireSession()
+        yield* held.run(database.sql`INSERT INTO item (id, name) VALUES (9, 'held')`)
+        const { created, used, waiting } = yield* database.poolStats
+        assert.strictEqual((yield* send(port, "OPTIONS", "/")).status, 204)
+        assert.strictEqual((yield* send(port, "GET", "/cached")).status, 304)
+        assert.strictEqual((yield* send(port, "POST", "/secret")).status, 401)
+        assert.deepInclude(yield* database.poolStats, { created, used, waiting })
+        const busy = yield* send(port, "POST", "/")
+        assert.deepStrictEqual([busy.status, busy.headers["retry-after"]], [503, "1"])
+      }))
 
     it.scopedLive("hundreds of requests at once leave no connection behind", () =>
       Effect.gen(function*() {

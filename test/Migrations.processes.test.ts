@@ -19,6 +19,11 @@ const answerOf = ({ stderr, stdout }: Ended) => {
   }
 }
 
+// The migrations stand where no package is found by its name.
+const [effect, client] = ["effect/dist/esm/Effect.js", "@effect/sql/dist/esm/SqlClient.js"].map((module) =>
+  new URL(`../node_modules/${module}`, import.meta.url).href
+)
+
 const counting = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000000)"
 
 const slow = { postgres: "SELECT pg_sleep(60)", sqlite: `${counting} SELECT i FROM n` }
@@ -86,6 +91,36 @@ for (const { dialect, name, url: freshUrl } of dialects.filter(({ name }) => nam
         )
         // It got as far as the statement that is wrong, so the table was not there and nobody held the lock.
         assert.match(again.message, /^migration 2_half failed on line 1: InvalidStatement: /)
+      }).pipe(Effect.scoped))
+
+    it.live("leave a marker when they are killed in a migration that has committed by itself", () =>
+      Effect.gen(function*() {
+        const url = yield* freshUrl
+        const migrations = yield* directory({
+          "0001_first.sql": "CREATE TABLE first (id integer)",
+          "0002_half.mjs": `
+import * as Effect from ${JSON.stringify(effect)}
+import * as SqlClient from ${JSON.stringify(client)}
+export default Effect.flatMap(SqlClient.SqlClient, (sql) =>
+  Effect.all([sql\`CREATE TABLE half (id integer)\`, sql\`COMMIT\`, Effect.never]))`
+        })
+        const environment = { DATABASE_URL: url, DATABASE_MIGRATIONS: migrations }
+        const database = yield* Database.make({ environment: "test", url })
+        const status = Effect.provideService(
+          Migrations.status({ loader: Migrations.fromDirectory(migrations) }),
+          Database.Database,
+          database
+        )
+        const first = yield* start(["migrate"], environment)
+        yield* eventually(Effect.map(status, ({ problems }) => problems.length === 1), { timeout: "25 seconds" })
+        yield* first.signal("SIGKILL")
+        yield* first.ended
+        const { applied, pending, problems } = yield* status
+        assert.deepStrictEqual([applied.map(({ id }) => id), pending], [[1], []])
+        assert.deepStrictEqual(problems.map(({ id, problem }) => [id, problem]), [[2, "unfinished"]])
+        const again = yield* run(["migrate", "--json"], environment)
+        assert.strictEqual(again.code, 1)
+        assert.match(answerOf(again).error?.message ?? "", /^migration 2_half is unfinished: /)
       }).pipe(Effect.scoped))
 
     it.live("roll back and say so when they are interrupted", () =>

@@ -495,13 +495,216 @@ INSERT INTO quotes ("a;b") VALUES ('x;--y'), (NULL) -- ' last;`
             )
         )))
       ))
+
+    const create = (sql: SqlClient.SqlClient, name: string) => sql`CREATE TABLE ${sql(name)} (id integer)`
+
+    /** What a migration does between its beginning and its end, so that its transaction ends by a statement of its own. */
+    const endings: Readonly<
+      Record<
+        string,
+        { readonly migration: Effect.Effect<unknown, unknown, SqlClient.SqlClient>; readonly kept: string }
+      >
+    > = {
+      "commits in the middle": {
+        migration: Effect.flatMap(
+          SqlClient.SqlClient,
+          (sql) => Effect.all([create(sql, "a"), sql`COMMIT`, create(sql, "b")])
+        ),
+        kept: "a"
+      },
+      "commits last": {
+        migration: Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.all([create(sql, "a"), sql`COMMIT`])),
+        kept: "a"
+      },
+      "commits and fails by itself": {
+        migration: Effect.flatMap(
+          SqlClient.SqlClient,
+          (sql) => Effect.all([create(sql, "a"), sql`COMMIT`, Effect.fail({ message: "no" })])
+        ),
+        kept: "a"
+      },
+      "commits, and catches what fails after it": {
+        migration: Effect.flatMap(
+          SqlClient.SqlClient,
+          (sql) => Effect.all([create(sql, "a"), sql`COMMIT`, Effect.ignore(create(sql, "b"))])
+        ),
+        kept: "a"
+      },
+      "commits and begins another": {
+        migration: Effect.flatMap(
+          SqlClient.SqlClient,
+          (sql) => Effect.all([create(sql, "a"), sql`COMMIT`, sql`BEGIN`, create(sql, "b")])
+        ),
+        kept: "a"
+      },
+      "rolls back": {
+        migration: Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.all([create(sql, "a"), sql`ROLLBACK`])),
+        kept: ""
+      },
+      "rolls back and goes on": {
+        migration: Effect.flatMap(
+          SqlClient.SqlClient,
+          (sql) => Effect.all([create(sql, "a"), sql`ROLLBACK`, create(sql, "b")])
+        ),
+        kept: ""
+      },
+      ...(name !== "postgres" ? {} : {
+        "commits and chains": {
+          migration: Effect.flatMap(
+            SqlClient.SqlClient,
+            (sql) => Effect.all([create(sql, "a"), sql`COMMIT AND CHAIN`, create(sql, "b")])
+          ),
+          kept: "a"
+        },
+        "commits in a text of several statements": {
+          migration: Effect.flatMap(
+            SqlClient.SqlClient,
+            (sql) => sql.unsafe("CREATE TABLE a (id integer); COMMIT; CREATE TABLE b (id integer)")
+          ),
+          kept: "a,b"
+        },
+        "commits and begins in a text of several statements": {
+          migration: Effect.flatMap(
+            SqlClient.SqlClient,
+            (sql) => sql.unsafe("CREATE TABLE a (id integer); COMMIT; BEGIN; CREATE TABLE b (id integer)").unprepared
+          ),
+          kept: "a"
+        }
+      })
+    }
+
+    for (const [what, { kept, migration }] of Object.entries(endings)) {
+      it.live(`fails, and the next run too, naming it, when a migration ${what}`, () =>
+        Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          const migrations = { "0001_whole": "CREATE TABLE whole (id integer)", "0002_half": migration }
+          const first = yield* migrationError(run(migrations))
+          assert.deepInclude(fieldsOf(first), { kind: "failed", id: 2, migration: "2_half" })
+          if (what === "commits and fails by itself") {
+            assert.propertyVal(first.cause, "message", "no")
+          } else {
+            assert.propertyVal(first.cause, "_tag", "TransactionAborted")
+            assert.match(first.message, /TransactionAborted: it ended its transaction by a statement of its own/)
+          }
+          assert.match(
+            first.message,
+            /part of it may be applied\. .* delete the row with migration_id 2 from effect_sql/
+          )
+          const isOurs = (table: string) => table === "a" || table === "b"
+          assert.strictEqual((yield* tables).filter(isOurs).join(), kept)
+
+          const now = yield* status(migrations)
+          assert.deepStrictEqual([ids(now.applied), now.pending], [[1], []])
+          assert.deepStrictEqual(now.problems.map(({ id, name, problem }) => ({ id, name, problem })), [
+            { id: 2, name: "half", problem: "unfinished" }
+          ])
+          const repaired = "CREATE TABLE never (id integer)"
+          for (const next of [migrations, { ...migrations, "0002_half": Effect.void, "0003_never": repaired }]) {
+            const again = yield* migrationError(run(next))
+            assert.deepInclude(fieldsOf(again), { kind: "unfinished", id: 2, migration: "2_half" })
+            assert.match(again.message, /^migration 2_half is unfinished: .*COMMIT or ROLLBACK/)
+          }
+          assert.strictEqual((yield* tables).filter(isOurs).join(), kept)
+          assert.notInclude(yield* tables, "never")
+
+          // Both repairs that the message names.
+          yield* sql`DELETE FROM effect_sql_migrations_checksum WHERE migration_id = 2`
+          assert.deepStrictEqual(ids((yield* status(migrations)).pending), [2])
+          yield* migrationError(run({ ...migrations, "0002_half": migration }))
+          yield* sql`INSERT INTO effect_sql_migrations (migration_id, name) VALUES (2, 'half')`
+          const finished = { ...migrations, "0002_half": "CREATE TABLE c (id integer)" }
+          assert.deepStrictEqual(yield* run(finished), [])
+          assert.deepInclude(yield* status(finished), { pending: [], problems: [] })
+          const [{ checksum }] = yield* sql<
+            { checksum: string }
+          >`SELECT checksum FROM effect_sql_migrations_checksum WHERE migration_id = 2`
+          assert.match(checksum, /^sql:/)
+        }).pipe(Effect.provide(layer)))
+    }
+
+    it.live("leaves the tables to @effect/sql's Migrator after one that is unfinished", () =>
+      Effect.gen(function*() {
+        const commits = Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.all([create(sql, "a"), sql`COMMIT`]))
+        yield* migrationError(run({ "0001_create_account": account, "0002_half": commits }))
+        const migrate = Migrator.make({})({
+          loader: Migrator.fromRecord({
+            "0001_create_account": Effect.fail("applied"),
+            "0003_other": Effect.flatMap(SqlClient.SqlClient, (sql) => create(sql, "other"))
+          })
+        })
+        assert.deepStrictEqual(yield* migrate, [[3, "other"]])
+        assert.deepStrictEqual(ids((yield* status({ "0001_create_account": account, "0003_other": fill })).applied), [
+          1,
+          3
+        ])
+      }).pipe(Effect.provide(layer)))
+
+    it.live("leaves no marker of a migration that fails, succeeds or is interrupted", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const markers = sql`SELECT * FROM effect_sql_migrations_checksum WHERE checksum LIKE 'running:%'`
+        const inside = yield* Deferred.make<void>()
+        yield* run({ "0001_one": Effect.void, "0002_two": "CREATE TABLE two (id integer)" })
+        assert.deepStrictEqual(yield* markers, [])
+        yield* migrationError(
+          run({ "0003_three": Effect.fail("no"), "0001_one": Effect.void, "0002_two": Effect.void })
+        )
+        yield* migrationError(run({ "0003_three": "SELECT no", "0001_one": Effect.void, "0002_two": Effect.void }))
+        const fiber = yield* Effect.fork(run({
+          "0001_one": Effect.void,
+          "0002_two": Effect.void,
+          "0003_three": Effect.zipRight(Deferred.succeed(inside, undefined), Effect.never)
+        }))
+        yield* Deferred.await(inside)
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(yield* markers, [])
+        const rows = yield* sql<{ id: unknown }>`SELECT migration_id AS id FROM effect_sql_migrations_checksum`
+        assert.deepStrictEqual(rows.map(({ id }) => Number(id)), [2])
+      }).pipe(Effect.provide(layer)))
+
+    for (const [what, after] of [["last", "SELECT 1"], ["in the middle", "CREATE TABLE later (id integer)"]] as const) {
+      it.live(`blames the migration and the statement whose failure it caught, ${what}`, () =>
+        Effect.gen(function*() {
+          const catching = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+            Effect.all([
+              create(sql, "early"),
+              Effect.ignore(sql`INSERT INTO early VALUES (${"secret-value"}, 2, 3)`),
+              what === "last" ? Effect.void : sql.unsafe(after)
+            ]))
+          const error = yield* migrationError(
+            run({ "0001_one": account, "0002_catching": catching, "0003_next": fill })
+          )
+          assert.deepInclude(fieldsOf(error), { kind: "failed", id: 2, migration: "2_catching" })
+          assert.match(
+            error.message,
+            /a statement of it failed, and its error was caught: InvalidStatement: .* in INSERT INTO early/s
+          )
+          assert.notInclude(error.message, "secret-value")
+          assert.notInclude(error.message, "effect_sql_migrations")
+          assert.propertyVal(error.cause, "_tag", "TransactionAborted")
+          assert.match((error.cause as { readonly statement: string }).statement, /^INSERT INTO early/)
+          assert.propertyVal((error.cause as { readonly cause: unknown }).cause, "_tag", "InvalidStatement")
+          const now = yield* status({ "0001_one": account, "0002_catching": catching })
+          assert.deepStrictEqual([ids(now.applied), ids(now.pending), now.problems], [[1], [2], []])
+          assert.notInclude(yield* tables, "early")
+        }).pipe(Effect.provide(layer)))
+    }
+
+    it.live("takes a failure that was caught in a nested session for none", () =>
+      Effect.gen(function*() {
+        const nested = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+          Effect.zipRight(Effect.ignore(sql.withTransaction(sql`SELECT nothing`)), create(sql, "kept")))
+        assert.deepStrictEqual(ids(yield* run({ "0001_nested": nested })), [1])
+        assert.include(yield* tables, "kept")
+      }).pipe(Effect.provide(layer)))
   })
 })
 
 // A database in memory has no second runner.
 for (const dialect of dialects.filter(({ name }) => name !== "sqlite :memory:")) {
   describe(`Several runners on ${dialect.name}`, () => {
-    const open = (url: string) => Database.make({ environment: "test", url, poolSize: 1, poolMaxOverflow: 0 })
+    const open = (url: string) =>
+      Database.make({ environment: "test", url, poolSize: 1, poolMaxOverflow: 0, connectTimeout: "1 minute" })
 
     const blocked = Effect.gen(function*() {
       const url = yield* dialect.url

@@ -10,9 +10,11 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Database from "../../Database.js"
-import { Dialect, PoolFigures } from "../../DatabaseError.js"
+import { Dialect, isConnectionError, PoolFigures } from "../../DatabaseError.js"
 import type * as Health from "../../Health.js"
 import * as Migrations from "../../Migrations.js"
+import { openDatabases } from "../database/opened.js"
+import { shareConcurrent } from "../health/probe.js"
 
 const Migration = Schema.Struct({ id: Schema.Int, name: Schema.String })
 
@@ -49,9 +51,6 @@ export const HealthApi = HttpApiGroup.make("health")
   .add(HttpApiEndpoint.get("ready", "/health/ready").addSuccess(Readiness).addError(Readiness, { status: 503 }))
   .add(HttpApiEndpoint.get("startup", "/health/startup").addSuccess(Readiness).addError(Readiness, { status: 503 }))
 
-/** Maximum wait for the status of the migrations. Probes run every few seconds, and have a timeout of a few. */
-const migrationsTimeout = "2 seconds"
-
 const databasePart = (report: Health.Report): Readiness["database"] => {
   const { name, maximum, size, overflow, idle, used, waiting } = report.pool
   return {
@@ -69,46 +68,69 @@ const databasePart = (report: Health.Report): Readiness["database"] => {
 
 type MigrationsPart = NonNullable<Readiness["migrations"]>
 
-/** The last status that was read. It is used while sessions hold all connections of the pool. */
-const lastStatus = new WeakMap<Migrations.Service, MigrationsPart>()
+type StatusError = Effect.Effect.Error<Migrations.Service["status"]>
 
-const unknownStatus = (reason: string): MigrationsPart => ({
+/** What is known of the migrations of an application. */
+interface Known {
+  /** The last status that was read. It is used where none can be read now. */
+  last: MigrationsPart | undefined
+  /** Reads the status. */
+  readonly read: Effect.Effect<MigrationsPart>
+}
+
+const unknownStatus = ({ _tag, message }: StatusError): MigrationsPart => ({
   applied: 0,
   pending: [],
   problems: [],
-  error: `the status of the migrations is not known${reason}`
+  error: `the status of the migrations is not known: ${_tag}: ${message}`
 })
 
-const migrationsPart = (migrations: Migrations.Service): Effect.Effect<MigrationsPart> =>
-  migrations.status.pipe(
+const isComplete = ({ error, pending, problems }: MigrationsPart): boolean =>
+  error === undefined && pending.length === 0 && problems.length === 0
+
+/** Whether an error says nothing about the tables of the migrations. */
+const isUnavailable = (error: StatusError): boolean =>
+  error._tag !== "MigrationError" && (error._tag === "PoolTimeout" || isConnectionError(error))
+
+/** Within the timeout of health checks, whatever the load of the pool. */
+const makeKnown = (database: Database.Service, { status }: Migrations.Service): Known => {
+  const read = (openDatabases.get(database.sql)?.probe(status) ?? status).pipe(
     Effect.map(({ applied, pending, problems }): MigrationsPart => ({
       applied: applied.length,
       pending: pending.map(({ id, name }) => ({ id, name })),
       problems: problems.map(({ id, name, problem }) => ({ id, name, problem }))
     })),
-    Effect.tap((status) => Effect.sync(() => lastStatus.set(migrations, status))),
-    Effect.disconnect,
-    Effect.timeoutTo({
-      duration: migrationsTimeout,
-      onSuccess: (status) => status,
-      onTimeout: () => lastStatus.get(migrations) ?? unknownStatus(` after ${migrationsTimeout}`)
-    }),
+    Effect.tap((status) =>
+      Effect.sync(() => {
+        known.last = status
+      })
+    ),
     Effect.catchAll((error) =>
-      Effect.sync(() =>
-        (error._tag === "PoolTimeout" ? lastStatus.get(migrations) : undefined) ??
-          unknownStatus(`: ${error._tag}: ${error.message}`)
-      )
+      Effect.sync(() => (isUnavailable(error) ? known.last : undefined) ?? unknownStatus(error))
     )
   )
+  const known: Known = { last: undefined, read: shareConcurrent(read) }
+  return known
+}
+
+const knownMigrations = new WeakMap<Migrations.Service, Known>()
+
+/** Once all are applied this is not asked again: no process takes a migration back. */
+const migrationsPart = (database: Database.Service, migrations: Migrations.Service): Effect.Effect<MigrationsPart> =>
+  Effect.suspend(() => {
+    const known = knownMigrations.get(migrations) ?? makeKnown(database, migrations)
+    knownMigrations.set(migrations, known)
+    return known.last !== undefined && isComplete(known.last) ? Effect.succeed(known.last) : known.read
+  })
 
 /** See DatabaseHttp.readiness. */
 export const readiness: Effect.Effect<Readiness, never, Database.Database> = Effect.gen(function*() {
+  const database = yield* Database.Database
   const migrations = Option.getOrUndefined(yield* Effect.serviceOption(Migrations.Migrations))
-  const reportFiber = yield* Effect.fork(Database.report)
-  const status = migrations === undefined ? undefined : yield* migrationsPart(migrations)
+  const reportFiber = yield* Effect.fork(database.report)
+  const status = migrations === undefined ? undefined : yield* migrationsPart(database, migrations)
   const report = yield* Fiber.join(reportFiber)
-  const isMigrated = status === undefined ||
-    (status.error === undefined && status.pending.length === 0 && status.problems.length === 0)
+  const isMigrated = status === undefined || isComplete(status)
   return {
     status: report.healthy && isMigrated ? "ready" : "unavailable",
     database: databasePart(report),

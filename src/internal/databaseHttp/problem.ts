@@ -70,7 +70,7 @@ const documents: { readonly [T in Tag]?: Omit<Document, "type"> } = {
   CommitOutcomeUnknown: {
     status: 500,
     title: "Outcome unknown",
-    detail: "The connection to the database was lost: the request may or may not have been carried out."
+    detail: "The database did not confirm the outcome: the request may or may not have been carried out."
   }
 }
 

@@ -140,8 +140,7 @@ export const inSession = <A, E, R, B, E2, R2>(
         readOnly: sessionOptions.readOnly ?? isRead
       })
     // A server runs applications uninterruptibly, and routes interruptibly: a client that disconnects interrupts them. In
-    // an application only the waits for a connection and for the commit become interruptible. A route that is declared
-    // uninterruptible stays so.
+    // an application only the wait for the commit becomes interruptible. A route that is declared uninterruptible stays so.
     return yield* context?.route.uninterruptible === true
       ? session(guarded)
       : Effect.checkInterruptible((interruptible) =>

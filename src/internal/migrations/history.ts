@@ -1,24 +1,37 @@
 /**
  * The applied migrations of a database: the table of @effect/sql's Migrator, created as the Migrator creates it, and a
  * table of checksums beside it. The Migrator can continue where sqlayer stopped, and the other way round.
+ *
+ * While a migration runs, a marker is in its place in the table of checksums. It is part of the migration's transaction,
+ * in which the history row and the checksum replace it. So it can be seen by others only if the migration ended that
+ * transaction by itself.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import type * as Database from "../../Database.js"
 import type { MigrationDialect } from "../driver.js"
-import type { Applied, Resolved } from "./model.js"
+import type { Applied, Migration, Resolved } from "./model.js"
 
 /** An applied migration, with its checksum if that is known. */
 export interface Row extends Applied {
   readonly checksum: string | undefined
 }
 
+export interface Content {
+  /** The applied migrations, ordered by number. */
+  readonly rows: ReadonlyArray<Row>
+  /** The migrations that have a marker and are not applied, ordered by number. */
+  readonly unfinished: ReadonlyArray<Migration>
+}
+
 export interface History {
-  /** The applied migrations, ordered by number. Only reads; a table that does not exist counts as empty. */
-  readonly read: Effect.Effect<ReadonlyArray<Row>, SqlError>
+  /** Only reads; a table that does not exist counts as empty. */
+  readonly read: Effect.Effect<Content, SqlError>
   /** Creates the tables that do not exist yet. */
   readonly prepare: Effect.Effect<void, SqlError>
-  /** Records that a migration is applied. */
+  /** Marks a migration as running. */
+  readonly mark: (migration: Resolved) => Effect.Effect<void, SqlError>
+  /** Records that a migration is applied, and removes its marker. */
   readonly record: (migration: Resolved) => Effect.Effect<void, SqlError>
   /** Saves the checksum of a migration that was applied without one. */
   readonly saveChecksum: (migration: Resolved) => Effect.Effect<void, SqlError>
@@ -26,17 +39,24 @@ export interface History {
 
 interface Selected {
   readonly migration_id: number | string
-  readonly name: string
+  /** Null for a marker without a history row. */
+  readonly name: string | null
   readonly created_at: unknown
   readonly checksum?: string | null
 }
+
+/** The name of the migration follows. No checksum has this prefix. */
+const markerPrefix = "running:"
 
 export const make = ({ sql }: Database.Service, dialect: MigrationDialect, table: string): History => {
   const checksumTable = `${table}_checksum`
   const withoutChecksums = sql<Selected>`SELECT migration_id, name, created_at FROM ${sql(table)}
 ORDER BY migration_id`
   const withChecksums = sql<Selected>`SELECT m.migration_id, m.name, m.created_at, c.checksum FROM ${sql(table)} m
-LEFT JOIN ${sql(checksumTable)} c ON c.migration_id = m.migration_id ORDER BY m.migration_id`
+LEFT JOIN ${sql(checksumTable)} c ON c.migration_id = m.migration_id
+UNION ALL SELECT c.migration_id, NULL, NULL, c.checksum FROM ${sql(checksumTable)} c
+WHERE c.checksum LIKE ${`${markerPrefix}%`}
+AND NOT EXISTS (SELECT 1 FROM ${sql(table)} m WHERE m.migration_id = c.migration_id) ORDER BY 1`
 
   // A row may be left from a migration whose record was deleted so that it is applied again.
   const saveChecksum = ({ 0: id, checksum }: Resolved) =>
@@ -45,16 +65,24 @@ LEFT JOIN ${sql(checksumTable)} c ON c.migration_id = m.migration_id ORDER BY m.
   return {
     read: Effect.gen(function*() {
       if (!(yield* dialect.tableExists(sql, table))) {
-        return []
+        return { rows: [], unfinished: [] }
       }
       const hasChecksums = yield* dialect.tableExists(sql, checksumTable)
-      const rows = yield* (hasChecksums ? withChecksums : withoutChecksums).withoutTransform
-      return rows.map((row): Row => ({
-        id: Number(row.migration_id),
-        name: row.name,
-        at: dialect.createdAt(row.created_at),
-        checksum: row.checksum ?? undefined
-      }))
+      const rows: Array<Row> = []
+      const unfinished: Array<Migration> = []
+      for (const row of yield* (hasChecksums ? withChecksums : withoutChecksums).withoutTransform) {
+        const id = Number(row.migration_id)
+        const checksum = row.checksum ?? undefined
+        const isMarker = checksum?.startsWith(markerPrefix) === true
+        if (row.name !== null) {
+          // A marker is left where the history row of an unfinished migration was inserted by hand.
+          const at = dialect.createdAt(row.created_at)
+          rows.push({ id, name: row.name, at, checksum: isMarker ? undefined : checksum })
+        } else if (isMarker) {
+          unfinished.push({ id, name: checksum.slice(markerPrefix.length) })
+        }
+      }
+      return { rows, unfinished }
     }),
     prepare: Effect.gen(function*() {
       if (!(yield* dialect.tableExists(sql, table))) {
@@ -64,11 +92,14 @@ LEFT JOIN ${sql(checksumTable)} c ON c.migration_id = m.migration_id ORDER BY m.
         yield* dialect.createChecksumTable(sql, checksumTable)
       }
     }),
+    mark: ([id, name]) => dialect.saveChecksum(sql, checksumTable, id, markerPrefix + name),
     record: (migration) => {
       const [migration_id, name] = migration
       return Effect.zipRight(
         sql`INSERT INTO ${sql(table)} ${sql.insert({ migration_id, name })}`.withoutTransform,
-        saveChecksum(migration)
+        migration.checksum === undefined
+          ? sql`DELETE FROM ${sql(checksumTable)} WHERE migration_id = ${migration_id}`.withoutTransform
+          : saveChecksum(migration)
       )
     },
     saveChecksum

@@ -10,7 +10,7 @@ const optionalString = Schema.optionalWith(Schema.String, { exact: true })
 
 /** See Migrations.MigrationError. */
 export class MigrationError extends Schema.TaggedError<MigrationError>("sqlayer/MigrationError")("MigrationError", {
-  kind: Schema.Literal("failed", "load", "invalid", "duplicate", "edited", "missing", "locked"),
+  kind: Schema.Literal("failed", "load", "invalid", "duplicate", "edited", "missing", "unfinished", "locked"),
   message: Schema.String,
   id: Schema.optionalWith(Schema.Number, { exact: true }),
   migration: optionalString,
@@ -31,11 +31,14 @@ export interface Applied extends Migration {
   readonly at: Date
 }
 
-/** An applied migration that was edited since, or is missing. */
+/** A migration that was edited after it was applied, that is missing, or that is unfinished. */
 export interface Problem extends Migration {
-  /** `edited`: its name or its content is no longer the same. `missing`: the loader no longer has it. */
-  readonly problem: "edited" | "missing"
-  /** A sentence that says so. */
+  /**
+   * `edited`: its name or its content is no longer the same. `missing`: the loader no longer has it. `unfinished`: it
+   * ended its transaction by a statement of its own, so part of it may be applied.
+   */
+  readonly problem: "edited" | "missing" | "unfinished"
+  /** A sentence that says so, and how to repair an unfinished one. */
   readonly message: string
 }
 
@@ -43,9 +46,9 @@ export interface Problem extends Migration {
 export interface Status {
   /** The migrations that the database has, by number. */
   readonly applied: ReadonlyArray<Applied>
-  /** The migrations that the database does not have, in the order in which they would be applied. */
+  /** The migrations that the database does not have, in the order in which they would be applied; no unfinished ones. */
   readonly pending: ReadonlyArray<Migration>
-  /** The applied migrations that were edited since, or are missing. While there is one, `run` fails. */
+  /** The migrations that were edited, are missing or unfinished. While there is one, `run` fails. */
   readonly problems: ReadonlyArray<Problem>
   /**
    * The applied migrations whose numbers are above all that the loader has. A newer version of the application applied

@@ -19,8 +19,12 @@ import * as Order from "effect/Order"
 import * as Predicate from "effect/Predicate"
 import * as Database from "../../Database.js"
 import { type DatabaseError, isDatabaseError, typed } from "../../DatabaseError.js"
-import type { Session } from "../../Session.js"
+import { Session } from "../../Session.js"
 import { driverOfClient } from "../database/opened.js"
+import { make as makeError } from "../makeError.js"
+import { nestedStillOpen } from "../session/errors.js"
+import type { Transaction } from "../session/transaction.js"
+import { truncateText } from "../telemetry/activity.js"
 import * as History from "./history.js"
 import { withLock } from "./lock.js"
 import {
@@ -91,10 +95,22 @@ interface Comparison {
   readonly withoutChecksum: ReadonlyArray<Resolved>
 }
 
-const compare = (migrations: ReadonlyArray<Resolved>, rows: ReadonlyArray<History.Row>): Comparison => {
+/** What an unfinished migration leaves to be done, by hand. */
+const repair = ({ id, name }: Migration, table: string): string =>
+  "part of it may be applied. Look at what it did. To have it applied again, undo that and delete the row with " +
+  `migration_id ${id} from ${table}_checksum; if it is complete, insert (migration_id, name) = (${id}, '${name}') ` +
+  `into ${table}`
+
+const unfinishedMessage = (migration: Migration, table: string): string =>
+  `migration ${label(migration)} is unfinished: it ended its transaction by a statement of its own (COMMIT or ` +
+  `ROLLBACK), so ${repair(migration, table)}`
+
+const compare = (
+  { migrations, table }: Plan,
+  { rows, unfinished }: History.Content
+): Comparison => {
   const known = new Map(migrations.map((migration) => [migration[0], migration]))
   const latest = migrations.at(-1)?.[0] ?? 0
-  const appliedIds = new Set(rows.map(({ id }) => id))
   const problems: Array<Problem> = []
   const ahead: Array<Migration> = []
   const withoutChecksum: Array<Resolved> = []
@@ -116,10 +132,16 @@ const compare = (migrations: ReadonlyArray<Resolved>, rows: ReadonlyArray<Histor
       withoutChecksum.push(migration)
     }
   }
+  // One that a newer version of the application has left is that version's problem.
+  const ownUnfinished = unfinished.filter(({ id }) => known.has(id) || id <= latest)
+  for (const { id, name } of ownUnfinished) {
+    problems.push({ id, name, problem: "unfinished", message: unfinishedMessage({ id, name }, table) })
+  }
+  const notPending = new Set([...rows, ...ownUnfinished].map(({ id }) => id))
   return {
     status: {
       applied: rows.map(({ at, id, name }): Applied => ({ id, name, at })),
-      pending: migrations.filter(([id]) => !appliedIds.has(id)).map(migrationOf),
+      pending: migrations.filter(([id]) => !notPending.has(id)).map(migrationOf),
       problems,
       ahead
     },
@@ -134,10 +156,10 @@ const historyOf = (database: Database.Service, { table }: Plan) =>
 export const status = (database: Database.Service, plan: Plan): Effect.Effect<Status, DatabaseError> =>
   Effect.map(
     typed(historyOf(database, plan).read),
-    (rows) => compare(plan.migrations, rows).status
+    (content) => compare(plan, content).status
   )
 
-/** Fails if an applied migration is edited or missing. */
+/** Fails if a migration is edited, missing or unfinished. */
 const withoutProblems = (comparison: Comparison): Effect.Effect<Comparison, MigrationError> => {
   const { problems } = comparison.status
   return problems.length === 0 ? Effect.succeed(comparison) : Effect.fail(
@@ -159,14 +181,51 @@ const describe = (cause: unknown): string =>
     ? String(cause._tag)
     : String(cause)
 
-const failed = (migration: Migration) => (cause: unknown): MigrationError =>
+const failed = (migration: Migration, cause: unknown, consequence?: string): MigrationError =>
   new MigrationError({
     kind: "failed",
     id: migration.id,
     migration: label(migration),
-    message: `migration ${label(migration)} failed: ${describe(cause)}`,
+    message: `migration ${label(migration)} failed: ${describe(cause)}` +
+      (consequence === undefined ? "" : `: ${consequence}`),
     cause
   })
+
+/** Why the transaction of a migration that has run can only be rolled back, or has ended. */
+interface Aborted {
+  readonly error: DatabaseError
+  /** Whether a statement of the migration ended the transaction, so that part of it may be committed. */
+  readonly isEnded: boolean
+}
+
+/** Looks at the transaction of a migration that has run. Undefined if it can be committed, or has an error of its own. */
+const abortedBy = (transaction: Transaction): Aborted | undefined => {
+  const { abortReason, connection, dialect, failure } = transaction
+  const status = connection?.status()
+  if (abortReason !== undefined || status === undefined || status === "active" || status === "closed") {
+    return undefined
+  }
+  const aborted = (reason: string) => ({ dialect, code: "25P02", reason })
+  return failure === undefined
+    ? {
+      error: makeError("TransactionAborted", aborted("it ended its transaction by a statement of its own")),
+      isEnded: true
+    }
+    : {
+      error: makeError("TransactionAborted", {
+        ...aborted(
+          `a statement of it failed, and its error was caught: ${describe(failure)}` +
+            (failure.statement === undefined ? "" : ` in ${truncateText(failure.statement)}`)
+        ),
+        statement: failure.statement,
+        hint: "a failure that is to be caught belongs in a nested session",
+        cause: failure
+      }),
+      isEnded: false
+    }
+}
+
+const isAborted = (cause: unknown): boolean => isDatabaseError(cause) && cause._tag === "TransactionAborted"
 
 const hasUnknownOutcome = (error: DatabaseError | MigrationError): error is MigrationError =>
   error._tag === "MigrationError" && isDatabaseError(error.cause) && error.cause._tag === "CommitOutcomeUnknown"
@@ -223,7 +282,7 @@ export const run = (
     const history = historyOf(database, plan)
     const services = Context.add(database.context, Database.Database, database)
     const locked = withLock(database, driverOfClient(database.sql).migrations, plan)
-    const readStatus = Effect.flatMap(history.read, (rows) => withoutProblems(compare(migrations, rows)))
+    const readStatus = Effect.flatMap(history.read, (content) => withoutProblems(compare(plan, content)))
 
     const initial = yield* typed(readStatus)
     const { ahead } = initial.status
@@ -252,6 +311,7 @@ export const run = (
       const migration = migrationOf(resolved)
       let started = 0
       let isOutcomeUnknown = false
+      let aborted: Aborted | undefined
       const duration = () => Duration.millis(clock.unsafeCurrentTimeMillis() - started)
       const apply = Effect.gen(function*() {
         const { status } = yield* readStatus
@@ -260,11 +320,44 @@ export const run = (
         }
         started = clock.unsafeCurrentTimeMillis()
         yield* progress({ _tag: "Started", migration, position: i + 1, total: effects.length })
+        yield* history.mark(resolved)
+        const transaction = (yield* Session) as Transaction
+        yield* Effect.onExit(effect, () =>
+          Effect.sync(() => {
+            aborted = abortedBy(transaction)
+          }))
+        if (aborted !== undefined) {
+          return yield* Effect.fail(aborted.error)
+        }
+        // The record would wait for a nested session that is still open, possibly for ever.
+        if (transaction.hasOpenChildren) {
+          return yield* Effect.fail(nestedStillOpen(transaction))
+        }
         yield* history.record(resolved)
-        yield* effect
         return true
       })
-      const attempt = locked(`migrate ${label(migration)}`, Effect.provide(apply, services), failed(migration))
+      const onFailure = (cause: unknown): MigrationError =>
+        failed(
+          migration,
+          aborted !== undefined && isAborted(cause) ? aborted.error : cause,
+          aborted?.isEnded === true ? repair(migration, plan.table) : undefined
+        )
+      const markAgain = Effect.gen(function*() {
+        const { rows } = yield* history.read
+        if (!rows.some(({ id }) => id === migration.id)) {
+          yield* history.mark(resolved)
+        }
+      })
+      // A ROLLBACK has removed the marker, and what the same text did after it may be committed.
+      const restoreMarker = Effect.suspend(() =>
+        aborted?.isEnded === true
+          ? Effect.ignore(locked(`mark ${label(migration)} as unfinished`, markAgain, (error) => error))
+          : Effect.void
+      )
+      const attempt = Effect.tapError(
+        locked(`migrate ${label(migration)}`, Effect.provide(apply, services), onFailure),
+        () => restoreMarker
+      )
       const isApplied = yield* attempt.pipe(
         // The lock is free once that transaction has ended, and the history then shows whether it was committed.
         Effect.catchIf(hasUnknownOutcome, (error) => {

@@ -282,10 +282,11 @@ describe("the dashboard's figures", () => {
       const database = yield* make(postgres, { poolSize: 1, poolMaxOverflow: 0 })
       const address = yield* serve(database, letIn)
       const handle = yield* database.acquireSession({ name: "holder" })
+      yield* handle.run(database.sql`SELECT 1`)
       const waiting = yield* Effect.fork(
         Effect.forEach(
           Array.from({ length: 150 }, (_, index) => `w${index}${"x".repeat(300)}`),
-          (name) => database.session(Effect.void, { name }),
+          (name) => database.session(database.sql`SELECT 1`, { name }),
           { concurrency: "unbounded" }
         )
       )
@@ -296,7 +297,7 @@ describe("the dashboard's figures", () => {
       assert.deepInclude(data.sessions[0], { name: "holder", state: "idle" })
       assert.isTrue(
         data.sessions.slice(1).every(({ id, name, state }) =>
-          id === undefined && state === "waiting" && name.length === 201
+          id !== undefined && state === "waiting" && name.length === 201
         )
       )
       assert.deepInclude(data.pool, { used: 1, waiting: 150 })
