@@ -16,6 +16,7 @@ import * as MetricKeyType from "effect/MetricKeyType"
 import * as MetricState from "effect/MetricState"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { inspect } from "node:util"
@@ -144,7 +145,10 @@ for (const dialect of dialects) {
         yield* database.session(database.sql`SELECT 1`)
         yield* Effect.exit(database.sql`SELECT nonsense`)
         yield* Effect.exit(database.session(Effect.fail(conflict(dialect.dialect)), { retry: Schedule.recurs(1) }))
-        yield* Effect.exit(database.session(Effect.exit(database.session(Effect.void, { propagation: "new" }))))
+        yield* Effect.exit(database.session(Effect.zipRight(
+          database.sql`SELECT 1`,
+          Effect.exit(database.session(database.sql`SELECT 1`, { propagation: "new" }))
+        )))
         const all = yield* readings(name)
         assert.deepStrictEqual(Array.from(new Set(all.map((reading) => reading.name))).sort(), [
           "db.client.connection.count",
@@ -216,14 +220,15 @@ for (const dialect of dialects) {
         const pending = numberOf(name, "db.client.connection.pending_requests")
         const timeouts = numberOf(name, "db.client.connection.timeouts")
         assert.strictEqual(yield* pending, 0)
-        const holder = yield* database.acquireSession()
         const startedAt = performance.now()
+        const held = yield* Scope.make()
+        yield* Scope.extend(sql.reserve, held)
         const waiting = yield* Effect.fork(sql`SELECT 1`)
         yield* eventually(Effect.map(pending, (count) => count === 1))
         const waitingAt = performance.now()
         yield* Effect.sleep("50 millis")
         const atLeast = (performance.now() - waitingAt) / 1_000
-        yield* holder.rollback
+        yield* Scope.close(held, Exit.void)
         yield* Fiber.join(waiting)
         const atMost = (performance.now() - startedAt) / 1_000
         assert.strictEqual(yield* pending, 0)
@@ -238,7 +243,7 @@ for (const dialect of dialects) {
       Effect.gen(function*() {
         const name = uniqueName()
         const database = yield* make(dialect, { name, poolSize: 1, poolMaxOverflow: 0, poolTimeout: "500 millis" })
-        yield* database.acquireSession()
+        yield* database.sql.reserve
         const waiting = yield* Effect.fork(Effect.flip(database.sql`SELECT 1`))
         assert.strictEqual(DatabaseError.fromSqlError(yield* Fiber.join(waiting))._tag, "PoolTimeout")
         assert.strictEqual(yield* numberOf(name, "db.client.connection.pending_requests"), 0)
@@ -461,14 +466,15 @@ for (const dialect of dialects) {
         assert.strictEqual(streamed.spans[0]?.attributes.get("error.type"), "InvalidStatement")
       }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
 
-    it.scopedLive("say why a session never began", () =>
+    it.scopedLive("say why a session never began: its first statement got no connection", () =>
       Effect.gen(function*() {
         const database = yield* make(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "1 second" })
-        yield* database.acquireSession()
+        yield* database.sql.reserve
         const { spans } = yield* collectingSpans(database.session(database.sql`SELECT 1`))
-        assert.lengthOf(spans, 1)
-        assert.strictEqual(spans[0]?.name, "sql.transaction")
-        assert.strictEqual(spans[0]?.attributes.get("error.type"), "PoolTimeout")
+        assert.deepStrictEqual(
+          new Map(spans.map(({ attributes, name }) => [name, attributes.get("error.type")])),
+          new Map([["sql.execute", "PoolTimeout"], ["sql.transaction", "PoolTimeout"]])
+        )
       }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
   })
 }

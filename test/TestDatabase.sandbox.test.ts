@@ -314,7 +314,10 @@ describe("TestDatabase.sandbox: what only PostgreSQL has", () => {
         assert.deepStrictEqual(yield* numbers, [1, 2, 4])
       }))
       yield* Effect.ignore(Database.session(
-        Effect.zipRight(Database.session(insert(5), { propagation: "new" }), Effect.fail("no"))
+        Effect.zipRight(
+          Effect.zipRight(insert(6), Database.session(insert(5), { propagation: "new" })),
+          Effect.fail("no")
+        )
       ))
       assert.deepStrictEqual(yield* numbers, [1, 2, 4])
     })))

@@ -26,7 +26,6 @@ import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import * as TestClock from "effect/TestClock"
 import { randomBytes } from "node:crypto"
 import { createServer } from "node:http"
 import { inspect } from "node:util"
@@ -442,8 +441,8 @@ for (const dialect of dialects) {
 
         const exhausted = yield* observed(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "1 second" })
         yield* Effect.scoped(Effect.zipRight(
-          exhausted.database.acquireSession(),
-          quietly(Effect.exit(exhausted.database.acquireSession()))
+          exhausted.sql.reserve,
+          quietly(Effect.exit(exhausted.sql.reserve))
         ))
         const timeouts = (yield* exhausted.metrics).find(({ descriptor }) =>
           descriptor.name === Conventions.METRIC_DB_CLIENT_CONNECTION_TIMEOUTS
@@ -491,7 +490,7 @@ for (const dialect of dialects) {
       Effect.gen(function*() {
         const { database, metrics, run, spans, sql } = yield* observed(dialect, { slowStatement: 0 })
         // A database in memory runs statements in this thread, so only the wait for its connection can be interrupted.
-        const holder = dialect.name.includes("memory") ? yield* database.acquireSession() : undefined
+        const holder = dialect.name.includes("memory") ? yield* sql.reserve : undefined
         const fiber = yield* Effect.fork(run(holder === undefined ? endless(sql) : sql`SELECT 1 AS endless`))
         yield* eventually(Effect.map(
           database.poolStats,
@@ -556,6 +555,7 @@ for (const dialect of dialects) {
           poolMaxOverflow: 0
         })
         const holder = yield* database.acquireSession()
+        yield* holder.run(sql`SELECT 1 AS holding`)
         const waiting = yield* Effect.fork(Effect.provide(sql`SELECT 1 AS waiting`, layer))
         yield* eventually(Effect.map(database.poolStats, ({ waiting }) => waiting === 1))
         yield* waitUntilPassed(500, performance.now())
@@ -586,34 +586,6 @@ for (const dialect of dialects) {
           assert.include(logged[0].text, "endless")
         }))
     }
-
-    it.scoped("a connection that is held for a minute is logged once, with the place that holds it", () =>
-      Effect.gen(function*() {
-        const { layer, logged } = collectingLogs()
-        yield* Effect.gen(function*() {
-          const name = uniqueName()
-          const database = yield* make(dialect, { name })
-          const held = yield* Effect.never.pipe(
-            database.session({ name: "forgotten" }),
-            Effect.withSpan("request"),
-            Effect.forkScoped
-          )
-          yield* eventually(Effect.map(database.poolStats, ({ used }) => used === 1))
-          yield* TestClock.adjust("59 seconds")
-          assert.deepStrictEqual(logged, [])
-          yield* TestClock.adjust("5 minutes")
-          assert.lengthOf(logged, 1)
-          assert.strictEqual(logged[0].level, LogLevel.Warning)
-          assert.match(
-            logged[0].text,
-            new RegExp(
-              `^a connection of the pool ${name} has been held for 60000 ms by fiber #\\d+ ` +
-                `in span "request"$`
-            )
-          )
-          yield* Fiber.interrupt(held)
-        }).pipe(Effect.provide(layer))
-      }))
 
     it.scopedLive("a session without a name is not called by one", () =>
       Effect.gen(function*() {

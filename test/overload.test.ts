@@ -136,10 +136,12 @@ Dialects.forEachDialect((name, _, dialect) => {
       Effect.gen(function*() {
         const database = yield* Dialects.make(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "10 minutes" })
         const { session, sql } = database
+        // A session holds its connection from its first statement on.
+        const holding = <A, E, R>(effect: Effect.Effect<A, E, R>) => session(Effect.zipRight(sql`SELECT 1`, effect))
         const nested = [
-          session(session(sql`SELECT 1`, { propagation: "new" })),
-          session(Effect.scoped(Effect.flatMap(sql.reserve, () => Effect.void))),
-          session(session(session(sql`SELECT 1`, { propagation: "new" })))
+          holding(session(sql`SELECT 1`, { propagation: "new" })),
+          holding(Effect.scoped(Effect.flatMap(sql.reserve, () => Effect.void))),
+          holding(session(session(sql`SELECT 1`, { propagation: "new" })))
         ]
         for (const effect of nested) {
           const error = yield* Effect.flip(effect)

@@ -1,9 +1,9 @@
 /**
- * The process of one peer: it does what its parent asks for, and answers with what it found. It ends with its parent.
+ * The process of one peer: runs the requests of its parent, and sends back the results. Exits when its parent does.
  */
 import type { Open, Options, Task } from "./peer.js"
 
-/** Which peer it is, and how to open it. */
+/** Which module and export is the peer, and the options to open it with. */
 export interface Setup extends Options {
   readonly module: string
   readonly entry: string
@@ -11,7 +11,7 @@ export interface Setup extends Options {
 
 export type Request =
   | Task
-  /** How many bytes so many waiting sessions take. */
+  /** Measures how many bytes this number of waiting sessions takes. */
   | { readonly wait: number }
 
 const setup: Setup = JSON.parse(process.argv[2])
@@ -24,7 +24,7 @@ const bytes = () => {
   return heapUsed + external
 }
 
-const answer = async (request: Request): Promise<unknown> => {
+const handle = async (request: Request): Promise<unknown> => {
   if ("work" in request) {
     return await peer.run(request)
   }
@@ -36,7 +36,7 @@ const answer = async (request: Request): Promise<unknown> => {
 }
 
 process.on("message", (request: Request) => {
-  void answer(request).then(
+  void handle(request).then(
     (result) => process.send?.(result),
     (error: unknown) => process.send?.({ error: String(error) })
   )

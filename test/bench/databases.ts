@@ -1,5 +1,5 @@
 /**
- * The databases that the peers work on, fresh for each run.
+ * The databases that the peers use, created for each run.
  */
 import * as fs from "node:fs"
 import * as os from "node:os"
@@ -13,19 +13,20 @@ import { accounts, readable, schema } from "./workloads.js"
 
 export interface Database {
   readonly url: string
-  /** What was done since the last time: how many accounts were updated, and rows inserted, which go. */
-  readonly done: () => Promise<{ readonly session: number; readonly insert: number }>
+  /** Returns the number of accounts updated and of rows inserted since the last call, and deletes the inserted rows. */
+  readonly takeWritten: () => Promise<{ readonly session: number; readonly insert: number }>
   readonly close: () => Promise<void>
 }
 
 const streamable = 100 * readable
-const figures = "SELECT (SELECT sum(balance) FROM account) AS updated, (SELECT count(*) FROM journal) AS inserted"
+const written = "SELECT (SELECT sum(balance) FROM account) AS updated, (SELECT count(*) FROM journal) AS inserted"
 
-const difference = () => {
-  let before = 0
+/** The balances only grow, so the updates since the last call are the difference of two sums. */
+const sinceLastCall = () => {
+  let last = 0
   return (row: { readonly updated: unknown; readonly inserted: unknown }) => {
-    const session = Number(row.updated) - before
-    before += session
+    const session = Number(row.updated) - last
+    last += session
     return { session, insert: Number(row.inserted) }
   }
 }
@@ -34,7 +35,7 @@ export const postgres = async (): Promise<Database> => {
   const { installation, remove } = await prepare()
   const cluster = await makeCluster(installation, {
     maxConnections: 300,
-    // Whoever waits for the disk, or for somebody who cleans up, is not measured.
+    // Neither the disk nor autovacuum is to be measured.
     config: { synchronous_commit: "off", autovacuum: "off", max_wal_size: "1GB", shared_buffers: "256MB" }
   })
   const client = new Pg.Client({ connectionString: cluster.url })
@@ -44,11 +45,11 @@ export const postgres = async (): Promise<Database> => {
     INSERT INTO account SELECT i, 0 FROM generate_series(1, ${accounts}) i;
     INSERT INTO item SELECT i, i * 7 % 1000, 'the note of row ' || i FROM generate_series(1, ${streamable}) i`)
   await client.query("VACUUM ANALYZE account, item")
-  const since = difference()
+  const since = sinceLastCall()
   return {
     url: cluster.url,
-    done: async () => {
-      const { rows } = await client.query(figures)
+    takeWritten: async () => {
+      const { rows } = await client.query(written)
       await client.query("TRUNCATE journal")
       await client.query("VACUUM account")
       return since(rows[0])
@@ -61,11 +62,11 @@ export const postgres = async (): Promise<Database> => {
   }
 }
 
-/** In memory, where there is a place for it. */
-const base = () => process.env.TMPDIR ?? (fs.existsSync("/dev/shm") ? "/dev/shm" : os.tmpdir())
+/** A memory file system where there is one, so that the disk is not measured. */
+const baseDirectory = () => process.env.TMPDIR ?? (fs.existsSync("/dev/shm") ? "/dev/shm" : os.tmpdir())
 
 export const sqlite = async (): Promise<Database> => {
-  const directory = fs.mkdtempSync(path.join(base(), "sqlayer-bench-"))
+  const directory = fs.mkdtempSync(path.join(baseDirectory(), "sqlayer-bench-"))
   const keeper = makeKeeper(directory)
   const url = path.join(directory, "bench.db")
   const database = openSqlite(url)
@@ -73,11 +74,11 @@ export const sqlite = async (): Promise<Database> => {
   database.exec(`
     WITH RECURSIVE number (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < ${accounts})
     INSERT INTO account SELECT i, 0 FROM number`)
-  const since = difference()
+  const since = sinceLastCall()
   return {
     url,
-    done: async () => {
-      const row = database.prepare(figures).get()
+    takeWritten: async () => {
+      const row = database.prepare(written).get()
       database.exec("DELETE FROM journal")
       database.pragma("wal_checkpoint(TRUNCATE)")
       return since(row as { updated: unknown; inserted: unknown })

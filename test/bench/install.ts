@@ -1,5 +1,5 @@
 /**
- * What the peers need before they can run.
+ * Installs and compiles what the peers need.
  */
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
@@ -14,22 +14,22 @@ const run = (directory: string, command: string, args: ReadonlyArray<string>, en
     env: { ...process.env, ...environment }
   })
   if (status !== 0) {
-    const said = error?.message ?? output.join("").replaceAll(/https?:\/\/\S*/g, "(address)")
-    throw new Error(`${command} ${args.join(" ")}:\n${said}`)
+    const details = error?.message ?? output.join("").replaceAll(/https?:\/\/\S*/g, "(address)")
+    throw new Error(`${command} ${args.join(" ")}:\n${details}`)
   }
 }
 
-const writtenAt = (file: string): number =>
+const modifiedAt = (file: string): number =>
   fs.statSync(path.join(folder, file), { throwIfNoEntry: false })?.mtimeMs ?? 0
 
-/** Installs the peers that this folder's package.json names, if one of them is among these, and compiles everything. */
+/** Compiles the peers; before that, installs this folder's package.json if one of these peers needs it. */
 export const install = (kinds: ReadonlyArray<Kind>): void => {
   if (kinds.some(({ installed }) => installed)) {
-    if (writtenAt("node_modules/.package-lock.json") < writtenAt("package-lock.json")) {
+    if (modifiedAt("node_modules/.package-lock.json") < modifiedAt("package-lock.json")) {
       console.log("Installing the peers")
       run(folder, "npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"])
     }
-    // It would download an engine, to do nothing with it.
+    // With an engine given, Prisma does not download one that nothing here uses.
     run(folder, "npx", ["prisma", "generate", "--schema=prisma/schema.prisma"], {
       PRISMA_SCHEMA_ENGINE_BINARY: process.execPath
     })

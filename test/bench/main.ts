@@ -1,10 +1,11 @@
 /**
- * What sqlayer costs beside the bare client libraries, stock @effect/sql and others: the same work done by each in turn,
- * each in a process of its own. Prints tables, and draws them.
+ * Compares sqlayer with the bare client libraries, stock @effect/sql and other libraries. Each peer does the same work in
+ * a process of its own; the results are printed as tables and drawn as an SVG.
  *
- * `npm run bench -- --quick` takes a minute, and nothing that is not installed. `--peers=pg,sqlayer` and
- * `--only=select,session` pick some; the bare library is always there. `--only=growth` is how cost grows. `--rounds` and
- * `--millis` say how often and for how long. `--write` puts what was found into docs/performance.md.
+ * `npm run bench -- --quick` takes a minute, and uses only what `npm ci` has installed. `--peers=pg,sqlayer` and
+ * `--only=select,session` restrict the peers and the work; the bare library always runs. `--only=growth` measures how
+ * cost grows. `--rounds` and `--millis` set the number of rounds and the duration of each. `--write` writes the results
+ * into docs/performance.md.
  */
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -40,15 +41,15 @@ const peers = values.peers?.split(",")
 const dialects = { postgres: "PostgreSQL", sqlite: "SQLite" } as const
 const first = (dialect: Dialect) => kinds.find((kind) => kind.dialect === dialect)
 
-const isCalled = (name: string) => (kind: Kind) => name === kind.name || name === kind.name.replace(/ \(.*/, "")
-const unknown = peers?.find((name) => !kinds.some(isCalled(name)))
+const hasName = (name: string) => (kind: Kind) => name === kind.name || name === kind.name.replace(/ \(.*/, "")
+const unknown = peers?.find((name) => !kinds.some(hasName(name)))
 if (unknown !== undefined) {
-  throw new Error(`there is no peer ${unknown}, but ${kinds.map(({ name }) => name).join(", ")}`)
+  throw new Error(`unknown peer ${unknown}; the peers are ${kinds.map(({ name }) => name).join(", ")}`)
 }
 
 const chosen = kinds.filter((kind) => {
-  const asked = peers === undefined ? !quick || kind.quick : peers.some((name) => isCalled(name)(kind))
-  if (!asked && kind !== first(kind.dialect)) {
+  const selected = peers === undefined ? !quick || kind.quick : peers.some((name) => hasName(name)(kind))
+  if (!selected && kind !== first(kind.dialect)) {
     return false
   }
   const missing = kind.missing?.()
@@ -82,20 +83,20 @@ const columnsOf = async (
 
 install(chosen)
 const columns: Array<Column> = []
-let grown = ""
+let growthTables = ""
 for (const [dialect, make] of [["postgres", Databases.postgres], ["sqlite", Databases.sqlite]] as const) {
   const database = await make()
   try {
     columns.push(...await columnsOf(dialect, database, chosen.filter((kind) => kind.dialect === dialect)))
     if (dialect === "postgres" && (only === undefined ? !quick : only.includes("growth"))) {
-      grown = await growth(database, plan)
+      growthTables = await growth(database, plan)
     }
   } finally {
     await database.close()
   }
 }
 
-const text = [tables(columns), grown].filter((part) => part !== "").join("\n\n")
+const text = [tables(columns), growthTables].filter((part) => part !== "").join("\n\n")
 console.log(`\n${text}`)
 const build = path.join(root, "build")
 fs.mkdirSync(build, { recursive: true })

@@ -1,59 +1,59 @@
 /**
- * What is compared: a client library at work, in its own idiom.
+ * A peer: one client library that runs the workloads in its own idiom.
  */
 
-/** Each is described in workloads.ts. */
+/** The kinds of work, described in workloads.ts. */
 export type Work = "select" | "session" | "empty" | "read" | "stream" | "insert"
 
 export interface Options {
-  /** A SQLite peer's is its file. */
+  /** The database's URL; for SQLite, the path of the file. */
   readonly url: string
   readonly pool: number
-  /** How many different texts the select has. */
+  /** The number of different texts among which the selects alternate. */
   readonly statements: number
 }
 
-/** What is asked of a peer. */
+/** A request to a peer: run one kind of work for some time. */
 export interface Task {
   readonly work: Work
   readonly concurrency: number
   readonly millis: number
-  /** It goes on for longer where it has done fewer operations than this. */
-  readonly least: number
+  /** The run takes longer than `millis` if it has not completed this many operations by then. */
+  readonly minOperations: number
 }
 
-/** What one run found. A peer that is no program of ours says nothing of itself. */
-export interface Figures {
+/** The result of one run. Fields that an external program such as pgbench does not report are null. */
+export interface Measurement {
   readonly operations: number
   readonly seconds: number
   readonly cpuMicros: number | null
-  /** Milliseconds. */
+  /** Percentiles of the latency, in milliseconds. */
   readonly p50: number | null
   readonly p99: number | null
-  /** The most memory that the process ever had, in megabytes. */
+  /** The peak resident memory of the process, in megabytes. */
   readonly peak: number | null
 }
 
 export interface Peer {
   readonly works: ReadonlyArray<Work>
-  readonly run: (task: Task) => Promise<Figures>
-  /** Lets so many sessions wait for a connection; answers how to let them go. */
+  readonly run: (task: Task) => Promise<Measurement>
+  /** Makes this number of sessions wait for a connection; resolves to a function that lets them finish. */
   readonly wait?: (sessions: number) => Promise<() => Promise<unknown>>
 }
 
 export type Open = (options: Options) => Promise<Peer>
 
-/** One worker's: `start` before each operation, which says whether there is time for it, and `end` after it. */
+/** Times the operations of one worker. `start` comes before each operation, and returns whether to run it at all. */
 export interface Clock {
   readonly start: () => boolean
-  /** `rows` is what the operation saw. */
+  /** Records an operation that read this number of rows. */
   readonly end: (rows: number) => void
 }
 
-/** Does an operation again and again, one at a time. */
+/** Runs an operation repeatedly, one at a time, until the clock says to stop. */
 export type Worker = (clock: Clock) => Promise<unknown>
 
-/** A promise's worker: `operation` answers how many rows it saw. */
+/** A worker from an operation that resolves to the number of rows it has read. */
 export const worker = (operation: () => Promise<number>): Worker => async (clock) => {
   while (clock.start()) {
     clock.end(await operation())
@@ -62,7 +62,7 @@ export const worker = (operation: () => Promise<number>): Worker => async (clock
 
 const bucketsPerDoubling = 32
 
-/** Latencies in buckets that are 2 % wide. */
+/** A histogram of latencies with logarithmic buckets, each about 2 % wide. */
 class Latencies {
   private readonly counts = new Float64Array(40 * bucketsPerDoubling)
   total = 0
@@ -73,29 +73,29 @@ class Latencies {
   }
 
   percentile(share: number): number {
-    let left = this.total * share
-    const bucket = this.counts.findIndex((count) => (left -= count) <= 0)
+    let remaining = this.total * share
+    const bucket = this.counts.findIndex((count) => (remaining -= count) <= 0)
     return (2 ** ((bucket + 0.5) / bucketsPerDoubling) - 1) / 1_000
   }
 }
 
-const clockOf = (latencies: Latencies, deadline: number, least: number, rows: number): Clock => {
+const makeClock = (latencies: Latencies, deadline: number, minOperations: number, expectedRows: number): Clock => {
   let started = 0
   return {
     start: () => {
       started = performance.now()
-      return started < deadline || latencies.total < least
+      return started < deadline || latencies.total < minOperations
     },
-    end: (seen) => {
-      if (seen !== rows) {
-        throw new Error(`the operation saw ${seen} rows and not ${rows}`)
+    end: (rows) => {
+      if (rows !== expectedRows) {
+        throw new Error(`the operation read ${rows} rows instead of ${expectedRows}`)
       }
       latencies.add(performance.now() - started)
     }
   }
 }
 
-const expectedRows: { readonly [W in Work]: number } = {
+const rowsOf: { readonly [W in Work]: number } = {
   select: 1,
   session: 1,
   empty: 0,
@@ -104,24 +104,27 @@ const expectedRows: { readonly [W in Work]: number } = {
   insert: 0
 }
 
-/** A peer whose work is done by workers in this process. */
+/** A peer that runs its work with workers in this process. */
 export const peer = (
   workers: { readonly [W in Work]?: Worker },
   rest: Pick<Peer, "wait"> = {}
 ): Peer => ({
   ...rest,
   works: Object.keys(workers) as Array<Work>,
-  run: async ({ concurrency, least, millis, work }) => {
-    const doIt = workers[work]
-    if (doIt === undefined) {
-      throw new Error(`it does not do ${work}`)
+  run: async ({ concurrency, millis, minOperations, work }) => {
+    const worker = workers[work]
+    if (worker === undefined) {
+      throw new Error(`this peer does not support ${work}`)
     }
     globalThis.gc?.()
     const latencies = new Latencies()
     const cpu = process.cpuUsage()
     const started = performance.now()
     await Promise.all(
-      Array.from({ length: concurrency }, () => doIt(clockOf(latencies, started + millis, least, expectedRows[work])))
+      Array.from(
+        { length: concurrency },
+        () => worker(makeClock(latencies, started + millis, minOperations, rowsOf[work]))
+      )
     )
     const seconds = (performance.now() - started) / 1_000
     const { system, user } = process.cpuUsage(cpu)

@@ -1,5 +1,5 @@
 /**
- * Who is compared. The first of a dialect is the bare library, which the others are compared with.
+ * The peers. The first of each dialect is the bare client library, the baseline for the others.
  */
 import { spawnSync } from "node:child_process"
 import type { Dialect } from "./workloads.js"
@@ -7,18 +7,18 @@ import type { Dialect } from "./workloads.js"
 export interface Kind {
   readonly name: string
   readonly dialect: Dialect
-  /** The file in peers/, and what it exports. */
+  /** The file in peers/, and the name of its export. */
   readonly module: string
   readonly entry: string
-  /** Of the quick run. */
+  /** Included in the quick run. */
   readonly quick?: boolean
-  /** Comes from this folder's own package.json. */
+  /** Its library is installed by this folder's package.json. */
   readonly installed?: boolean
-  /** Why it cannot be had here. */
+  /** Returns why the peer cannot run on this machine, or undefined if it can. */
   readonly missing?: () => string | undefined
 }
 
-/** The Python that has these modules. */
+/** The command of a Python that has these modules, or undefined if there is none. */
 export const python = (...modules: ReadonlyArray<string>): string | undefined =>
   [process.env.PYTHON ?? "python3", "/usr/bin/python3"].find((command) =>
     spawnSync(command, ["-c", `import ${modules.join(", ")}`]).status === 0

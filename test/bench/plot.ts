@@ -1,5 +1,5 @@
 /**
- * What was found, drawn: a panel for each column of the table, a bar for each peer.
+ * Draws the results as an SVG: a panel for each column of the tables, and a bar for each peer.
  */
 import { type Column, ratios, short } from "./report.js"
 
@@ -10,7 +10,7 @@ const barWidth = 125
 const lineHeight = 16
 const gap = 34
 
-// Read on whatever the page's ground is.
+// Readable on a light and on a dark background.
 const style = `
   text { font: 11px system-ui, sans-serif; fill: #333 }
   .dialect { font-weight: 600; font-size: 15px }
@@ -31,10 +31,10 @@ const text = (x: number, y: number, content: string, attributes = ""): string =>
   `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}"${attributes}>${escaped(content)}</text>`
 
 const panel = (column: Column, left: number, top: number): string => {
-  const found = [...ratios(column)]
-  const scale = barWidth / Math.max(...found.map(([, { median }]) => median))
+  const bars = [...ratios(column)]
+  const scale = barWidth / Math.max(...bars.map(([, { median }]) => median))
   const origin = left + nameWidth
-  const bars = found.map(([name, { median }], i) => {
+  const elements = bars.map(([name, { median }], i) => {
     const y = top + gap / 2 + i * lineHeight
     const width = Math.max(1, median * scale)
     const kind = name.startsWith("sqlayer") ? "bar sqlayer" : "bar"
@@ -45,15 +45,15 @@ const panel = (column: Column, left: number, top: number): string => {
     ].join("\n")
   })
   const one = (origin + scale).toFixed(1)
-  const bottom = top + gap / 2 + found.length * lineHeight
+  const bottom = top + gap / 2 + bars.length * lineHeight
   return [
     text(left, top + 10, `${column.title}, ${column.concurrency} at once`, ` class="title"`),
-    ...bars,
+    ...elements,
     `<line class="one" x1="${one}" y1="${top + gap / 2}" x2="${one}" y2="${bottom}"/>`
   ].join("\n")
 }
 
-/** An SVG. */
+/** The SVG document. */
 export const plot = (columns: ReadonlyArray<Column>): string => {
   const panels: Array<string> = []
   let top = 8
@@ -69,7 +69,7 @@ export const plot = (columns: ReadonlyArray<Column>): string => {
   }
   const width = 16 + panelsInRow * panelWidth
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${top}" width="${width}" height="${top}">
-<title>Operations a second, as a ratio to the bare library</title>
+<title>Operations per second, relative to the bare library</title>
 <style>${style}
 </style>
 ${panels.join("\n")}

@@ -1,12 +1,12 @@
 /**
- * A peer's process, seen from the command's.
+ * The parent's side of a peer's process.
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Request, Setup } from "./child.js"
-import type { Figures, Options, Task, Work } from "./peer.js"
+import type { Measurement, Options, Task, Work } from "./peer.js"
 import { type Kind, python } from "./peers.js"
 import { accounts, readable } from "./workloads.js"
 
@@ -15,14 +15,14 @@ export const root = path.join(folder, "../..")
 
 export interface Remote {
   readonly works: ReadonlyArray<Work>
-  readonly run: (task: Task) => Promise<Figures>
-  /** How many bytes each of so many waiting sessions takes. */
+  readonly run: (task: Task) => Promise<Measurement>
+  /** The number of bytes per waiting session, measured with this number of them. */
   readonly wait: (sessions: number) => Promise<number>
   readonly end: () => Promise<void>
 }
 
 const start = (kind: Kind, options: Options): ChildProcess => {
-  // Not what tsx makes of the sources while they are loaded: that names every function anew, each time it is made.
+  // The compiled sources, since the code that tsx emits sets the name of each function whenever one is created.
   const node = [process.execPath, "--expose-gc", path.join(folder, "build/test/bench/child.js")]
   const setup: Setup = { ...options, module: kind.module, entry: kind.entry }
   const command = kind.entry === "python"
@@ -34,11 +34,11 @@ const start = (kind: Kind, options: Options): ChildProcess => {
   ], { cwd: root, stdio: ["ignore", "inherit", "inherit", "ipc"] })
 }
 
-/** It ends when its parent does. */
+/** Starts the process of a peer, which exits when this process does. */
 export const remote = async (kind: Kind, options: Options): Promise<Remote> => {
   const child = start(kind, options)
 
-  const answer = async (): Promise<any> => {
+  const nextMessage = async (): Promise<any> => {
     const done = new AbortController()
     try {
       const [message] = await Promise.race([
@@ -54,16 +54,16 @@ export const remote = async (kind: Kind, options: Options): Promise<Remote> => {
     }
   }
 
-  const ask = (request: Request): Promise<any> => {
+  const send = (request: Request): Promise<any> => {
     child.send(request)
-    return answer()
+    return nextMessage()
   }
 
-  const { works } = await answer()
+  const { works } = await nextMessage()
   return {
     works,
-    run: ask,
-    wait: async (sessions) => await ask({ wait: sessions }) / sessions,
+    run: send,
+    wait: async (sessions) => await send({ wait: sessions }) / sessions,
     end: async () => {
       const exited = once(child, "exit")
       child.disconnect()

@@ -1,8 +1,8 @@
 /**
- * Peers in turn, so that the machine's moods meet all alike.
+ * Runs the peers in interleaved rounds, so that changes in the machine's load affect all of them alike.
  */
 import type { Database } from "./databases.js"
-import type { Figures, Options, Work } from "./peer.js"
+import type { Measurement, Options, Work } from "./peer.js"
 import type { Kind } from "./peers.js"
 import { type Remote, remote } from "./remote.js"
 
@@ -11,19 +11,19 @@ export interface Plan {
   readonly millis: number
 }
 
-/** What each peer did in each round. */
-export type Results = ReadonlyMap<string, ReadonlyArray<Figures>>
+/** The measurements of each peer, one per round. */
+export type Results = ReadonlyMap<string, ReadonlyArray<Measurement>>
 
 export const median = (values: ReadonlyArray<number>): number =>
   [...values].sort((left, right) => left - right)[Math.floor(values.length / 2)]
 
-/** A peer that fails is left out, which the command's exit code tells. */
-const failed = (error: unknown): void => {
+/** Reports a failed peer, which is left out of the results, and makes the command exit with 1. */
+const reportFailure = (error: unknown): void => {
   console.error(error)
   process.exitCode = 1
 }
 
-/** The processes of those peers that do this work. */
+/** Starts the processes of the peers that support this work. */
 export const open = async (
   kinds: ReadonlyArray<Kind>,
   work: Work,
@@ -39,7 +39,7 @@ export const open = async (
         await opened.end()
       }
     } catch (error) {
-      failed(error)
+      reportFailure(error)
     }
   }
   return remotes
@@ -48,8 +48,8 @@ export const open = async (
 export const close = (remotes: ReadonlyMap<string, Remote>): Promise<unknown> =>
   Promise.all([...remotes.values()].map((remote) => remote.end()))
 
-/** So many operations compile what they run. */
-const warm: { readonly [W in Work]: number } = {
+/** The number of operations after which V8 has compiled the code they run. */
+const warmUp: { readonly [W in Work]: number } = {
   select: 3_000,
   session: 3_000,
   empty: 3_000,
@@ -58,18 +58,18 @@ const warm: { readonly [W in Work]: number } = {
   insert: 10
 }
 
-const perOperation: { readonly [W in Work]?: number } = { session: 1, insert: 10_000 }
+const rowsPerOperation: { readonly [W in Work]?: number } = { session: 1, insert: 10_000 }
 
-/** Whether what was done is what the peer says: a peer that loses updates would be quick. */
-const check = async (database: Database, work: Work, peer: string, operations: number): Promise<void> => {
-  const done: { readonly [W in Work]?: number } = await database.done()
-  const expected = operations * (perOperation[work] ?? 0)
-  if ((done[work] ?? 0) !== expected) {
-    throw new Error(`${peer} says that it did ${expected} of ${work}, and did ${done[work]}`)
+/** Compares the rows written with the operations that the peer reports: a peer that loses updates would seem fast. */
+const checkWritten = async (database: Database, work: Work, peer: string, operations: number): Promise<void> => {
+  const written: { readonly [W in Work]?: number } = await database.takeWritten()
+  const expected = operations * (rowsPerOperation[work] ?? 0)
+  if ((written[work] ?? 0) !== expected) {
+    throw new Error(`${peer} reports ${expected} writes of ${work}, but the database has ${written[work]}`)
   }
 }
 
-/** One round to warm up, and then those that count, each begun by another peer. */
+/** One round to warm up, then the measured rounds, each starting with a different peer. */
 export const measure = async (
   remotes: ReadonlyMap<string, Remote>,
   database: Database,
@@ -78,21 +78,21 @@ export const measure = async (
   { millis, rounds }: Plan
 ): Promise<Results> => {
   const names = [...remotes.keys()]
-  const results = new Map(names.map((name): [string, Array<Figures>] => [name, []]))
+  const results = new Map(names.map((name): [string, Array<Measurement>] => [name, []]))
   for (let round = -1; round < rounds; round++) {
     const first = (round + 1) % names.length
     for (const name of [...names.slice(first), ...names.slice(0, first)].filter((name) => results.has(name))) {
       try {
-        const least = round < 0 ? warm[work] : 1
-        const figures = await remotes.get(name)!.run({ work, concurrency, millis, least })
-        await check(database, work, name, figures.operations)
+        const minOperations = round < 0 ? warmUp[work] : 1
+        const measurement = await remotes.get(name)!.run({ work, concurrency, millis, minOperations })
+        await checkWritten(database, work, name, measurement.operations)
         if (round >= 0) {
-          results.get(name)!.push(figures)
+          results.get(name)!.push(measurement)
         }
       } catch (error) {
-        failed(error)
+        reportFailure(error)
         results.delete(name)
-        await database.done()
+        await database.takeWritten()
       }
     }
   }

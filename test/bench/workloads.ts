@@ -1,5 +1,5 @@
 /**
- * What the peers do, and on which tables.
+ * The workloads, and the tables they use.
  */
 import type { Work } from "./peer.js"
 
@@ -34,7 +34,7 @@ export const workloads: { readonly [D in Dialect]: ReadonlyArray<Workload> } = {
 
 export const accounts = 10_000
 
-/** `account` is selected from and updated, `item` read and streamed, and `journal` inserted into. */
+/** `account` is for selects and updates, `item` for reads and streams, and `journal` for inserts. */
 export const schema = (id: string): string => `
   CREATE TABLE account (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL);
   CREATE TABLE item (id INTEGER PRIMARY KEY, amount INTEGER NOT NULL, note TEXT NOT NULL);
@@ -42,10 +42,10 @@ export const schema = (id: string): string => `
 
 export const key = (): number => 1 + Math.floor(Math.random() * accounts)
 
-/** So many that are read at once; there are a hundred times as many to stream. */
+/** The number of rows that one query reads. Streams read a hundred times as many. */
 export const readable = 10_000
 
-/** What is inserted. */
+/** The rows to insert. */
 export const rows = Array.from({ length: 10_000 }, (_, i) => ({
   account: 1 + i % accounts,
   amount: i * 7 % 1_000,

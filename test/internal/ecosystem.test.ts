@@ -19,8 +19,10 @@ import * as SqlSchema from "@effect/sql/SqlSchema"
 import { describe } from "@effect/vitest"
 import * as DrizzlePg from "drizzle-orm/pg-core"
 import * as DrizzleSqlite from "drizzle-orm/sqlite-core"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { assert } from "vitest"
@@ -333,4 +335,29 @@ describe("Drizzle", () => {
         assert.strictEqual(error._tag, "UniqueViolation")
       })
   )
+})
+
+describe("What is started inside a session and lives on", () => {
+  onEach("gets SessionClosed, unless it has left the session", ({ session, sql }) =>
+    Effect.gen(function*() {
+      yield* createPeople(sql)
+      const ended = yield* Deferred.make<void>()
+      const add = (person: typeof Person.Encoded) => Effect.zipRight(Deferred.await(ended), addPeople(sql, person))
+      const [inside, outside] = yield* session(Effect.gen(function*() {
+        yield* addPeople(sql, { id: 1, name: "Ann" })
+        return [
+          yield* Effect.forkDaemon(add({ id: 2, name: "Bob" })),
+          yield* Effect.forkDaemon(Effect.mapInputContext(
+            add({ id: 3, name: "Cid" }),
+            (context: Context.Context<never>): Context.Context<never> =>
+              Context.omit(SqlClient.TransactionConnection)(context)
+          ))
+        ] as const
+      }))
+      yield* Deferred.succeed(ended, undefined)
+      yield* Fiber.join(outside)
+      const error = yield* Effect.flip(Fiber.join(inside))
+      assert.propertyVal(error.cause, "_tag", "SessionClosed")
+      assert.deepStrictEqual(yield* names(sql), ["Ann", "Cid"])
+    }))
 })

@@ -243,7 +243,7 @@ describe("the end of a session", () => {
   it.scopedLive("is waited for when nothing around it can be interrupted", () =>
     Effect.gen(function*() {
       const { begun, db, destroyed } = yield* committing((own) => Effect.zipRight(Effect.sleep("900 millis"), own))
-      const fiber = yield* Effect.fork(Effect.uninterruptible(db.session(Effect.succeed("done"))))
+      const fiber = yield* Effect.fork(Effect.uninterruptible(db.session(db.sql`SELECT 1`)))
       yield* Deferred.await(begun)
       yield* Fiber.interruptFork(fiber)
       yield* Fiber.await(fiber)
@@ -254,7 +254,7 @@ describe("the end of a session", () => {
   it.scopedLive("is waited for without an interruption, however long it takes", () =>
     Effect.gen(function*() {
       const { db, destroyed } = yield* committing((own) => Effect.zipRight(Effect.sleep("900 millis"), own))
-      assert.strictEqual(yield* db.session(Effect.succeed("done")), "done")
+      assert.lengthOf(yield* db.session(db.sql`SELECT 1`), 1)
       assert.strictEqual(destroyed(), 0)
     }))
 
@@ -273,7 +273,7 @@ describe("the end of a session", () => {
           own
         )
       )
-      const fiber = yield* Effect.fork(db.session(Effect.void))
+      const fiber = yield* Effect.fork(db.session(db.sql`SELECT 1`))
       yield* Deferred.await(begun)
       yield* Effect.sleep("700 millis")
       assert.strictEqual(destroyed(), 0)

@@ -1,6 +1,6 @@
 /**
- * The bank for minutes: `bank.ts [--minutes 10] [--seed 1] [--round 30] [--dialect sqlite] [--verbose]`. Each round of so
- * many seconds has a seed of its own, the first the one given. Ends with 1 when something was wrong.
+ * Runs the bank for minutes: `bank.ts [--minutes 10] [--seed 1] [--round 30] [--dialect sqlite] [--verbose]`. A round
+ * takes `--round` seconds and has its own seed, counted up from `--seed`. Exits with 1 if there were problems.
  */
 import * as Effect from "effect/Effect"
 import { parseArgs } from "node:util"
@@ -21,18 +21,18 @@ const { values } = parseArgs({
 
 const millis = Number(values.round) * 1_000
 const deadline = performance.now() + Number(values.minutes) * 60_000
-const say = (text: string): void => void process.stdout.write(`${text}\n`)
+const print = (text: string): void => void process.stdout.write(`${text}\n`)
 
-let wrong = 0
+let problemCount = 0
 
 const rounds = (round: (seed: number) => Effect.Effect<{ readonly problems: ReadonlyArray<string> }>) =>
   Effect.gen(function*() {
     for (let seed = newSeed(values.seed); performance.now() < deadline; seed++) {
-      const { problems, ...figures } = yield* round(seed)
-      say(`${new Date().toISOString()} ${JSON.stringify(figures)}`)
+      const { problems, ...result } = yield* round(seed)
+      print(`${new Date().toISOString()} ${JSON.stringify(result)}`)
       for (const problem of problems) {
-        wrong++
-        say(`seed ${seed}: ${problem}`)
+        problemCount++
+        print(`seed ${seed}: ${problem}`)
       }
     }
   })
@@ -44,12 +44,15 @@ const onPostgres = Effect.gen(function*() {
       const outcome = yield* Bank.run(yield* serverFrom(installation, Bank.serverOptions), {
         millis,
         seed,
-        // Longer than anybody's patience, now and then.
-        longest: seed % 4 === 0 ? 5_000 : 600,
-        ...(values.verbose && { onStrike: (fault) => say(`  ${fault.name} for ${fault.millis} ms`) })
+        // In every fourth round, longer than all timeouts.
+        maxMillis: seed % 4 === 0 ? 5_000 : 600,
+        ...(values.verbose && { onFault: (fault) => print(`  ${fault.name} for ${fault.millis} ms`) })
       })
-      const late = outcome.recoveries.filter((millis) => millis >= 2_000)
-      return { ...outcome, problems: [...outcome.problems, ...late.map((millis) => `healthy after ${millis} ms`)] }
+      const slow = outcome.recoveries.filter((millis) => millis >= 2_000)
+      return {
+        ...outcome,
+        problems: [...outcome.problems, ...slow.map((millis) => `the health check succeeded only after ${millis} ms`)]
+      }
     }).pipe(Effect.scoped)
   )
 })
@@ -57,4 +60,4 @@ const onPostgres = Effect.gen(function*() {
 const onSqlite = rounds((seed) => Effect.promise(() => BankFile.run({ millis, seed, processes: 3 })))
 
 await Effect.runPromise(Effect.scoped(values.dialect === "sqlite" ? onSqlite : onPostgres))
-process.exitCode = wrong === 0 ? 0 : 1
+process.exitCode = problemCount === 0 ? 0 : 1

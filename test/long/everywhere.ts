@@ -1,6 +1,7 @@
 /**
- * Programs interrupted at all of their points: `everywhere.ts [--dialect "sqlite file"] [--program nested]
- * [--points 100] [--seed 1]`. Without `--points` all of them. Ends with 1 when something was wrong.
+ * Interrupts each program at each of its points: `everywhere.ts [--dialect "sqlite file"] [--program nested]
+ * [--points 100] [--seed 1]`. `--points` limits how many are tried. Exits with 1 if there were
+ * problems.
  */
 import * as Effect from "effect/Effect"
 import * as Fs from "node:fs"
@@ -25,7 +26,7 @@ const { values } = parseArgs({
 
 const seed = newSeed(values.seed)
 const points = Number(values.points)
-let wrong = 0
+let problemCount = 0
 
 const temporary = Effect.acquireRelease(
   Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-"))),
@@ -56,25 +57,25 @@ const file: Dialect = {
 const memory: Dialect = { name: "sqlite :memory:", dialect: "sqlite", url: Effect.succeed(":memory:"), single: true }
 
 await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
-  const wanted = (name: string) => name.includes(values.dialect)
+  const isSelected = (name: string) => name.includes(values.dialect)
   const dialects = [
-    ...(wanted("postgres") ? [yield* postgres] : []),
-    ...[file, memory].filter(({ name }) => wanted(name))
+    ...(isSelected("postgres") ? [yield* postgres] : []),
+    ...[file, memory].filter(({ name }) => isSelected(name))
   ]
   for (const dialect of dialects) {
     for (const program of programs) {
       if (applicable(program, dialect) && program.name.includes(values.program)) {
         const started = performance.now()
-        const { problems, ...figures } = yield* Effect.scoped(everywhere(dialect, program, { seed, points }))
+        const { problems, ...result } = yield* Effect.scoped(everywhere(dialect, program, { seed, points }))
         const seconds = ((performance.now() - started) / 1_000).toFixed(1)
-        process.stdout.write(`${dialect.name}: ${program.name}: ${seconds} s, ${JSON.stringify(figures)}\n`)
+        process.stdout.write(`${dialect.name}: ${program.name}: ${seconds} s, ${JSON.stringify(result)}\n`)
         for (const problem of problems) {
-          wrong++
+          problemCount++
           process.stdout.write(`${problem}\n`)
         }
       }
     }
   }
 })))
-process.stdout.write(`seed ${seed}: ${wrong === 0 ? "nothing was left behind" : `${wrong} problems`}\n`)
-process.exitCode = wrong === 0 ? 0 : 1
+process.stdout.write(`seed ${seed}: ${problemCount === 0 ? "no problems" : `${problemCount} problems`}\n`)
+process.exitCode = problemCount === 0 ? 0 : 1

@@ -1,7 +1,7 @@
 /**
- * A long life: `node --expose-gc --import tsx test/long/life.ts [--sessions 100000] [--others 10000]
- * [--dialect sqlite] [--only committed,mixed] [--url postgres://…]`. So many sessions that commit, as many that fail, and fewer of
- * what else a database does. Prints what there was at each moment, ends with 1 when something grew.
+ * Many sessions on one database: `node --expose-gc --import tsx test/long/life.ts [--sessions 100000] [--others 10000]
+ * [--dialect sqlite] [--only committed,mixed] [--url postgres://…]`. Runs `--sessions` sessions that commit, as many
+ * that fail, and `--others` of every other scenario. Prints the resources in use, and exits with 1 if any of them grew.
  */
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
@@ -25,7 +25,7 @@ const { values } = parseArgs({
   }
 })
 
-const say = (text: string): void => void process.stdout.write(`${text}\n`)
+const print = (text: string): void => void process.stdout.write(`${text}\n`)
 
 const ownServer = Effect.gen(function*() {
   const installation = yield* scopedInstallation
@@ -54,24 +54,24 @@ const main = Effect.gen(function*() {
   yield* database.sql`CREATE TABLE life (id INTEGER PRIMARY KEY, n INTEGER)`
   yield* database.sql`INSERT INTO life VALUES (0, 0), (1, 0), (2, 0), (3, 0)`
   const runs = values.only === "leak" ? { leak: Life.leak } : Life.scenarios
-  let wrong = 0
+  let problemCount = 0
   for (const [name, run] of Object.entries(runs)) {
     if (values.only === undefined || values.only.split(",").includes(name)) {
       const report = yield* Life.live(database, name, run, Number(long.has(name) ? values.sessions : values.others))
       const { samples, ...rest } = report
       const bytes = Math.round(Life.slope(samples, ({ heap }) => heap) * 10) / 10
-      say(JSON.stringify({ ...rest, bytesEach: bytes, last: samples[samples.length - 1] }))
+      print(JSON.stringify({ ...rest, bytesEach: bytes, last: samples[samples.length - 1] }))
       if (values.verbose) {
-        samples.forEach((sample) => say(`  ${JSON.stringify(sample)}`))
+        samples.forEach((sample) => print(`  ${JSON.stringify(sample)}`))
       }
       for (const problem of Life.problems(report)) {
-        wrong++
-        say(problem)
+        problemCount++
+        print(problem)
       }
     }
   }
-  return wrong
+  return problemCount
 })
 
-const wrong = await Effect.runPromise(Effect.scoped(main).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
-process.exitCode = wrong === 0 ? 0 : 1
+const problemCount = await Effect.runPromise(Effect.scoped(main).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
+process.exitCode = problemCount === 0 ? 0 : 1

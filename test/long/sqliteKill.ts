@@ -1,5 +1,5 @@
 /**
- * Kills processes in the middle of their commits to a SQLite file, for as many rounds as it is told:
+ * Kills processes in the middle of their commits to a SQLite file, for the given number of rounds:
  *
  *     node --import tsx test/long/sqliteKill.ts [rounds] [seed]
  */
@@ -12,6 +12,7 @@ console.log(`${rounds} rounds, seed ${seed}`)
 const result = await Effect.runPromise(Effect.scoped(killed({
   rounds: Number(rounds),
   seed: Number(seed),
-  onRound: (round, acknowledged) => console.log(`round ${round}: ${acknowledged} sessions are there, and all whole`)
+  onRound: (round, acknowledged) =>
+    console.log(`round ${round}: ${acknowledged} acknowledged sessions are in the file, and none is partial`)
 })))
 console.log(result)

@@ -1,17 +1,17 @@
-/** The tests of one group, the quickest files first. */
+/** Runs the test files of one group in the order in which the group lists them. */
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 import base from "../../vitest.config.js"
 
 const files = process.env.MUTATION_TESTS!.split(",")
 
-class AsListed extends BaseSequencer {
+class ListedOrder extends BaseSequencer {
   override async sort(specifications: Array<TestSpecification>): Promise<Array<TestSpecification>> {
-    const index = ({ moduleId }: TestSpecification) => {
-      const at = files.findIndex((file) => moduleId.endsWith(`/${file}`))
-      return at === -1 ? files.length : at
+    const position = ({ moduleId }: TestSpecification) => {
+      const index = files.findIndex((file) => moduleId.endsWith(`/${file}`))
+      return index === -1 ? files.length : index
     }
-    return specifications.toSorted((a, b) => index(a) - index(b))
+    return specifications.toSorted((a, b) => position(a) - position(b))
   }
 }
 
@@ -20,10 +20,10 @@ export default defineConfig({
   test: {
     ...base.test,
     include: files,
-    sequence: { sequencer: AsListed },
-    // Modules are loaded once for a mutant and not once for a file.
+    sequence: { sequencer: ListedOrder },
+    // Loads each module once per mutant instead of once per test file.
     isolate: false,
-    // What hangs is found out by the one test's time, and not only by that of them all.
+    // A mutant that makes a test hang is detected by this test's timeout, long before the timeout of the whole run.
     testTimeout: Number(process.env.MUTATION_TEST_TIMEOUT),
     hookTimeout: 20_000,
     reporters: ["dot"],

@@ -1,40 +1,40 @@
 /**
- * The anomalies by which isolation levels are told apart, after Adya's and Fekete's definitions, as the schedules that
- * Martin Kleppmann's hermitage made of them: https://github.com/ept/hermitage.
+ * The anomalies that distinguish isolation levels, as defined by Adya and Fekete, in the schedules of Martin Kleppmann's
+ * hermitage: https://github.com/ept/hermitage.
  */
 
 /**
- * A step, and what comes of it on PostgreSQL at "read committed" (which "read uncommitted" is as well), at "repeatable
- * read" and at "serializable". What is left out is as at the level before; at first, `ok`.
+ * A step, and its results on PostgreSQL at "read committed" (the same as "read uncommitted"), "repeatable read" and
+ * "serializable". An omitted result is that of the level before; the first defaults to `ok`.
  */
 type Expected = readonly [
   transaction: string,
-  what: string,
+  action: string,
   readCommitted?: string,
   repeatableRead?: string,
   serializable?: string
 ]
 
-/** How it goes at a level: it happens, or what stands in its way. */
+/** Whether the anomaly happens at a level, or what prevents it. */
 export type Verdict = "happens" | "snapshot" | "waits" | "SerializationFailure"
 
-/** What an anomaly is recognized by. */
-interface Seen {
+/** The results of a schedule from which an anomaly is recognized. */
+interface Results {
   readonly reads: Readonly<Record<string, ReadonlyArray<string>>>
   readonly ends: Readonly<Record<string, string>>
-  /** The rows afterwards. */
+  /** The rows after the schedule. */
   readonly after: string
 }
 
 export interface Anomaly {
   readonly name: string
   readonly steps: ReadonlyArray<Expected>
-  readonly happened: (seen: Seen) => boolean
-  /** On PostgreSQL at "read committed", "repeatable read" and "serializable". */
+  readonly happened: (results: Results) => boolean
+  /** The verdicts on PostgreSQL at "read committed", "repeatable read" and "serializable". */
   readonly verdicts: readonly [Verdict, Verdict, Verdict]
-  /** The rows afterwards, likewise. */
+  /** The rows after the schedule at the same levels. */
   readonly after: readonly [string, string, string]
-  /** The order that sessions of several databases on one SQLite file come to. */
+  /** The order in which sessions of several databases on one SQLite file execute. */
   readonly order: string
 }
 
@@ -48,7 +48,7 @@ const update = (id: number, value: number): string => `UPDATE test SET value = $
 const select = (id: number): string => `${all} WHERE id = ${id}`
 const insert = (id: number, value: number): string => `INSERT INTO test (id, value) VALUES (${id}, ${value})`
 
-const committed = ({ ends }: Seen, ...transactions: ReadonlyArray<string>): boolean =>
+const committed = ({ ends }: Results, ...transactions: ReadonlyArray<string>): boolean =>
   transactions.every((transaction) => ends[transaction] === "ok")
 
 export const anomalies: ReadonlyArray<Anomaly> = [
@@ -169,7 +169,7 @@ export const anomalies: ReadonlyArray<Anomaly> = [
       ["T2", `${all} WHERE value = 20`, "1=20", "over"],
       ["T2", "commit", "ok", "over"]
     ],
-    // It deleted all of them, and here is one.
+    // Its DELETE removed every row with the value 20, yet it reads one.
     happened: ({ reads }) => reads.T2?.[0] === "1=20",
     verdicts: ["happens", failure, failure],
     after: ["1=20 2=30", "1=20 2=30", "1=20 2=30"],
@@ -187,7 +187,7 @@ export const anomalies: ReadonlyArray<Anomaly> = [
       ["T1", "commit"],
       ["T2", "commit", "ok", "over"]
     ],
-    happened: (seen) => committed(seen, "T1", "T2") && seen.reads.T1[0] === seen.reads.T2[0],
+    happened: (results) => committed(results, "T1", "T2") && results.reads.T1[0] === results.reads.T2[0],
     verdicts: ["happens", failure, failure],
     after: ["1=12 2=20", "1=11 2=20", "1=11 2=20"],
     order: "T1 T2"
@@ -240,8 +240,8 @@ export const anomalies: ReadonlyArray<Anomaly> = [
       ["T1", "DELETE FROM test WHERE value = 20", "ok", failure],
       ["T1", "commit", "ok", "over"]
     ],
-    // It read the first row as it was before T2, and found the second as it was after it.
-    happened: (seen) => committed(seen, "T1") && seen.reads.T1[0] === "1=10" && seen.after === "1=12 2=18",
+    // It read the first row as before T2, but its DELETE saw the second as after T2.
+    happened: (results) => committed(results, "T1") && results.reads.T1[0] === "1=10" && results.after === "1=12 2=18",
     verdicts: ["happens", failure, failure],
     after: ["1=12 2=18", "1=12 2=18", "1=12 2=18"],
     order: "T1 T2"
@@ -258,7 +258,8 @@ export const anomalies: ReadonlyArray<Anomaly> = [
       ["T1", "commit"],
       ["T2", "commit", "ok", "ok", failure]
     ],
-    happened: (seen) => committed(seen, "T1", "T2") && seen.reads.T1[0] === both && seen.reads.T2[0] === both,
+    happened: (results) =>
+      committed(results, "T1", "T2") && results.reads.T1[0] === both && results.reads.T2[0] === both,
     verdicts: ["happens", "happens", failure],
     after: ["1=11 2=21", "1=11 2=21", "1=11 2=20"],
     order: "T1 T2"
@@ -275,7 +276,8 @@ export const anomalies: ReadonlyArray<Anomaly> = [
       ["T1", "commit"],
       ["T2", "commit", "ok", "ok", failure]
     ],
-    happened: (seen) => committed(seen, "T1", "T2") && seen.reads.T1[0] === "nothing" && seen.reads.T2[0] === "nothing",
+    happened: (results) =>
+      committed(results, "T1", "T2") && results.reads.T1[0] === "nothing" && results.reads.T2[0] === "nothing",
     verdicts: ["happens", "happens", failure],
     after: ["1=10 2=20 3=30 4=42", "1=10 2=20 3=30 4=42", "1=10 2=20 3=30"],
     order: "T1 T2"
@@ -294,8 +296,8 @@ export const anomalies: ReadonlyArray<Anomaly> = [
       ["T1", update(1, 0), "ok", "ok", failure],
       ["T1", "commit", "ok", "ok", "over"]
     ],
-    happened: (seen) =>
-      committed(seen, "T1", "T2", "T3") && seen.reads.T1[0] === both && seen.reads.T3[0] === "1=10 2=25",
+    happened: (results) =>
+      committed(results, "T1", "T2", "T3") && results.reads.T1[0] === both && results.reads.T3[0] === "1=10 2=25",
     verdicts: ["happens", "happens", failure],
     after: ["1=0 2=25", "1=0 2=25", "1=10 2=25"],
     order: "T3 T1 T2"

@@ -1,5 +1,6 @@
 /**
- * The bank on PostgreSQL: workers move money while the rig breaks what it can, and afterwards all must be as it was told.
+ * The bank on PostgreSQL: workers move money while the rig injects faults; afterwards the database must match the
+ * journal of what the workers observed.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -9,7 +10,7 @@ import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as Scope from "effect/Scope"
 import * as Database from "../../src/Database.js"
-import { type Books, type Entry, judge, tally } from "./bankJournal.js"
+import { type Books, countEvents, type Entry, verify } from "./bankJournal.js"
 import * as Workers from "./bankWorkers.js"
 import { query } from "./client.js"
 import type { ClusterOptions } from "./cluster.js"
@@ -19,24 +20,25 @@ import { newSeed, random } from "./random.js"
 import * as Rig from "./rig.js"
 import type { Server } from "./server.js"
 
-/** What the bank's server is like: it gives up soon. */
+/** The settings of the bank's server, with short timeouts. */
 export const serverOptions: ClusterOptions = {
   maxConnections: 60,
   config: { deadlock_timeout: "100ms", idle_in_transaction_session_timeout: "4s" }
 }
 
-/** What a run was like. */
+/** The result of a run. */
 export interface Outcome {
   readonly seed: number
-  /** Everything that should not be. */
+  /** What went wrong; empty if nothing did. */
   readonly problems: ReadonlyArray<string>
-  /** How often the workers were told what. */
-  readonly told: Readonly<Record<string, number>>
-  readonly struck: Readonly<Record<string, number>>
-  /** After how many milliseconds the health was true again, each time that the server came back. */
+  /** The number of journal events of each type. */
+  readonly events: Readonly<Record<string, number>>
+  /** The number of injected faults by name. */
+  readonly faults: Readonly<Record<string, number>>
+  /** For each restart of the server, the time until the health check succeeded again, in milliseconds. */
   readonly recoveries: ReadonlyArray<number>
-  /** What took longest, in milliseconds: see `Workers`; and an answer of the health check. */
-  readonly longest: { readonly interruption: number; readonly excess: number; readonly health: number }
+  /** The longest times, in milliseconds: those of `Workers`, and of a health check. */
+  readonly maxMillis: { readonly interruption: number; readonly excess: number; readonly health: number }
 }
 
 const weights: Rig.Weights = {
@@ -49,11 +51,11 @@ const weights: Rig.Weights = {
   cutRequest: 6,
   resetRequest: 6,
   silenceRequest: 3,
-  cutAnswer: 6,
-  resetAnswer: 6,
-  silenceAnswer: 3,
+  cutResponse: 6,
+  resetResponse: 6,
+  silenceResponse: 3,
   loseCommit: 20,
-  loseCommitted: 20,
+  loseCommitResponse: 20,
   refuse: 2,
   delay: 2,
   throttle: 2,
@@ -73,35 +75,35 @@ const available = (url: string) =>
     Effect.matchCause({ onFailure: () => false, onSuccess: () => true })
   )
 
-/** Fails, in place of waiting for ever. */
-const within = <A, E, R>(effect: Effect.Effect<A, E, R>, what: string, problems: Array<string>) =>
+/** Runs an effect for up to 30 seconds, and adds a problem if it fails or does not complete. */
+const completes = <A, E, R>(effect: Effect.Effect<A, E, R>, problem: string, problems: Array<string>) =>
   Effect.timeoutTo(Effect.exit(Effect.disconnect(effect)), {
     duration: "30 seconds",
     onSuccess: (exit) => {
       if (Exit.isFailure(exit)) {
-        problems.push(`${what}: ${Cause.pretty(exit.cause)}`)
+        problems.push(`${problem}: ${Cause.pretty(exit.cause)}`)
       }
     },
     onTimeout: () => {
-      problems.push(`${what}: not within 30 seconds`)
+      problems.push(`${problem}: not within 30 seconds`)
     }
   })
 
-const books = (url: string): Effect.Effect<Books> =>
+const readBooks = (url: string): Effect.Effect<Books> =>
   Effect.all({
     accounts: query(url, "SELECT id, balance FROM accounts ORDER BY id"),
     ledger: query(url, "SELECT id, attempt, part, source, target, amount FROM ledger")
   })
 
-/** Works for so long, while everything goes wrong. */
+/** Runs the bank under faults for this time, and checks the result. */
 export const run = (
   server: Server,
   options: {
     readonly millis: number
     readonly seed?: number
-    /** How long a fault lasts at most, in milliseconds. */
-    readonly longest?: number
-    readonly onStrike?: (fault: Rig.Fault) => void
+    /** The maximum duration of a fault, in milliseconds. Default: 600. */
+    readonly maxMillis?: number
+    readonly onFault?: (fault: Rig.Fault) => void
   }
 ): Effect.Effect<Outcome> =>
   Effect.gen(function*() {
@@ -110,32 +112,32 @@ export const run = (
     const problems: Array<string> = []
     const journal: Array<Entry> = []
     const recoveries: Array<number> = []
-    const struck: Record<string, number> = {}
-    const onStrike = (fault: Rig.Fault) => {
-      struck[fault.name] = (struck[fault.name] ?? 0) + 1
-      options.onStrike?.(fault)
+    const faults: Record<string, number> = {}
+    const onFault = (fault: Rig.Fault) => {
+      faults[fault.name] = (faults[fault.name] ?? 0) + 1
+      options.onFault?.(fault)
     }
-    const rootsBefore = new Set(yield* Fiber.roots)
+    const initialRoots = new Set(yield* Fiber.roots)
     const scope = yield* Scope.make()
     let db: Database.Service | undefined = undefined
 
-    const whenBack = Effect.gen(function*() {
+    const onRecovery = Effect.gen(function*() {
       yield* eventually(available(server.url))
       if (db !== undefined) {
-        const since = performance.now()
+        const start = performance.now()
         yield* eventually(db.health)
-        recoveries.push(Math.round(performance.now() - since))
+        recoveries.push(Math.round(performance.now() - start))
       }
     })
-    const shape = chance.branch("pool")
-    const rig = yield* Scope.extend(Rig.make(server, whenBack), scope)
+    const settings = chance.branch("pool")
+    const rig = yield* Scope.extend(Rig.make(server, onRecovery), scope)
     db = yield* Database.make({
       environment: "production",
       url: rig.url,
       applicationName: "bank",
-      poolSize: shape.pick([1, 3, 5]),
-      poolMaxOverflow: shape.pick([2, 5]),
-      poolRecycle: shape.pick(["3 seconds", "30 minutes"]),
+      poolSize: settings.pick([1, 3, 5]),
+      poolMaxOverflow: settings.pick([2, 5]),
+      poolRecycle: settings.pick(["3 seconds", "30 minutes"]),
       poolTimeout: "2 seconds",
       connectTimeout: "2 seconds",
       statementTimeout: "4 seconds",
@@ -149,71 +151,81 @@ export const run = (
       name: "bank",
       workers: 16,
       random: chance.branch("workers"),
-      tell: (entry) => journal.push(entry),
-      calm: 200
+      record: (entry) => journal.push(entry),
+      maxPause: 200
     })
-    const storms = yield* Effect.forkAll([
-      Rig.storm(rig, chance.branch("rig"), { weights, longest: options.longest ?? 600, calm: 100, onStrike }),
-      Rig.storm(rig, chance.branch("backends"), { weights: backendWeights, longest: 1, calm: 400, onStrike })
+    const injections = yield* Effect.forkAll([
+      Rig.injectRandomly(rig, chance.branch("rig"), {
+        weights,
+        maxMillis: options.maxMillis ?? 600,
+        maxPause: 100,
+        onFault
+      }),
+      Rig.injectRandomly(rig, chance.branch("backends"), {
+        weights: backendWeights,
+        maxMillis: 1,
+        maxPause: 400,
+        onFault
+      })
     ])
-    let longestHealth = 0
-    const asking = Effect.map(Effect.timed(health), ([took]) => {
-      longestHealth = Math.max(longestHealth, Duration.toMillis(took))
+    let maxHealthMillis = 0
+    const timeHealth = Effect.map(Effect.timed(health), ([duration]) => {
+      maxHealthMillis = Math.max(maxHealthMillis, Duration.toMillis(duration))
     })
-    const asker = yield* Effect.fork(Effect.forever(Effect.zipRight(asking, Effect.sleep("300 millis"))))
-    yield* Effect.raceFirst(Effect.sleep(options.millis), Fiber.join(storms)).pipe(
-      Effect.catchAllCause((cause) => Effect.sync(() => problems.push(`the storm ended: ${Cause.pretty(cause)}`)))
+    const healthChecks = yield* Effect.fork(Effect.forever(Effect.zipRight(timeHealth, Effect.sleep("300 millis"))))
+    yield* Effect.raceFirst(Effect.sleep(options.millis), Fiber.join(injections)).pipe(
+      Effect.catchAllCause((cause) => Effect.sync(() => problems.push(`fault injection ended: ${Cause.pretty(cause)}`)))
     )
-    yield* Fiber.interrupt(storms)
-    yield* Fiber.interrupt(asker)
+    yield* Fiber.interrupt(injections)
+    yield* Fiber.interrupt(healthChecks)
 
-    yield* within(workers.stop, "a worker hangs", problems)
-    yield* within(
+    yield* completes(workers.stop, "a worker hangs", problems)
+    yield* completes(
       eventually(Effect.map(activity, ({ sessions }) => sessions.length === 0)),
-      "a session is left",
+      "a session is still open",
       problems
     )
-    yield* within(
+    yield* completes(
       eventually(Effect.map(poolStats, ({ used, waiting }) => used === 0 && waiting === 0)),
-      "the pool is not at rest",
+      "connections are still in use",
       problems
     )
     if (!(yield* health)) {
       problems.push("the database is not healthy")
     }
-    let seen: unknown
-    const counted = Effect.gen(function*() {
+    let counts: unknown
+    const countsMatch = Effect.gen(function*() {
       const { idle, size } = yield* poolStats
       const { inTransaction, total } = yield* connections(server.url, { applicationName: "bank" })
-      seen = { idle, size, inTransaction, total }
+      counts = { idle, size, inTransaction, total }
       return inTransaction === 0 && total === idle
     })
-    yield* within(eventually(counted), "the server has other connections than the pool", problems)
+    yield* completes(eventually(countsMatch), "the server and the pool count different connections", problems)
     if (problems.length > 0) {
       problems.push(
-        `seen: ${JSON.stringify(seen)}, ${JSON.stringify(yield* activity)}, ${JSON.stringify(yield* poolStats)}`
+        `counts: ${JSON.stringify(counts)}, ${JSON.stringify(yield* activity)}, ${JSON.stringify(yield* poolStats)}`
       )
     }
-    problems.push(...judge(journal, yield* books(server.url)))
-    yield* within(Scope.close(scope, Exit.void), "the database does not close", problems)
-    const left = Effect.map(
+    problems.push(...verify(journal, yield* readBooks(server.url)))
+    yield* completes(Scope.close(scope, Exit.void), "the database does not close", problems)
+    const allClosed = Effect.map(
       connections(server.url, { applicationName: "bank" }),
       ({ total }) => total === 0
     )
-    yield* within(eventually(left), "connections are left", problems)
-    // Asked by this fiber itself, as one more would be found.
-    const roots = Effect.map(Fiber.roots, (fibers) => fibers.filter((fiber) => !rootsBefore.has(fiber)))
+    yield* completes(eventually(allClosed), "connections are still open", problems)
+    // Not through `completes`, whose own fiber would be counted.
+    const roots = Effect.map(Fiber.roots, (fibers) => fibers.filter((fiber) => !initialRoots.has(fiber)))
     yield* Effect.catchAllDefect(
       eventually(Effect.map(roots, (fibers) => fibers.length === 0)),
-      () => Effect.map(roots, (fibers) => problems.push(`${fibers.length} fibers are left`))
+      () => Effect.map(roots, (fibers) => problems.push(`${fibers.length} fibers are still running`))
     )
     return {
       seed,
       problems,
-      told: tally(journal),
-      struck,
+      events: countEvents(journal),
+      faults,
       recoveries,
-      longest: { ...workers.longest(), health: Math.round(longestHealth) }
+      maxMillis: { ...workers.maxMillis(), health: Math.round(maxHealthMillis) }
     }
   }).pipe(
     (bank) =>

@@ -1,5 +1,5 @@
 /**
- * The bank on SQLite: several processes at one file, some of which are killed while they move money.
+ * The bank on SQLite: several processes share one file, and some are killed while they move money.
  */
 import Sqlite from "better-sqlite3"
 import * as Effect from "effect/Effect"
@@ -11,21 +11,22 @@ import * as Path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import * as Database from "../../src/Database.js"
-import { type Books, type Entry, judge, tally } from "./bankJournal.js"
+import { type Books, countEvents, type Entry, verify } from "./bankJournal.js"
 import * as Workers from "./bankWorkers.js"
 import { newSeed, random } from "./random.js"
 
-/** What a run was like. */
+/** The result of a run. */
 export interface Outcome {
   readonly seed: number
-  /** Everything that should not be. */
+  /** What went wrong; empty if nothing did. */
   readonly problems: ReadonlyArray<string>
-  readonly told: Readonly<Record<string, number>>
-  /** How many processes were killed while they worked. */
+  /** The number of journal events of each type. */
+  readonly events: Readonly<Record<string, number>>
+  /** The number of processes killed while they ran transfers. */
   readonly killed: number
 }
 
-interface Member {
+interface BankProcess {
   readonly name: string
   readonly journal: string
   readonly child: ChildProcess
@@ -34,7 +35,7 @@ interface Member {
 
 const program = fileURLToPath(new URL("bankProcess.ts", import.meta.url))
 
-const hire = (directory: string, file: string, name: string, seed: number): Member => {
+const startProcess = (directory: string, file: string, name: string, seed: number): BankProcess => {
   const journal = Path.join(directory, `${name}.journal`)
   const thread = seed % 3 === 0 ? "main" : "worker"
   const child = spawn(
@@ -46,13 +47,13 @@ const hire = (directory: string, file: string, name: string, seed: number): Memb
   return { name, journal, child, exited }
 }
 
-/** A process that was killed may have been at the middle of a line. */
-const read = (journal: string): ReadonlyArray<Entry> =>
+/** The events in a journal, without the last line, which a killed process may have left incomplete. */
+const readJournal = (journal: string): ReadonlyArray<Entry> =>
   Fs.existsSync(journal)
     ? Fs.readFileSync(journal, "utf8").split("\n").slice(0, -1).map((line) => JSON.parse(line) as Entry)
     : []
 
-const inspect = (file: string): Books & { readonly integrity: unknown } => {
+const readBooks = (file: string): Books & { readonly integrity: unknown } => {
   const database = new Sqlite(file)
   try {
     return {
@@ -65,23 +66,23 @@ const inspect = (file: string): Books & { readonly integrity: unknown } => {
   }
 }
 
-/** Starting takes it a while. */
-const atWork = async ({ child, journal }: Member): Promise<void> => {
-  while (read(journal).length === 0 && child.exitCode === null) {
+/** Waits until the process has recorded its first event, since it takes a while to start. */
+const untilStarted = async ({ child, journal }: BankProcess): Promise<void> => {
+  while (readJournal(journal).length === 0 && child.exitCode === null) {
     await sleep(20)
   }
 }
 
-/** Ends by itself when it is asked to. */
-const dismiss = async ({ child, exited, name }: Member): Promise<ReadonlyArray<string>> => {
+/** Ends the standard input of the process, upon which it must exit with 0. */
+const stopProcess = async ({ child, exited, name }: BankProcess): Promise<ReadonlyArray<string>> => {
   child.stdin?.end()
   const timer = setTimeout(() => child.kill("SIGKILL"), 30_000)
   const code = await exited
   clearTimeout(timer)
-  return code === 0 ? [] : [`${name} ended with ${code}`]
+  return code === 0 ? [] : [`${name} exited with ${code}`]
 }
 
-/** Works for so long, with this many processes. */
+/** Runs the bank for this time with this many processes, and checks the result. */
 export const run = async (
   options: { readonly millis: number; readonly processes: number; readonly seed?: number }
 ): Promise<Outcome> => {
@@ -90,14 +91,14 @@ export const run = async (
   const directory = Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-bank-"))
   const file = Path.join(directory, "bank.db")
   const problems: Array<string> = []
-  const all: Array<Member> = []
-  const working: Array<Member> = []
+  const all: Array<BankProcess> = []
+  const running: Array<BankProcess> = []
   let killed = 0
-  const hireOne = (): void => {
+  const startNext = (): void => {
     const name = `p${all.length + 1}`
-    const member = hire(directory, file, name, seed + all.length)
-    all.push(member)
-    working.push(member)
+    const bankProcess = startProcess(directory, file, name, seed + all.length)
+    all.push(bankProcess)
+    running.push(bankProcess)
   }
   try {
     await Effect.runPromise(
@@ -107,29 +108,29 @@ export const run = async (
     )
     const deadline = performance.now() + options.millis
     for (let i = 0; i < options.processes; i++) {
-      hireOne()
+      startNext()
     }
     while (performance.now() < deadline) {
-      const [member] = working.splice(chance.below(working.length), 1)
-      await atWork(member)
+      const [bankProcess] = running.splice(chance.below(running.length), 1)
+      await untilStarted(bankProcess)
       await sleep(chance.between(0, 800))
       if (chance.chance(0.2)) {
-        problems.push(...await dismiss(member))
+        problems.push(...await stopProcess(bankProcess))
       } else {
         killed++
-        member.child.kill("SIGKILL")
-        await member.exited
+        bankProcess.child.kill("SIGKILL")
+        await bankProcess.exited
       }
-      hireOne()
+      startNext()
     }
-    problems.push(...(await Promise.all(working.splice(0).map(dismiss))).flat())
-    const { integrity, ...books } = inspect(file)
+    problems.push(...(await Promise.all(running.splice(0).map(stopProcess))).flat())
+    const { integrity, ...books } = readBooks(file)
     if (integrity !== "ok") {
-      problems.push(`the integrity check says ${String(integrity)}`)
+      problems.push(`the integrity check failed: ${String(integrity)}`)
     }
-    const journal = all.flatMap((member) => read(member.journal))
-    problems.push(...judge(journal, books))
-    return { seed, problems, told: tally(journal), killed }
+    const journal = all.flatMap((bankProcess) => readJournal(bankProcess.journal))
+    problems.push(...verify(journal, books))
+    return { seed, problems, events: countEvents(journal), killed }
   } finally {
     for (const { child, exited } of all) {
       child.kill("SIGKILL")

@@ -1,16 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
-import { type Books, type Entry, judge, type Posting, tally } from "./bankJournal.js"
+import { type Books, countEvents, type Entry, type Posting, verify } from "./bankJournal.js"
 
-const asked = (id: string, parts: ReadonlyArray<string> = ["a", "b"]): Entry => ({
+const requested = (id: string, parts: ReadonlyArray<string> = ["a", "b"]): Entry => ({
   id,
-  said: "asked",
+  event: "requested",
   kind: "nested",
   parts
 })
 
 const row = (id: string, part: string, attempt = 1): Posting => ({ id, attempt, part, source: 1, target: 2, amount: 5 })
 
-/** With the balances that the ledger leads to. */
+/** The ledger, with balances that match it. */
 const books = (...ledger: ReadonlyArray<Posting>): Books => ({
   accounts: [
     { id: 1, balance: 1_000 - 5 * ledger.length },
@@ -19,36 +19,36 @@ const books = (...ledger: ReadonlyArray<Posting>): Books => ({
   ledger
 })
 
-const committed = (id: string, attempt = 1): Entry => ({ id, said: "committed", attempt })
-const rolledBack = (id: string, attempt = 1): Entry => ({ id, said: "rolled back", attempt })
-const end = (id: string, said: "acknowledged" | "refused" | "unknown" | "interrupted", why?: string): Entry => ({
+const committed = (id: string, attempt = 1): Entry => ({ id, event: "committed", attempt })
+const rolledBack = (id: string, attempt = 1): Entry => ({ id, event: "rolled back", attempt })
+const end = (id: string, event: "acknowledged" | "refused" | "unknown" | "interrupted", reason?: string): Entry => ({
   id,
-  said,
-  why
+  event,
+  reason
 })
 
 const both = [row("x", "a"), row("x", "b")]
 
-describe("judge", () => {
-  it("has nothing against what is as it was told", () => {
+describe("verify", () => {
+  it("finds nothing when the journal and the database agree", () => {
     assert.deepStrictEqual(
-      judge(
+      verify(
         [
-          asked("x"),
+          requested("x"),
           rolledBack("x"),
           committed("x", 2),
           end("x", "acknowledged"),
-          asked("y"),
+          requested("y"),
           rolledBack("y"),
           end("y", "refused", "ConnectionLost"),
-          asked("z"),
+          requested("z"),
           end("z", "unknown", "CommitOutcomeUnknown"),
-          asked("u"),
+          requested("u"),
           end("u", "unknown", "CommitOutcomeUnknown"),
-          asked("i"),
+          requested("i"),
           committed("i"),
           end("i", "interrupted"),
-          asked("killed")
+          requested("killed")
         ],
         books(
           row("x", "b", 2),
@@ -65,104 +65,109 @@ describe("judge", () => {
     )
   })
 
-  const wrongs: ReadonlyArray<readonly [string, ReadonlyArray<Entry>, Books, ReadonlyArray<string>]> = [
+  const cases: ReadonlyArray<readonly [string, ReadonlyArray<Entry>, Books, ReadonlyArray<string>]> = [
     [
       "money that appeared",
       [],
       { accounts: [{ id: 1, balance: 1_001 }], ledger: [] },
-      ["the sum is 1001", "account 1 has 1001, and 1000 by the ledger"]
+      ["the sum of the balances is 1001", "account 1 has 1001, but 1000 according to the ledger"]
     ],
     [
-      "money that is at the wrong place",
-      [asked("x"), end("x", "interrupted")],
+      "money in the wrong account",
+      [requested("x"), end("x", "interrupted")],
       { accounts: [{ id: 1, balance: 1_000 }, { id: 2, balance: 1_000 }], ledger: both },
-      ["account 1 has 1000, and 990 by the ledger", "account 2 has 1000, and 1010 by the ledger"]
+      ["account 1 has 1000, but 990 according to the ledger", "account 2 has 1000, but 1010 according to the ledger"]
     ],
     [
-      "a commit that was acknowledged and lost",
-      [asked("x"), committed("x"), end("x", "acknowledged")],
+      "an acknowledged commit that is lost",
+      [requested("x"), committed("x"), end("x", "acknowledged")],
       books(),
       [
-        "x (nested, acknowledged): attempt 1 was said to be committed, and is not there",
-        "x (nested, acknowledged): was acknowledged, and is lost"
+        "x (nested, acknowledged): attempt 1 was reported as committed, but is not in the ledger",
+        "x (nested, acknowledged): was acknowledged, but is not in the ledger"
       ]
     ],
     [
-      "what was acknowledged without its hook",
-      [asked("x"), end("x", "acknowledged")],
+      "an acknowledged transfer whose afterCommit did not run",
+      [requested("x"), end("x", "acknowledged")],
       books(...both),
-      ["x (nested, acknowledged): was acknowledged, and afterCommit ran 0 times"]
+      ["x (nested, acknowledged): was acknowledged, but afterCommit ran 0 times"]
     ],
     [
-      "what was refused and is there",
-      [asked("x"), rolledBack("x"), end("x", "refused", "ConnectionLost")],
+      "a refused transfer that is in the ledger",
+      [requested("x"), rolledBack("x"), end("x", "refused", "ConnectionLost")],
       books(...both),
       [
-        "x (nested, refused): attempt 1 was said to be rolled back, and is there",
-        "x (nested, refused): was refused, and is there"
+        "x (nested, refused): attempt 1 was reported as rolled back, but is in the ledger",
+        "x (nested, refused): was refused, but is in the ledger"
       ]
     ],
     [
-      "what was done twice",
-      [asked("x"), committed("x", 2), end("x", "acknowledged")],
+      "a transfer that was executed twice",
+      [requested("x"), committed("x", 2), end("x", "acknowledged")],
       books(...both, row("x", "a", 2), row("x", "b", 2)),
-      ["x (nested, acknowledged): was done 2 times"]
+      ["x (nested, acknowledged): was executed 2 times"]
     ],
     [
-      "what was done twice in one attempt",
-      [asked("x"), committed("x"), end("x", "acknowledged")],
+      "a transfer that was executed twice in one attempt",
+      [requested("x"), committed("x"), end("x", "acknowledged")],
       books(...both, ...both),
-      ["x (nested, acknowledged): attempt 1 left a,b,a,b in place of a,b"]
+      ["x (nested, acknowledged): attempt 1 left a,b,a,b instead of a,b"]
     ],
     [
       "half of a transfer",
-      [asked("x"), end("x", "interrupted")],
+      [requested("x"), end("x", "interrupted")],
       books(row("x", "b")),
-      ["x (nested, interrupted): attempt 1 left b in place of a,b"]
+      ["x (nested, interrupted): attempt 1 left b instead of a,b"]
     ],
     [
-      "what was undone and is there",
-      [asked("x"), end("x", "interrupted")],
+      "a part that was rolled back to a savepoint",
+      [requested("x"), end("x", "interrupted")],
       books(...both, row("x", "never")),
-      ["x (nested, interrupted): attempt 1 left a,b,never in place of a,b"]
+      ["x (nested, interrupted): attempt 1 left a,b,never instead of a,b"]
     ],
     [
       "both hooks of one attempt",
-      [asked("x"), committed("x"), rolledBack("x"), end("x", "interrupted")],
+      [requested("x"), committed("x"), rolledBack("x"), end("x", "interrupted")],
       books(...both),
       [
-        "x (nested, interrupted): attempt 1 was said to be committed, and rolled back",
-        "x (nested, interrupted): attempt 1 was said to be rolled back, and is there",
-        "x (nested, interrupted): an attempt's end was told twice"
+        "x (nested, interrupted): attempt 1 was reported both as committed and as rolled back",
+        "x (nested, interrupted): attempt 1 was reported as rolled back, but is in the ledger",
+        "x (nested, interrupted): an attempt was reported twice"
       ]
     ],
     [
-      "a hook for what is unknown",
-      [asked("x"), committed("x"), end("x", "unknown", "CommitOutcomeUnknown")],
+      "a hook that ran although the outcome is unknown",
+      [requested("x"), committed("x"), end("x", "unknown", "CommitOutcomeUnknown")],
       books(...both),
-      ["x (nested, unknown): was said to be committed, and to be unknown"]
+      ["x (nested, unknown): was reported as committed, but its outcome is unknown"]
     ],
-    ["what nobody asked for", [], books(row("x", "a")), ["x (, undefined): nobody asked for it"]],
+    ["a transfer that was never requested", [], books(row("x", "a")), ["x (, undefined): was never requested"]],
     [
-      "a failure that has no place here",
-      [asked("x"), end("x", "refused", "UnknownDatabaseError"), { id: "y", said: "defect", why: "boom" }, asked("y")],
+      "unexpected failures and defects",
+      [
+        requested("x"),
+        end("x", "refused", "UnknownDatabaseError"),
+        { id: "y", event: "defect", reason: "boom" },
+        requested("y")
+      ],
       books(),
       ["x: failed with UnknownDatabaseError", "y: a defect: boom"]
     ]
   ]
 
-  for (const [name, journal, found, problems] of wrongs) {
+  for (const [name, journal, found, problems] of cases) {
     it(`finds ${name}`, () => {
-      assert.deepStrictEqual(judge(journal, found), problems)
+      assert.deepStrictEqual(verify(journal, found), problems)
     })
   }
 })
 
-describe("tally", () => {
-  it("counts what was said, and why", () => {
+describe("countEvents", () => {
+  it("counts events by type and reason", () => {
     assert.deepStrictEqual(
-      tally([asked("x"), end("x", "refused", "PoolTimeout"), asked("y"), end("y", "acknowledged")]),
-      { asked: 2, "refused PoolTimeout": 1, acknowledged: 1 }
+      countEvents([requested("x"), end("x", "refused", "PoolTimeout"), requested("y"), end("y", "acknowledged")]),
+      { requested: 2, "refused PoolTimeout": 1, acknowledged: 1 }
     )
   })
 })

@@ -1,19 +1,20 @@
 /**
- * What the workers of the bank were told, and whether it is true.
+ * The journal of what the workers of the bank observed, and the check that compares it with the database.
  */
 
 /**
- * A transfer moves money in one or several parts, all or none of which are in the ledger. `asked` comes before anything
- * is done; `committed` and `rolled back` are what its session's hooks said of one attempt at it; the others are what
- * the worker was told in the end.
+ * An event of a transfer. A transfer moves money in one or several parts; either all of them are in the ledger, or none.
+ * `requested` is recorded before its session starts, `committed` and `rolled back` by the session's hooks for one
+ * attempt, and the others when the session ends: `acknowledged` if the transfer succeeded, `refused` if it failed or
+ * was rolled back on purpose, `unknown` if the outcome of its COMMIT is unknown.
  */
 export type Entry =
-  | { readonly id: string; readonly said: "asked"; readonly kind: string; readonly parts: ReadonlyArray<string> }
-  | { readonly id: string; readonly said: "committed" | "rolled back"; readonly attempt: number }
+  | { readonly id: string; readonly event: "requested"; readonly kind: string; readonly parts: ReadonlyArray<string> }
+  | { readonly id: string; readonly event: "committed" | "rolled back"; readonly attempt: number }
   | {
     readonly id: string
-    readonly said: "acknowledged" | "refused" | "unknown" | "interrupted" | "defect"
-    readonly why?: string | undefined
+    readonly event: "acknowledged" | "refused" | "unknown" | "interrupted" | "defect"
+    readonly reason?: string | undefined
   }
 
 /** A row of the ledger. */
@@ -26,17 +27,17 @@ export interface Posting {
   readonly amount: number
 }
 
-/** What the database holds. */
+/** The contents of the database. */
 export interface Books {
   readonly accounts: ReadonlyArray<{ readonly id: number; readonly balance: number }>
   readonly ledger: ReadonlyArray<Posting>
 }
 
-/** With what every account began. */
+/** The balance with which every account starts. */
 export const initialBalance = 1_000
 
-/** What a session of the bank may fail with while things go wrong. */
-const expected: ReadonlySet<string> = new Set([
+/** The errors that a session of the bank may fail with under faults. */
+const expectedErrors: ReadonlySet<string> = new Set([
   "Refused",
   "ConnectionFailed",
   "ConnectionLost",
@@ -51,44 +52,47 @@ const expected: ReadonlySet<string> = new Set([
   "CommitOutcomeUnknown"
 ])
 
-interface Told {
+/** The events of one transfer. */
+interface Transfer {
   kind: string
   parts: ReadonlyArray<string> | undefined
   readonly committed: Array<number>
   readonly rolledBack: Array<number>
-  end: Entry["said"] | undefined
+  outcome: Entry["event"] | undefined
 }
 
-const gathered = (journal: ReadonlyArray<Entry>): ReadonlyMap<string, Told> => {
-  const transfers = new Map<string, Told>()
+const transfersOf = (journal: ReadonlyArray<Entry>): ReadonlyMap<string, Transfer> => {
+  const transfers = new Map<string, Transfer>()
   for (const entry of journal) {
-    let told = transfers.get(entry.id)
-    if (told === undefined) {
-      told = { kind: "", parts: undefined, committed: [], rolledBack: [], end: undefined }
-      transfers.set(entry.id, told)
+    let transfer = transfers.get(entry.id)
+    if (transfer === undefined) {
+      transfer = { kind: "", parts: undefined, committed: [], rolledBack: [], outcome: undefined }
+      transfers.set(entry.id, transfer)
     }
-    switch (entry.said) {
-      case "asked": {
-        told.kind = entry.kind
-        told.parts = entry.parts
+    switch (entry.event) {
+      case "requested": {
+        transfer.kind = entry.kind
+        transfer.parts = entry.parts
         break
       }
       case "committed": {
-        told.committed.push(entry.attempt)
+        transfer.committed.push(entry.attempt)
         break
       }
       case "rolled back": {
-        told.rolledBack.push(entry.attempt)
+        transfer.rolledBack.push(entry.attempt)
         break
       }
       default:
-        told.end = entry.said
+        transfer.outcome = entry.event
     }
   }
   return transfers
 }
 
-const booked = (ledger: ReadonlyArray<Posting>): ReadonlyMap<string, ReadonlyMap<number, ReadonlyArray<string>>> => {
+const partsByAttempt = (
+  ledger: ReadonlyArray<Posting>
+): ReadonlyMap<string, ReadonlyMap<number, ReadonlyArray<string>>> => {
   const all = new Map<string, Map<number, Array<string>>>()
   for (const { attempt, id, part } of ledger) {
     const attempts = all.get(id) ?? new Map<number, Array<string>>()
@@ -98,7 +102,7 @@ const booked = (ledger: ReadonlyArray<Posting>): ReadonlyMap<string, ReadonlyMap
   return all
 }
 
-const wrongBalances = ({ accounts, ledger }: Books): ReadonlyArray<string> => {
+const balanceProblems = ({ accounts, ledger }: Books): ReadonlyArray<string> => {
   const balances = new Map(accounts.map(({ id }) => [id, initialBalance]))
   for (const { amount, source, target } of ledger) {
     balances.set(source, (balances.get(source) ?? 0) - amount)
@@ -106,87 +110,94 @@ const wrongBalances = ({ accounts, ledger }: Books): ReadonlyArray<string> => {
   }
   const sum = accounts.reduce((total, { balance }) => total + balance, 0)
   return [
-    ...(sum === accounts.length * initialBalance ? [] : [`the sum is ${sum}`]),
+    ...(sum === accounts.length * initialBalance ? [] : [`the sum of the balances is ${sum}`]),
     ...accounts.flatMap(({ balance, id }) =>
-      balance === balances.get(id) ? [] : [`account ${id} has ${balance}, and ${balances.get(id)} by the ledger`]
+      balance === balances.get(id)
+        ? []
+        : [`account ${id} has ${balance}, but ${balances.get(id)} according to the ledger`]
     )
   ]
 }
 
-/** What is wrong with one transfer, of which the ledger holds these parts by attempt. */
-const wrongs = (told: Told, rows: ReadonlyMap<number, ReadonlyArray<string>>): ReadonlyArray<string> => {
-  const found: Array<string> = []
-  if (told.parts === undefined) {
-    return ["nobody asked for it"]
+/** The problems of one transfer. `rows` are its parts in the ledger by attempt. */
+const transferProblems = (
+  transfer: Transfer,
+  rows: ReadonlyMap<number, ReadonlyArray<string>>
+): ReadonlyArray<string> => {
+  const problems: Array<string> = []
+  if (transfer.parts === undefined) {
+    return ["was never requested"]
   }
   if (rows.size > 1) {
-    found.push(`was done ${rows.size} times`)
+    problems.push(`was executed ${rows.size} times`)
   }
-  const whole = [...told.parts].sort().join()
+  const whole = [...transfer.parts].sort().join()
   for (const [attempt, parts] of rows) {
     if ([...parts].sort().join() !== whole) {
-      found.push(`attempt ${attempt} left ${parts.join()} in place of ${whole}`)
+      problems.push(`attempt ${attempt} left ${parts.join()} instead of ${whole}`)
     }
   }
-  for (const attempt of told.committed) {
+  for (const attempt of transfer.committed) {
     if (!rows.has(attempt)) {
-      found.push(`attempt ${attempt} was said to be committed, and is not there`)
+      problems.push(`attempt ${attempt} was reported as committed, but is not in the ledger`)
     }
-    if (told.rolledBack.includes(attempt)) {
-      found.push(`attempt ${attempt} was said to be committed, and rolled back`)
+    if (transfer.rolledBack.includes(attempt)) {
+      problems.push(`attempt ${attempt} was reported both as committed and as rolled back`)
     }
   }
-  for (const attempt of told.rolledBack) {
+  for (const attempt of transfer.rolledBack) {
     if (rows.has(attempt)) {
-      found.push(`attempt ${attempt} was said to be rolled back, and is there`)
+      problems.push(`attempt ${attempt} was reported as rolled back, but is in the ledger`)
     }
   }
-  const said = [...told.committed, ...told.rolledBack]
-  if (new Set(said).size !== said.length) {
-    found.push("an attempt's end was told twice")
+  const reported = [...transfer.committed, ...transfer.rolledBack]
+  if (new Set(reported).size !== reported.length) {
+    problems.push("an attempt was reported twice")
   }
-  if (told.end === "acknowledged") {
+  if (transfer.outcome === "acknowledged") {
     if (rows.size === 0) {
-      found.push("was acknowledged, and is lost")
+      problems.push("was acknowledged, but is not in the ledger")
     }
-    if (told.committed.length !== 1) {
-      found.push(`was acknowledged, and afterCommit ran ${told.committed.length} times`)
+    if (transfer.committed.length !== 1) {
+      problems.push(`was acknowledged, but afterCommit ran ${transfer.committed.length} times`)
     }
   }
-  if (told.end === "refused" && rows.size > 0) {
-    found.push("was refused, and is there")
+  if (transfer.outcome === "refused" && rows.size > 0) {
+    problems.push("was refused, but is in the ledger")
   }
-  if (told.end === "unknown" && told.committed.length > 0) {
-    found.push("was said to be committed, and to be unknown")
+  if (transfer.outcome === "unknown" && transfer.committed.length > 0) {
+    problems.push("was reported as committed, but its outcome is unknown")
   }
-  return found
+  return problems
 }
 
-/** Everything that should not be. Nothing, if the bank is in order. */
-export const judge = (journal: ReadonlyArray<Entry>, books: Books): ReadonlyArray<string> => {
-  const transfers = gathered(journal)
-  const rows = booked(books.ledger)
+/** The problems found: every difference between the journal and the database, and every unexpected error. */
+export const verify = (journal: ReadonlyArray<Entry>, books: Books): ReadonlyArray<string> => {
+  const transfers = transfersOf(journal)
+  const rows = partsByAttempt(books.ledger)
   const ids = new Set([...transfers.keys(), ...rows.keys()])
-  const nothing: Told = { kind: "", parts: undefined, committed: [], rolledBack: [], end: undefined }
+  const noEvents: Transfer = { kind: "", parts: undefined, committed: [], rolledBack: [], outcome: undefined }
   const ofTransfers = Array.from(ids).flatMap((id) => {
-    const told = transfers.get(id) ?? nothing
-    return wrongs(told, rows.get(id) ?? new Map()).map((wrong) => `${id} (${told.kind}, ${told.end}): ${wrong}`)
+    const transfer = transfers.get(id) ?? noEvents
+    return transferProblems(transfer, rows.get(id) ?? new Map()).map((problem) =>
+      `${id} (${transfer.kind}, ${transfer.outcome}): ${problem}`
+    )
   })
   const unexpected = journal.flatMap((entry) =>
-    entry.said === "defect"
-      ? [`${entry.id}: a defect: ${entry.why}`]
-      : "why" in entry && entry.why !== undefined && !expected.has(entry.why)
-      ? [`${entry.id}: failed with ${entry.why}`]
+    entry.event === "defect"
+      ? [`${entry.id}: a defect: ${entry.reason}`]
+      : "reason" in entry && entry.reason !== undefined && !expectedErrors.has(entry.reason)
+      ? [`${entry.id}: failed with ${entry.reason}`]
       : []
   )
-  return [...wrongBalances(books), ...ofTransfers, ...unexpected]
+  return [...balanceProblems(books), ...ofTransfers, ...unexpected]
 }
 
-/** How often what was said, and why. */
-export const tally = (journal: ReadonlyArray<Entry>): Readonly<Record<string, number>> => {
+/** The number of events of each type and reason. */
+export const countEvents = (journal: ReadonlyArray<Entry>): Readonly<Record<string, number>> => {
   const counts: Record<string, number> = {}
   for (const entry of journal) {
-    const name = "why" in entry && entry.why !== undefined ? `${entry.said} ${entry.why}` : entry.said
+    const name = "reason" in entry && entry.reason !== undefined ? `${entry.event} ${entry.reason}` : entry.event
     counts[name] = (counts[name] ?? 0) + 1
   }
   return counts

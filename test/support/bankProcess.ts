@@ -1,6 +1,6 @@
 /**
- * A process of the bank at a SQLite file: `bankProcess.ts <file> <name> <seed> <journal> <thread>`. It works until its
- * standard input ends, or until it is killed. What its workers are told is in the journal before they go on.
+ * One process of the bank on a SQLite file: `bankProcess.ts <file> <name> <seed> <journal> <thread>`. It runs until its
+ * standard input ends, or until it is killed. An event is in the journal before its worker continues.
  */
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
@@ -15,8 +15,8 @@ import { random } from "./random.js"
 const [, , file, name, seed, journal, thread] = process.argv
 
 const out = Fs.openSync(journal, "a")
-const tell = (entry: Entry): void => void Fs.writeSync(out, `${JSON.stringify(entry)}\n`)
-const wrong = (why: string): void => tell({ id: name, said: "defect", why })
+const record = (entry: Entry): void => void Fs.writeSync(out, `${JSON.stringify(entry)}\n`)
+const recordDefect = (reason: string): void => record({ id: name, event: "defect", reason })
 
 const ended = once(process.stdin.resume(), "end")
 
@@ -29,21 +29,21 @@ const bank = Effect.gen(function*() {
     lockTimeout: "2 seconds",
     poolTimeout: "5 seconds"
   })
-  const workers = yield* Workers.start({ db, name, workers: 6, random: random(Number(seed)), tell, calm: 200 })
+  const workers = yield* Workers.start({ db, name, workers: 6, random: random(Number(seed)), record, maxPause: 200 })
   yield* Effect.promise(() => ended)
   yield* workers.stop
-  const atRest = Effect.zipWith(
+  const isIdle = Effect.zipWith(
     db.activity,
     db.poolStats,
     ({ sessions }, { used, waiting }) => sessions.length === 0 && used === 0 && waiting === 0
   )
-  yield* eventually(atRest)
+  yield* eventually(isIdle)
   if (!(yield* db.health)) {
-    wrong("the database is not healthy")
+    recordDefect("the database is not healthy")
   }
 })
 
 await Effect.runPromise(Effect.provide(Effect.scoped(bank), Logger.remove(Logger.defaultLogger))).catch((error) =>
-  wrong(String(error))
+  recordDefect(String(error))
 )
 process.stdin.destroy()

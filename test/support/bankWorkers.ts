@@ -1,5 +1,5 @@
 /**
- * The bank's workers: they move money in sessions of every kind, and say what they were told.
+ * The bank's workers: they move money in sessions of every kind, and record how each session ends.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
@@ -20,23 +20,23 @@ const accounts = 20
 
 export interface Options {
   readonly db: Database.Service
-  /** Transfers begin with it, so that no two processes have the same. */
+  /** The prefix of the ids of transfers, different for each process. */
   readonly name: string
   readonly workers: number
   readonly random: Random
-  readonly tell: (entry: Entry) => void
-  /** How often a worker is interrupted: up to this many milliseconds lie between. */
-  readonly calm: number
+  readonly record: (entry: Entry) => void
+  /** The maximum pause between two interruptions of a worker, in milliseconds. */
+  readonly maxPause: number
 }
 
 export interface Workers {
-  /** Ends when each worker has done with what it is at. */
+  /** Lets each worker finish its current transfer, and completes when all have. */
   readonly stop: Effect.Effect<void>
-  /** How long the longest interruption took, and by how much a session exceeded its timeout at most, in milliseconds. */
-  readonly longest: () => { readonly interruption: number; readonly excess: number }
+  /** The longest time that an interruption took, and that a session exceeded its timeout by, in milliseconds. */
+  readonly maxMillis: () => { readonly interruption: number; readonly excess: number }
 }
 
-/** What the application itself has against a transfer. */
+/** The application's own error: it refuses a transfer. */
 class Refused {
   readonly _tag = "Refused"
 }
@@ -48,38 +48,38 @@ const tagOf = (error: unknown): string => {
   return _tag === "SqlError" ? fromSqlError(error as SqlError)._tag : _tag
 }
 
-type End = Exclude<Entry["said"], "asked" | "committed" | "rolled back">
+type Outcome = Exclude<Entry["event"], "requested" | "committed" | "rolled back">
 
-const endOf = (exit: Exit.Exit<unknown, unknown>, kept: boolean): { readonly said: End; readonly why?: string } => {
+const outcomeOf = (
+  exit: Exit.Exit<unknown, unknown>,
+  commits: boolean
+): { readonly event: Outcome; readonly reason?: string } => {
   if (Exit.isSuccess(exit)) {
-    return { said: kept ? "acknowledged" : "refused" }
+    return { event: commits ? "acknowledged" : "refused" }
   }
   if (Cause.isDie(exit.cause)) {
-    return { said: "defect", why: Cause.pretty(exit.cause) }
+    return { event: "defect", reason: Cause.pretty(exit.cause) }
   }
   const failure = Cause.failureOption(exit.cause)
   if (Option.isNone(failure)) {
-    return { said: "interrupted" }
+    return { event: "interrupted" }
   }
-  const why = tagOf(failure.value)
-  return { said: why === "CommitOutcomeUnknown" ? "unknown" : "refused", why }
+  const reason = tagOf(failure.value)
+  return { event: reason === "CommitOutcomeUnknown" ? "unknown" : "refused", reason }
 }
 
-/** One attempt at a transfer, inside of its session. */
+/** One attempt at a transfer, within its session. */
 interface Attempt {
-  /** Moves the money of a part. */
+  /** Moves the money of one part. */
   readonly move: (part: string) => Effect.Effect<void, SqlError>
-  /** Its statements take a while. */
-  readonly dawdle: Effect.Effect<void, SqlError>
+  /** A slow statement. */
+  readonly slow: Effect.Effect<void, SqlError>
 }
-
-/** Tells how the attempt ends. */
-type Enter = (n: number) => Effect.Effect<void, never, Session.Session>
 
 interface Kind {
   readonly parts: ReadonlyArray<string>
-  /** Whether its success means that the money was moved. */
-  readonly kept?: boolean
+  /** Whether success means that the money has moved. Default: true. */
+  readonly commits?: boolean
   readonly run: (
     attempted: <A, E, R>(
       work: (attempt: Attempt) => Effect.Effect<A, E, R>
@@ -88,7 +88,7 @@ interface Kind {
   ) => Effect.Effect<unknown, unknown>
 }
 
-/** Transfers of all kinds. What is called `never` must not be left. */
+/** All kinds of transfers. A part called `never` must not reach the ledger. */
 const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
   const { session, sql } = db
   return {
@@ -100,7 +100,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
       parts: ["a", "b"],
       run: (attempted, options) =>
         session(
-          attempted(({ dawdle, move }) => Effect.zipRight(move("a"), Effect.zipRight(dawdle, move("b")))),
+          attempted(({ move, slow }) => Effect.zipRight(move("a"), Effect.zipRight(slow, move("b")))),
           options
         )
     },
@@ -117,7 +117,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
           options
         )
     },
-    undone: {
+    rolledBackSavepoint: {
       parts: ["a", "b"],
       run: (attempted, options) =>
         session(
@@ -165,11 +165,11 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
     },
     rolledBack: {
       parts: ["a"],
-      kept: false,
+      commits: false,
       run: (attempted, options) =>
         session(attempted(({ move }) => Effect.zipRight(move("a"), Session.rollbackOnly)), options)
     },
-    // Which has aborted the transaction.
+    // The failed statement aborts the transaction, although its error is ignored.
     swallowed: {
       parts: ["a"],
       run: (attempted, options) =>
@@ -179,7 +179,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
       parts: ["a", "b"],
       run: (attempted) => session(sql.withTransaction(attempted(({ move }) => Effect.zipRight(move("a"), move("b")))))
     },
-    acquired: {
+    handle: {
       parts: ["a", "b"],
       run: (attempted, options) =>
         Effect.scoped(
@@ -191,19 +191,19 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
             ))
         )
     },
-    abandoned: {
+    handleWithoutCommit: {
       parts: ["a"],
-      kept: false,
+      commits: false,
       run: (attempted, options) =>
         Effect.scoped(
           Effect.flatMap(db.acquireSession(Struct.omit(options, "retry")), (handle) =>
             handle.run(attempted(({ move }) => move("a"))))
         )
     },
-    // Left in the middle of a transaction of its own.
+    // Released in the middle of a transaction that the application has begun by itself.
     reserved: {
       parts: [],
-      kept: false,
+      commits: false,
       run: () =>
         Effect.scoped(Effect.flatMap(
           sql.reserve,
@@ -218,8 +218,8 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
             )
         ))
     },
-    // On a connection of its own, if there is one.
-    beside: {
+    // A session on another connection, if the pool has one.
+    separate: {
       parts: ["a"],
       run: (attempted, options) =>
         session(
@@ -232,7 +232,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
           options
         )
     },
-    // A fiber that outlives its session must not write into another's.
+    // A statement that runs after the end of its session must fail instead of writing into another session.
     late: {
       parts: ["a"],
       run: (attempted, options) =>
@@ -253,8 +253,8 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
           )
         )
     },
-    // A stream that is left before its end.
-    looking: {
+    // A stream that is closed before its end.
+    partialStream: {
       parts: ["a"],
       run: (attempted, options) =>
         session(
@@ -266,7 +266,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
     },
     outside: {
       parts: [],
-      kept: false,
+      commits: false,
       run: () =>
         Effect.zipRight(
           sql`SELECT balance FROM accounts`,
@@ -275,7 +275,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
     },
     audit: {
       parts: [],
-      kept: false,
+      commits: false,
       run: (_, options) => {
         const sum = random.chance(0.5)
           ? Effect.map(
@@ -302,7 +302,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
   }
 }
 
-/** Of every transfer its own. */
+/** Random options for one transfer. */
 const optionsFrom = (random: Random): Session.Options => ({
   name: "bank",
   retry: random.chance(0.6),
@@ -319,7 +319,7 @@ const optionsFrom = (random: Random): Session.Options => ({
 export const open = ({ sql }: Database.Service): Effect.Effect<void, SqlError> =>
   Effect.all([
     sql`CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)`,
-    // Nothing is unique here: a transfer that is made twice must not be prevented, but found.
+    // No unique key: a transfer that is executed twice must be detected, not prevented.
     sql`CREATE TABLE ledger (
       id TEXT NOT NULL, attempt INTEGER NOT NULL, part TEXT NOT NULL,
       source INTEGER NOT NULL, target INTEGER NOT NULL, amount INTEGER NOT NULL
@@ -329,15 +329,15 @@ export const open = ({ sql }: Database.Service): Effect.Effect<void, SqlError> =
     }`
   ], { discard: true })
 
-/** Sets them to work. */
+/** Starts the workers. */
 export const start = (options: Options): Effect.Effect<Workers> =>
   Effect.gen(function*() {
-    const { db, name, random, tell } = options
+    const { db, name, random, record } = options
     const { sql } = db
     let count = 0
     let stopping = false
-    let interruption = 0
-    let excess = 0
+    let maxInterruption = 0
+    let maxExcess = 0
     const running = new Map<number, Fiber.RuntimeFiber<unknown, unknown>>()
 
     const attemptAt = (id: string, n: number, chance: Random): Attempt => ({
@@ -352,7 +352,7 @@ export const start = (options: Options): Effect.Effect<Workers> =>
             sql`UPDATE accounts SET balance = balance + ${amount} WHERE id = ${target}`
           ], { discard: true })
         }),
-      dawdle: Effect.suspend(() => {
+      slow: Effect.suspend(() => {
         const seconds = chance.between(0.02, 0.4)
         return sql.onDialectOrElse({
           pg: () => Effect.asVoid(sql`SELECT pg_sleep(${seconds})`),
@@ -361,32 +361,32 @@ export const start = (options: Options): Effect.Effect<Workers> =>
       })
     })
 
-    const transfer = (kind: string, { kept = true, parts, run }: Kind, chance: Random) =>
+    const transfer = (kind: string, { commits = true, parts, run }: Kind, chance: Random) =>
       Effect.suspend(() => {
         const id = `${name}-${++count}`
         let attempts = 0
-        const wanted = optionsFrom(chance)
+        const sessionOptions = optionsFrom(chance)
         const since = performance.now()
-        tell({ id, said: "asked", kind, parts })
-        const enter: Enter = (attempt) =>
+        record({ id, event: "requested", kind, parts })
+        const registerHooks = (attempt: number) =>
           Effect.zipRight(
-            Session.afterCommit(Effect.sync(() => tell({ id, said: "committed", attempt }))),
-            Session.afterRollback(Effect.sync(() => tell({ id, said: "rolled back", attempt })))
+            Session.afterCommit(Effect.sync(() => record({ id, event: "committed", attempt }))),
+            Session.afterRollback(Effect.sync(() => record({ id, event: "rolled back", attempt })))
           )
         return run(
           (work) =>
             Effect.suspend(() => {
               const n = ++attempts
-              return Effect.zipRight(enter(n), work(attemptAt(id, n, chance)))
+              return Effect.zipRight(registerHooks(n), work(attemptAt(id, n, chance)))
             }),
-          wanted
+          sessionOptions
         ).pipe(Effect.onExit((exit) =>
           Effect.sync(() => {
-            const end = endOf(exit, kept)
-            if (end.why === "SessionTimeout" && wanted.timeout !== undefined) {
-              excess = Math.max(excess, performance.now() - since - Duration.toMillis(wanted.timeout))
+            const outcome = outcomeOf(exit, commits)
+            if (outcome.reason === "SessionTimeout" && sessionOptions.timeout !== undefined) {
+              maxExcess = Math.max(maxExcess, performance.now() - since - Duration.toMillis(sessionOptions.timeout))
             }
-            tell({ id, ...end })
+            record({ id, ...outcome })
           })
         ))
       })
@@ -399,47 +399,47 @@ export const start = (options: Options): Effect.Effect<Workers> =>
         step: () => {},
         body: () =>
           Effect.gen(function*() {
-            const [kind, how] = own.chance(0.3) ? kinds[0] : own.pick(kinds)
-            const fiber = yield* Effect.fork(transfer(kind, how, own.branch(own.next())))
+            const [name, kind] = own.chance(0.3) ? kinds[0] : own.pick(kinds)
+            const fiber = yield* Effect.fork(transfer(name, kind, own.branch(own.next())))
             running.set(worker, fiber)
             const exit = yield* Fiber.await(fiber)
             running.delete(worker)
-            // As somebody would who was told that the database is away.
+            // A client backs off after a failure.
             yield* Effect.sleep(Exit.isSuccess(exit) ? 0 : own.between(1, 60))
           })
       })
     }
 
-    const disturb = Effect.forever(Effect.suspend(() => {
-      const chance = disturbances
+    const interruptWorkers = Effect.forever(Effect.suspend(() => {
+      const chance = interruptions
       return Effect.zipRight(
-        Effect.sleep(chance.between(0, options.calm)),
+        Effect.sleep(chance.between(0, options.maxPause)),
         Effect.suspend(() => {
-          const at = Array.from(running.values())
-          if (at.length === 0) {
+          const fibers = Array.from(running.values())
+          if (fibers.length === 0) {
             return Effect.void
           }
           const since = performance.now()
-          return Effect.map(Fiber.interrupt(chance.pick(at)), () => {
-            interruption = Math.max(interruption, performance.now() - since)
+          return Effect.map(Fiber.interrupt(chance.pick(fibers)), () => {
+            maxInterruption = Math.max(maxInterruption, performance.now() - since)
           })
         })
       )
     }))
-    const disturbances = random.branch("interruptions")
+    const interruptions = random.branch("interruptions")
 
     const fibers = yield* Effect.forEach(
       Array.from({ length: options.workers }, (_, worker) => worker),
       (worker) => Effect.forkDaemon(work(worker))
     )
-    const disturber = yield* Effect.forkDaemon(disturb)
+    const interrupter = yield* Effect.forkDaemon(interruptWorkers)
     return {
       stop: Effect.zipRight(
         Effect.sync(() => {
           stopping = true
         }),
-        Effect.zipRight(Fiber.interrupt(disturber), Effect.asVoid(Fiber.joinAll(fibers)))
+        Effect.zipRight(Fiber.interrupt(interrupter), Effect.asVoid(Fiber.joinAll(fibers)))
       ),
-      longest: () => ({ interruption: Math.round(interruption), excess: Math.round(excess) })
+      maxMillis: () => ({ interruption: Math.round(maxInterruption), excess: Math.round(maxExcess) })
     }
   })

@@ -1,4 +1,4 @@
-/** Clones a test database in a process of its own, and tells its name: `cloneOnce.ts <server's URL> <log>`. */
+/** Clones a test database in a process of its own, and prints its name: `cloneOnce.ts <server's URL> <log>`. */
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Effect from "effect/Effect"
 import * as Fs from "node:fs"

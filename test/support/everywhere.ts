@@ -1,5 +1,5 @@
 /**
- * Interrupts programs at each of their points in turn, and looks at what is left.
+ * Interrupts programs at each of their points in turn, and checks the database and the pool afterwards.
  */
 import BetterSqlite from "better-sqlite3"
 import * as Effect from "effect/Effect"
@@ -15,59 +15,61 @@ import type { Dialect } from "./dialects.js"
 import { Interruptor, type Mode, modes } from "./interruptor.js"
 import { type Random, random } from "./random.js"
 
-/** Which database. */
-export interface Place extends DatabaseConfig.Options {
+/** The options of the database under test. */
+export interface Target extends DatabaseConfig.Options {
   readonly url: string
 }
 
-/** What a program works with. */
-export interface World {
+/** The database that a program uses. */
+export interface Environment {
   readonly db: Database.Service
-  /** Where its database is, without whatever stands in between. */
+  /** The URL of the database itself, without a proxy. */
   readonly url: string
-  /** Writes a row of a run. */
+  /** Inserts the row (run, part). */
   readonly write: (run: number, part: number) => Effect.Effect<unknown, any>
 }
 
-/** What the database says of a run. */
-interface Seen {
+/** The state of the database after a run. */
+interface Observation {
+  /** The parts that the run has written. */
   readonly parts: ReadonlyArray<number>
-  /** Connections to the database; undefined where it does not say. */
+  /** The number of connections to the database, or undefined if it cannot be observed. */
   readonly connections: number | undefined
-  /** How many of them are in a transaction or run a statement. */
+  /** The number of connections in a transaction or running a statement. */
   readonly busy: number
 }
 
-/** How a run may end. */
-export interface Ending {
-  /** Of the fiber that was interrupted, or was not. */
+/** How a run ended. */
+export interface Outcome {
+  /** The exit of the fiber under test. */
   readonly exit: Exit.Exit<unknown, unknown>
-  /** Whether what was to run after the commit, or after the rollback, has run; undefined where nothing was to. */
+  /** Whether the afterCommit hook ran; undefined if none was registered. */
   readonly committed?: boolean | undefined
-  readonly undone?: boolean | undefined
+  /** Whether the afterRollback hook ran; undefined if none was registered. */
+  readonly rolledBack?: boolean | undefined
 }
 
 export interface Program {
   readonly name: string
   readonly options?: Omit<DatabaseConfig.Options, "url"> | undefined
   readonly only?: Dialect["dialect"] | undefined
-  /** It opens the database itself, so there must be one that several can open. */
+  /** Opens the database once more, so it needs a database that several clients can open. */
   readonly reopens?: boolean | undefined
-  /** Opens the database that the program works with, with something in between. */
-  readonly open?: ((options: Place) => Effect.Effect<Database.Service, any, Scope.Scope>) | undefined
-  /** What it writes is seen by nobody else. */
-  readonly secret?: boolean | undefined
-  /** The parts that a run writes, all of them. */
+  /** Opens the database that the program uses, in place of `Database.make`. */
+  readonly open?: ((options: Target) => Effect.Effect<Database.Service, any, Scope.Scope>) | undefined
+  /** Other connections do not see what the program writes. */
+  readonly isolated?: boolean | undefined
+  /** The parts that a complete run writes. */
   readonly parts: ReadonlyArray<number>
-  /** What may be there instead after an interruption; by default nothing. */
-  readonly partly?: ReadonlyArray<ReadonlyArray<number>> | undefined
-  /** What it may fail with when nothing interrupts it. */
-  readonly fails?: ReadonlyArray<string> | undefined
+  /** The sets of parts allowed after an interruption besides a complete run. Default: only the empty set. */
+  readonly allowedParts?: ReadonlyArray<ReadonlyArray<number>> | undefined
+  /** The tags of the errors that it may fail with. */
+  readonly expectedErrors?: ReadonlyArray<string> | undefined
   readonly run: (
-    world: World,
+    environment: Environment,
     run: number,
     victim: Interruptor["victim"]
-  ) => Effect.Effect<Ending, any, Scope.Scope>
+  ) => Effect.Effect<Outcome, any, Scope.Scope>
 }
 
 /** Whether a program can be run on a dialect. */
@@ -75,30 +77,30 @@ export const applicable = (program: Program, dialect: Dialect): boolean =>
   (program.only === undefined || program.only === dialect.dialect) &&
   (program.reopens !== true || dialect.name !== "sqlite :memory:")
 
-/** How much is tried. */
-export interface Effort {
+/** How many points are tried. */
+export interface Sampling {
   readonly seed: number
-  /** At most so many points of a program in each mode, chosen by chance; Infinity is all of them. */
+  /** The maximum number of points per program and mode, chosen at random; Infinity tries all of them. */
   readonly points: number
 }
 
-/** What was tried, and what went wrong. */
+/** The number of runs, and the problems found. */
 export interface Result {
   readonly runs: number
-  /** How many of them were interrupted. */
+  /** The number of runs that were interrupted. */
   readonly interrupted: number
-  /** Of those that were: how many had been committed all the same. */
-  readonly kept: number
+  /** The number of interrupted runs that had committed nevertheless. */
+  readonly committed: number
   readonly problems: ReadonlyArray<string>
 }
 
-const lookText =
+const observeText =
   `SELECT ARRAY(SELECT part FROM items WHERE run = $1 ORDER BY part) AS parts, count(*)::int AS connections,
     count(*) FILTER (WHERE state <> 'idle' OR xact_start IS NOT NULL)::int AS busy
   FROM pg_stat_activity
   WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`
 
-const postgresEyes = (url: string): Effect.Effect<(run: number) => Effect.Effect<Seen>, never, Scope.Scope> =>
+const observePostgres = (url: string): Effect.Effect<(run: number) => Effect.Effect<Observation>, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.promise(async () => {
@@ -109,11 +111,11 @@ const postgresEyes = (url: string): Effect.Effect<(run: number) => Effect.Effect
       }),
       (client) => Effect.promise(() => client.end())
     ),
-    (client) => (run) => Effect.promise(async () => (await client.query(lookText, [run])).rows[0])
+    (client) => (run) => Effect.promise(async () => (await client.query(observeText, [run])).rows[0])
   )
 
-/** A transaction that was left open on the file keeps others from writing. */
-const fileEyes = (path: string): Effect.Effect<(run: number) => Effect.Effect<Seen>, never, Scope.Scope> =>
+/** Detects a transaction left open on the file: another connection cannot begin to write. */
+const observeFile = (path: string): Effect.Effect<(run: number) => Effect.Effect<Observation>, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.sync(() => new BetterSqlite(path, { timeout: 0 })),
@@ -133,7 +135,7 @@ const fileEyes = (path: string): Effect.Effect<(run: number) => Effect.Effect<Se
       })
   )
 
-const ownEyes = (db: Database.Service) => (run: number): Effect.Effect<Seen> =>
+const observeThroughPool = (db: Database.Service) => (run: number): Effect.Effect<Observation> =>
   Effect.map(
     Effect.orDie(db.sql<{ readonly part: number }>`SELECT part FROM items WHERE run = ${run} ORDER BY part`),
     (rows) => ({ parts: rows.map(({ part }) => part), connections: undefined, busy: 0 })
@@ -152,15 +154,15 @@ const same = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean
 
 const wait = (millis: number): Effect.Effect<void> => Effect.promise(() => sleep(millis))
 
-/** Looks until there are no problems, and returns those that are left at the timeout (milliseconds). */
-const persistent = (
-  look: Effect.Effect<ReadonlyArray<string>>,
+/** Repeats a check until it finds no problems, and returns those of the last check at the timeout (milliseconds). */
+const checkUntilClean = (
+  check: Effect.Effect<ReadonlyArray<string>>,
   timeout = 15_000
 ): Effect.Effect<ReadonlyArray<string>> =>
   Effect.gen(function*() {
     const deadline = performance.now() + timeout
     for (;;) {
-      const problems = yield* look
+      const problems = yield* check
       if (problems.length === 0 || performance.now() > deadline) {
         return problems
       }
@@ -183,58 +185,58 @@ const tagOf = (exit: Exit.Exit<unknown, unknown>): string => {
     : String(error)
 }
 
-/** Whether rows, hooks and exit tell the same story. */
-const contradictions = (program: Program, { committed, exit, undone }: Ending, parts: ReadonlyArray<number>) => {
+/** The contradictions between the rows, the hooks and the exit of a run. */
+const contradictions = (program: Program, { committed, exit, rolledBack }: Outcome, parts: ReadonlyArray<number>) => {
   const problems: Array<string> = []
-  const told = tagOf(exit)
+  const result = tagOf(exit)
   const whole = same(parts, program.parts)
-  const allowed = program.partly ?? [[]]
-  if (told !== "success" && told !== "interrupted" && program.fails?.includes(told) !== true) {
-    problems.push(`it ended with ${told}`)
+  const allowed = program.allowedParts ?? [[]]
+  if (result !== "success" && result !== "interrupted" && program.expectedErrors?.includes(result) !== true) {
+    problems.push(`it ended with ${result}`)
   }
-  if (told === "success" && !whole) {
-    problems.push(`it succeeded, and left ${parts.join() || "nothing"}`)
+  if (result === "success" && !whole) {
+    problems.push(`it succeeded, but left ${parts.join() || "nothing"}`)
   }
-  if (!whole && !allowed.some((some) => same(some, parts))) {
-    problems.push(`half of it is there: ${parts.join()}`)
+  if (!whole && !allowed.some((set) => same(set, parts))) {
+    problems.push(`only a part is there: ${parts.join()}`)
   }
   if (committed === true && !whole) {
-    problems.push(`it was told that it had committed, and left ${parts.join() || "nothing"}`)
+    problems.push(`afterCommit ran, but the run left ${parts.join() || "nothing"}`)
   }
-  // After a commit whose fate nobody could wait for, nothing is told.
-  if (committed === false && whole && told !== "interrupted") {
-    problems.push(`it was committed, and not told so (${told})`)
+  // No hook runs if an interruption leaves the outcome of the commit unknown.
+  if (committed === false && whole && result !== "interrupted") {
+    problems.push(`it committed, but afterCommit did not run (${result})`)
   }
-  if (committed === false && whole && program.fails?.includes("CommitOutcomeUnknown") !== true) {
-    problems.push("it was committed, and what was to run then was not run")
+  if (committed === false && whole && program.expectedErrors?.includes("CommitOutcomeUnknown") !== true) {
+    problems.push("it committed, but afterCommit did not run")
   }
-  if (undone === true && whole) {
-    problems.push("it was told that it was rolled back, and it was committed")
+  if (rolledBack === true && whole) {
+    problems.push("afterRollback ran, but it committed")
   }
   return problems
 }
 
-/** Not interrupted at all: more points than any program has. */
+/** A point beyond those of any program: the run is not interrupted. */
 const never = Number.MAX_SAFE_INTEGER
 
-/** All of the points, or some of them: one of each part of the way. */
-const choose = (count: number, points: number, chance: Random): ReadonlyArray<number> => {
-  const tried = Math.min(points, count)
+/** All of the points, or a random one from each of `points` equal ranges. */
+const choosePoints = (count: number, points: number, chance: Random): ReadonlyArray<number> => {
+  const size = Math.min(points, count)
   return Array.from(
-    { length: tried },
-    (_, i) => 1 + Math.floor((count * (tried === count ? i : i + chance.next())) / tried)
+    { length: size },
+    (_, i) => 1 + Math.floor((count * (size === count ? i : i + chance.next())) / size)
   )
 }
 
-/** Interrupts a program everywhere, on a database of its own. */
+/** Interrupts a program at its points, on a database of its own. */
 export const everywhere = (
   dialect: Dialect,
   program: Program,
-  effort: Effort
+  sampling: Sampling
 ): Effect.Effect<Result, unknown, Scope.Scope> =>
   Effect.gen(function*() {
     const url = yield* dialect.url
-    const options: Place = {
+    const options: Target = {
       environment: "test",
       poolSize: 1,
       poolMaxOverflow: 0,
@@ -243,73 +245,73 @@ export const everywhere = (
     }
     const db = yield* (program.open ?? Database.make)(options)
     yield* tables(db)
-    const look = program.secret === true
-      ? ownEyes(db)
+    const observe = program.isolated === true
+      ? observeThroughPool(db)
       : dialect.dialect === "postgres"
-      ? yield* postgresEyes(url)
+      ? yield* observePostgres(url)
       : url.startsWith("sqlite:///")
-      ? yield* fileEyes(url.slice("sqlite:///".length))
-      : ownEyes(db)
-    const world: World = {
+      ? yield* observeFile(url.slice("sqlite:///".length))
+      : observeThroughPool(db)
+    const environment: Environment = {
       db,
       url,
       write: (run, part) => db.sql`INSERT INTO items (run, part) VALUES (${run}, ${part})`
     }
 
-    const chance = random(effort.seed).branch(`${dialect.name} ${program.name}`)
+    const chance = random(sampling.seed).branch(`${dialect.name} ${program.name}`)
     let run = 0
     let interrupted = 0
-    let kept = 0
-    let hangs = false
+    let committed = 0
+    let hung = false
     const problems: Array<string> = []
     const once = (mode: Mode, at: number) =>
       Effect.gen(function*() {
         const n = ++run
         const interruptor = new Interruptor(mode, at)
-        const blame = (found: ReadonlyArray<string>) =>
+        const addProblems = (found: ReadonlyArray<string>) =>
           problems.push(
             ...found.map((problem) =>
               `${dialect.name}: ${program.name}, ${mode} ${
                 at === never ? "never" : at
-              } (seed ${effort.seed}): ${problem}`
+              } (seed ${sampling.seed}): ${problem}`
             )
           )
-        const ended = yield* Effect.scoped(program.run(world, n, interruptor.victim)).pipe(
+        const exit = yield* Effect.scoped(program.run(environment, n, interruptor.victim)).pipe(
           Effect.exit,
           Effect.disconnect,
           Effect.timeoutOption("10 seconds")
         )
-        if (ended._tag === "None") {
-          blame(["it hangs"])
-          hangs = true
+        if (exit._tag === "None") {
+          addProblems(["it hangs"])
+          hung = true
           return interruptor
         }
-        if (Exit.isFailure(ended.value)) {
-          blame([`what surrounds it failed: ${String(ended.value.cause)}`])
+        if (Exit.isFailure(exit.value)) {
+          addProblems([`the program failed outside the fiber under test: ${String(exit.value.cause)}`])
           return interruptor
         }
-        const ending = ended.value.value
+        const outcome = exit.value.value
         const { waiting } = yield* db.poolStats
         const { sessions } = yield* db.activity
         if (waiting + sessions.length > 0) {
-          blame([`${waiting} wait for a connection, ${sessions.length} sessions are open`])
+          addProblems([`${waiting} requests wait for a connection, ${sessions.length} sessions are open`])
         }
-        // On the same connection, if it is still there: whatever was to stop something else must not stop this.
-        const after = yield* Effect.exit(
+        // On the same connection, if it is still open: a late cancel request must not cancel the next statement.
+        const next = yield* Effect.exit(
           dialect.dialect === "postgres" ? db.sql`SELECT pg_sleep(0.001)` : db.sql`SELECT count(*) FROM numbers`
         )
-        if (Exit.isFailure(after)) {
-          blame([`the next statement failed: ${String(after.cause)}`])
+        if (Exit.isFailure(next)) {
+          addProblems([`the next statement failed: ${String(next.cause)}`])
         }
-        blame(
-          yield* persistent(Effect.gen(function*() {
-            const { busy, connections, parts } = yield* look(n)
+        addProblems(
+          yield* checkUntilClean(Effect.gen(function*() {
+            const { busy, connections, parts } = yield* observe(n)
             const { idle, used } = yield* db.poolStats
-            const found = contradictions(program, ending, parts)
+            const found = contradictions(program, outcome, parts)
             if (busy > 0) {
               found.push(`${busy} connections are in a transaction`)
             }
-            // One that was not clean is used until it is.
+            // A connection stays in use until it is reset.
             if (used > 0) {
               found.push(`${used} connections are in use`)
             }
@@ -321,21 +323,21 @@ export const everywhere = (
         )
         if (interruptor.hit) {
           interrupted++
-          kept += same((yield* look(n)).parts, program.parts) ? 1 : 0
+          committed += same((yield* observe(n)).parts, program.parts) ? 1 : 0
         }
         return interruptor
       })
 
     for (const mode of modes) {
-      // The first is slower and takes more steps: what is made once is made.
+      // The first run takes more steps, because it creates what later runs reuse: count the points of the second.
       yield* once(mode, never)
       const { points } = yield* once(mode, never)
-      for (const at of choose(points, effort.points, chance.branch(mode))) {
-        if (hangs || problems.length >= 5) {
-          return { runs: run, interrupted, kept, problems }
+      for (const at of choosePoints(points, sampling.points, chance.branch(mode))) {
+        if (hung || problems.length >= 5) {
+          return { runs: run, interrupted, committed, problems }
         }
         yield* once(mode, at)
       }
     }
-    return { runs: run, interrupted, kept, problems }
+    return { runs: run, interrupted, committed, problems }
   }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)))

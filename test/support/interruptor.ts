@@ -1,6 +1,6 @@
 /**
- * Interrupts a fiber at a point of its own choosing: Effect's scheduler is asked at every step, and is given every fiber
- * that goes on after it has waited.
+ * Interrupts a fiber at a chosen point. It does so as the fiber's scheduler: Effect calls `shouldYield` at every step of a
+ * fiber, and `scheduleTask` whenever a suspended fiber resumes.
  */
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
@@ -9,28 +9,31 @@ import * as FiberId from "effect/FiberId"
 import * as Scheduler from "effect/Scheduler"
 
 /**
- * Where the fiber is when it is interrupted. `step`: before it takes its k-th step, or one of its children does; `storm`:
- * there, and again and again after that. `answered`: what it waited for has just happened for the k-th time; `crossed`:
- * so it has, but the interruption was there first, in the same tick; `waiting`: in the next turn of the event loop after
- * that, when it waits for the next.
+ * When the fiber is interrupted:
+ *
+ * - `step`: before the k-th step of the fiber or of its children
+ * - `storm`: the same, and repeatedly afterwards
+ * - `answered`: when the fiber resumes for the k-th time, with the interruption queued after the result
+ * - `crossed`: the same, with the interruption queued before the result
+ * - `waiting`: in the next iteration of the event loop after that, when the fiber is suspended again
  */
 export const modes = ["step", "storm", "answered", "crossed", "waiting"] as const
 
 export type Mode = typeof modes[number]
 
-/** How often a storm comes back: out of step with whatever has a rhythm. */
-const again = 5
+/** The number of steps between the interruptions of a storm. It is prime, so as not to match a pattern of the code. */
+const stormInterval = 5
 
 export class Interruptor implements Scheduler.Scheduler {
-  /** How many points there were, the one where it interrupted included. */
+  /** The number of points passed so far, including the one where the fiber was interrupted. */
   points = 0
-  /** Whether there was somebody to interrupt. */
+  /** Whether the fiber was interrupted while it was running. */
   hit = false
   private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined = undefined
 
   constructor(private readonly mode: Mode, private readonly at: number) {}
 
-  /** Runs an effect in a fiber of its own, to be interrupted, and gives what becomes of it. */
+  /** Runs an effect in a fiber of its own, which is interrupted at the chosen point, and returns its exit. */
   readonly victim = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Exit.Exit<A, E>, never, R> =>
     Effect.flatMap(Effect.withScheduler(Effect.fork(effect), this), (fiber) => {
       this.fiber = fiber
@@ -42,7 +45,7 @@ export class Interruptor implements Scheduler.Scheduler {
       this.points++
       if (
         this.points === this.at ||
-        (this.mode === "storm" && this.points > this.at && (this.points - this.at) % again === 0)
+        (this.mode === "storm" && this.points > this.at && (this.points - this.at) % stormInterval === 0)
       ) {
         this.interrupt()
       }

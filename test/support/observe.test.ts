@@ -5,7 +5,7 @@ import { eventually } from "./eventually.js"
 import { connections } from "./observe.js"
 import * as Postgres from "./postgres.js"
 
-it.scoped("counts connections by what they do", () =>
+it.scoped("counts connections by state", () =>
   Effect.gen(function*() {
     const url = yield* Postgres.freshDatabase
     const none = { total: 0, active: 0, inTransaction: 0, idleInTransaction: 0, waitingForLock: 0 }
@@ -28,7 +28,7 @@ it.scoped("counts connections by what they do", () =>
             idleInTransaction: 1,
             waitingForLock: 1
           })
-          // Of any database, and asked of any database.
+          // By application name in any database, through a connection to any database.
           assert.deepStrictEqual(await Effect.runPromise(connections(Postgres.url(), { applicationName })), {
             ...none,
             total: 1,

@@ -1,32 +1,32 @@
 /**
- * What the server says of its clients.
+ * Counts the connections of a server.
  */
 import * as Effect from "effect/Effect"
 import { query } from "./client.js"
 
-/** Numbers of connections. */
+/** The number of connections in each state. */
 export interface Connections {
   readonly total: number
   /** Running a statement. */
   readonly active: number
   /** In a transaction, whether running a statement or not. */
   readonly inTransaction: number
-  /** In a transaction, and doing nothing. */
+  /** In a transaction, and not running a statement. */
   readonly idleInTransaction: number
   /** Waiting for a lock. */
   readonly waitingForLock: number
 }
 
 /**
- * Counts the clients of the URL's server that have this application name, or that use this database; without either,
- * those of the URL's database. The connection that asks is not counted.
+ * Counts the client connections of the server with this application name or to this database; without either, those to
+ * the database of the URL. The connection that runs the query is not counted.
  */
 export const connections = (
   url: string,
-  of: { readonly applicationName?: string | undefined; readonly database?: string | undefined } = {}
+  filter: { readonly applicationName?: string | undefined; readonly database?: string | undefined } = {}
 ): Effect.Effect<Connections> => {
-  const database = of.database ??
-    (of.applicationName === undefined ? decodeURIComponent(new URL(url).pathname.slice(1)) : undefined)
+  const database = filter.database ??
+    (filter.applicationName === undefined ? decodeURIComponent(new URL(url).pathname.slice(1)) : undefined)
   return Effect.map(
     query(
       url,
@@ -40,7 +40,7 @@ export const connections = (
           AND pid <> pg_backend_pid()
           AND ($1::text IS NULL OR application_name = $1)
           AND ($2::text IS NULL OR datname = $2)`,
-      [of.applicationName, database]
+      [filter.applicationName, database]
     ),
     ([row]) => row
   )

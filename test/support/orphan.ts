@@ -1,5 +1,5 @@
 /**
- * A test that pauses a server of its own, reports which processes there are, and never ends.
+ * A test that pauses a server of its own, reports the processes of the run, and never ends.
  */
 import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -8,19 +8,19 @@ import * as Path from "node:path"
 import { childrenOf } from "./cluster.js"
 import * as Postgres from "./postgres.js"
 
-/** What it writes to the file that ORPHAN_REPORT names. */
+/** The content of the file that ORPHAN_REPORT names. */
 export interface Report {
   readonly root: string
   readonly pids: ReadonlyArray<number>
 }
 
-const family = (pid: number): ReadonlyArray<number> => [pid, ...childrenOf(pid).flatMap(family)]
+const processTree = (pid: number): ReadonlyArray<number> => [pid, ...childrenOf(pid).flatMap(processTree)]
 
 it.scopedLive("never ends", () =>
   Effect.gen(function*() {
     const server = yield* Postgres.server()
     yield* server.pause
-    const report: Report = { root: Path.dirname(server.socketDir), pids: family(process.ppid) }
+    const report: Report = { root: Path.dirname(server.socketDir), pids: processTree(process.ppid) }
     const path = process.env.ORPHAN_REPORT ?? ""
     Fs.writeFileSync(`${path}.part`, JSON.stringify(report))
     Fs.renameSync(`${path}.part`, path)

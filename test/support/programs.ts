@@ -1,5 +1,5 @@
 /**
- * What is interrupted everywhere: whatever an application does with a database.
+ * The programs to interrupt at every point: one for each use of a database by an application.
  */
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
@@ -17,60 +17,61 @@ import { openDatabases } from "../../src/internal/database/opened.js"
 import * as Migrations from "../../src/Migrations.js"
 import * as Session from "../../src/Session.js"
 import * as TestDatabase from "../../src/TestDatabase.js"
-import type { Ending, Place, Program, World } from "./everywhere.js"
+import type { Environment, Outcome, Program, Target } from "./everywhere.js"
 import type { Interruptor } from "./interruptor.js"
 import { proxy } from "./proxy.js"
 
 type Victim = Interruptor["victim"]
 
-interface Told {
+/** The exit of a session, and which of its hooks have run. */
+interface SessionOutcome {
   exit: Exit.Exit<unknown, unknown>
   committed: boolean
-  undone: boolean
+  rolledBack: boolean
 }
 
-const untold = (): Told => ({ exit: Exit.void, committed: false, undone: false })
+const noOutcome = (): SessionOutcome => ({ exit: Exit.void, committed: false, rolledBack: false })
 
-/** Lets the session that it is run in say how it ended. */
-const tells = (told: Told): Effect.Effect<void, never, Session.Session> =>
+/** Registers hooks of the current session that record how it ends. */
+const registerHooks = (outcome: SessionOutcome): Effect.Effect<void, never, Session.Session> =>
   Effect.zipRight(
     Session.afterCommit(Effect.sync(() => {
-      told.committed = true
+      outcome.committed = true
     })),
     Session.afterRollback(Effect.sync(() => {
-      told.undone = true
+      outcome.rolledBack = true
     }))
   )
 
-/** Runs something that gets to know how its session ended. */
-const telling = (
+/** Interrupts an effect whose session registers these hooks. */
+const withHooks = (
   victim: Victim,
-  f: (tells: Effect.Effect<void, never, Session.Session>) => Effect.Effect<unknown, unknown>
-): Effect.Effect<Ending> =>
+  f: (hooks: Effect.Effect<void, never, Session.Session>) => Effect.Effect<unknown, unknown>
+): Effect.Effect<Outcome> =>
   Effect.suspend(() => {
-    const told = untold()
-    return Effect.map(victim(f(tells(told))), (exit) => {
-      told.exit = exit
-      return told
+    const outcome = noOutcome()
+    return Effect.map(victim(f(registerHooks(outcome))), (exit) => {
+      outcome.exit = exit
+      return outcome
     })
   })
 
-/** A session that is interrupted. */
+/** Interrupts one session. */
 const session = (
-  { db }: World,
+  { db }: Environment,
   victim: Victim,
   work: Effect.Effect<unknown, any, Session.Session>,
   options?: Session.Options
-): Effect.Effect<Ending> => telling(victim, (tells) => db.session(Effect.zipRight(tells, work), options))
+): Effect.Effect<Outcome> => withHooks(victim, (hooks) => db.session(Effect.zipRight(hooks, work), options))
 
-const only = (exit: Exit.Exit<unknown, unknown>): Ending => ({ exit })
+const exitOnly = (exit: Exit.Exit<unknown, unknown>): Outcome => ({ exit })
 
 const inOrder = <R = never>(
   ...effects: ReadonlyArray<Effect.Effect<unknown, any, R>>
 ): Effect.Effect<unknown, any, R> => Effect.all(effects, { discard: true })
 
-/** Not `Effect.all`, which hangs when it is interrupted before the first of its fibers has started. */
-const together = <R = never>(
+/** In place of `Effect.all`, which hangs if it is interrupted before the first of its fibers has started. */
+const concurrently = <R = never>(
   ...effects: ReadonlyArray<Effect.Effect<unknown, any, R>>
 ): Effect.Effect<void, any, R> =>
   Effect.scoped(Effect.flatMap(
@@ -80,10 +81,10 @@ const together = <R = never>(
 
 const hundred = Array.from({ length: 100 }, (_, n) => n)
 
-const passes = TestDatabase.error("SerializationFailure")
+const serializationFailure = TestDatabase.error("SerializationFailure")
 
-/** Every second COMMIT arrives, but not its answer; the others do not arrive. */
-const cutting = (options: Place) =>
+/** Loses every second COMMIT, and of the others the response. */
+const losingCommits = (options: Target) =>
   Effect.gen(function*() {
     const network = yield* proxy(options.url)
     let commits = 0
@@ -110,42 +111,42 @@ const request = () => HttpServerRequest.fromWeb(new Request("http://127.0.0.1/",
 
 const nested: Pick<Program, "parts" | "run"> = {
   parts: [1, 2, 3, 5],
-  run: (world, n, victim) =>
+  run: (environment, n, victim) =>
     session(
-      world,
+      environment,
       victim,
       inOrder(
-        world.write(n, 1),
-        world.db.session(inOrder(world.write(n, 2), world.db.session(world.write(n, 3)))),
-        Effect.exit(world.db.session(inOrder(world.write(n, 4), Effect.fail("undone")))),
-        world.write(n, 5)
+        environment.write(n, 1),
+        environment.db.session(inOrder(environment.write(n, 2), environment.db.session(environment.write(n, 3)))),
+        Effect.exit(environment.db.session(inOrder(environment.write(n, 4), Effect.fail("rolled back")))),
+        environment.write(n, 5)
       )
     )
 }
 
-const oneOfSeveral: Pick<Program, "parts" | "partly" | "run"> = {
+const oneOfSeveral: Pick<Program, "parts" | "allowedParts" | "run"> = {
   parts: [1, 2, 3, 4],
-  partly: [[1, 3, 4]],
-  run: (world, n, victim) =>
+  allowedParts: [[1, 3, 4]],
+  run: (environment, n, victim) =>
     Effect.gen(function*() {
-      const told = untold()
-      const one = world.db.session(inOrder(tells(told), world.write(n, 2)))
-      yield* world.db.session(inOrder(
-        world.write(n, 1),
-        together(
+      const outcome = noOutcome()
+      const one = environment.db.session(inOrder(registerHooks(outcome), environment.write(n, 2)))
+      yield* environment.db.session(inOrder(
+        environment.write(n, 1),
+        concurrently(
           Effect.map(victim(one), (exit) => {
-            told.exit = exit
+            outcome.exit = exit
           }),
-          world.db.session(world.write(n, 3))
+          environment.db.session(environment.write(n, 3))
         ),
-        world.write(n, 4)
+        environment.write(n, 4)
       ))
-      return told
+      return outcome
     })
 }
 
-const inSandbox: Pick<Program, "secret" | "options" | "open"> = {
-  secret: true,
+const inSandbox: Pick<Program, "isolated" | "options" | "open"> = {
+  isolated: true,
   options: { poolSize: 5 },
   open: (options) => Effect.flatMap(Database.make(options), sandboxed)
 }
@@ -154,51 +155,65 @@ export const programs: ReadonlyArray<Program> = [
   {
     name: "a session",
     parts: [1, 2],
-    run: (world, n, victim) => session(world, victim, inOrder(world.write(n, 1), world.write(n, 2)))
+    run: (environment, n, victim) =>
+      session(environment, victim, inOrder(environment.write(n, 1), environment.write(n, 2)))
   },
   {
-    name: "a session that takes time",
+    name: "a slow session",
     parts: [1, 2],
     only: "postgres",
-    run: (world, n, victim) =>
-      session(world, victim, inOrder(world.write(n, 1), world.db.sql`SELECT pg_sleep(0.003)`, world.write(n, 2)))
+    run: (environment, n, victim) =>
+      session(
+        environment,
+        victim,
+        inOrder(environment.write(n, 1), environment.db.sql`SELECT pg_sleep(0.003)`, environment.write(n, 2))
+      )
   },
   {
     name: "a session that waits for a lock",
     parts: [1, 2],
     only: "postgres",
     options: { poolSize: 2 },
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       Effect.gen(function*() {
-        const lock = world.db.sql`SELECT n FROM numbers WHERE n = 1 FOR UPDATE`
-        const other = yield* Effect.fork(world.db.session(inOrder(lock, Effect.sleep("4 millis"))))
+        const lock = environment.db.sql`SELECT n FROM numbers WHERE n = 1 FOR UPDATE`
+        const other = yield* Effect.fork(environment.db.session(inOrder(lock, Effect.sleep("4 millis"))))
         yield* Effect.sleep("2 millis")
-        const ending = yield* session(world, victim, inOrder(world.write(n, 1), lock, world.write(n, 2)))
+        const outcome = yield* session(
+          environment,
+          victim,
+          inOrder(environment.write(n, 1), lock, environment.write(n, 2))
+        )
         yield* Fiber.join(other)
-        return ending
+        return outcome
       })
   },
   {
     name: "a session that fails",
     parts: [1],
-    fails: ["it is wrong"],
-    run: (world, n, victim) => session(world, victim, inOrder(world.write(n, 1), Effect.fail("it is wrong")))
+    expectedErrors: ["it is wrong"],
+    run: (environment, n, victim) =>
+      session(environment, victim, inOrder(environment.write(n, 1), Effect.fail("it is wrong")))
   },
   {
     name: "a session whose commit is refused",
     parts: [1],
-    fails: ["ForeignKeyViolation"],
-    run: (world, n, victim) =>
-      session(world, victim, inOrder(world.write(n, 1), world.db.sql`INSERT INTO children (parent) VALUES (${n})`))
+    expectedErrors: ["ForeignKeyViolation"],
+    run: (environment, n, victim) =>
+      session(
+        environment,
+        victim,
+        inOrder(environment.write(n, 1), environment.db.sql`INSERT INTO children (parent) VALUES (${n})`)
+      )
   },
   {
-    name: "a session with a time limit, and one nested in it",
+    name: "a session with a timeout, and one nested in it",
     parts: [1, 2],
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       session(
-        world,
+        environment,
         victim,
-        inOrder(world.write(n, 1), world.db.session(world.write(n, 2), { timeout: "10 seconds" })),
+        inOrder(environment.write(n, 1), environment.db.session(environment.write(n, 2), { timeout: "10 seconds" })),
         { timeout: "10 seconds" }
       )
   },
@@ -209,15 +224,15 @@ export const programs: ReadonlyArray<Program> = [
   {
     name: "nested siblings",
     parts: [1, 2, 4],
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       session(
-        world,
+        environment,
         victim,
-        together(
-          world.db.session(world.write(n, 1)),
-          world.db.session(world.write(n, 2)),
-          Effect.exit(world.db.session(inOrder(world.write(n, 3), Effect.fail("undone")))),
-          world.write(n, 4)
+        concurrently(
+          environment.db.session(environment.write(n, 1)),
+          environment.db.session(environment.write(n, 2)),
+          Effect.exit(environment.db.session(inOrder(environment.write(n, 3), Effect.fail("rolled back")))),
+          environment.write(n, 4)
         )
       )
   },
@@ -228,46 +243,46 @@ export const programs: ReadonlyArray<Program> = [
   {
     name: "a statement of a session",
     parts: [1, 2, 3],
-    partly: [[1, 3]],
-    run: (world, n, victim) =>
+    // Once it was sent, nothing of the session can be committed; before that it is dropped without effect.
+    allowedParts: [[], [1, 3]],
+    run: (environment, n, victim) =>
       Effect.gen(function*() {
         let exit: Exit.Exit<unknown, unknown> = Exit.void
-        yield* world.db.session(inOrder(
-          world.write(n, 1),
-          Effect.map(victim(world.db.session(world.write(n, 2), { propagation: "join" })), (ended) => {
-            exit = ended
+        yield* environment.db.session(inOrder(
+          environment.write(n, 1),
+          Effect.map(victim(environment.db.session(environment.write(n, 2), { propagation: "join" })), (result) => {
+            exit = result
           }),
-          // On PostgreSQL a statement that was cancelled has failed, and its transaction with it.
-          world.write(n, 3)
+          environment.write(n, 3)
         )).pipe(Effect.catchAll((error) => Exit.isInterrupted(exit) ? Effect.void : Effect.fail(error)))
         return { exit }
       })
   },
   {
-    name: "a session inside of another, on a connection of its own",
+    name: "a session within another, on its own connection",
     parts: [1, 2],
     only: "postgres",
-    partly: [[], [2]],
+    allowedParts: [[], [2]],
     options: { poolSize: 2 },
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       session(
-        world,
+        environment,
         victim,
-        inOrder(world.write(n, 1), world.db.session(world.write(n, 2), { propagation: "new" }))
+        inOrder(environment.write(n, 1), environment.db.session(environment.write(n, 2), { propagation: "new" }))
       )
   },
   {
     name: "a stream in a session",
     parts: [1, 2],
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       session(
-        world,
+        environment,
         victim,
         inOrder(
-          world.write(n, 1),
-          Stream.runDrain(world.db.sql`SELECT n FROM numbers`.stream),
-          Stream.runDrain(Stream.take(world.db.sql`SELECT n FROM numbers`.stream, 40)),
-          world.write(n, 2)
+          environment.write(n, 1),
+          Stream.runDrain(environment.db.sql`SELECT n FROM numbers`.stream),
+          Stream.runDrain(Stream.take(environment.db.sql`SELECT n FROM numbers`.stream, 40)),
+          environment.write(n, 2)
         )
       )
   },
@@ -279,26 +294,26 @@ export const programs: ReadonlyArray<Program> = [
         victim(
           Stream.runDrain(db.sql`INSERT INTO items (run, part) SELECT ${n}, n FROM numbers RETURNING part`.stream)
         ),
-        only
+        exitOnly
       )
   },
   {
     name: "a statement outside of sessions",
     parts: [1],
-    run: (world, n, victim) => Effect.map(victim(world.write(n, 1)), only)
+    run: (environment, n, victim) => Effect.map(victim(environment.write(n, 1)), exitOnly)
   },
   {
-    name: "a session that is run again",
+    name: "a session that is retried",
     parts: [1],
-    run: (world, n, victim) =>
-      telling(victim, (tells) =>
+    run: (environment, n, victim) =>
+      withHooks(victim, (hooks) =>
         Effect.suspend(() => {
           let attempts = 0
-          return world.db.session(
+          return environment.db.session(
             Effect.suspend(() =>
               ++attempts === 1
-                ? inOrder(world.write(n, 1), Effect.fail(passes(world.db.dialect)))
-                : Effect.zipRight(tells, world.write(n, 1))
+                ? inOrder(environment.write(n, 1), Effect.fail(serializationFailure(environment.db.dialect)))
+                : Effect.zipRight(hooks, environment.write(n, 1))
             ),
             { retry: Schedule.spaced("2 millis") }
           )
@@ -307,34 +322,34 @@ export const programs: ReadonlyArray<Program> = [
   {
     name: "a session that waits for its connection",
     parts: [1],
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       Effect.gen(function*() {
-        const other = yield* Effect.fork(world.db.session(Effect.sleep("3 millis")))
+        const other = yield* Effect.fork(environment.db.session(Effect.sleep("3 millis")))
         yield* Effect.sleep("1 millis")
-        const ending = yield* session(world, victim, world.write(n, 1))
+        const outcome = yield* session(environment, victim, environment.write(n, 1))
         yield* Fiber.join(other)
-        return ending
+        return outcome
       })
   },
   {
     name: "a session among others",
     parts: [1, 2],
     only: "postgres",
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       Effect.gen(function*() {
         const others = yield* Effect.fork(Effect.all([
-          world.db.session(world.db.sql`SELECT pg_sleep(0.001)`),
-          world.db.sql`SELECT pg_sleep(0.001)`,
-          world.db.session(world.db.sql`SELECT pg_sleep(0.001)`),
-          world.db.sql`SELECT pg_sleep(0.001)`
+          environment.db.session(environment.db.sql`SELECT pg_sleep(0.001)`),
+          environment.db.sql`SELECT pg_sleep(0.001)`,
+          environment.db.session(environment.db.sql`SELECT pg_sleep(0.001)`),
+          environment.db.sql`SELECT pg_sleep(0.001)`
         ], { concurrency: "unbounded" }))
-        const ending = yield* session(
-          world,
+        const outcome = yield* session(
+          environment,
           victim,
-          inOrder(world.write(n, 1), world.db.sql`SELECT pg_sleep(0.002)`, world.write(n, 2))
+          inOrder(environment.write(n, 1), environment.db.sql`SELECT pg_sleep(0.002)`, environment.write(n, 2))
         )
         yield* Fiber.join(others)
-        return ending
+        return outcome
       })
   },
   {
@@ -352,7 +367,7 @@ export const programs: ReadonlyArray<Program> = [
           ),
           (connection) => connection.ping
         ))),
-        only
+        exitOnly
       )
   },
   {
@@ -360,31 +375,31 @@ export const programs: ReadonlyArray<Program> = [
     parts: [1],
     only: "postgres",
     options: { poolRecycle: "1 millis" },
-    run: (world, n, victim) => session(world, victim, world.write(n, 1))
+    run: (environment, n, victim) => session(environment, victim, environment.write(n, 1))
   },
   {
-    name: "a session whose commit gets no answer",
+    name: "a session whose commit gets no response",
     parts: [1],
     only: "postgres",
-    open: cutting,
-    fails: ["ConnectionLost", "CommitOutcomeUnknown"],
-    run: (world, n, victim) => session(world, victim, world.write(n, 1), { commit: "verified" })
+    open: losingCommits,
+    expectedErrors: ["ConnectionLost", "CommitOutcomeUnknown"],
+    run: (environment, n, victim) => session(environment, victim, environment.write(n, 1), { commit: "verified" })
   },
   {
     name: "a session as a resource",
     parts: [1, 2],
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       Effect.map(
         victim(Effect.scoped(Effect.gen(function*() {
-          const handle = yield* world.db.acquireSession({ timeout: "10 seconds" })
-          yield* handle.run(inOrder(world.write(n, 1), world.db.session(world.write(n, 2))))
+          const handle = yield* environment.db.acquireSession({ timeout: "10 seconds" })
+          yield* handle.run(inOrder(environment.write(n, 1), environment.db.session(environment.write(n, 2))))
           yield* handle.commit
         }))),
-        only
+        exitOnly
       )
   },
   {
-    name: "a connection that is reserved",
+    name: "a reserved connection",
     parts: [1],
     run: ({ db }, n, victim) =>
       Effect.map(
@@ -394,14 +409,14 @@ export const programs: ReadonlyArray<Program> = [
             connection.executeUnprepared(`INSERT INTO items (run, part) VALUES (${n}, 1)`, [], undefined),
             connection.executeUnprepared("COMMIT", [], undefined)
           )))),
-        only
+        exitOnly
       )
   },
   {
     name: "health",
     parts: [],
     options: { poolRecycle: "1 millis" },
-    run: ({ db }, _, victim) => Effect.map(victim(Effect.zipRight(db.health, db.report)), only)
+    run: ({ db }, _, victim) => Effect.map(victim(Effect.zipRight(db.health, db.report)), exitOnly)
   },
   {
     name: "notifications",
@@ -410,29 +425,34 @@ export const programs: ReadonlyArray<Program> = [
     run: ({ db }, n, victim) =>
       Effect.suspend(() => {
         const pg = Context.get(db.context as Context.Context<PgClient.PgClient>, PgClient.PgClient)
-        const heard = Stream.runDrain(Stream.take(pg.listen(`run_${n}`), 1))
-        const said = Effect.forever(Effect.zipRight(pg.notify(`run_${n}`, "said"), Effect.sleep("1 millis")))
-        // Not a race: one that is interrupted before it has begun waits for ever.
-        return Effect.map(victim(Effect.scoped(Effect.zipRight(Effect.forkScoped(said), heard))), only)
+        const receive = Stream.runDrain(Stream.take(pg.listen(`run_${n}`), 1))
+        const notifyRepeatedly = Effect.forever(
+          Effect.zipRight(pg.notify(`run_${n}`, "payload"), Effect.sleep("1 millis"))
+        )
+        // In place of `Effect.race`, which hangs if it is interrupted before it has started.
+        return Effect.map(
+          victim(Effect.scoped(Effect.zipRight(Effect.forkScoped(notifyRepeatedly), receive))),
+          exitOnly
+        )
       })
   },
   {
     name: "a database that is opened and closed",
     parts: [1, 2],
     reopens: true,
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       Effect.suspend(() => {
-        const told = untold()
+        const outcome = noOutcome()
         const work = Database.session(inOrder<Database.Database | Session.Session>(
-          tells(told),
+          registerHooks(outcome),
           Effect.flatMap(Database.Database, ({ sql }) => sql`INSERT INTO items (run, part) VALUES (${n}, 1)`),
           Effect.flatMap(Database.Database, ({ sql }) => sql`INSERT INTO items (run, part) VALUES (${n}, 2)`)
         ))
         return Effect.map(
-          victim(Effect.provide(work, Database.layerFrom({ environment: "test", url: world.url }))),
+          victim(Effect.provide(work, Database.layerFrom({ environment: "test", url: environment.url }))),
           (exit) => {
-            told.exit = exit
-            return told
+            outcome.exit = exit
+            return outcome
           }
         )
       })
@@ -441,25 +461,25 @@ export const programs: ReadonlyArray<Program> = [
     name: "a database that is closed while it is used",
     parts: [1, 2],
     reopens: true,
-    fails: ["DatabaseClosed"],
-    run: (world, n, victim) =>
+    expectedErrors: ["DatabaseClosed"],
+    run: (environment, n, victim) =>
       Effect.suspend(() => {
-        const told = untold()
+        const outcome = noOutcome()
         const write = ({ sql }: Database.Service, part: number) =>
           sql`INSERT INTO items (run, part) VALUES (${n}, ${part})`
-        let working: Fiber.Fiber<unknown, unknown> = Fiber.fail("DatabaseClosed")
+        let sessionFiber: Fiber.Fiber<unknown, unknown> = Fiber.fail("DatabaseClosed")
         const opened = Effect.scoped(Effect.gen(function*() {
-          const db = yield* Database.make({ environment: "test", url: world.url })
-          working = yield* Effect.forkDaemon(
-            db.session(inOrder(tells(told), write(db, 1), Effect.sleep("2 millis"), write(db, 2)))
+          const db = yield* Database.make({ environment: "test", url: environment.url })
+          sessionFiber = yield* Effect.forkDaemon(
+            db.session(inOrder(registerHooks(outcome), write(db, 1), Effect.sleep("2 millis"), write(db, 2)))
           )
           yield* Effect.sleep("1 millis")
         }))
         return Effect.zipRight(
           victim(opened),
-          Effect.map(Effect.suspend(() => Fiber.await(working)), (exit) => {
-            told.exit = exit
-            return told
+          Effect.map(Effect.suspend(() => Fiber.await(sessionFiber)), (exit) => {
+            outcome.exit = exit
+            return outcome
           })
         )
       })
@@ -467,52 +487,52 @@ export const programs: ReadonlyArray<Program> = [
   {
     name: "a request",
     parts: [1, 2],
-    run: (world, n, victim) =>
-      telling(victim, (tells) =>
+    run: (environment, n, victim) =>
+      withHooks(victim, (hooks) =>
         DatabaseHttp.middleware()(
-          inOrder(tells, world.write(n, 1), world.write(n, 2)).pipe(
+          inOrder(hooks, environment.write(n, 1), environment.write(n, 2)).pipe(
             Effect.as(HttpServerResponse.empty())
           )
         ).pipe(
           Effect.provideService(HttpServerRequest.HttpServerRequest, request()),
-          Effect.provideService(Database.Database, world.db),
+          Effect.provideService(Database.Database, environment.db),
           Effect.scoped
         ) as Effect.Effect<unknown, unknown>)
   },
   {
     name: "migrations",
     parts: [1, 2],
-    partly: [],
-    run: (world, n, victim) =>
+    allowedParts: [],
+    run: (environment, n, victim) =>
       Effect.gen(function*() {
         const table = `migrations_${n}`
         const migrate = Effect.provideService(
           Migrations.run({
-            loader: Migrations.fromRecord({ "0001_one": world.write(n, 1), "0002_two": world.write(n, 2) }),
+            loader: Migrations.fromRecord({ "0001_one": environment.write(n, 1), "0002_two": environment.write(n, 2) }),
             table,
             progress: () => Effect.void
           }),
           Database.Database,
-          world.db
+          environment.db
         )
         yield* victim(migrate)
-        // What was applied is known to be, and what was not is applied now.
+        // A second run applies only the migrations that the first one did not.
         const exit = yield* Effect.exit(migrate)
-        yield* world.db.sql.unsafe(`DROP TABLE ${table}`).unprepared
+        yield* environment.db.sql.unsafe(`DROP TABLE ${table}`).unprepared
         return { exit }
       })
   },
   {
     name: "a sandbox",
     parts: [],
-    run: (world, n, victim) =>
+    run: (environment, n, victim) =>
       Effect.map(
-        victim(Effect.scoped(Effect.flatMap(sandboxed(world.db), (db) =>
+        victim(Effect.scoped(Effect.flatMap(sandboxed(environment.db), (db) =>
           inOrder(
             db.sql`INSERT INTO items (run, part) VALUES (${n}, 1)`,
             db.session(db.sql`INSERT INTO items (run, part) VALUES (${n}, 2)`)
           )))),
-        only
+        exitOnly
       )
   },
   {

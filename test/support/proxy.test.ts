@@ -11,16 +11,16 @@ import { connections } from "./observe.js"
 import * as Postgres from "./postgres.js"
 import { type Decision, proxy } from "./proxy.js"
 
-/** A server that says everything twice, to see bytes without a protocol, and that hears what it was told. */
+/** A server that echoes every chunk, and records what it receives and how connections end. */
 const echo = Effect.acquireRelease(
   Effect.promise(async () => {
     const sockets = new Set<Net.Socket>()
-    const heard: Array<string> = []
+    const received: Array<string> = []
     const ends: Array<string> = []
     const server = Net.createServer({ allowHalfOpen: true }, (socket) => {
       sockets.add(socket)
       socket.on("data", (chunk) => {
-        heard.push(chunk.toString())
+        received.push(chunk.toString())
         socket.write(chunk)
       })
       socket.on("end", () => {
@@ -32,7 +32,7 @@ const echo = Effect.acquireRelease(
     server.listen(0, "127.0.0.1")
     await once(server, "listening")
     const { port } = server.address() as Net.AddressInfo
-    return { host: "127.0.0.1", port, heard, ends, sockets, server }
+    return { host: "127.0.0.1", port, received, ends, sockets, server }
   }),
   ({ server, sockets }) =>
     Effect.sync(() => {
@@ -43,22 +43,22 @@ const echo = Effect.acquireRelease(
     })
 )
 
-/** A client that notes what it hears and how it ends. */
+/** A client that records what it receives and how its connection ends. */
 const client = (port: number) =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const socket = Net.connect({ port, host: "127.0.0.1", allowHalfOpen: true })
-      const of = { socket, heard: "", end: "" }
+      const client = { socket, received: "", end: "" }
       socket.on("data", (chunk) => {
-        of.heard += chunk.toString()
+        client.received += chunk.toString()
       })
       socket.on("end", () => {
-        of.end = "end"
+        client.end = "end"
       })
       socket.on("error", (error: NodeJS.ErrnoException) => {
-        of.end = String(error.code)
+        client.end = String(error.code)
       })
-      return of
+      return client
     }),
     ({ socket }) => Effect.sync(() => socket.destroy())
   )
@@ -71,21 +71,21 @@ describe("proxy", () => {
   it.scoped("passes bytes both ways, and a half-closed connection", () =>
     Effect.gen(function*() {
       const server = yield* echo
-      const between = yield* proxy(server)
-      const one = yield* client(between.port)
+      const proxied = yield* proxy(server)
+      const one = yield* client(proxied.port)
       const large = "x".repeat(3_000_000)
       one.socket.end(large)
       yield* until(() => one.end === "end")
-      assert.strictEqual(one.heard.length, large.length)
+      assert.strictEqual(one.received.length, large.length)
       assert.deepStrictEqual(server.ends, ["end"])
-      yield* until(() => between.connections().length === 0)
+      yield* until(() => proxied.connections().length === 0)
     }))
 
-  it.scoped("holds a side back that writes faster than the other reads", () =>
+  it.scoped("applies backpressure to a side that writes faster than the other reads", () =>
     Effect.gen(function*() {
       const server = yield* echo
-      const between = yield* proxy(server)
-      const one = yield* client(between.port)
+      const proxied = yield* proxy(server)
+      const one = yield* client(proxied.port)
       yield* until(() => server.sockets.size === 1)
       for (const socket of server.sockets) {
         socket.pause()
@@ -105,89 +105,89 @@ describe("proxy", () => {
   it.scoped("closes and resets both sides", () =>
     Effect.gen(function*() {
       const server = yield* echo
-      const between = yield* proxy(server)
-      const [one, two] = [yield* client(between.port), yield* client(between.port)]
+      const proxied = yield* proxy(server)
+      const [one, two] = [yield* client(proxied.port), yield* client(proxied.port)]
       yield* until(() => server.sockets.size === 2)
-      assert.deepStrictEqual(between.connections().map(({ id }) => id), [1, 2])
-      yield* between.cutAll
+      assert.deepStrictEqual(proxied.connections().map(({ id }) => id), [1, 2])
+      yield* proxied.cutAll
       yield* until(() => one.end === "end" && two.end === "end" && server.ends.length === 2)
       assert.deepStrictEqual(server.ends, ["end", "end"])
-      const three = yield* client(between.port)
+      const three = yield* client(proxied.port)
       yield* until(() => server.sockets.size === 3)
-      yield* between.resetAll
+      yield* proxied.resetAll
       yield* until(() => three.end === "ECONNRESET" && server.ends.length === 3)
       assert.strictEqual(server.ends[2], "ECONNRESET")
-      yield* until(() => between.connections().length === 0)
+      yield* until(() => proxied.connections().length === 0)
     }))
 
-  it.scoped("passes on that a side was reset", () =>
+  it.scoped("forwards a reset", () =>
     Effect.gen(function*() {
       const server = yield* echo
-      const between = yield* proxy(server)
-      const one = yield* client(between.port)
+      const proxied = yield* proxy(server)
+      const one = yield* client(proxied.port)
       one.socket.write("a")
-      yield* until(() => one.heard === "a")
+      yield* until(() => one.received === "a")
       for (const socket of server.sockets) {
         socket.resetAndDestroy()
       }
       yield* until(() => one.end === "ECONNRESET")
-      assert.strictEqual(one.heard, "a")
+      assert.strictEqual(one.received, "a")
     }))
 
-  it.scoped("goes silent, and comes back with what was sent meanwhile", () =>
+  it.scoped("goes silent, and forwards afterwards what was sent meanwhile", () =>
     Effect.gen(function*() {
       const server = yield* echo
-      const between = yield* proxy(server)
-      const one = yield* client(between.port)
+      const proxied = yield* proxy(server)
+      const one = yield* client(proxied.port)
       one.socket.write("a")
-      yield* until(() => one.heard === "a")
-      yield* between.silence
+      yield* until(() => one.received === "a")
+      yield* proxied.silence
       one.socket.write("b")
-      const two = yield* client(between.port)
+      const two = yield* client(proxied.port)
       yield* until(() => !two.socket.connecting)
       two.socket.end("c")
       yield* pause(300)
-      assert.deepStrictEqual(server.heard, ["a"])
-      assert.deepStrictEqual([one.heard, one.end, two.heard, two.end], ["a", "", "", ""])
-      assert.strictEqual(between.connections().length, 2)
-      yield* between.unsilence
-      yield* until(() => one.heard === "ab" && two.heard === "c" && two.end === "end")
+      assert.deepStrictEqual(server.received, ["a"])
+      assert.deepStrictEqual([one.received, one.end, two.received, two.end], ["a", "", "", ""])
+      assert.strictEqual(proxied.connections().length, 2)
+      yield* proxied.unsilence
+      yield* until(() => one.received === "ab" && two.received === "c" && two.end === "end")
       assert.deepStrictEqual(server.ends, ["end"])
     }))
 
-  it.scoped("does not say that a side has closed while it is silent", () =>
+  it.scoped("does not forward a close while it is silent", () =>
     Effect.gen(function*() {
       const server = yield* echo
-      const between = yield* proxy(server)
-      const one = yield* client(between.port)
+      const proxied = yield* proxy(server)
+      const one = yield* client(proxied.port)
       yield* until(() => server.sockets.size === 1)
-      yield* between.silence
+      yield* proxied.silence
       for (const socket of server.sockets) {
         socket.resetAndDestroy()
       }
       yield* pause(300)
       assert.strictEqual(one.end, "")
-      yield* between.unsilence
+      yield* proxied.unsilence
       yield* until(() => one.end === "ECONNRESET")
     }))
 
   it.scoped("refuses new connections, keeps the open ones, and accepts again on the same port", () =>
     Effect.gen(function*() {
       const server = yield* echo
-      const between = yield* proxy(server)
-      const one = yield* client(between.port)
+      const proxied = yield* proxy(server)
+      const one = yield* client(proxied.port)
       yield* until(() => server.sockets.size === 1)
-      yield* between.refuse
-      yield* between.refuse
-      const two = yield* client(between.port)
+      yield* proxied.refuse
+      yield* proxied.refuse
+      const two = yield* client(proxied.port)
       yield* until(() => two.end === "ECONNREFUSED")
       one.socket.write("a")
-      yield* until(() => one.heard === "a")
-      yield* between.accept
-      yield* between.accept
-      const three = yield* client(between.port)
+      yield* until(() => one.received === "a")
+      yield* proxied.accept
+      yield* proxied.accept
+      const three = yield* client(proxied.port)
       three.socket.write("b")
-      yield* until(() => three.heard === "b")
+      yield* until(() => three.received === "b")
     }))
 
   it.scoped("refuses a client whose target refuses", () =>
@@ -201,81 +201,81 @@ describe("proxy", () => {
   it.scoped("delays in each direction, and keeps the order when the delay is lifted", () =>
     Effect.gen(function*() {
       const server = yield* echo
-      const between = yield* proxy(server)
-      const one = yield* client(between.port)
+      const proxied = yield* proxy(server)
+      const one = yield* client(proxied.port)
       yield* until(() => server.sockets.size === 1)
-      yield* between.delay(200)
+      yield* proxied.delay(200)
       const start = performance.now()
       one.socket.write("a")
       yield* pause(50)
-      yield* between.delay(0)
+      yield* proxied.delay(0)
       one.socket.write("b")
-      yield* until(() => server.heard.join("") === "ab")
+      yield* until(() => server.received.join("") === "ab")
       assert.isAtLeast(performance.now() - start, 190)
-      yield* between.delay(100)
-      one.heard = ""
-      const again = performance.now()
+      yield* proxied.delay(100)
+      one.received = ""
+      const secondStart = performance.now()
       one.socket.end("c")
-      yield* until(() => one.heard === "c" && one.end === "end")
-      assert.isAtLeast(performance.now() - again, 190)
+      yield* until(() => one.received === "c" && one.end === "end")
+      assert.isAtLeast(performance.now() - secondStart, 190)
     }))
 
   it.scoped("throttles", () =>
     Effect.gen(function*() {
       const server = yield* echo
-      const between = yield* proxy(server)
-      const one = yield* client(between.port)
-      yield* between.throttle(100_000)
+      const proxied = yield* proxy(server)
+      const one = yield* client(proxied.port)
+      yield* proxied.throttle(100_000)
       const start = performance.now()
       one.socket.write("x".repeat(20_000))
-      yield* until(() => one.heard.length === 20_000)
+      yield* until(() => one.received.length === 20_000)
       assert.isAtLeast(performance.now() - start, 390)
     }))
 
   const both = ["client", "server"] as const
 
   for (const side of both) {
-    const decide = (between: Effect.Effect.Success<ReturnType<typeof proxy>>, decision: (chunk: Buffer) => Decision) =>
-      side === "client" ? between.onClientData(decision) : between.onServerData(decision)
+    const decide = (proxied: Effect.Effect.Success<ReturnType<typeof proxy>>, decision: (chunk: Buffer) => Decision) =>
+      side === "client" ? proxied.onClientData(decision) : proxied.onServerData(decision)
 
     it.scoped(`drops and replaces what the ${side} sends`, () =>
       Effect.gen(function*() {
         const server = yield* echo
-        const between = yield* proxy(server)
-        const one = yield* client(between.port)
+        const proxied = yield* proxy(server)
+        const one = yield* client(proxied.port)
         yield* decide(
-          between,
+          proxied,
           (chunk) => chunk.toString() === "a" ? "drop" : Buffer.from(chunk.toString().toUpperCase())
         )
         one.socket.write("a")
         yield* pause(100)
         one.socket.write("b")
-        yield* until(() => one.heard === "B")
-        assert.deepStrictEqual(server.heard, side === "client" ? ["B"] : ["a", "b"])
-        yield* side === "client" ? between.onClientData(undefined) : between.onServerData(undefined)
+        yield* until(() => one.received === "B")
+        assert.deepStrictEqual(server.received, side === "client" ? ["B"] : ["a", "b"])
+        yield* side === "client" ? proxied.onClientData(undefined) : proxied.onServerData(undefined)
         one.socket.write("c")
-        yield* until(() => one.heard === "Bc")
+        yield* until(() => one.received === "Bc")
       }))
 
     it.scoped(`cuts, resets or goes silent when the ${side} sends something`, () =>
       Effect.gen(function*() {
         for (const decision of ["cut", "reset", "silence"] as const) {
           const server = yield* echo
-          const between = yield* proxy(server)
-          const one = yield* client(between.port)
+          const proxied = yield* proxy(server)
+          const one = yield* client(proxied.port)
           one.socket.write("a")
-          yield* until(() => one.heard === "a")
-          yield* decide(between, () => decision)
+          yield* until(() => one.received === "a")
+          yield* decide(proxied, () => decision)
           one.socket.write("b")
           if (decision === "silence") {
             yield* pause(200)
-            assert.deepStrictEqual([one.heard, one.end, ...server.ends], ["a", ""])
+            assert.deepStrictEqual([one.received, one.end, ...server.ends], ["a", ""])
           } else {
             const end = decision === "cut" ? "end" : "ECONNRESET"
             yield* until(() => one.end === end && server.ends.length === 1)
-            assert.deepStrictEqual([one.heard, ...server.ends], ["a", end])
+            assert.deepStrictEqual([one.received, ...server.ends], ["a", end])
           }
-          assert.deepStrictEqual(server.heard, side === "client" ? ["a"] : ["a", "b"])
+          assert.deepStrictEqual(server.received, side === "client" ? ["a"] : ["a", "b"])
         }
       }))
 
@@ -283,14 +283,14 @@ describe("proxy", () => {
       Effect.gen(function*() {
         for (const decision of ["cut", "reset", "silence"] as const) {
           const server = yield* echo
-          const between = yield* proxy(server)
-          const one = yield* client(between.port)
-          yield* decide(between, (chunk) => ({ forward: chunk.subarray(0, 2), then: decision }))
+          const proxied = yield* proxy(server)
+          const one = yield* client(proxied.port)
+          yield* decide(proxied, (chunk) => ({ forward: chunk.subarray(0, 2), then: decision }))
           one.socket.write("abcd")
           if (side === "client") {
-            yield* until(() => server.heard[0] === "ab")
+            yield* until(() => server.received[0] === "ab")
           } else {
-            yield* until(() => one.heard === "ab")
+            yield* until(() => one.received === "ab")
           }
           if (decision === "silence") {
             one.socket.write("efgh")
@@ -299,51 +299,51 @@ describe("proxy", () => {
           } else {
             yield* until(() => one.end !== "" && server.ends.length === 1)
           }
-          assert.strictEqual(server.heard.join(""), side === "client" ? "ab" : "abcd")
+          assert.strictEqual(server.received.join(""), side === "client" ? "ab" : "abcd")
         }
       }))
   }
 })
 
 describe("proxy in front of PostgreSQL", () => {
-  it.scoped("carries a session, and rewrites its URL", () =>
+  it.scoped("forwards a connection, and rewrites the URL", () =>
     Effect.gen(function*() {
       const url = yield* Postgres.freshDatabase
-      const between = yield* proxy(url)
-      assert.strictEqual(new URL(between.url).pathname, new URL(url).pathname)
-      assert.strictEqual(new URL(between.url).port, String(between.port))
-      assert.deepStrictEqual(yield* Postgres.query(between.url, "SELECT 1 AS n"), [{ n: 1 }])
+      const proxied = yield* proxy(url)
+      assert.strictEqual(new URL(proxied.url).pathname, new URL(url).pathname)
+      assert.strictEqual(new URL(proxied.url).port, String(proxied.port))
+      assert.deepStrictEqual(yield* Postgres.query(proxied.url, "SELECT 1 AS n"), [{ n: 1 }])
     }))
 
-  for (const passed of [true, false]) {
-    it.scoped(`loses the answer to a COMMIT that has ${passed ? "" : "not "}arrived`, () =>
+  for (const forwarded of [true, false]) {
+    it.scoped(`closes the connection ${forwarded ? "after" : "before"} a COMMIT arrives`, () =>
       Effect.gen(function*() {
         const url = yield* Postgres.freshDatabase
         yield* Postgres.query(url, "CREATE TABLE t (n int)")
-        const between = yield* proxy(url)
-        yield* between.onClientData((chunk) =>
-          !chunk.includes("COMMIT") ? "pass" : passed ? { forward: chunk, then: "cut" } : "cut"
+        const proxied = yield* proxy(url)
+        yield* proxied.onClientData((chunk) =>
+          !chunk.includes("COMMIT") ? "pass" : forwarded ? { forward: chunk, then: "cut" } : "cut"
         )
-        const exit = yield* Effect.exit(Postgres.query(between.url, "BEGIN; INSERT INTO t VALUES (1); COMMIT"))
+        const exit = yield* Effect.exit(Postgres.query(proxied.url, "BEGIN; INSERT INTO t VALUES (1); COMMIT"))
         assert.isTrue(Exit.isFailure(exit))
         yield* eventually(Effect.map(connections(url), ({ total }) => total === 0))
-        assert.strictEqual((yield* Postgres.query(url, "SELECT n FROM t")).length, passed ? 1 : 0)
+        assert.strictEqual((yield* Postgres.query(url, "SELECT n FROM t")).length, forwarded ? 1 : 0)
       }))
   }
 
-  it.scoped("hangs a query when it goes silent", () =>
+  it.scoped("blocks a query while it is silent", () =>
     Effect.gen(function*() {
       const url = yield* Postgres.freshDatabase
-      const between = yield* proxy(url)
+      const proxied = yield* proxy(url)
       const { release, sql } = yield* blocked(url)
-      const fiber = yield* Effect.fork(Postgres.query(between.url, sql))
+      const fiber = yield* Effect.fork(Postgres.query(proxied.url, sql))
       yield* eventually(Effect.map(connections(url), ({ active }) => active === 1))
-      yield* between.silence
+      yield* proxied.silence
       yield* release
       yield* eventually(Effect.map(connections(url), ({ active }) => active === 0))
       yield* pause(100)
       assert.isTrue((yield* Fiber.poll(fiber))._tag === "None")
-      yield* between.unsilence
+      yield* proxied.unsilence
       assert.strictEqual((yield* Fiber.join(fiber))[0].n, 1)
     }))
 })

@@ -1,5 +1,5 @@
 /**
- * A TCP proxy that misbehaves when told to. It knows nothing of what it carries.
+ * A TCP proxy that injects network faults on command. It does not interpret the bytes that it forwards.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -8,9 +8,9 @@ import * as Net from "node:net"
 import { freePort } from "./cluster.js"
 
 /**
- * What becomes of bytes that have arrived. `cut` and `reset` close both sides instead of forwarding them; `silence`
- * keeps both open but forwards nothing any more. With `then` that happens after these bytes are on their way, so that
- * the other side reads them to the end.
+ * What to do with a chunk that has arrived. `cut` and `reset` close both sides without forwarding it; `silence` keeps
+ * both open, but forwards nothing from now on. With `then`, that happens after the given bytes have been forwarded, so
+ * that the other side reads all of them. A Uint8Array replaces the chunk.
  */
 export type Decision =
   | "pass"
@@ -21,46 +21,47 @@ export type Decision =
   | Uint8Array
   | { readonly forward: Uint8Array; readonly then: "cut" | "reset" | "silence" }
 
-/** Sees every piece of what one side sends, as it arrives: pieces are not messages. */
+/** Decides about each chunk that one side sends. Chunks are not messages of the protocol. */
 export type Hook = (chunk: Buffer, connection: ProxyConnection) => Decision
 
-/** One client's connection through the proxy. */
+/** The connection of one client through the proxy. */
 export interface ProxyConnection {
-  /** Counts from 1. */
+  /** Counted from 1. */
   readonly id: number
-  /** Closes both sides at once; what was on its way is lost. */
+  /** Closes both sides at once; bytes not yet forwarded are lost. */
   readonly cut: () => void
-  /** The same with TCP's RST: both sides see ECONNRESET. */
+  /** Resets both sides with a TCP RST: both see ECONNRESET. */
   readonly reset: () => void
-  /** Forwards nothing any more, and keeps both sides open. */
+  /** Forwards nothing from now on, and keeps both sides open. */
   readonly silence: () => void
 }
 
-/** It listens on 127.0.0.1. */
+/** A proxy that listens on 127.0.0.1. */
 export interface Proxy {
   readonly port: number
   /** The target's URL through the proxy. */
   readonly url: string
-  /** The open ones, oldest first. */
+  /** The open connections, oldest first. */
   readonly connections: () => ReadonlyArray<ProxyConnection>
   readonly cutAll: Effect.Effect<void>
   readonly resetAll: Effect.Effect<void>
   /**
-   * A network that loses every packet: connections stay open and new ones are accepted, but nothing arrives, not even
-   * that a side has closed.
+   * Simulates a network that loses every packet: connections stay open and new ones are accepted, but nothing is
+   * forwarded, not even that a side has closed.
    */
   readonly silence: Effect.Effect<void>
-  /** The network is back: what the two sides sent in the meantime arrives. */
+  /** Ends the silence, and forwards what both sides have sent in the meantime. */
   readonly unsilence: Effect.Effect<void>
-  /** New connections are refused; the open ones live on. */
+  /** Refuses new connections, and keeps the open ones. */
   readonly refuse: Effect.Effect<void>
   readonly accept: Effect.Effect<void>
-  /** Everything takes this many milliseconds longer, in each direction. */
+  /** Delays each direction by this many milliseconds; 0 ends the delay. */
   readonly delay: (millis: number) => Effect.Effect<void>
-  /** Each direction of each connection carries so many bytes a second; Infinity again lifts it. */
+  /** Limits each direction of each connection to this many bytes per second; Infinity ends the limit. */
   readonly throttle: (bytesPerSecond: number) => Effect.Effect<void>
-  /** In place of the hook that was there; undefined passes everything. */
+  /** Replaces the hook for what clients send; undefined forwards everything. */
   readonly onClientData: (hook: Hook | undefined) => Effect.Effect<void>
+  /** Replaces the hook for what the server sends; undefined forwards everything. */
   readonly onServerData: (hook: Hook | undefined) => Effect.Effect<void>
 }
 
@@ -70,16 +71,16 @@ interface State {
   bytesPerSecond: number
 }
 
-// Kept small, so that a side that does not read soon stops the side that writes, as without a proxy.
+// Bytes queued per direction. Small, so that backpressure reaches the writing side as it would without a proxy.
 const highWater = 64 * 1024
 
 interface Direction {
-  /** Tries to move on, after something that held it back may have gone. */
+  /** Forwards as much as is due and not held back. */
   readonly pump: () => void
   readonly dispose: () => void
 }
 
-/** Carries what `source` sends to `sink`, in order. */
+/** Forwards what `source` sends to `sink`, in order. */
 const makeDirection = (options: {
   readonly source: Net.Socket
   readonly sink: Net.Socket
@@ -95,7 +96,7 @@ const makeDirection = (options: {
   const queue: Array<Item> = []
   let queued = 0
   let busyUntil = 0
-  let deaf = false
+  let discarding = false
   let timer: NodeJS.Timeout | undefined
 
   const pump = (): void => {
@@ -128,7 +129,7 @@ const makeDirection = (options: {
         case "cut":
         case "reset": {
           const close = item._tag === "cut" ? connection.cut : connection.reset
-          // Only when the system has taken everything before it.
+          // The callback runs when the kernel has accepted all bytes before it.
           sink.write("", close)
           return
         }
@@ -156,7 +157,7 @@ const makeDirection = (options: {
   }
 
   source.on("data", (chunk: Buffer) => {
-    if (deaf) {
+    if (discarding) {
       return
     }
     const decision = options.hook(chunk)
@@ -164,7 +165,7 @@ const makeDirection = (options: {
       return forward(decision)
     }
     if (typeof decision === "object") {
-      deaf = true
+      discarding = true
       forward(decision.forward)
       return push({ _tag: decision.then })
     }
@@ -187,21 +188,21 @@ const makeDirection = (options: {
   return { pump, dispose: () => clearTimeout(timer) }
 }
 
-const target = (of: string | { readonly host: string; readonly port: number }) => {
-  const url = new URL(typeof of === "string" ? of : `postgres://${of.host}:${of.port}/`)
+const parseTarget = (target: string | { readonly host: string; readonly port: number }) => {
+  const url = new URL(typeof target === "string" ? target : `postgres://${target.host}:${target.port}/`)
   return { url, host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port === "" ? 5432 : url.port) }
 }
 
 /** A proxy in front of the target, until the scope closes. */
 export const proxy = (
-  of: string | { readonly host: string; readonly port: number }
+  target: string | { readonly host: string; readonly port: number }
 ): Effect.Effect<Proxy, never, Scope.Scope> =>
-  Effect.acquireRelease(Effect.promise(() => listen(of)), ({ close }) => Effect.promise(close)).pipe(
+  Effect.acquireRelease(Effect.promise(() => listen(target)), ({ close }) => Effect.promise(close)).pipe(
     Effect.map(({ proxy }) => proxy)
   )
 
-const listen = async (of: string | { readonly host: string; readonly port: number }) => {
-  const { host, port: targetPort, url } = target(of)
+const listen = async (target: string | { readonly host: string; readonly port: number }) => {
+  const { host, port: targetPort, url } = parseTarget(target)
   const state: State = { silent: false, delay: 0, bytesPerSecond: Number.POSITIVE_INFINITY }
   const open = new Map<ProxyConnection, () => void>()
   let clientHook: Hook | undefined

@@ -20,26 +20,26 @@ const take = (seed: number, weights = every) => {
   return Array.from({ length: 500 }, next)
 }
 
-/** On the run's shared server: it must not be ended. */
+/** A rig on the server that all tests of a run share, which must not be stopped. */
 const shared = Effect.gen(function*() {
   const url = yield* Postgres.freshDatabase
-  const never = Effect.dieMessage("The shared server is not to be ended")
+  const mustNotRun = Effect.dieMessage("the shared server must not be stopped")
   return yield* Rig.make({
     url,
     port: 0,
     pid: 0,
     socketDir: "",
-    stop: () => never,
-    kill: never,
-    pause: never,
-    resume: never,
-    start: never
+    stop: () => mustNotRun,
+    kill: mustNotRun,
+    pause: mustNotRun,
+    resume: mustNotRun,
+    start: mustNotRun
   })
 })
 
 const select = (rig: Rig.Rig) => Postgres.query(rig.url, "SELECT 1 AS n")
 
-/** A query that runs, until it is struck. */
+/** Starts a query, and waits until the server runs it. */
 const running = (rig: Rig.Rig, sql: string) =>
   Effect.gen(function*() {
     const fiber = yield* Effect.fork(Effect.exit(Postgres.query(rig.url, sql)))
@@ -55,17 +55,17 @@ const causeOf = (exit: Exit.Exit<unknown, unknown>): string => {
 const live = (name: string, body: () => Effect.Effect<void, never, Scope.Scope>) => it.scopedLive(name, body)
 
 describe("faults", () => {
-  it("are the same for the same seed, and for no other", () => {
+  it("are the same for the same seed, and differ for another", () => {
     assert.deepStrictEqual(take(1), take(1))
     assert.notDeepEqual(take(1), take(2))
     assert.deepStrictEqual(new Set(take(1).map(({ name }) => name)), new Set(Rig.faultNames))
   })
 
-  it("are those that are asked for, as often", () => {
+  it("follow the weights", () => {
     const counts = { cut: 0, kill: 0 }
-    for (const { at, millis, name } of take(3, { cut: 3, kill: 1 })) {
+    for (const { position, millis, name } of take(3, { cut: 3, kill: 1 })) {
       counts[name as keyof typeof counts]++
-      assert.isTrue(at >= 0 && at < 1 && millis >= 50 && millis <= 1_000)
+      assert.isTrue(position >= 0 && position < 1 && millis >= 50 && millis <= 1_000)
     }
     assert.strictEqual(counts.cut + counts.kill, 500)
     assert.approximately(counts.kill, 125, 50)
@@ -74,11 +74,11 @@ describe("faults", () => {
 
 describe("the rig", () => {
   for (const name of ["cut", "reset", "cutAll", "resetAll", "terminate"] as const) {
-    live(`${name} ends what runs`, () =>
+    live(`${name} fails a running query`, () =>
       Effect.gen(function*() {
         const rig = yield* shared
         const fiber = yield* running(rig, "SELECT pg_sleep(60)")
-        yield* rig.strike({ name, millis: 100, at: 0 })
+        yield* rig.inject({ name, millis: 100, position: 0 })
         causeOf(yield* Fiber.join(fiber))
         assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
       }))
@@ -88,65 +88,65 @@ describe("the rig", () => {
     Effect.gen(function*() {
       const rig = yield* shared
       const fiber = yield* running(rig, "SELECT pg_sleep(60)")
-      yield* rig.strike({ name: "cancel", millis: 100, at: 0 })
+      yield* rig.inject({ name: "cancel", millis: 100, position: 0 })
       assert.include(causeOf(yield* Fiber.join(fiber)), "canceling statement")
     }))
 
-  live("silence holds one connection up, and closes it after all", () =>
+  live("silence blocks one connection, and closes it in the end", () =>
     Effect.gen(function*() {
       const rig = yield* shared
       const { release, sql } = yield* blocked(rig.server.url)
       const fiber = yield* running(rig, sql)
-      const struck = yield* Effect.fork(rig.strike({ name: "silence", millis: 3_000, at: 0 }))
+      const injected = yield* Effect.fork(rig.inject({ name: "silence", millis: 3_000, position: 0 }))
       yield* Effect.yieldNow()
       yield* release
       yield* eventually(Effect.map(connections(rig.server.url), ({ active }) => active === 0))
       assert.isTrue((yield* Fiber.poll(fiber))._tag === "None")
       assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
-      yield* Fiber.join(struck)
+      yield* Fiber.join(injected)
       causeOf(yield* Fiber.join(fiber))
     }))
 
-  for (const [name, at] of [["silenceAll", 0], ["delay", 0.99], ["throttle", 0]] as const) {
-    live(`${name} holds everything up for a while`, () =>
+  for (const [name, position] of [["silenceAll", 0], ["delay", 0.99], ["throttle", 0]] as const) {
+    live(`${name} delays everything for a while`, () =>
       Effect.gen(function*() {
         const rig = yield* shared
-        const struck = yield* Effect.fork(rig.strike({ name, millis: 1_500, at }))
+        const injected = yield* Effect.fork(rig.inject({ name, millis: 1_500, position }))
         yield* Effect.sleep("50 millis")
         const [slow] = yield* Effect.timed(select(rig))
         assert.isAtLeast(Duration.toMillis(slow), 150)
-        yield* Fiber.join(struck)
+        yield* Fiber.join(injected)
         assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
       }))
   }
 
-  live("refuse lets nobody in, and those who are in stay", () =>
+  live("refuse rejects new connections, and keeps the open ones", () =>
     Effect.gen(function*() {
       const rig = yield* shared
       const { release, sql } = yield* blocked(rig.server.url)
       const fiber = yield* running(rig, sql)
-      const struck = yield* Effect.fork(rig.strike({ name: "refuse", millis: 2_000, at: 0 }))
+      const injected = yield* Effect.fork(rig.inject({ name: "refuse", millis: 2_000, position: 0 }))
       yield* Effect.sleep("50 millis")
       assert.include(causeOf(yield* Effect.exit(select(rig))), "ECONNREFUSED")
       yield* release
       assert.isTrue(Exit.isSuccess(yield* Fiber.join(fiber)))
-      yield* Fiber.join(struck)
+      yield* Fiber.join(injected)
       assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
     }))
 
-  for (const [name, kept] of [["loseCommit", 0], ["loseCommitted", 1]] as const) {
-    live(`${name} does so, to one`, () =>
+  for (const [name, expectedRows] of [["loseCommit", 0], ["loseCommitResponse", 1]] as const) {
+    live(`${name} affects one COMMIT`, () =>
       Effect.gen(function*() {
         const rig = yield* shared
         yield* Postgres.query(rig.server.url, "CREATE TABLE t (n int)")
         const insert = Postgres.query(rig.url, "BEGIN; INSERT INTO t VALUES (1); COMMIT")
-        for (const at of [0.2, 0.7]) {
-          const struck = yield* Effect.fork(rig.strike({ name, millis: 5_000, at }))
+        for (const position of [0.2, 0.7]) {
+          const injected = yield* Effect.fork(rig.inject({ name, millis: 5_000, position }))
           yield* Effect.sleep("50 millis")
           causeOf(yield* Effect.exit(insert))
-          yield* Fiber.join(struck)
+          yield* Fiber.join(injected)
           yield* eventually(Effect.map(connections(rig.server.url), ({ total }) => total === 0))
-          assert.strictEqual((yield* Postgres.query(rig.server.url, "SELECT n FROM t")).length, kept)
+          assert.strictEqual((yield* Postgres.query(rig.server.url, "SELECT n FROM t")).length, expectedRows)
           yield* Postgres.query(rig.server.url, "TRUNCATE t")
         }
         yield* insert
@@ -154,11 +154,11 @@ describe("the rig", () => {
       }))
   }
 
-  live("gives up waiting for a message that does not come", () =>
+  live("stops waiting for a message after its timeout", () =>
     Effect.gen(function*() {
       const rig = yield* shared
-      for (const name of ["loseCommit", "loseCommitted", "cutRequest", "cutAnswer", "silenceRequest"] as const) {
-        yield* rig.strike({ name, millis: 50, at: 0 })
+      for (const name of ["loseCommit", "loseCommitResponse", "cutRequest", "cutResponse", "silenceRequest"] as const) {
+        yield* rig.inject({ name, millis: 50, position: 0 })
       }
       assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
     }))
@@ -177,81 +177,88 @@ describe("the rig", () => {
     (server) => Effect.sync(() => server.close())
   )
 
-  for (const side of ["Request", "Answer"] as const) {
+  for (const side of ["Request", "Response"] as const) {
     for (const how of ["cut", "reset", "silence"] as const) {
-      live(`${how}${side} does so in the middle of a message`, () =>
+      live(`${how}${side} acts in the middle of a message`, () =>
         Effect.gen(function*() {
           const server = yield* echo
           const { port } = server.address() as Net.AddressInfo
-          const { proxy, strike } = yield* Rig.make({
+          const { inject, proxy } = yield* Rig.make({
             ...(yield* shared).server,
             url: `postgres://127.0.0.1:${port}/`
           })
-          // ReadyForQuery, twice: what comes through is neither none, nor one, nor both.
+          // Two ReadyForQuery messages: the bytes that arrive must end within one of them.
           const messages = Buffer.from("Z\0\0\0\x05IZ\0\0\0\x05I", "latin1")
-          for (const at of [0, 0.2, 0.44, 0.5, 0.8, 0.999]) {
+          for (const position of [0, 0.2, 0.44, 0.5, 0.8, 0.999]) {
             const name = `${how}${side}` as const
             const millis = how === "silence" ? 500 : 20_000
-            const struck = yield* Effect.fork(strike({ name, millis, at }))
+            const injected = yield* Effect.fork(inject({ name, millis, position }))
             yield* Effect.sleep("20 millis")
-            const heard: Array<number> = []
+            const received: Array<number> = []
             const end = yield* Effect.async<string>((resume) => {
               const socket = Net.connect({ host: "127.0.0.1", port: proxy.port })
               let error = "end"
-              socket.on("data", (chunk) => heard.push(...chunk))
+              socket.on("data", (chunk) => received.push(...chunk))
               socket.on("error", (failure: NodeJS.ErrnoException) => {
                 error = String(failure.code)
               })
               socket.on("close", () => resume(Effect.succeed(error)))
               socket.write(messages)
             })
-            yield* Fiber.join(struck)
-            // Node takes a reset that comes with data for an end.
+            yield* Fiber.join(injected)
+            // Node may report a reset that arrives with data as an end.
             assert.include(how === "reset" ? ["ECONNRESET", "end"] : ["end"], end)
-            // What a side says after the cut is lost, and so may be the last that was said before.
-            if (side === "Answer") {
-              assert.isTrue(heard.length > 0 && heard.length !== 6 && heard.length < 12, `${heard.length} bytes`)
+            // Bytes sent after the cut are lost, and the last bytes sent before it may be.
+            if (side === "Response") {
+              assert.isTrue(
+                received.length > 0 && received.length !== 6 && received.length < 12,
+                `${received.length} bytes`
+              )
             } else {
-              assert.isBelow(heard.length, 12)
+              assert.isBelow(received.length, 12)
             }
           }
         }))
     }
   }
 
-  it.scopedLive("ends the server in each way, starts it again, and says so", () =>
-    Effect.gen(function*() {
-      const own = yield* Postgres.server()
-      let back = 0
-      const rig = yield* Rig.make(own, Effect.sync(() => back++))
-      for (const name of ["pause", "smart", "fast", "immediate", "kill"] as const) {
-        const { release, sql } = yield* blocked(own.url)
-        const client = yield* running(rig, sql)
-        const before = own.pid
-        yield* rig.strike({ name, millis: 200, at: 0 })
-        yield* release
-        assert.strictEqual(Exit.isSuccess(yield* Fiber.join(client)), name === "pause", name)
-        assert.strictEqual(own.pid === before, name === "pause", name)
-        assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
-      }
-      assert.strictEqual(back, 5)
-    }), 60_000)
+  it.scopedLive(
+    "stops the server in each way, starts it again, and reports the recovery",
+    () =>
+      Effect.gen(function*() {
+        const own = yield* Postgres.server()
+        let recoveries = 0
+        const rig = yield* Rig.make(own, Effect.sync(() => recoveries++))
+        for (const name of ["pause", "smart", "fast", "immediate", "kill"] as const) {
+          const { release, sql } = yield* blocked(own.url)
+          const client = yield* running(rig, sql)
+          const previousPid = own.pid
+          yield* rig.inject({ name, millis: 200, position: 0 })
+          yield* release
+          assert.strictEqual(Exit.isSuccess(yield* Fiber.join(client)), name === "pause", name)
+          assert.strictEqual(own.pid === previousPid, name === "pause", name)
+          assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
+        }
+        assert.strictEqual(recoveries, 5)
+      }),
+    60_000
+  )
 
-  it.scopedLive("leaves all as it was when a storm is interrupted", () =>
+  it.scopedLive("ends its fault when it is interrupted", () =>
     Effect.gen(function*() {
       const own = yield* Postgres.server()
       const rig = yield* Rig.make(own)
-      const struck: Array<Rig.Fault> = []
+      const injected: Array<Rig.Fault> = []
       for (const seed of [1, 2, 3]) {
-        const storm = Rig.storm(rig, random(seed), {
+        const injection = Rig.injectRandomly(rig, random(seed), {
           weights: every,
-          longest: 300,
-          calm: 30,
-          onStrike: (fault) => struck.push(fault)
+          maxMillis: 300,
+          maxPause: 30,
+          onFault: (fault) => injected.push(fault)
         })
-        const fiber = yield* Effect.fork(storm)
-        const enough = struck.length + 3
-        yield* eventually(Effect.sync(() => struck.length >= enough))
+        const fiber = yield* Effect.fork(injection)
+        const enough = injected.length + 3
+        yield* eventually(Effect.sync(() => injected.length >= enough))
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
       }

@@ -1,5 +1,5 @@
 /**
- * Schedules: what several sessions do, step by step, so that each statement meets the others' at a known moment.
+ * Schedules: the interleaved steps of several sessions, executed in a fixed order.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Deferred from "effect/Deferred"
@@ -9,73 +9,79 @@ import type * as Database from "../../src/Database.js"
 import * as Session from "../../src/Session.js"
 import { eventually } from "./eventually.js"
 
-/** Which transaction does what: `begin`, `commit`, `rollback`, or a statement. Its session ends when it fails. */
-export type Step = readonly [transaction: string, what: string, ...more: ReadonlyArray<string | undefined>]
+/** One step of a transaction: `begin`, `commit`, `rollback`, or a statement. A session ends when a statement fails. */
+export type Step = readonly [transaction: string, action: string, ...more: ReadonlyArray<string | undefined>]
 
-/** The transactions that are open beside one. */
+/** The other open transactions, seen from one of them. */
 interface Others {
   readonly open: ReadonlyArray<string>
-  /** Those of them that write, if this one does too. */
+  /** Those that write, if this transaction writes too; otherwise none. */
   readonly rivals: ReadonlyArray<string>
 }
 
-/** Where a schedule is played. */
+/** The databases on which a schedule is played. */
 export interface Stage {
   readonly database: (transaction: string) => Database.Service
-  /** Runs first in each session. */
+  /** Runs as the first statement of each session. */
   readonly enter: (transaction: string) => Effect.Effect<unknown, SqlError>
-  /** The transactions that this one is seen to wait for. */
+  /** The transactions that this one waits for, as observed from outside. */
   readonly waitsFor: (transaction: string, others: Others) => Effect.Effect<ReadonlyArray<string>>
 }
 
-/** What came of a schedule. */
+/** The results of a schedule. */
 export interface Played<S extends Step> {
-  /** Of each step: `ok`, the rows as `1=10 2=20`, `nothing`, the tag of the error, or `over` after the session's end. */
+  /**
+   * The result of each step: `ok`, the rows as `1=10 2=20`, `nothing` for no rows, the tag of the error, or `over` if its
+   * session had already ended.
+   */
   readonly results: ReadonlyMap<S, string>
-  /** The steps that had to wait, and for whom. */
+  /** The steps that waited, with the transactions they waited for. */
   readonly waits: ReadonlyMap<S, string>
-  /** The steps in the order in which they were done. */
+  /** The steps in the order in which they completed. */
   readonly order: ReadonlyArray<S>
-  /** What each transaction read. */
+  /** The results of the reads of each transaction. */
   readonly reads: Readonly<Record<string, ReadonlyArray<string>>>
-  /** The result of the last step of each transaction that was not over: `ok` for one that ended as it wanted. */
+  /** The last result of each transaction other than `over`: `ok` if it committed or rolled back as its steps say. */
   readonly ends: Readonly<Record<string, string>>
 }
 
-interface Job<S> {
+interface PendingStep<S> {
   readonly step: S
   readonly done: Deferred.Deferred<void>
 }
 
-interface Actor<S> {
-  readonly jobs: Queue.Queue<Job<S>>
-  /** Not done yet, the one at work first. */
-  readonly left: Array<Job<S>>
+/** The session of one transaction. */
+interface Participant<S> {
+  readonly queue: Queue.Queue<PendingStep<S>>
+  /** The steps that have not completed; the first is running. */
+  readonly pending: Array<PendingStep<S>>
   state: "absent" | "open" | "over"
 }
 
-const isRead = (what: string): boolean => what.startsWith("SELECT")
+const isRead = (action: string): boolean => action.startsWith("SELECT")
 
-/** Whether a transaction of the schedule only reads. */
+/** Whether all statements of a transaction are reads. */
 export const onlyReads = (steps: ReadonlyArray<Step>, transaction: string): boolean =>
-  steps.every(([name, what]) => name !== transaction || isRead(what) || ["begin", "commit", "rollback"].includes(what))
+  steps.every(([name, action]) =>
+    name !== transaction || isRead(action) || ["begin", "commit", "rollback"].includes(action)
+  )
 
 /** The transactions of a schedule, in the order of their first steps. */
 export const transactions = (steps: ReadonlyArray<Step>): ReadonlyArray<string> =>
   Array.from(new Set(steps.map(([transaction]) => transaction)))
 
-/** The same transactions one after the other. */
+/** The steps of the same transactions, executed one transaction after the other. */
 export const serially = <S extends Step>(steps: ReadonlyArray<S>, order: ReadonlyArray<string>): ReadonlyArray<S> =>
   order.flatMap((transaction) => steps.filter(([name]) => name === transaction))
 
-/** The rows of `test` as a text. */
+/** The rows of the table `test` as text. */
 export const rowsText = (rows: ReadonlyArray<any>): string =>
   rows.length === 0
     ? "nothing"
     : rows.map(({ id, value }) => `${id}=${value}`).sort().join(" ")
 
 /**
- * Plays a schedule. Each step is given to its session as soon as the steps before it are done, or are seen to wait.
+ * Executes a schedule. Each step starts when all steps before it have completed, or have been observed to wait.
  */
 export const play = <S extends Step>(
   stage: Stage,
@@ -86,106 +92,109 @@ export const play = <S extends Step>(
     const results = new Map<S, string>()
     const waits = new Map<S, string>()
     const order: Array<S> = []
-    const actors = new Map<string, Actor<S>>()
+    const participants = new Map<string, Participant<S>>()
 
-    const finish = (actor: Actor<S>, result: string) =>
+    const finish = (participant: Participant<S>, result: string) =>
       Effect.suspend(() => {
-        const { done, step } = actor.left.shift()!
+        const { done, step } = participant.pending.shift()!
         results.set(step, result)
         order.push(step)
         return Deferred.succeed(done, undefined)
       })
 
-    const work = (actor: Actor<S>, transaction: string) =>
+    const work = (participant: Participant<S>, transaction: string) =>
       Effect.gen(function*() {
         const { sql } = stage.database(transaction)
         yield* stage.enter(transaction)
-        actor.state = "open"
-        yield* finish(actor, "ok")
+        participant.state = "open"
+        yield* finish(participant, "ok")
         for (;;) {
-          const { step: [, what] } = yield* Queue.take(actor.jobs)
-          if (what === "commit") {
+          const { step: [, action] } = yield* Queue.take(participant.queue)
+          if (action === "commit") {
             return
           }
-          if (what === "rollback") {
+          if (action === "rollback") {
             return yield* Session.rollbackOnly
           }
-          const rows = yield* sql.unsafe(what)
-          yield* finish(actor, isRead(what) ? rowsText(rows) : "ok")
+          const rows = yield* sql.unsafe(action)
+          yield* finish(participant, isRead(action) ? rowsText(rows) : "ok")
         }
       })
 
-    const begin = (actor: Actor<S>, transaction: string) =>
-      stage.database(transaction).session(work(actor, transaction), { name: transaction, ...options(transaction) })
+    const begin = (participant: Participant<S>, transaction: string) =>
+      stage.database(transaction).session(work(participant, transaction), {
+        name: transaction,
+        ...options(transaction)
+      })
         .pipe(
           Effect.match({ onFailure: ({ _tag }): string => _tag, onSuccess: () => "ok" }),
           Effect.flatMap((result) => {
-            actor.state = "over"
-            return finish(actor, result)
+            participant.state = "over"
+            return finish(participant, result)
           }),
           Effect.zipRight(Effect.whileLoop({
-            while: () => actor.left.length > 0,
-            body: () => finish(actor, "over"),
+            while: () => participant.pending.length > 0,
+            body: () => finish(participant, "over"),
             step: () => {}
           }))
         )
 
-    /** Until each transaction has done what it was given, or is seen to wait. */
-    const settle = Effect.suspend(() =>
-      Effect.forEach(actors, ([transaction, actor]) =>
+    /** Waits until every step that has started has completed, or has been observed to wait. */
+    const untilSettled = Effect.suspend(() =>
+      Effect.forEach(participants, ([transaction, participant]) =>
         Effect.gen(function*() {
-          const seen = Effect.gen(function*() {
-            const job = actor.left[0]
-            if (job === undefined) {
+          const isSettled = Effect.gen(function*() {
+            const pendingStep = participant.pending[0]
+            if (pendingStep === undefined) {
               return true
             }
-            const open = Array.from(actors).flatMap(([name, { state }]) =>
+            const open = Array.from(participants).flatMap(([name, { state }]) =>
               name !== transaction && state === "open" ? [name] : []
             )
             const rivals = open.filter((name) => !onlyReads(steps, name) && !onlyReads(steps, transaction))
-            const by = yield* stage.waitsFor(transaction, { open, rivals })
-            if (by.length === 0 || actor.left[0] !== job) {
-              return actor.left.length === 0
+            const blockers = yield* stage.waitsFor(transaction, { open, rivals })
+            if (blockers.length === 0 || participant.pending[0] !== pendingStep) {
+              return participant.pending.length === 0
             }
-            if (!waits.has(job.step)) {
-              waits.set(job.step, by.join(" and "))
+            if (!waits.has(pendingStep.step)) {
+              waits.set(pendingStep.step, blockers.join(" and "))
             }
             return true
           })
-          const [job] = actor.left
-          // Most steps take a moment: only one that does not is worth a look from outside.
-          if (job !== undefined && !waits.has(job.step)) {
-            yield* Effect.timeoutOption(Deferred.await(job.done), "20 millis")
+          const [pendingStep] = participant.pending
+          // Most steps complete at once; only the others are observed from outside.
+          if (pendingStep !== undefined && !waits.has(pendingStep.step)) {
+            yield* Effect.timeoutOption(Deferred.await(pendingStep.done), "20 millis")
           }
-          yield* eventually(seen)
+          yield* eventually(isSettled)
         }), { discard: true })
     )
 
     for (const step of steps) {
-      const [transaction, what] = step
-      const job: Job<S> = { step, done: yield* Deferred.make<void>() }
-      let actor = actors.get(transaction)
-      if (actor === undefined) {
-        actor = { jobs: yield* Queue.unbounded<Job<S>>(), left: [], state: "absent" }
-        actors.set(transaction, actor)
+      const [transaction, action] = step
+      const pendingStep: PendingStep<S> = { step, done: yield* Deferred.make<void>() }
+      let participant = participants.get(transaction)
+      if (participant === undefined) {
+        participant = { queue: yield* Queue.unbounded<PendingStep<S>>(), pending: [], state: "absent" }
+        participants.set(transaction, participant)
       }
-      actor.left.push(job)
-      if (what === "begin") {
-        yield* Effect.forkScoped(begin(actor, transaction))
-      } else if (actor.state === "over") {
-        yield* finish(actor, "over")
+      participant.pending.push(pendingStep)
+      if (action === "begin") {
+        yield* Effect.forkScoped(begin(participant, transaction))
+      } else if (participant.state === "over") {
+        yield* finish(participant, "over")
       } else {
-        yield* Queue.offer(actor.jobs, job)
+        yield* Queue.offer(participant.queue, pendingStep)
       }
-      yield* settle
+      yield* untilSettled
     }
 
     const reads: Record<string, Array<string>> = {}
     const ends: Record<string, string> = {}
     for (const step of steps) {
-      const [transaction, what] = step
+      const [transaction, action] = step
       const result = results.get(step)!
-      if (isRead(what) && result !== "over") {
+      if (isRead(action) && result !== "over") {
         ;(reads[transaction] ??= []).push(result)
       }
       if (result !== "over") {

@@ -1,5 +1,5 @@
 /**
- * An application that has installed the package: imports the barrel and each module, and runs one session on SQLite.
+ * An application with the package installed: imports the barrel and each module, and runs one session on SQLite.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Effect from "effect/Effect"

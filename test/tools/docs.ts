@@ -7,7 +7,7 @@
  * - A `ts file=docs/examples/some.ts` block must be an excerpt of that file, which is compiled with the rest.
  * - A relative link must lead to a file of the published package, and its fragment to a heading of that file.
  *
- * A block is compiled at its line in the Markdown file, so that errors of the compiler name that line.
+ * A block is compiled at its line in the Markdown file, so that compiler errors show that line.
  */
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
@@ -69,13 +69,13 @@ const checkLinks = (source: string) => {
     }
     const [target, fragment] = link.split("#")
     const file = target === "" ? source : path.join(path.dirname(source), target)
-    const refuse = (why: string) => problems.push(`${source}:${lineOf(text, index)}: the link ${link} ${why}`)
+    const report = (problem: string) => problems.push(`${source}:${lineOf(text, index)}: the link ${link} ${problem}`)
     if (!fs.existsSync(path.join(root, file))) {
-      refuse("leads nowhere")
+      report("points to a file that does not exist")
     } else if (!isPublished(file)) {
-      refuse("leads to a file that the package does not contain")
+      report("points to a file that is not in the package")
     } else if (fragment !== undefined && !fragmentsOf(file).has(fragment)) {
-      refuse("leads to no heading")
+      report("points to a heading that does not exist")
     }
   }
 }
@@ -140,7 +140,7 @@ const run = (block: Block) => {
     { cwd, env, encoding: "utf8", timeout: 60_000 }
   )
   if (status !== 0) {
-    problems.push(`${block.source}:${block.line}: ended with ${error ?? status}\n${stdout}${stderr}`)
+    problems.push(`${block.source}:${block.line}: exited with ${error ?? status}\n${stdout}${stderr}`)
   }
   fs.rmSync(cwd, { recursive: true, force: true })
 }

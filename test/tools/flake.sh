@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Evaluates every output of flake.nix against a stub of nixpkgs, so that it needs no network: prints one line an output.
+# Evaluates every output of flake.nix against a stub of nixpkgs, which needs no network. Prints one line per output.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 if ! command -v nix >/dev/null; then
   if ! command -v apt-get >/dev/null; then
-    echo "flake.nix was not checked: there is neither nix nor apt-get to install it with" >&2
+    echo "flake.nix was not checked: neither nix nor apt-get is installed" >&2
     exit 1
   fi
   (apt-get update && apt-get install --yes --no-install-recommends nix-bin) >/dev/null
 fi
 
-# A copy, as nix would take the whole directory with node_modules into its store.
+# A copy, since nix would copy the whole directory with node_modules into its store.
 flake=$(mktemp -d)
 trap 'rm -rf "$flake"' EXIT
 cp flake.nix "$flake/"

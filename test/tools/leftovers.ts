@@ -1,7 +1,7 @@
 /**
- * Ends with 1 if something that a run of the checks has started is still running: `leftovers.ts <directory>` takes the
- * directory that the run had for its temporary files. A process is the run's if that is in its environment, if it works
- * in there, or if its binary comes from there or from this project, as PostgreSQL's do.
+ * Exits with 1 if a process that a run of the checks has started is still running: `leftovers.ts <directory>`, where the
+ * directory is the run's TMPDIR. A process belongs to the run if it has this TMPDIR, if its working directory is within
+ * it, or if its binary is within it or within this project, as that of PostgreSQL is.
  */
 import * as fs from "node:fs"
 import { setTimeout } from "node:timers/promises"
@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url"
 const directory = process.argv[2]
 const root = fileURLToPath(new URL("../..", import.meta.url))
 
-const attempt = <A>(read: () => A): A | undefined => {
+const tryRead = <A>(read: () => A): A | undefined => {
   try {
     return read()
   } catch {
@@ -20,34 +20,34 @@ const attempt = <A>(read: () => A): A | undefined => {
 }
 
 const parentOf = (pid: number): number =>
-  Number(attempt(() => /^PPid:\s*(\d+)$/m.exec(fs.readFileSync(`/proc/${pid}/status`, "utf8")))?.[1] ?? 0)
+  Number(tryRead(() => /^PPid:\s*(\d+)$/m.exec(fs.readFileSync(`/proc/${pid}/status`, "utf8")))?.[1] ?? 0)
 
-const lineage = (pid: number): ReadonlyArray<number> => pid === 0 ? [] : [pid, ...lineage(parentOf(pid))]
+const ancestry = (pid: number): ReadonlyArray<number> => pid === 0 ? [] : [pid, ...ancestry(parentOf(pid))]
 
-const isOurs = (pid: number): boolean => {
-  const environment = attempt(() => fs.readFileSync(`/proc/${pid}/environ`, "latin1").split("\0")) ?? []
-  const binary = attempt(() => fs.readlinkSync(`/proc/${pid}/exe`)) ?? ""
-  const place = attempt(() => fs.readlinkSync(`/proc/${pid}/cwd`)) ?? ""
+const isFromRun = (pid: number): boolean => {
+  const environment = tryRead(() => fs.readFileSync(`/proc/${pid}/environ`, "latin1").split("\0")) ?? []
+  const binary = tryRead(() => fs.readlinkSync(`/proc/${pid}/exe`)) ?? ""
+  const workingDirectory = tryRead(() => fs.readlinkSync(`/proc/${pid}/cwd`)) ?? ""
   return environment.includes(`TMPDIR=${directory}`)
     || binary.startsWith(root)
-    || [binary, place].some((file) => `${file}/`.startsWith(`${directory}/`))
+    || [binary, workingDirectory].some((file) => `${file}/`.startsWith(`${directory}/`))
 }
 
 const leftovers = (): ReadonlyArray<string> => {
-  const above = lineage(process.pid)
+  const ancestors = ancestry(process.pid)
   return fs.readdirSync("/proc").map(Number)
-    .filter((pid) => pid > 0 && !above.includes(pid) && !lineage(pid).includes(process.pid) && isOurs(pid))
-    .map((pid) => `${pid} ${attempt(() => fs.readFileSync(`/proc/${pid}/cmdline`, "latin1"))?.replaceAll("\0", " ")}`)
+    .filter((pid) => pid > 0 && !ancestors.includes(pid) && !ancestry(pid).includes(process.pid) && isFromRun(pid))
+    .map((pid) => `${pid} ${tryRead(() => fs.readFileSync(`/proc/${pid}/cmdline`, "latin1"))?.replaceAll("\0", " ")}`)
 }
 
-// What has been told to end may take a moment.
+// Processes that are being stopped may take a moment.
 for (let tries = 0; tries < 20 && leftovers().length > 0; tries++) {
   await setTimeout(500)
 }
 const left = leftovers()
 if (left.length > 0) {
-  console.error(`left running:\n${left.join("\n")}`)
+  console.error(`still running:\n${left.join("\n")}`)
   process.exitCode = 1
 } else {
-  console.log("no process is left")
+  console.log("no process is still running")
 }

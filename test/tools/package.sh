@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the packed package into a project of its own, as an application would, and checks there that its modules can
-# be imported, that they type-check with the libraries they name, that one program runs, that nothing internal can be
-# reached, and that the application has just one of each package.
+# Installs the packed package into a new project, as an application would, and checks there that its modules can be
+# imported and type-check, that one program runs, that internal modules cannot be imported, and that each package is
+# installed only once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -14,14 +14,14 @@ tarball=$(cd "$app" && ls ./*.tgz)
 
 tar -tzf "$app/$tarball" | sed 's|^package/||' >"$app/files"
 if grep -vE '^(package\.json|README\.md|LICENSE|CHANGELOG\.md|(dist|src|docs)/.+)$' "$app/files"; then
-  echo "the package holds files that do not belong into it" >&2
+  echo "the package holds unexpected files" >&2
   exit 1
 fi
 for file in sqlite/worker.js databaseHttp/dashboard/browser/client.js cli/main.js; do
   grep -qx "dist/internal/$file" "$app/files" || { echo "the package lacks $file" >&2; exit 1; }
 done
 
-# The command that the README gives, in an empty folder: with today's registry it finds versions that go together.
+# The command of the README, in an empty folder: the registry's current versions must satisfy all peer dependencies.
 mkdir "$app/empty"
 echo '{ "name": "empty", "private": true }' >"$app/empty/package.json"
 read -r -a packages < <(sed -n 's/^npm install sqlayer //p' README.md)
@@ -53,14 +53,14 @@ fs.writeFileSync(`${app}/tsconfig.json`, JSON.stringify({
 }))
 JS
 cd "$app"
-# The native part of better-sqlite3 is the same as in the repository: it need not be compiled again.
+# The repository's native build of better-sqlite3 is reused, so that it is not compiled again.
 npm install --ignore-scripts --prefer-offline --no-audit --no-fund --loglevel=error >/dev/null
 cp -r "$root/node_modules/better-sqlite3/build" node_modules/better-sqlite3/
 
 for name in effect @effect/sql @effect/platform pg better-sqlite3; do
   count=$(find node_modules -type d -path "*node_modules/$name" | wc -l)
   if [ "$count" -ne 1 ]; then
-    echo "the application has $count of $name" >&2
+    echo "the application has $count copies of $name" >&2
     exit 1
   fi
 done
@@ -68,7 +68,7 @@ done
 npx --no-install tsc
 node out/main.js
 
-# The declarations of every module, libraries' included, without Node's types, which not every application has.
+# Type-checks the declarations of every module and library without Node's types, which not every application has.
 {
   echo '// @ts-expect-error Node is not known here.'
   echo 'export type Nodes = NodeJS.Timeout'

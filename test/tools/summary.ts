@@ -2,8 +2,8 @@ import type { SerializedError } from "vitest"
 import type { Reporter, TestCase, TestModule } from "vitest/node"
 
 /**
- * Ends the output with the counts on a line of their own, `12 passed, 0 failed`, and names every test that was skipped.
- * With `failOnSkip` a skipped test fails the run: a test that does not run proves nothing.
+ * Prints the counts as the last line of the output, `12 passed, 0 failed`, and the name of every skipped test. With
+ * `failOnSkip`, a skipped test counts as failed.
  */
 export default class Summary implements Reporter {
   readonly #failOnSkip: boolean
@@ -15,9 +15,9 @@ export default class Summary implements Reporter {
   onTestRunEnd(modules: ReadonlyArray<TestModule>, unhandledErrors: ReadonlyArray<SerializedError>): void {
     const tests = modules.flatMap((module) => Array.from(module.children.allTests()))
     const inState = (state: string): Array<TestCase> => tests.filter((test) => test.result().state === state)
-    // A module that could not be loaded has no tests, and an error outside of a test belongs to none.
+    // Modules that could not be loaded and errors outside of tests count as failures too.
     const broken = modules.filter((module) => module.errors().length > 0).length + unhandledErrors.length
-    // A test still pending when the run ends, as after a time-out of its worker, did not pass either.
+    // A test that is still pending at the end of the run, for example after a timeout of its worker, did not run either.
     const skipped = [...inState("skipped"), ...inState("pending")]
     for (const test of skipped) {
       console.log(`skipped: ${test.module.moduleId}: ${test.fullName}`)

@@ -1,4 +1,4 @@
-"""SQLAlchemy's asyncio half, over asyncpg or aiosqlite: child.ts in Python."""
+"""The process of the SQLAlchemy peers (asyncio, with asyncpg or aiosqlite): speaks the protocol of child.ts."""
 
 import asyncio
 import gc
@@ -49,12 +49,12 @@ else:
     engine = create_async_engine("sqlite+aiosqlite:///" + setup["url"])
 
     @sa.event.listens_for(engine.sync_engine, "connect")
-    def as_everybody(connection, _):
+    def set_synchronous(connection, _):
         connection.execute("PRAGMA synchronous = FULL")
 
 
 # A statement outside a session needs no transaction.
-by_itself = engine.execution_options(isolation_level="AUTOCOMMIT") if on_postgres else engine
+autocommit = engine.execution_options(isolation_level="AUTOCOMMIT") if on_postgres else engine
 session = sessionmaker(engine, class_=AsyncSession)
 
 
@@ -63,16 +63,16 @@ def key():
 
 
 async def select():
-    async with by_itself.connect() as connection:
+    async with autocommit.connect() as connection:
         return len((await connection.execute(sa.select(account).where(account.c.id == key()))).all())
 
 
 async def select_and_update():
     this = account.c.id == key()
     balance = sa.select(account.c.balance).where(this)
-    async with session.begin() as unit:
-        found = (await unit.execute(balance.with_for_update() if on_postgres else balance)).all()
-        await unit.execute(sa.update(account).where(this).values(balance=account.c.balance + 1))
+    async with session.begin() as orm_session:
+        found = (await orm_session.execute(balance.with_for_update() if on_postgres else balance)).all()
+        await orm_session.execute(sa.update(account).where(this).values(balance=account.c.balance + 1))
     return len(found)
 
 
@@ -82,7 +82,7 @@ async def empty():
 
 
 async def read():
-    async with by_itself.connect() as connection:
+    async with autocommit.connect() as connection:
         return len((await connection.execute(sa.select(item).where(item.c.id <= setup["readable"]))).all())
 
 
@@ -96,8 +96,8 @@ async def stream():
 
 
 async def insert():
-    async with session.begin() as unit:
-        await unit.execute(sa.insert(journal), rows)
+    async with session.begin() as orm_session:
+        await orm_session.execute(sa.insert(journal), rows)
     return 0
 
 
@@ -106,17 +106,17 @@ if on_postgres:
     works |= {"empty": empty, "read": read, "stream": stream}
 
 
-async def run(work, concurrency, millis, least):
+async def run(work, concurrency, millis, minOperations):
     gc.collect()
     latencies = []
 
     async def worker():
-        while time.perf_counter() < deadline or len(latencies) < least:
-            before = time.perf_counter()
-            seen = await works[work]()
-            if seen != expected[work]:
-                raise RuntimeError(f"the operation saw {seen} rows and not {expected[work]}")
-            latencies.append(time.perf_counter() - before)
+        while time.perf_counter() < deadline or len(latencies) < minOperations:
+            begin = time.perf_counter()
+            count = await works[work]()
+            if count != expected[work]:
+                raise RuntimeError(f"the operation read {count} rows instead of {expected[work]}")
+            latencies.append(time.perf_counter() - begin)
 
     cpu = time.process_time()
     started = time.perf_counter()
@@ -135,7 +135,7 @@ async def run(work, concurrency, millis, least):
 
 
 async def main():
-    # Node's channel: a message is a line.
+    # The IPC channel of Node's child processes: one JSON message per line.
     channel = socket.socket(fileno=int(os.environ["NODE_CHANNEL_FD"]))
     channel.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=channel)

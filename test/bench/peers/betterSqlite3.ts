@@ -2,7 +2,7 @@ import Sqlite from "better-sqlite3"
 import { type Open, peer, worker } from "../peer.js"
 import { key, rows } from "../workloads.js"
 
-/** As everybody's is here. */
+/** Opens the file with the settings that all SQLite peers use. */
 export const database = (file: string): Sqlite.Database => {
   const database = new Sqlite(file)
   database.pragma("journal_mode = WAL")

@@ -1,5 +1,5 @@
 /**
- * What the clients of @effect/sql have in common: one runtime, as an application has it, and a fiber for each worker.
+ * What the peers built on @effect/sql share: one runtime, as in an application, and a fiber for each worker.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Context from "effect/Context"
@@ -39,8 +39,8 @@ export const open = async <R>(client: Client<R>, { pool, statements }: Options):
   const none = () => 0
 
   const selects = Array.from({ length: statements }, (_, i) => `SELECT id, balance FROM account WHERE id = $1 -- ${i}`)
-  let turn = 0
-  const oneOf = () => sql.unsafe(selects[turn = (turn + 1) % statements], [key()])
+  let index = 0
+  const nextSelect = () => sql.unsafe(selects[index = (index + 1) % statements], [key()])
   const select = () => sql`SELECT id, balance FROM account WHERE id = ${key()}`
   const lock = sql.onDialectOrElse({
     sqlite: () => (id: number) => sql`SELECT balance FROM account WHERE id = ${id}`,
@@ -48,7 +48,7 @@ export const open = async <R>(client: Client<R>, { pool, statements }: Options):
   })
 
   return peer({
-    select: worker(statements === 1 ? select : oneOf, length),
+    select: worker(statements === 1 ? select : nextSelect, length),
     session: worker(() => {
       const id = key()
       return session(Effect.zipLeft(lock(id), sql`UPDATE account SET balance = balance + 1 WHERE id = ${id}`))
@@ -68,7 +68,7 @@ export const open = async <R>(client: Client<R>, { pool, statements }: Options):
       const released = new Promise<void>((resolve) => {
         release = resolve
       })
-      const holding = Array.from(
+      const holders = Array.from(
         { length: pool },
         () => fork(session(Effect.zipRight(select(), Effect.promise(() => released))))
       )
@@ -76,7 +76,7 @@ export const open = async <R>(client: Client<R>, { pool, statements }: Options):
       const waiting = Array.from({ length: sessions }, () => runtime.runFork(session(select())))
       return () => {
         release()
-        return Promise.all([...holding, ...waiting.map((fiber) => Effect.runPromise(Fiber.join(fiber)))])
+        return Promise.all([...holders, ...waiting.map((fiber) => Effect.runPromise(Fiber.join(fiber)))])
       }
     }
   })

@@ -3,7 +3,7 @@ import Pg from "pg"
 import { type Options, type Peer, peer, worker } from "../peer.js"
 import { key, readable, rows } from "../workloads.js"
 
-// The one that @effect/sql-pg brings.
+// The pg-cursor that @effect/sql-pg depends on.
 const require = createRequire(createRequire(import.meta.url).resolve("@effect/sql-pg"))
 
 interface Cursor extends Pg.Submittable {
@@ -42,10 +42,10 @@ const make = (named: boolean) => async ({ pool: max, statements, url }: Options)
     { length: statements },
     (_, i) => `SELECT id, balance FROM account WHERE id = $1${i === 0 ? "" : ` -- ${i}`}`
   )
-  let turn = 0
+  let index = 0
   const select = async (on: Pg.Pool | Pg.PoolClient) => {
-    turn = (turn + 1) % statements
-    return (await run(on, `select ${turn}`, selects[turn], [key()])).rows.length
+    index = (index + 1) % statements
+    return (await run(on, `select ${index}`, selects[index], [key()])).rows.length
   }
 
   return peer({
@@ -102,5 +102,5 @@ const make = (named: boolean) => async ({ pool: max, statements, url }: Options)
 
 export const plain = make(false)
 
-/** With statements prepared by name, and the rows to insert in one array a column. */
+/** Uses named prepared statements, and inserts rows as one array per column. */
 export const named = make(true)

@@ -1,6 +1,6 @@
 /**
- * PostgreSQL's own program, which is written in C and prepares its statements: what is left when the client costs
- * next to nothing.
+ * PostgreSQL's own benchmark program, written in C, with prepared statements. It shows the time that remains when the
+ * client costs almost nothing.
  */
 import { execFile } from "node:child_process"
 import * as fs from "node:fs"
@@ -18,10 +18,10 @@ const scripts: { readonly [W in Work]?: string } = {
   empty: "BEGIN;\nCOMMIT;"
 }
 
-const figure = (output: string, pattern: RegExp): number => {
+const numberIn = (output: string, pattern: RegExp): number => {
   const found = pattern.exec(output)
   if (found === null) {
-    throw new Error(`pgbench said:\n${output}`)
+    throw new Error(`cannot read the output of pgbench:\n${output}`)
   }
   return Number(found[1])
 }
@@ -34,7 +34,7 @@ export const postgres: Open = async ({ url }) => {
     run: async ({ concurrency, millis, work }) => {
       const script = path.join(directory, work)
       fs.writeFileSync(script, `\\set id random(1, ${accounts})\n${scripts[work]}\n`)
-      // It counts in whole seconds.
+      // pgbench takes whole seconds.
       const seconds = Math.max(1, Math.round(millis / 1_000))
       const threads = Math.min(concurrency, os.availableParallelism())
       const settings = [`--client=${concurrency}`, `--jobs=${threads}`, `--time=${seconds}`, `--file=${script}`]
@@ -45,8 +45,8 @@ export const postgres: Open = async ({ url }) => {
         url
       ])
       return {
-        operations: figure(stdout, /transactions actually processed: (\d+)/),
-        seconds: figure(stdout, /transactions actually processed: (\d+)/) / figure(stdout, /tps = ([\d.]+)/),
+        operations: numberIn(stdout, /transactions actually processed: (\d+)/),
+        seconds: numberIn(stdout, /transactions actually processed: (\d+)/) / numberIn(stdout, /tps = ([\d.]+)/),
         cpuMicros: null,
         p50: null,
         p99: null,

@@ -15,7 +15,7 @@ const overPostgres = ({ pool, url }: Options) => client({ url, poolSize: pool, p
 
 export const postgres: Open = (options) => open(overPostgres(options), options)
 
-/** With the SDK of OpenTelemetry, whose exporter drops what it gets. */
+/** With the OpenTelemetry SDK, and an exporter that drops its spans. */
 export const traced: Open = async (options) => {
   const NodeSdk = await import("@effect/opentelemetry/NodeSdk")
   const { BatchSpanProcessor, InMemorySpanExporter } = await import("@opentelemetry/sdk-trace-base")

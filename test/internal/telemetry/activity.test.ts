@@ -8,7 +8,6 @@ import * as TestClock from "effect/TestClock"
 import * as Database from "../../../src/Database.js"
 import { ActivityTracker } from "../../../src/internal/telemetry/activity.js"
 import * as Recorders from "../../../src/internal/telemetry/recorders.js"
-import * as Session from "../../../src/Session.js"
 import type * as Telemetry from "../../../src/Telemetry.js"
 import { forEachDialect, layer, postgres } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
@@ -93,10 +92,11 @@ describe("activity of postgres", () => {
       const value = 30.123
       const first = yield* sql`SELECT pg_sleep(${value})`.pipe(Database.session({ name: "first" }), Effect.fork)
       yield* activityWith(({ sessions }) => sessions[0]?.state === "statement")
-      const second = yield* Session.id.pipe(Database.session({ name: "second" }), Effect.fork)
-      const { sessions: [running, waiting] } = yield* activityWith(({ sessions }) => sessions.length === 2)
+      const second = yield* sql`SELECT 2`.pipe(Database.session({ name: "second" }), Effect.fork)
+      const { sessions: [running, waiting] } = yield* activityWith(({ sessions }) => sessions[1]?.state === "waiting")
       assert.strictEqual(running.statement, "SELECT pg_sleep($1)")
-      assert.deepStrictEqual([waiting.name, waiting.id, waiting.state], ["second", undefined, "waiting"])
+      assert.deepStrictEqual([waiting.name, waiting.state], ["second", "waiting"])
+      assert.notStrictEqual(waiting.id, running.id)
       yield* Fiber.interrupt(first)
       yield* Fiber.join(second)
       const { rolledBack, sessions } = yield* Database.activity
@@ -173,10 +173,12 @@ describe("Tracker", () => {
     const session = tracked.sessionOpened("states")
     const states: Array<string> = []
     const look = () => states.push(tracked.snapshot().sessions[0].state)
-    look()
     session.identity = { id: "1" }
     look()
     session.statementStarted("SELECT 1")
+    session.isWaiting = true
+    look()
+    session.isWaiting = false
     session.statementStarted("SELECT 2")
     look()
     session.statementEnded()
@@ -185,7 +187,7 @@ describe("Tracker", () => {
     look()
     session.endStarted()
     look()
-    assert.deepStrictEqual(states, ["waiting", "idle", "statement", "statement", "idle", "ending"])
+    assert.deepStrictEqual(states, ["idle", "waiting", "statement", "statement", "idle", "ending"])
   })
 
   it.effect("counts on although the clock stands still", () =>

@@ -1,5 +1,5 @@
-# Stands in for nixpkgs where that cannot be fetched: the few attributes that the flake uses, under nixpkgs' names. What
-# it does not name is an error, as it would be there.
+# A stub of nixpkgs for machines without a network: only the attributes that the flake uses. Any other attribute is an
+# error, as an unknown attribute of nixpkgs is.
 {
   outputs =
     { self }:
