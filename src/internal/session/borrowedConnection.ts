@@ -70,7 +70,7 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
     transformRows: TransformRows
   ): Stream.Stream<unknown, SqlError> {
     return Stream.fromPull(Effect.map(Effect.scope, (scope) => {
-      const guard: StatementGuard = { refusal: this.refusalOnSend, isSent: false, mayWrite: true }
+      const guard = this.makeGuard()
       let isExhausted = false
       let cursor: Pull | undefined = undefined
       const abandon = Effect.suspend(() =>
@@ -115,12 +115,16 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
       : undefined
   }
 
+  private makeGuard(): StatementGuard {
+    return { refusal: this.refusalOnSend, isSent: false, mayWrite: true }
+  }
+
   private runStatement<A>(
     f: (connection: Connection, guard: StatementGuard) => Effect.Effect<A, SqlError>
   ): Effect.Effect<A, SqlError> {
     return Effect.uninterruptibleMask((restore) => {
       const fiber = currentFiber()
-      const guard: StatementGuard = { refusal: this.refusalOnSend, isSent: false, mayWrite: true }
+      const guard = this.makeGuard()
       return Effect.onExit(
         restore(this.useConnection((connection) => f(connection, guard))),
         () => this.statementEnded(guard, fiber, interruptibilityOfMask(restore)) ?? Effect.void
@@ -149,27 +153,19 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
     return reason === undefined ? error : toSqlError(reason)
   }
 
+  /** Reads a batch as `useConnection` runs a statement. */
   private pull(open: (connection: Connection) => Pull): Pull {
-    return Effect.suspend(() => {
-      const wait = this.waitForLock()
-      if (wait !== undefined) {
-        return Effect.zipRight(Effect.mapError(wait, Option.some), this.pull(open))
-      }
-      const refusal = this.refusal()
-      if (refusal !== undefined) {
-        return Effect.fail(Option.some(toSqlError(refusal)))
-      }
-      const connection = this.begunConnection()
-      const rows = connection === undefined
-        ? Effect.flatMap(Effect.mapError(this.beginConnection(), (error) => Option.some(toSqlError(error))), open)
-        : open(connection)
-      return Effect.catchAll(
-        rows,
-        (error) =>
-          Option.isSome(error) && error.value.cause === connectionLocked
-            ? this.pull(open)
-            : Effect.fail(Option.map(error, (error) => this.withEndReason(error)))
+    const rowsOrEnd = Effect.suspend(() =>
+      this.useConnection((connection) =>
+        Effect.catchAll(
+          open(connection),
+          (error) => Option.isNone(error) ? Effect.succeed(undefined) : Effect.fail(error.value)
+        )
       )
+    )
+    return Effect.matchEffect(rowsOrEnd, {
+      onSuccess: (rows) => rows === undefined ? Effect.fail(Option.none()) : Effect.succeed(rows),
+      onFailure: (error) => Effect.fail(Option.some(error))
     })
   }
 }
