@@ -4,16 +4,12 @@
  * problems.
  */
 import * as Effect from "effect/Effect"
-import * as Fs from "node:fs"
-import * as Os from "node:os"
-import * as Path from "node:path"
 import { parseArgs } from "node:util"
-import { query } from "../support/client.js"
 import type { Dialect } from "../support/dialects.js"
 import { applicable, everywhere } from "../support/everywhere.js"
+import { file, postgres } from "../support/longDialects.js"
 import { programs } from "../support/programs.js"
 import { newSeed } from "../support/random.js"
-import { scopedInstallation, serverFrom } from "../support/server.js"
 
 const { values } = parseArgs({
   options: {
@@ -28,38 +24,12 @@ const seed = newSeed(values.seed)
 const points = Number(values.points)
 let problemCount = 0
 
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-"))),
-  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
-)
-
-const postgres = Effect.gen(function*() {
-  const installation = yield* scopedInstallation
-  const server = yield* serverFrom(installation, { config: { fsync: "off" } })
-  let databases = 0
-  const url = Effect.suspend(() => {
-    const name = `everywhere_${++databases}`
-    return Effect.map(query(server.url, `CREATE DATABASE ${name}`), () => {
-      const parsed = new URL(server.url)
-      parsed.pathname = `/${name}`
-      return parsed.toString()
-    })
-  })
-  return { name: "postgres", dialect: "postgres", url, single: false } satisfies Dialect
-})
-
-const file: Dialect = {
-  name: "sqlite file",
-  dialect: "sqlite",
-  url: Effect.map(temporary, (path) => `sqlite:///${Path.join(path, "test.db")}`),
-  single: true
-}
 const memory: Dialect = { name: "sqlite :memory:", dialect: "sqlite", url: Effect.succeed(":memory:"), single: true }
 
 await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
   const isSelected = (name: string) => name.includes(values.dialect)
   const dialects = [
-    ...(isSelected("postgres") ? [yield* postgres] : []),
+    ...(isSelected("postgres") ? [yield* postgres("everywhere")] : []),
     ...[file, memory].filter(({ name }) => isSelected(name))
   ]
   for (const dialect of dialects) {

@@ -4,16 +4,11 @@
  * with 1 if there were problems.
  */
 import * as Effect from "effect/Effect"
-import * as Fs from "node:fs"
-import * as Os from "node:os"
-import * as Path from "node:path"
 import { parseArgs } from "node:util"
-import { query } from "../support/client.js"
-import type { Dialect } from "../support/dialects.js"
+import { file, postgres } from "../support/longDialects.js"
 import { type Feature, features } from "../support/model/program.js"
 import { runModel } from "../support/model/run.js"
 import { newSeed } from "../support/random.js"
-import { scopedInstallation, serverFrom } from "../support/server.js"
 
 const { values } = parseArgs({
   options: {
@@ -31,38 +26,11 @@ const seed = newSeed(values.seed)
 const without = values.without.split(",")
 const enabled = new Set(values.only.split(",").filter((name): name is Feature => !without.includes(name)))
 
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-"))),
-  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
-)
-
-const postgres = Effect.gen(function*() {
-  const installation = yield* scopedInstallation
-  const server = yield* serverFrom(installation, { config: { fsync: "off" } })
-  let databases = 0
-  const url = Effect.suspend(() => {
-    const name = `model_${++databases}`
-    return Effect.map(query(server.url, `CREATE DATABASE ${name}`), () => {
-      const parsed = new URL(server.url)
-      parsed.pathname = `/${name}`
-      return parsed.toString()
-    })
-  })
-  return { name: "postgres", dialect: "postgres", url, single: false } satisfies Dialect
-})
-
-const file: Dialect = {
-  name: "sqlite file",
-  dialect: "sqlite",
-  url: Effect.map(temporary, (path) => `sqlite:///${Path.join(path, "test.db")}`),
-  single: true
-}
-
 let problemCount = 0
 
 await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
   const dialects = [
-    ...("postgres".includes(values.dialect) ? [yield* postgres] : []),
+    ...("postgres".includes(values.dialect) ? [yield* postgres("model")] : []),
     ...(file.name.includes(values.dialect) ? [file] : [])
   ]
   for (const dialect of dialects) {
