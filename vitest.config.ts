@@ -27,7 +27,7 @@ export default defineConfig({
     coverage: {
       provider: "v8",
       include: ["src/**/*.ts"],
-      reporter: ["text", "html", "json-summary"],
+      reporter: ["text-summary", "html", "json-summary"],
       reportOnFailure: true,
       thresholds: { lines: 95, branches: 95 }
     }

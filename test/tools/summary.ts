@@ -2,8 +2,8 @@ import type { SerializedError } from "vitest"
 import type { Reporter, TestCase, TestModule } from "vitest/node"
 
 /**
- * Prints the counts as the last line of the output, `12 passed, 0 failed`, and the name of every skipped test. With
- * `failOnSkip`, a skipped test counts as failed.
+ * Prints the name of every skipped test, the name and the error of every failed one, and the counts as the last line,
+ * `12 passed, 0 failed`. With `failOnSkip`, a skipped test counts as failed.
  */
 export default class Summary implements Reporter {
   readonly #failOnSkip: boolean
@@ -21,6 +21,18 @@ export default class Summary implements Reporter {
     const skipped = [...inState("skipped"), ...inState("pending")]
     for (const test of skipped) {
       console.log(`skipped: ${test.module.moduleId}: ${test.fullName}`)
+    }
+    for (const test of inState("failed")) {
+      const messages = test.result().errors?.map((error) => error.message.slice(0, 400)) ?? []
+      console.log(`failed: ${test.module.moduleId}: ${test.fullName}: ${messages.join("; ")}`)
+    }
+    for (const module of modules) {
+      for (const error of module.errors()) {
+        console.log(`failed: ${module.moduleId}: ${error.message.slice(0, 400)}`)
+      }
+    }
+    for (const error of unhandledErrors) {
+      console.log(`failed outside of a test: ${error.message.slice(0, 400)}`)
     }
     const failed = inState("failed").length + broken + (this.#failOnSkip ? skipped.length : 0)
     if (failed > 0) {
