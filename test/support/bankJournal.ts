@@ -4,12 +4,19 @@
 
 /**
  * An event of a transfer. A transfer moves money in one or several parts; either all of them are in the ledger, or none.
+ * With `alternative`, these parts can be there in place of `parts`.
  * `requested` is recorded before its session starts, `committed` and `rolled back` by the session's hooks for one
  * attempt, and the others when the session ends: `acknowledged` if the transfer succeeded, `refused` if it failed or
  * was rolled back on purpose, `unknown` if the outcome of its COMMIT is unknown.
  */
 export type Entry =
-  | { readonly id: string; readonly event: "requested"; readonly kind: string; readonly parts: ReadonlyArray<string> }
+  | {
+    readonly id: string
+    readonly event: "requested"
+    readonly kind: string
+    readonly parts: ReadonlyArray<string>
+    readonly alternative?: ReadonlyArray<string> | undefined
+  }
   | { readonly id: string; readonly event: "committed" | "rolled back"; readonly attempt: number }
   | {
     readonly id: string
@@ -56,6 +63,7 @@ const expectedErrors: ReadonlySet<string> = new Set([
 interface Transfer {
   kind: string
   parts: ReadonlyArray<string> | undefined
+  alternative: ReadonlyArray<string> | undefined
   readonly committed: Array<number>
   readonly rolledBack: Array<number>
   outcome: Entry["event"] | undefined
@@ -66,13 +74,21 @@ const transfersOf = (journal: ReadonlyArray<Entry>): ReadonlyMap<string, Transfe
   for (const entry of journal) {
     let transfer = transfers.get(entry.id)
     if (transfer === undefined) {
-      transfer = { kind: "", parts: undefined, committed: [], rolledBack: [], outcome: undefined }
+      transfer = {
+        kind: "",
+        parts: undefined,
+        alternative: undefined,
+        committed: [],
+        rolledBack: [],
+        outcome: undefined
+      }
       transfers.set(entry.id, transfer)
     }
     switch (entry.event) {
       case "requested": {
         transfer.kind = entry.kind
         transfer.parts = entry.parts
+        transfer.alternative = entry.alternative
         break
       }
       case "committed": {
@@ -131,10 +147,11 @@ const transferProblems = (
   if (rows.size > 1) {
     problems.push(`was executed ${rows.size} times`)
   }
-  const whole = [...transfer.parts].sort().join()
+  const allowed = [transfer.parts, ...transfer.alternative === undefined ? [] : [transfer.alternative]]
+    .map((parts) => [...parts].sort().join())
   for (const [attempt, parts] of rows) {
-    if ([...parts].sort().join() !== whole) {
-      problems.push(`attempt ${attempt} left ${parts.join()} instead of ${whole}`)
+    if (!allowed.includes([...parts].sort().join())) {
+      problems.push(`attempt ${attempt} left ${parts.join()} instead of ${allowed.join(" or ")}`)
     }
   }
   for (const attempt of transfer.committed) {
@@ -176,7 +193,14 @@ export const verify = (journal: ReadonlyArray<Entry>, books: Books): ReadonlyArr
   const transfers = transfersOf(journal)
   const rows = partsByAttempt(books.ledger)
   const ids = new Set([...transfers.keys(), ...rows.keys()])
-  const noEvents: Transfer = { kind: "", parts: undefined, committed: [], rolledBack: [], outcome: undefined }
+  const noEvents: Transfer = {
+    kind: "",
+    parts: undefined,
+    alternative: undefined,
+    committed: [],
+    rolledBack: [],
+    outcome: undefined
+  }
   const ofTransfers = Array.from(ids).flatMap((id) => {
     const transfer = transfers.get(id) ?? noEvents
     return transferProblems(transfer, rows.get(id) ?? new Map()).map((problem) =>

@@ -78,6 +78,8 @@ interface Attempt {
 
 interface Kind {
   readonly parts: ReadonlyArray<string>
+  /** Parts that it may move in place of `parts`. */
+  readonly alternative?: ReadonlyArray<string>
   /** Whether success means that the money has moved. Default: true. */
   readonly commits?: boolean
   readonly run: (
@@ -91,6 +93,7 @@ interface Kind {
 /** All kinds of transfers. A part called `never` must not reach the ledger. */
 const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
   const { session, sql } = db
+  const manyRows = sql`SELECT one.balance FROM accounts AS one, accounts AS two, accounts AS three`
   return {
     plain: {
       parts: ["a"],
@@ -264,6 +267,71 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
           options
         )
     },
+    // Streams read at once, beside a transfer.
+    streams: {
+      parts: ["a", "b"],
+      run: (attempted, options) =>
+        session(
+          attempted(({ move }) =>
+            Effect.all([
+              Stream.runDrain(manyRows.stream),
+              Stream.runDrain(Stream.take(manyRows.stream, 700)),
+              move("a"),
+              Effect.zipRight(Effect.yieldNow(), Stream.runDrain(manyRows.stream))
+            ], { concurrency: "unbounded", discard: true }).pipe(Effect.zipRight(move("b")))
+          ),
+          options
+        )
+    },
+    // The session pauses between two batches of a stream, and between two statements.
+    slowBody: {
+      parts: ["a", "b"],
+      run: (attempted, options) =>
+        session(
+          attempted(({ move }) =>
+            move("a").pipe(
+              Effect.zipRight(
+                Stream.runForEachChunk(
+                  Stream.take(manyRows.stream, 2_000),
+                  () => Effect.sleep(random.between(0, 60))
+                )
+              ),
+              Effect.zipRight(Effect.sleep(random.between(0, 400))),
+              Effect.zipRight(move("b"))
+            )
+          ),
+          options
+        )
+    },
+    // A nested session that a timeout interrupts has moved nothing.
+    raced: {
+      parts: ["a", "completed"],
+      alternative: ["interrupted"],
+      run: (attempted, options) =>
+        session(
+          attempted(({ move, slow }) =>
+            session(Effect.zipRight(move("a"), slow)).pipe(
+              Effect.timeoutOption(random.between(0, 300)),
+              Effect.flatMap((result) => move(result._tag === "Some" ? "completed" : "interrupted"))
+            )
+          ),
+          options
+        )
+    },
+    // A statement that a timeout interrupts ends what its session can commit, if it was sent.
+    racedStatement: {
+      parts: ["a", "b"],
+      run: (attempted, options) =>
+        session(
+          attempted(({ move, slow }) =>
+            move("a").pipe(
+              Effect.zipRight(Effect.timeoutOption(slow, random.between(0, 300))),
+              Effect.zipRight(move("b"))
+            )
+          ),
+          options
+        )
+    },
     outside: {
       parts: [],
       commits: false,
@@ -361,13 +429,13 @@ export const start = (options: Options): Effect.Effect<Workers> =>
       })
     })
 
-    const transfer = (kind: string, { commits = true, parts, run }: Kind, chance: Random) =>
+    const transfer = (kind: string, { alternative, commits = true, parts, run }: Kind, chance: Random) =>
       Effect.suspend(() => {
         const id = `${name}-${++count}`
         let attempts = 0
         const sessionOptions = optionsFrom(chance)
         const since = performance.now()
-        record({ id, event: "requested", kind, parts })
+        record({ id, event: "requested", kind, parts, alternative })
         const registerHooks = (attempt: number) =>
           Effect.zipRight(
             Session.afterCommit(Effect.sync(() => record({ id, event: "committed", attempt }))),

@@ -69,6 +69,21 @@ const each = {
     const some = Stream.runDrain(i % 2 === 0 ? rows : Stream.take(rows, 40))
     return i % 3 === 0 ? session(some) : some
   },
+  together: ({ session, sql }, i) => {
+    const rows =
+      sql`WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 300) SELECT n FROM s`.stream
+    return session(Effect.all([
+      Stream.runDrain(rows),
+      Stream.runDrain(Stream.take(rows, 1 + i % 250)),
+      Stream.runForEachChunk(rows, () => Effect.sleep(1)),
+      sql`SELECT ${i}`
+    ], { concurrency: "unbounded" }))
+  },
+  raced: (database, i) =>
+    database.session(Effect.zipRight(
+      Effect.timeoutOption(i % 2 === 0 ? slow(database) : database.session(slow(database)), i % 4),
+      database.sql`SELECT ${i}`
+    )),
   interrupted: (database, i) =>
     Effect.gen(function*() {
       const fiber = yield* Effect.fork(database.session(slow(database)))

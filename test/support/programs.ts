@@ -291,6 +291,74 @@ export const programs: ReadonlyArray<Program> = [
       )
   },
   {
+    name: "streams at once in a session",
+    parts: [1, 2],
+    run: (environment, n, victim) =>
+      session(
+        environment,
+        victim,
+        inOrder(
+          concurrently(
+            Stream.runDrain(environment.db.sql`SELECT a.n FROM numbers AS a, numbers AS b`.stream),
+            Stream.runDrain(Stream.take(environment.db.sql`SELECT n FROM numbers`.stream, 40)),
+            environment.write(n, 1)
+          ),
+          environment.write(n, 2)
+        )
+      )
+  },
+  {
+    name: "a slow body between the batches of a stream",
+    parts: [1, 2],
+    run: (environment, n, victim) =>
+      session(
+        environment,
+        victim,
+        inOrder(
+          environment.write(n, 1),
+          Stream.runForEachChunk(
+            Stream.take(environment.db.sql`SELECT a.n FROM numbers AS a, numbers AS b`.stream, 300),
+            () => Effect.sleep("1 millis")
+          ),
+          environment.write(n, 2)
+        )
+      )
+  },
+  {
+    name: "a statement that loses a race",
+    parts: [1, 2],
+    only: "postgres",
+    expectedErrors: ["TransactionAborted"],
+    run: (environment, n, victim) =>
+      session(
+        environment,
+        victim,
+        inOrder(
+          environment.write(n, 1),
+          Effect.timeoutOption(environment.db.sql`SELECT pg_sleep(10)`, "2 millis"),
+          environment.write(n, 2)
+        )
+      )
+  },
+  {
+    name: "a nested session that loses a race",
+    parts: [1, 3],
+    only: "postgres",
+    run: (environment, n, victim) =>
+      session(
+        environment,
+        victim,
+        inOrder(
+          environment.write(n, 1),
+          Effect.timeoutOption(
+            environment.db.session(inOrder(environment.write(n, 2), environment.db.sql`SELECT pg_sleep(10)`)),
+            "4 millis"
+          ),
+          environment.write(n, 3)
+        )
+      )
+  },
+  {
     name: "a stream outside of sessions",
     parts: hundred,
     run: ({ db }, n, victim) =>
