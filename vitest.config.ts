@@ -18,8 +18,8 @@ export default defineConfig({
     // The tests mostly wait for servers and timers.
     poolOptions: { forks: { maxForks: Math.max(2, availableParallelism()) } },
     // Far more than any test takes, also on a slow and busy machine.
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    testTimeout: 240_000,
+    hookTimeout: 180_000,
     teardownTimeout: 30_000,
     allowOnly: !ci,
     passWithNoTests: false,

@@ -53,7 +53,7 @@ describe("DatabaseConfig", () => {
       const actual = settings({ APP_ENV: "production", DATABASE_URL: server })
       assert.strictEqual(actual.environment, "production")
       assert.deepStrictEqual([actual.poolSize, actual.poolMaxOverflow], [10, 20])
-      assert.strictEqual(millis(actual.connectRetry), 30_000)
+      assert.strictEqual(millis(actual.connectRetry), 240_000)
     })
 
     it.each(["development", "test"])("%s keeps 5 and 10 more connections, and tries to connect once", (environment) => {
@@ -66,7 +66,7 @@ describe("DatabaseConfig", () => {
     it("every environment waits equally long", () => {
       for (const environment of ["production", "development", "test"]) {
         const actual = settings({ APP_ENV: environment, DATABASE_URL: server })
-        assert.strictEqual(millis(actual.poolTimeout), 30_000)
+        assert.strictEqual(millis(actual.poolTimeout), 240_000)
         assert.strictEqual(millis(actual.poolRecycle), 30 * 60_000)
         assert.strictEqual(millis(actual.connectTimeout), 5_000)
         assert.strictEqual(millis(actual.shutdownTimeout), 10_000)

@@ -9,7 +9,7 @@ import * as Migrations from "../src/Migrations.js"
 import { directory, run as runProcess } from "./internal/cli/process.js"
 import { dialects, forEachDialect } from "./support/dialects.js"
 
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 240_000 })
 
 // They stand where no package is found by its name.
 const [effect, client] = ["effect/dist/esm/Effect.js", "@effect/sql/dist/esm/SqlClient.js"].map((module) =>

@@ -8,7 +8,7 @@ import { dialects } from "./support/dialects.js"
 import { eventually } from "./support/eventually.js"
 
 // Processes take their time to start where others compete for it.
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 240_000 })
 
 const answerOf = ({ stderr, stdout }: Ended) => {
   assert.notStrictEqual(stdout, "", stderr)

@@ -188,4 +188,4 @@ it("whatever happens in whatever order, the pool keeps its promises", () =>
       (steps) => Effect.runPromise(run(steps))
     ),
     { numRuns: 150 }
-  ), 120_000)
+  ), 240_000)

@@ -272,7 +272,7 @@ describe("TestDatabase.layerPostgres", () => {
       assert.strictEqual(new Set(names).size, 3)
       assert.strictEqual(Fs.readFileSync(log, "utf8"), "migrated\n")
       assert.deepStrictEqual(yield* clones(at), [])
-    }), 60_000)
+    }), 240_000)
 })
 
 describe("layers", () => {

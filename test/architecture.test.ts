@@ -365,7 +365,7 @@ export const make = (_: Settings, target: MysqlTarget): Driver => ({
 }
 
 describe("a new dialect", () => {
-  it("is one folder, one line in each list of the dialects, and its public name", { timeout: 120_000 }, () => {
+  it("is one folder, one line in each list of the dialects, and its public name", { timeout: 240_000 }, () => {
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), "sqlayer-dialect-"))
     const file = (name: string) => path.join(directory, "src", name)
     const edit = (name: string, change: (source: string) => string) => {

@@ -18,7 +18,7 @@ describe("the bank", () => {
       for (const millis of [...recoveries, maxMillis.interruption, maxMillis.excess, maxMillis.health]) {
         assert.isBelow(millis, 20_000, message)
       }
-    }), 90_000)
+    }), 240_000)
 
   it.live("on SQLite keeps its books while its processes are killed", () =>
     Effect.gen(function*() {
@@ -29,5 +29,5 @@ describe("the bank", () => {
       assert.deepStrictEqual(problems, [], message)
       assert.isAbove(events.acknowledged, 10, message)
       assert.isAbove(killed, 0, message)
-    }), 90_000)
+    }), 240_000)
 })

@@ -17,7 +17,7 @@ for (const dialect of dialects) {
           const { interrupted, problems } = yield* everywhere(dialect, program, { seed, points })
           assert.deepStrictEqual(problems, [])
           assert.isAbove(interrupted, points)
-        }), 120_000)
+        }), 240_000)
     }
   })
 }

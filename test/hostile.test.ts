@@ -297,7 +297,7 @@ for (const dialect of Dialects.dialects) {
             }
             yield* unharmed
           }))
-      }), 60_000)
+      }), 240_000)
 
     live("savepoints may be called anything", () =>
       Effect.gen(function*() {
@@ -324,7 +324,7 @@ for (const dialect of Dialects.dialects) {
             }))
             yield* unharmed
           }))
-      }), 60_000)
+      }), 240_000)
 
     live("sessions may be called anything, which is shown as it is", () =>
       Effect.gen(function*() {
@@ -403,7 +403,7 @@ for (const dialect of Dialects.dialects) {
             }
             yield* unharmed
           }))
-      }).pipe(Effect.orDie), 60_000)
+      }).pipe(Effect.orDie), 240_000)
 
     live("requests for health and for the dashboard may ask anything", () =>
       Effect.gen(function*() {
@@ -433,7 +433,7 @@ for (const dialect of Dialects.dialects) {
         }
         yield* eventually(Effect.map(database.poolStats, ({ used }) => used === 0))
         yield* unharmed
-      }).pipe(Effect.orDie), 60_000)
+      }).pipe(Effect.orDie), 240_000)
   })
 }
 

@@ -335,7 +335,7 @@ describe("a server that is none", () => {
             socket.end(Buffer.concat(said))
           }
         }))
-    ), 60_000)
+    ), 240_000)
 })
 
 const cancelRequest = 80_877_102
@@ -425,7 +425,7 @@ describe("a server that lets everybody in", () => {
         Effect.map(session("wrong order", (socket) => socket.write(Buffer.concat(said))), () => {
           assert.isUndefined(({} as { readonly polluted?: boolean }).polluted)
         })
-    ), 60_000)
+    ), 240_000)
 
   it.live("and answers with a message of two gigabytes, or none: lost at once", () =>
     Effect.gen(function*() {

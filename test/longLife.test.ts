@@ -33,7 +33,7 @@ describe("nothing grows", () => {
         const url = yield* freshDatabase
         flat(yield* life("--url", url, "--sessions", "5000", "--only", "committed,failed"))
       })),
-    120_000
+    240_000
   )
 
   it.live(
@@ -43,14 +43,14 @@ describe("nothing grows", () => {
         const url = yield* freshDatabase
         flat(yield* life("--url", url, "--others", "800", "--only", "mixed,codes"))
       })),
-    120_000
+    240_000
   )
 
   it.live("with all of that on a SQLite file", () =>
     Effect.map(
       life("--dialect", "sqlite", "--sessions", "600", "--others", "300", "--only", "committed,failed,mixed,codes"),
       flat
-    ), 120_000)
+    ), 240_000)
 
   it.live(
     "and what does is seen",
@@ -60,6 +60,6 @@ describe("nothing grows", () => {
         assert.match(said, /leak: the heap grows by \d+ bytes each time/)
         assert.match(said, /leak: listeners grew/)
       }),
-    60_000
+    240_000
   )
 })

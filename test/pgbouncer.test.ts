@@ -92,7 +92,7 @@ describe("behind PgBouncer", () => {
         assert.deepStrictEqual(new Set(counts.map(([row]) => row?.n)), new Set([0]))
         assert.strictEqual((yield* setup.database.poolStats).connectFailures, 0)
       }),
-    60_000
+    240_000
   )
 
   it.scopedLive.skipIf(!isInstalled && !ci)(
@@ -110,7 +110,7 @@ describe("behind PgBouncer", () => {
         )
         assert.strictEqual(n, 0)
       }),
-    60_000
+    240_000
   )
 
   it.scopedLive.skipIf(!isInstalled && !ci)("in session mode it works as well", () =>
@@ -119,7 +119,7 @@ describe("behind PgBouncer", () => {
       yield* busy(setup)
       const [{ sum }] = yield* query(setup.url, "SELECT sum(balance)::int AS sum FROM accounts")
       assert.strictEqual(sum, accounts * 100)
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive.skipIf(!isInstalled && !ci)(
     "told to prepare all the same it never gives the rows of another statement",
@@ -138,6 +138,6 @@ describe("behind PgBouncer", () => {
         // Outside of transactions a name that another server does not know costs a round trip, and nothing else.
         assert.deepStrictEqual(results.filter(Either.isLeft), [])
       }),
-    60_000
+    240_000
   )
 })

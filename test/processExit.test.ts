@@ -17,7 +17,7 @@ const ended = (what: string, url: string) =>
       const child = execFile(
         process.execPath,
         ["--import", "tsx", script, what, url],
-        { timeout: 30_000, killSignal: "SIGKILL" },
+        { timeout: 180_000, killSignal: "SIGKILL" },
         (error, stdout, stderr) =>
           error === null
             ? resolve({ lines: stdout.trim().split("\n"), millis: performance.now() - lastWrite })
@@ -35,9 +35,9 @@ describe("a program that closes nothing", () => {
       const database = yield* freshDatabase
       const { lines, millis } = yield* ended("idle", database)
       assert.deepStrictEqual(lines, ["done"])
-      assert.isBelow(millis, 5_000)
+      assert.isBelow(millis, 20_000)
       yield* eventually(Effect.map(connections(database), ({ total }) => total === 0))
-    })), 60_000)
+    })), 240_000)
 
   it.live("ends while its pool is idle, with TLS", () =>
     Effect.scoped(Effect.gen(function*() {
@@ -45,8 +45,8 @@ describe("a program that closes nothing", () => {
       const own = yield* server({ ssl: pair })
       const { lines, millis } = yield* ended("idle", `${own.url}?sslmode=require`)
       assert.deepStrictEqual(lines, ["done"])
-      assert.isBelow(millis, 5_000)
-    })), 60_000)
+      assert.isBelow(millis, 20_000)
+    })), 240_000)
 
   it.live("does not end while it awaits an answer, with and without TLS", () =>
     Effect.scoped(Effect.gen(function*() {
@@ -55,14 +55,14 @@ describe("a program that closes nothing", () => {
       for (const mode of ["require", "disable"]) {
         assert.strictEqual((yield* ended("running", `${own.url}?sslmode=${mode}`)).lines.at(-1), "done")
       }
-    })), 60_000)
+    })), 240_000)
 
   it.live("does not end while it waits for a connection", () =>
     Effect.scoped(Effect.gen(function*() {
       const { lines } = yield* ended("waiting", yield* freshDatabase)
       assert.strictEqual(lines[0], "open")
       assert.include(lines.join("\n"), "PoolTimeout")
-    })), 60_000)
+    })), 240_000)
 
   it.live("does not end while it listens", () =>
     Effect.scoped(Effect.gen(function*() {
@@ -77,5 +77,5 @@ describe("a program that closes nothing", () => {
         "listening",
         "notified"
       ])
-    })), 60_000)
+    })), 240_000)
 })

@@ -21,7 +21,7 @@ import { eventually } from "./support/eventually.js"
 
 const quiet = Logger.remove(Logger.defaultLogger)
 
-const live = <E>(name: string, body: () => Effect.Effect<void, E, Scope.Scope>, timeout = 30_000): void =>
+const live = <E>(name: string, body: () => Effect.Effect<void, E, Scope.Scope>, timeout = 240_000): void =>
   it.scopedLive(name, () => Effect.provide(body(), quiet), timeout)
 
 type Options = Omit<DatabaseConfig.Options, "url">
@@ -403,7 +403,7 @@ describe("another process", () => {
         assert.strictEqual(rounds, 5)
         assert.isAbove(acknowledged, 0)
       }),
-    120_000
+    240_000
   )
 })
 
@@ -481,12 +481,12 @@ describe("a long statement", () => {
         assert.deepStrictEqual(yield* numbers(database), [0, 2])
         yield* assertIntegrity(filename)
       }),
-    60_000
+    240_000
   )
 
   live(
     "that was given up neither aborts the process nor keeps it from exiting, and is not committed",
     () => exits({ rounds: 6 }),
-    120_000
+    240_000
   )
 })

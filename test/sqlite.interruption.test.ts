@@ -48,7 +48,7 @@ for (const kind of Object.keys(kinds) as Array<keyof typeof kinds>) {
   const dropsLosers = kind !== "a file"
 
   const test = <E>(name: string, body: (database: Database.Service) => Effect.Effect<void, E, Scope.Scope>) =>
-    it.scopedLive(name, () => Effect.provide(Effect.flatMap(open(kind), body), quiet), 120_000)
+    it.scopedLive(name, () => Effect.provide(Effect.flatMap(open(kind), body), quiet), 240_000)
 
   /** Runs a session many times. A session that succeeds has committed what it says, and another one nothing. */
   const repeated = (

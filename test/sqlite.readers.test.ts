@@ -32,7 +32,7 @@ type Options = Omit<DatabaseConfig.Options, "url">
 const quiet = Logger.remove(Logger.defaultLogger)
 
 const live = <E>(name: string, body: () => Effect.Effect<void, E, Scope.Scope>): void =>
-  it.scopedLive(name, () => Effect.provide(body(), quiet), 30_000)
+  it.scopedLive(name, () => Effect.provide(body(), quiet), 240_000)
 
 const open = (filename: string, options: Options = {}) =>
   Database.make({ environment: "test", ...options, url: `sqlite:///${filename}` })
@@ -248,7 +248,8 @@ describe("read-only sessions on a SQLite file", () => {
           assert.strictEqual(running.size, 1)
           yield* database.session(numbers(database), reading)
           yield* database.session(numbers(database), reading)
-          assert.strictEqual(running.size, 2)
+          // On a busy machine a connection may have been replaced, whose thread ends.
+          yield* eventually(Effect.sync(() => running.size === 2))
           const arrive = yield* barrier(4)
           yield* Effect.replicateEffect(database.session(Effect.zipRight(numbers(database), arrive), reading), 4, {
             concurrency: "unbounded"

@@ -171,7 +171,7 @@ const isUsable = (name: string, database: Database.Service) =>
 
 for (const kind of Object.keys(kinds) as Array<Kind>) {
   const test = <E>(name: string, body: () => Effect.Effect<void, E, Scope.Scope>) =>
-    it.scopedLive(name, () => Effect.provide(body(), quiet), 120_000)
+    it.scopedLive(name, () => Effect.provide(body(), quiet), 240_000)
 
   describe(`what throws, ${kind}`, () => {
     test(`parameters (TEST_SEED=${seed})`, () =>

@@ -70,7 +70,7 @@ const withinBounds = (name: string, url: Effect.Effect<string, never, Scope.Scop
           assert.isBelow(kilobytes, bounds[unit], unit)
         }
       })),
-    120_000
+    240_000
   )
 
 describe("allocations", () => {

@@ -202,7 +202,7 @@ describe.each([["SQLite", sqlite], ["PostgreSQL", postgres]] as const)("ledger o
         })),
         done.sort((a, b) => a.id - b.id)
       )
-    }), 90_000)
+    }), 240_000)
 
   it.scopedLive(
     "answers conflicts with 409, what is unknown with 404, and what is not valid with 400",
@@ -264,7 +264,7 @@ describe.each([["SQLite", sqlite], ["PostgreSQL", postgres]] as const)("ledger o
         const all = yield* request(ledger, "/accounts")
         assert.deepStrictEqual(all.body, [ada.body, { id: 2, owner: "Grace", balance: 2500 }])
       }),
-    60_000
+    240_000
   )
 
   it.scopedLive("keeps what it holds when it is started again, and is alive and ready", () =>
@@ -282,7 +282,7 @@ describe.each([["SQLite", sqlite], ["PostgreSQL", postgres]] as const)("ledger o
       const ready = yield* request(second, "/health/ready")
       assert.deepStrictEqual([ready.status, ready.body.status], [200, "ready"])
       assert.deepStrictEqual(ready.body.migrations, { applied: 2, pending: [], problems: [] })
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("shows operators its metrics, and who knows the password its dashboard", () =>
     Effect.gen(function*() {
@@ -298,7 +298,7 @@ describe.each([["SQLite", sqlite], ["PostgreSQL", postgres]] as const)("ledger o
       assert.deepStrictEqual([page.status, page.headers.get("content-type")], [200, "text/html; charset=utf-8"])
       const refused = [yield* request(ledger, "/admin/database"), yield* knowing("open barley")]
       assert.deepStrictEqual(refused.map(({ body, status }) => [status, body]), [[401, ""], [401, ""]])
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("finishes the requests that run when SIGTERM comes, and ends with 0", () =>
     Effect.gen(function*() {
@@ -324,7 +324,7 @@ describe.each([["SQLite", sqlite], ["PostgreSQL", postgres]] as const)("ledger o
       assert.strictEqual(yield* ledger.ended, 0, ledger.output())
       const balances = yield* db.rows("SELECT balance FROM account ORDER BY id")
       assert.deepStrictEqual(balances.map(({ balance }) => Number(balance)), [70, 30])
-    }), 60_000)
+    }), 240_000)
 })
 
 describe("ledger", () => {
@@ -347,5 +347,5 @@ describe("ledger", () => {
 
       yield* query(maintenance.href, `ALTER DATABASE ${database} ALLOW_CONNECTIONS true`)
       yield* eventually(Effect.map(readiness, (status) => status === 200))
-    }), 60_000)
+    }), 240_000)
 })

@@ -83,7 +83,7 @@ for (const length of [100, 13_000, 1_000_000]) {
       for (const form of ["bad %s", "bad \"%s\" here", "bad '%s"]) {
         yield* refused(db, sql`SELECT refuse(${form}, ${value})`, "UnknownDatabaseError")
       }
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive(`a SQLite file refuses a value of ${length} characters`, () =>
     Effect.gen(function*() {
@@ -96,7 +96,7 @@ for (const length of [100, 13_000, 1_000_000]) {
         END`
       )
       yield* refused(db, sql`INSERT INTO places (name) VALUES (${valueOf(length)})`, "CheckViolation")
-    }), 60_000)
+    }), 240_000)
 }
 
 it.scopedLive("PostgreSQL refuses objects that cannot be looked at a second time", () =>
@@ -133,4 +133,4 @@ it.scopedLive("PostgreSQL refuses objects that cannot be looked at a second time
         "InvalidData"
       )
     }
-  }), 60_000)
+  }), 240_000)

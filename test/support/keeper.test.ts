@@ -50,7 +50,7 @@ describe("keeper", () => {
           yield* eventually(Effect.sync(() => !pids.some(isAlive) && !Fs.existsSync(root)), { timeout: "50 seconds" })
           assert.isFalse(Fs.existsSync(root))
         }),
-      120_000
+      240_000
     )
   }
 

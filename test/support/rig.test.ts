@@ -241,7 +241,7 @@ describe("the rig", () => {
         }
         assert.strictEqual(recoveries, 5)
       }),
-    60_000
+    240_000
   )
 
   it.scopedLive("ends its fault when it is interrupted", () =>
@@ -262,5 +262,5 @@ describe("the rig", () => {
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(yield* select(rig), [{ n: 1 }])
       }
-    }), 90_000)
+    }), 240_000)
 })

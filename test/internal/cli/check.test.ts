@@ -11,7 +11,7 @@ import { certificates } from "../../support/tls.js"
 import { directory, type Ended, run } from "./process.js"
 
 // Processes take their time to start where others compete for it.
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 240_000 })
 
 const reportOf = ({ stdout }: Ended): Report => JSON.parse(stdout)
 

@@ -4,7 +4,7 @@ import { vi } from "vitest"
 import { bare, node } from "../../support/bare.js"
 
 // Processes take their time to start where others compete for it.
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 240_000 })
 
 describe("sqlayer", () => {
   it.scopedLive("names the packages that it needs in one line where they are not installed", () =>

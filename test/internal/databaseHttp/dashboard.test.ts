@@ -182,7 +182,7 @@ describe("the dashboard's address", () => {
         assert.notMatch(text, /^(import|export)\b|sourceMappingURL/m)
         assert.deepStrictEqual(text.match(/^(const|class) \w+/gm), body.match(/^(const|class) \w+/gm))
       }
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("refuses what it does not understand", () =>
     Effect.gen(function*() {
@@ -274,7 +274,7 @@ describe("the dashboard's figures", () => {
         assert.isAbove(sample?.wait?.[2] ?? 0, 0)
         assert.isAtLeast(sample?.use?.[2] ?? 0, sample?.use?.[0] ?? 0)
         assert.notInclude(JSON.stringify(last), "secret parameter")
-      }), 60_000)
+      }), 240_000)
   }
 
   it.scopedLive("come without a connection from the pool, and no more of them than are of use", () =>
@@ -326,7 +326,7 @@ describe("the dashboard's figures", () => {
       yield* gate.accept
       yield* gate.unsilence
       yield* healthy(true)
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("come after the database was closed", () =>
     Effect.gen(function*() {

@@ -164,7 +164,7 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
           /TrustedHTML/
         )
       }),
-    60_000
+    240_000
   )
 
   it.scopedLive("is walked through with the keyboard alone, and the focus is seen", () =>
@@ -226,7 +226,7 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
       const ascending = yield* counts
       assert.deepStrictEqual(ascending, ascending.toSorted((one, other) => one - other))
       assert.isAbove(ascending.length, 2)
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("can be read where it is light and where it is dark", () =>
     Effect.gen(function*() {
@@ -242,7 +242,7 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
         const ground = yield* inPage<string>(page, `getComputedStyle(document.documentElement).backgroundColor`)
         assert.strictEqual(Number(/\d+/.exec(ground)) < 128, colorScheme === "dark")
       }
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("fits a screen of 360 pixels", () =>
     Effect.gen(function*() {
@@ -255,7 +255,7 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
       yield* Effect.promise(() => more.click())
       assert.strictEqual(yield* Effect.promise(() => page.locator("code.open").count()), 1)
       assert.isAtMost(yield* width, 360)
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("says that there is nothing to show, in whatever path it is mounted", () =>
     Effect.gen(function*() {
@@ -268,7 +268,7 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
       assert.isFalse(yield* Effect.promise(() => page.isVisible("#sessions")))
       yield* becomes(page, "#health-state", /^Answers$/)
       assert.deepStrictEqual(complaints, [])
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("asks no more while it is paused or hidden", () =>
     Effect.gen(function*() {
@@ -303,7 +303,7 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
       yield* hide(false)
       yield* goesOn
       yield* becomes(page, "#status", /^Live$/)
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive(
     "says when the application is gone or lets nobody in, and goes on when it is back",
@@ -330,6 +330,6 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
         assert.include(yield* text(page, "#about"), "sqlite")
         assert.strictEqual(yield* text(page, "#health-state"), "Not known")
       }),
-    60_000
+    240_000
   )
 })

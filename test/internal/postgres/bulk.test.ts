@@ -107,7 +107,7 @@ describe("many rows in one INSERT", () => {
         }`
         assert.deepStrictEqual(returned.map(({ made }) => made), range(40_000, 600).map((id) => id * 2))
       }),
-    30_000
+    240_000
   )
 
   it.scopedLive("are sent by value if a column has no array type, or a value is an array", () =>

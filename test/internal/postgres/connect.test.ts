@@ -393,7 +393,7 @@ describe("postgres connect", () => {
           }))
           yield* eventually(Effect.map(connections(database), ({ total }) => total === 0))
         }
-      })), 60_000)
+      })), 240_000)
 
     it.live("interrupted at any moment leave no connection behind", () =>
       Effect.scoped(Effect.gen(function*() {
@@ -417,7 +417,7 @@ describe("postgres connect", () => {
           }
         }
         yield* eventually(Effect.map(connections(database), ({ total }) => total === 0))
-      })), 60_000)
+      })), 240_000)
 
     it.live("share the connect timeout, and the error says what became of each", () =>
       Effect.scoped(Effect.gen(function*() {
@@ -531,6 +531,6 @@ describe("postgres connect", () => {
         )
         yield* Effect.sleep("200 millis")
         yield* promptly(Fiber.interrupt(fiber))
-      })), 60_000)
+      })), 240_000)
   })
 })

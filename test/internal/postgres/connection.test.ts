@@ -614,7 +614,7 @@ describe("postgres connection", () => {
           assert.strictEqual(fromSqlError(error).code, "22012")
           yield* c.rollback
         }),
-      30_000
+      240_000
     )
 
     it.scoped("applies the transformation, and takes a statement without parameters", () =>

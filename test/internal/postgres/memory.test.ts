@@ -40,5 +40,5 @@ describe("rows that were read", () => {
         // All of them together are above 60 megabytes.
         assert.isBelow(yield* grownBy(effect), 20, name)
       }
-    })), 60_000)
+    })), 240_000)
 })

@@ -163,7 +163,7 @@ describe("a server that falls silent", () => {
       yield* own.pause
       isSilence(yield* Fiber.join(waiting))
       yield* own.resume
-    })), 30_000)
+    })), 240_000)
 
   it.live("ends a stream that waits for rows", () =>
     Effect.scoped(Effect.gen(function*() {
@@ -245,7 +245,7 @@ describe("a server that falls silent", () => {
         const kept = yield* query(database, "SELECT 1 FROM kept WHERE id = $1", [id])
         assert.deepStrictEqual([exit._tag, kept.length], id === 1 ? ["Success", 1] : ["Failure", 0], String(exit))
       }
-    })), 60_000)
+    })), 240_000)
 })
 
 describe("a server that lives", () => {
@@ -261,7 +261,7 @@ describe("a server that lives", () => {
       yield* c.rollback
       assert.isAtLeast(between.connections().length, 1)
       assert.deepStrictEqual(losses, [])
-    })), 30_000)
+    })), 240_000)
 
   it.live("lives also if it rejects the connection on which it is asked", () =>
     Effect.scoped(Effect.gen(function*() {
@@ -282,7 +282,7 @@ describe("a server that lives", () => {
           yield* isAnswered(c)
         }))
       }
-    })), 30_000)
+    })), 240_000)
 
   it.live.skipIf(!isInstalled)(
     "lives also behind a pooler all of whose connections are in use",
@@ -293,7 +293,7 @@ describe("a server that lives", () => {
         const other = yield* connection(pooled, quickly)
         yield* Effect.all([isAnswered(c), isAnswered(other)], { concurrency: "unbounded" })
       })),
-    30_000
+    240_000
   )
 
   it.live(
@@ -309,7 +309,7 @@ describe("a server that lives", () => {
         yield* Fiber.join(waiting)
         yield* eventually(Effect.map(connections(database), ({ total }) => total === 1))
       })),
-    30_000
+    240_000
   )
 
   it.live("is waited for as long as it takes if the silence is 0", () =>
@@ -322,7 +322,7 @@ describe("a server that lives", () => {
       yield* Effect.sleep("2 seconds")
       yield* between.unsilence
       assert.deepStrictEqual(yield* Fiber.join(waiting), [{ state: "done" }])
-    })), 30_000)
+    })), 240_000)
 
   it.live(
     "with a stopped backend: not the silence ends a statement, but the statement timeout",

@@ -109,7 +109,7 @@ describe("every SQLSTATE", () => {
     assert.deepStrictEqual(Array.from(new Set(codes)).sort(), pairs.map(([code]) => code).sort())
   })
 
-  it("is raised by a server with the same outcome", { timeout: 60_000 }, async () => {
+  it("is raised by a server with the same outcome", { timeout: 240_000 }, async () => {
     // 00000 is success, which cannot be raised.
     for (const [code, tag] of pairs.filter(([code]) => code !== "00000")) {
       const statement = `DO $$ BEGIN RAISE EXCEPTION 'what happened' USING ERRCODE = '${code}'; END $$`
@@ -751,7 +751,7 @@ describe("masking", () => {
 
   it.each(masked.map((one) => [`${one.setup ?? ""} ${one.statement}`, one] as const))(
     "%s: the value is nowhere",
-    { timeout: 60_000 },
+    { timeout: 240_000 },
     async (_, { setup, statement, wrap }) => {
       let failures = 0
       await FastCheck.assert(

@@ -68,7 +68,7 @@ forEachDialect((name, _, dialect) =>
               yield* Effect.ignore(insert(db, second))
             }
           }))
-      }), 60_000)
+      }), 240_000)
 
     live("that lost a race is not committed together with the winner", () =>
       Effect.gen(function*() {
@@ -78,7 +78,7 @@ forEachDialect((name, _, dialect) =>
             Effect.delay(insert(db, first), within(chance, 1)),
             Effect.delay(insert(db, second), within(chance, 1))
           ))
-      }), 60_000)
+      }), 240_000)
 
     live("that a sibling's failure interrupted is not committed, although that failure was caught", () =>
       Effect.gen(function*() {
@@ -100,7 +100,7 @@ forEachDialect((name, _, dialect) =>
               Effect.ignore
             )
           }))
-      }), 60_000)
+      }), 240_000)
 
     live("ends only the nested session around it", () =>
       Effect.gen(function*() {
@@ -128,7 +128,7 @@ forEachDialect((name, _, dialect) =>
           assert.strictEqual(rows, Exit.isSuccess(nested[i]) ? 1 : 0, `seed ${seed}, ${i}: ${String(nested[i])}`)
         }
         yield* assertIdle(db)
-      }), 60_000)
+      }), 240_000)
 
     live("that waits for a nested session is dropped without effect", () =>
       Effect.gen(function*() {

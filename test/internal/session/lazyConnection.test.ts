@@ -249,7 +249,7 @@ forEachDialect((name, _, dialect) =>
             yield* assertIdle(db)
             reached = interruptor.points >= at
           }
-        }), 60_000)
+        }), 240_000)
     }
 
     live("that ends while another fiber begins it gives its connection back", () =>

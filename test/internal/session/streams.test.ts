@@ -47,7 +47,7 @@ forEachDialect((name, _, dialect) =>
         }
         assert.strictEqual((yield* numbers(db)).length, 20)
         yield* assertIdle(db)
-      }), 60_000)
+      }), 240_000)
 
     for (const concurrency of [1, 4, "unbounded"] as const) {
       live(`run nested sessions for each row, ${concurrency} at once`, () =>
@@ -63,7 +63,7 @@ forEachDialect((name, _, dialect) =>
             [...all.filter((n) => n % 3 !== 0), ...all.filter((n) => n % 3 === 1).map((n) => 1_000 + n)]
           )
           yield* assertIdle(db)
-        }), 60_000)
+        }), 240_000)
     }
 
     live("are not read inside of a session nested in it, by whatever fiber", () =>

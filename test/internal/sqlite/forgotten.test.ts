@@ -33,7 +33,7 @@ describe("a program that closes nothing", () => {
         const path = yield* directory
         const output = yield* outputOf(kind === "memory" ? ":memory:" : `sqlite:///${Path.join(path, "test.db")}`)
         assert.strictEqual(output, "opened\ncounted 1000000")
-      }), 90_000)
+      }), 240_000)
 
     it.scopedLive(`does not end while it waits for a lock: ${kind}`, () =>
       Effect.gen(function*() {
@@ -48,6 +48,6 @@ describe("a program that closes nothing", () => {
         const url = kind === "memory" ? ":memory:" : `sqlite:///${Path.join(path, "test.db")}`
         const output = yield* outputOf(url, Effect.delay(unlock, "500 millis"), locked)
         assert.strictEqual(output, "opened\ncounted 1000000")
-      }), 90_000)
+      }), 240_000)
   }
 })

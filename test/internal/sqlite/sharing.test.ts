@@ -196,7 +196,7 @@ for (const thread of ["worker", "main"] as const) {
             assert.isTrue(rows.every((row) => Math.abs(row.balance - 1000) <= 7 * (round + 1)), JSON.stringify(rows))
           }))
         }
-      }), 60_000)
+      }), 240_000)
   })
 }
 

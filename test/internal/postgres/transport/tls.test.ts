@@ -126,7 +126,7 @@ const isNotLetIn = (result: Outcome, ...words: ReadonlyArray<string>) => {
 }
 
 describe("postgres tls", () => {
-  it.layer(Live, { timeout: 60_000 })((it) => {
+  it.layer(Live, { timeout: 240_000 })((it) => {
     it.effect("disable never encrypts", () =>
       Effect.gen(function*() {
         const { good } = yield* Servers
