@@ -1,10 +1,39 @@
 import { availableParallelism } from "node:os"
-import { defineConfig } from "vitest/config"
+import { defineConfig, type Plugin } from "vitest/config"
 import Summary from "./test/tools/summary.js"
 
 const ci = process.env.CI !== undefined && process.env.CI !== "" && process.env.CI !== "false"
 
+// TEST_MISSING_PACKAGES: sqlayer's own imports of these packages fail, also in the processes of tests. With
+// TEST_MISSING_PACKAGES=better-sqlite3 sqlayer runs on node:sqlite, and so do the tests.
+const missing = (process.env.TEST_MISSING_PACKAGES ?? "").split(",")
+const fileOf = (path: string) => new URL(path, import.meta.url)
+if (missing.join("") !== "") {
+  const hook = fileOf("./test/support/withoutPackages.mjs").href
+  process.env.NODE_OPTIONS = `${process.env.NODE_OPTIONS ?? ""} --import ${hook}`
+}
+
+const withoutPackages: Plugin = {
+  name: "without-packages",
+  enforce: "pre",
+  resolveId: (source, importer = "") => {
+    if (!missing.includes(source) || importer.endsWith("resultCode.test.ts")) {
+      return undefined
+    }
+    return importer.startsWith(fileOf("./src/").pathname)
+      ? `\0missing:${source}`
+      : source === "better-sqlite3"
+      ? fileOf("./test/support/onNodeSqlite.ts").pathname
+      : undefined
+  },
+  load: (id) =>
+    id.startsWith("\0missing:")
+      ? `throw Object.assign(new Error("Cannot find package '${id.slice(9)}'"), { code: "ERR_MODULE_NOT_FOUND" })`
+      : undefined
+}
+
 export default defineConfig({
+  plugins: [withoutPackages],
   resolve: {
     alias: [
       { find: /^sqlayer$/, replacement: new URL("./src/index.ts", import.meta.url).pathname },

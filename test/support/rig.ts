@@ -171,7 +171,7 @@ const onBackend = (signalFunction: string): Injection => ({ position, server }) 
     server.url,
     `WITH clients AS (
        SELECT pid, row_number() OVER (ORDER BY pid) - 1 AS n, count(*) OVER () AS total FROM pg_stat_activity
-        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND datname = current_database()
      ) SELECT ${signalFunction}(pid) FROM clients WHERE n = floor($1::float8 * total)`,
     [position]
   ).pipe(

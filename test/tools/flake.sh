@@ -14,10 +14,10 @@ fi
 # A copy, since nix would copy the whole directory with node_modules into its store.
 flake=$(mktemp -d)
 trap 'rm -rf "$flake"' EXIT
-cp flake.nix "$flake/"
+cp flake.nix package.json package-lock.json "$flake/"
 
 for system in x86_64-linux aarch64-linux x86_64-darwin aarch64-darwin; do
-  for output in "devShells.$system.default" "formatter.$system"; do
+  for output in "packages.$system.default" "devShells.$system.default" "formatter.$system"; do
     if ! nix --extra-experimental-features "nix-command flakes" --option build-users-group "" \
       eval --offline --no-write-lock-file --override-input nixpkgs "path:$PWD/test/tools/nixpkgs" \
       --raw "path:$flake#$output.drvPath" >/dev/null 2>"$flake/log"; then

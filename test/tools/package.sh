@@ -13,19 +13,20 @@ npm pack --silent --pack-destination "$app" >/dev/null
 tarball=$(cd "$app" && ls ./*.tgz)
 
 tar -tzf "$app/$tarball" | sed 's|^package/||' >"$app/files"
-if grep -vE '^(package\.json|README\.md|LICENSE|CHANGELOG\.md|(dist|src|docs)/.+)$' "$app/files"; then
+if grep -vE '^(package\.json|README\.md|LICENSE|CHANGELOG\.md|(dist|docs)/.+)$' "$app/files"; then
   echo "the package holds unexpected files" >&2
   exit 1
 fi
-for file in sqlite/worker.js databaseHttp/dashboard/browser/client.js cli/main.js; do
-  grep -qx "dist/internal/$file" "$app/files" || { echo "the package lacks $file" >&2; exit 1; }
+for file in worker.js internal/databaseHttp/dashboard/script.js internal/cli/main.js; do
+  grep -qx "dist/$file" "$app/files" || { echo "the package lacks $file" >&2; exit 1; }
 done
 
-# The command of the README, in an empty folder: the registry's current versions must satisfy all peer dependencies.
-mkdir "$app/empty"
-echo '{ "name": "empty", "private": true }' >"$app/empty/package.json"
-read -r -a packages < <(sed -n 's/^npm install sqlayer //p' README.md)
-(cd "$app/empty" && npm install --dry-run --no-audit --no-fund --loglevel=error "../$tarball" "${packages[@]}" >/dev/null)
+# What the registry would be sent, without a word of warning.
+npm publish --dry-run --ignore-scripts --loglevel=warn >/dev/null 2>"$app/publish" || { cat "$app/publish" >&2; exit 1; }
+if grep -E '^npm (warn|error)' "$app/publish" | grep -vE 'Unknown (user|env) config|requires you to be logged in'; then
+  echo "npm publish has warnings" >&2
+  exit 1
+fi
 
 cp test/tools/consumer.ts "$app/main.ts"
 node - "$root" "$app" "$tarball" <<'JS'
@@ -33,11 +34,14 @@ const fs = require("node:fs")
 const [root, app, tarball] = process.argv.slice(2)
 const { devDependencies, peerDependencies } = JSON.parse(fs.readFileSync(`${root}/package.json`, "utf8"))
 const names = [...Object.keys(peerDependencies), "@types/node", "typescript"]
+// On Node.js 20 the repository has another version of it: test/tools/dependencies.js.
+devDependencies["better-sqlite3"] = require(`${root}/node_modules/better-sqlite3/package.json`).version
 fs.writeFileSync(`${app}/package.json`, JSON.stringify({
   name: "app",
   private: true,
   type: "module",
-  dependencies: { sqlayer: `file:${tarball}`, ...Object.fromEntries(names.map((name) => [name, devDependencies[name]])) }
+  dependencies: { sqlayer: `file:${tarball}`, ...Object.fromEntries(names.map((name) => [name, devDependencies[name]])) },
+  overrides: { "@effect/sql-sqlite-node": { "better-sqlite3": "$better-sqlite3" } }
 }))
 fs.writeFileSync(`${app}/tsconfig.json`, JSON.stringify({
   compilerOptions: {
@@ -53,9 +57,11 @@ fs.writeFileSync(`${app}/tsconfig.json`, JSON.stringify({
 }))
 JS
 cd "$app"
-# The repository's native build of better-sqlite3 is reused, so that it is not compiled again.
+# The repository's native build of better-sqlite3 12 is reused, so that it is not compiled again. 13 has its own.
 npm install --ignore-scripts --prefer-offline --no-audit --no-fund --loglevel=error >/dev/null
-cp -r "$root/node_modules/better-sqlite3/build" node_modules/better-sqlite3/
+if [ -d "$root/node_modules/better-sqlite3/build" ]; then
+  cp -r "$root/node_modules/better-sqlite3/build" node_modules/better-sqlite3/
+fi
 
 for name in effect @effect/sql @effect/platform pg better-sqlite3; do
   count=$(find node_modules -type d -path "*node_modules/$name" | wc -l)
@@ -74,6 +80,10 @@ node out/main.js
   echo 'export type Nodes = NodeJS.Timeout'
   for file in node_modules/sqlayer/dist/*.d.ts; do
     module=$(basename "$file" .d.ts)
+    case "$module" in
+      # Their types are those of @effect/sql-pg and @effect/sql-sqlite-node, which need Node's.
+      Postgres | Sqlite) continue ;;
+    esac
     echo "export * as $module from \"sqlayer$([ "$module" = index ] || echo "/$module")\""
   done
 } >nodeless.ts

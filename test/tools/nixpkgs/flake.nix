@@ -29,6 +29,41 @@
         )
         // {
           stdenv.cc = package system "cc";
+          # Its arguments are evaluated, as those of the real one are.
+          importNpmLock = {
+            __functor =
+              _:
+              { package, packageLock }:
+              builtins.deepSeq [ package packageLock ] (derivation {
+                name = "dependencies";
+                builder = "/bin/sh";
+                inherit system;
+                addresses = map (entry: entry.resolved or "") (builtins.attrValues packageLock.packages);
+              });
+            npmConfigHook = package system "hook";
+          };
+          buildNpmPackage =
+            {
+              pname,
+              version,
+              src,
+              nodejs,
+              npmDeps,
+              npmConfigHook,
+              npmFlags,
+            }:
+            derivation {
+              name = "${pname}-${version}";
+              builder = "/bin/sh";
+              inherit
+                system
+                src
+                nodejs
+                npmDeps
+                npmConfigHook
+                npmFlags
+                ;
+            };
           mkShell =
             { packages }:
             derivation {
