@@ -31,6 +31,7 @@ const urlModules = (dialect: string) => ["dialect", "target", "url"].map((name) 
 const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<ReadonlyArray<string>>> => [
   [[
     "DatabaseError",
+    "DatabaseTypes",
     "internal/mask",
     "internal/makeError",
     "internal/asyncInterrupt",
@@ -38,21 +39,25 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
     "internal/fifoLock",
     "internal/fifoQueue",
     "internal/hiddenClass",
-    "internal/sqlQuotes"
+    "internal/packages",
+    "internal/sqlQuotes",
+    "internal/transformNames",
+    "internal/wellFormed"
   ]],
   [["internal/config/rule", "internal/config/target", "internal/config/text", "internal/config/validation"]],
   dialects.map(urlModules),
   [["internal/dialects"]],
   [["DatabaseConfig", "internal/config/"]],
   [["Telemetry", "internal/telemetry/"]],
-  [["internal/driver", "internal/rowStream"]],
+  [["internal/driver", "internal/rowStream", "internal/copy/"]],
   dialects.map((dialect) => [`internal/${dialect}/`]),
-  [["internal/drivers"]],
+  [["internal/drivers"], ["worker"]],
   [["Pool", "internal/pool/"]],
   [["Session", "internal/session/"]],
   [["internal/sqlClient/"]],
   [["Health", "internal/health/"]],
   [["Database", "internal/database/"]],
+  [["Postgres"], ["Sqlite"]],
   [["Migrations", "internal/migrations/"]],
   [["DatabaseHttp", "internal/databaseHttp/"], ["TestDatabase", "internal/testDatabase/"]],
   [["internal/cli/"]],
@@ -62,11 +67,20 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
 /** What the only importers of a dialect's folder import of it. */
 const choosers: Readonly<Record<string, string>> = { "internal/dialects": "dialect", "internal/drivers": "driver" }
 
+/** The public modules of one dialect, and what they import of it. `worker` is a thread's program, which bundlers include. */
+const publicModules: Readonly<Record<string, string>> = {
+  Postgres: "internal/postgres/client",
+  Sqlite: "internal/sqlite/client",
+  worker: "internal/sqlite/worker"
+}
+
 /** Code that may name a dialect, since it is where the dialects are listed or the error of a foreign client is guessed. */
 const allowed: ReadonlyArray<readonly [module: string, code: RegExp]> = [
   ["DatabaseError", /Schema\.Literal\("postgres", "sqlite"\)/],
   ["DatabaseError", /code\.startsWith\("SQLITE_"\) \? "sqlite" : "postgres"/],
-  ["internal/database/driverOf", /drivers\[target\._tag\]/]
+  ["internal/database/driverOf", /drivers\[target\._tag\]/],
+  ["Postgres", /"@effect\/sql-pg\/PgClient"/],
+  ["Sqlite", /"@effect\/sql-sqlite-node\/SqliteClient"/]
 ]
 
 /** The ways in which code can ask for the dialect. `named` is what holds a dialect, `name` the name of one. */
@@ -133,7 +147,8 @@ const check = (dialects: ReadonlyArray<string>) => {
   const wrongImport = (module: string, imported: string): string | undefined => {
     const dialect = dialectOf(imported)
     if (
-      dialect !== undefined && dialectOf(module) !== dialect && imported !== `internal/${dialect}/${choosers[module]}`
+      dialect !== undefined && dialectOf(module) !== dialect && publicModules[module] !== imported &&
+      imported !== `internal/${dialect}/${choosers[module]}`
     ) {
       return `${module} imports ${imported}: only ${Object.keys(choosers).join(" and ")} import of a dialect`
     }
@@ -215,6 +230,11 @@ describe("the check", () => {
       "Database imports internal/sqlite/driver: only internal/dialects and internal/drivers import of a dialect"
     ],
     [
+      "Postgres",
+      `import { a } from "./internal/sqlite/client.js"`,
+      "Postgres imports internal/sqlite/client: only internal/dialects and internal/drivers import of a dialect"
+    ],
+    [
       "Session",
       `new Worker(new URL("./internal/sqlite/worker.js", import.meta.url))`,
       "Session imports internal/sqlite/worker: only internal/dialects and internal/drivers import of a dialect"
@@ -291,7 +311,8 @@ describe("the check", () => {
 
   it.each([
     ["Session", `import * as Pool from "./Pool.js"`],
-    ["internal/drivers", `export { make as sqlite } from "./sqlite/driver.js"`],
+    ["internal/drivers", `export const sqlite = () => import("./sqlite/driver.js")`],
+    ["Postgres", `import type { PgClient } from "@effect/sql-pg/PgClient"\nimport "./internal/postgres/client.js"`],
     ["internal/dialects", `export { dialect as sqlite } from "./sqlite/dialect.js"`],
     ["internal/sqlite/driver", `import * as Worker from "./worker.js"\nif (dialect === "sqlite") {}`],
     ["internal/sqlite/driver", `import { memory } from "./url.js"`],
@@ -339,12 +360,17 @@ import type { Settings } from "../../DatabaseConfig.js"
 import type { Driver } from "../driver.js"
 import type { MysqlTarget } from "./dialect.js"
 
+export const load = Effect.void
+
 export const make = (_: Settings, target: MysqlTarget): Driver => ({
   dialect: "mysql",
   description: target.host,
   compiler: Statement.makeCompilerSqlite(),
   spanAttributes: [],
   connect: ${nothing},
+  copyText: { from: () => "", to: () => "" },
+  listen: undefined,
+  supportsSettings: false,
   serverInfo: ${nothing},
   extendClient: (client) => Effect.succeed(Context.make(SqlClient.SqlClient, client)),
   migrations: {
@@ -359,7 +385,7 @@ export const make = (_: Settings, target: MysqlTarget): Driver => ({
   },
   inspection: { target: Effect.succeed(target), details: ${nothing} },
   testDatabases: undefined,
-  pool: { size: 1, maxOverflow: 0, recycle: Duration.infinity }
+  pool: { size: 1, maxOverflow: 0, min: 1, recycle: Duration.infinity }
 })
 `
 }
@@ -387,7 +413,7 @@ describe("a new dialect", () => {
         fs.writeFileSync(file(`internal/mysql/${name}`), source)
       }
       edit("internal/dialects.ts", (source) => `${source}export { dialect as mysql } from "./mysql/dialect.js"\n`)
-      edit("internal/drivers.ts", (source) => `${source}export { make as mysql } from "./mysql/driver.js"\n`)
+      edit("internal/drivers.ts", (source) => `${source}export const mysql = () => import("./mysql/driver.js")\n`)
       edit(
         "DatabaseError.ts",
         (source) =>

@@ -1,5 +1,6 @@
 /**
- * The one place where drivers are chosen, one line for each dialect.
+ * The one place where drivers are chosen, one line for each dialect. A driver is loaded when a database of its dialect is
+ * opened for the first time.
  */
-export { make as postgres } from "./postgres/driver.js"
-export { make as sqlite } from "./sqlite/driver.js"
+export const postgres = () => import("./postgres/driver.js")
+export const sqlite = () => import("./sqlite/driver.js")

@@ -1,35 +1,50 @@
 /**
- * Types for what `@types/pg` leaves out.
+ * What is used of `pg`, and types for what `@types/pg` leaves out.
  */
 import type { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
-import Pg from "pg"
+import type PgModule from "pg"
 import type { ServerError } from "./protocol/messages.js"
+import { Pg, setPg } from "./protocol/pg.js"
+import type * as Scram from "./scram.js"
 
 /** The result of one command, with the methods that fill it. */
-interface Result extends Pg.QueryResult {
-  readonly addFields: (fields: Array<Pg.FieldDef>) => void
+interface Result extends PgModule.QueryResult {
+  readonly addFields: (fields: Array<PgModule.FieldDef>) => void
   readonly addCommandComplete: (message: { readonly text: string }) => void
 }
 
 export const makeResult = (): Result => new Pg.Result(undefined as unknown as string, Pg.types) as unknown as Result
-
-/** Converts a JavaScript value to what Bind carries. Throws if it cannot be converted. */
-export const prepareValue: (value: unknown) => Buffer | string | null = (
-  Pg as unknown as { readonly utils: { readonly prepareValue: (value: unknown) => Buffer | string | null } }
-).utils.prepareValue
 
 /** `pg`'s Connection: it writes and reads messages. Used for start-up and authentication only. */
 export interface PgConnection extends EventEmitter {
   readonly stream: Socket
   startup(parameters: Record<string, string>): void
   attachListeners(source: EventEmitter): void
+  sendSCRAMClientFinalMessage(message: string): void
 }
 
-export const PgConnection = Pg.Connection as unknown as new(config: { readonly stream: Socket }) => PgConnection
+/** A base class that is `pg`'s own once `load` has set its prototype: classes that extend it are defined before. */
+export const PgConnection = function(config: { readonly stream: Socket }): unknown {
+  return Reflect.construct(Pg.Connection, [config], new.target)
+} as unknown as new(config: { readonly stream: Socket }) => PgConnection
 
-/** The properties of `pg`'s Client that hold BackendKeyData and the password. */
+/** Loads `pg`, once. Returns the error if it cannot be loaded. */
+export const load = async (): Promise<unknown> => {
+  try {
+    const { default: module } = await import("pg")
+    setPg(module)
+    Object.setPrototypeOf(PgConnection.prototype, module.Connection.prototype)
+    return undefined
+  } catch (error) {
+    return error
+  }
+}
+
+/** The properties of `pg`'s Client that hold BackendKeyData, the password, and the state of SCRAM. */
 export interface PgClientState {
+  readonly saslSession: Scram.Session
+  _handleAuthSASLContinue: (message: { readonly data: string }) => Promise<void>
   readonly processID: number | null
   readonly secretKey: number | null
   password: unknown

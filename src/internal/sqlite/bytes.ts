@@ -43,11 +43,13 @@ export const restoreBuffers = (value: unknown): unknown => {
   return value
 }
 
+/** The same bytes as a Uint8Array, the only view that every SQLite library binds. */
+export const bytesOf = (view: ArrayBufferView): Uint8Array =>
+  view instanceof Uint8Array ? view : new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+
 /**
- * A copy of a parameter that is a view of a larger buffer, and any other parameter as it is. A structured clone of a
- * view copies the whole buffer behind it.
+ * A copy of bytes that are a part of a larger buffer, and other bytes as they are. A structured clone of a view copies the
+ * whole buffer behind it.
  */
-export const compact = (param: unknown): unknown =>
-  ArrayBuffer.isView(param) && param.byteLength !== param.buffer.byteLength
-    ? new Uint8Array(param.buffer, param.byteOffset, param.byteLength).slice()
-    : param
+export const compact = (bytes: Uint8Array): Uint8Array =>
+  bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice()

@@ -1,7 +1,7 @@
 /**
- * Extends a client to @effect/sql-sqlite-node's SqliteClient.
+ * Extends a client to @effect/sql-sqlite-node's SqliteClient, without its module: that loads a better-sqlite3 of its own.
  */
-import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
+import type * as SqliteClientModule from "@effect/sql-sqlite-node/SqliteClient"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Context from "effect/Context"
@@ -10,22 +10,27 @@ import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { SqliteConnection } from "./connection.js"
 
+/** @effect/sql-sqlite-node's tag: a tag is its key. */
+export const SqliteClient = Context.GenericTag<SqliteClientModule.SqliteClient>("@effect/sql-sqlite-node/SqliteClient")
+
+const TypeId = Symbol.for("@effect/sql-sqlite-node/SqliteClient") as SqliteClientModule.TypeId
+
 interface Options {
   readonly client: SqlClient.SqlClient
   readonly acquire: Effect.Effect<SqliteConnection, DatabaseError, Scope.Scope>
-  readonly config: SqliteClient.SqliteClientConfig
+  readonly config: SqliteClientModule.SqliteClientConfig
   /** Called with the path of an extension that was loaded, which other connections must load too. */
   readonly onExtension: (path: string) => void
 }
 
 export const extendClient = (
   { acquire, client, config, onExtension }: Options
-): Context.Context<SqlClient.SqlClient | SqliteClient.SqliteClient> => {
+): Context.Context<SqlClient.SqlClient | SqliteClientModule.SqliteClient> => {
   const withConnection = <A>(
     f: (connection: SqliteConnection) => Effect.Effect<A, SqlError>
   ): Effect.Effect<A, SqlError> => Effect.scoped(Effect.flatMap(Effect.mapError(acquire, toSqlError), f))
-  const extended: SqliteClient.SqliteClient = Object.assign(client as SqliteClient.SqliteClient, {
-    [SqliteClient.TypeId]: SqliteClient.TypeId,
+  const extended: SqliteClientModule.SqliteClient = Object.assign(client as SqliteClientModule.SqliteClient, {
+    [TypeId]: TypeId,
     config,
     export: withConnection((connection) => connection.export),
     backup: (destination: string) => withConnection((connection) => connection.backup(destination)),
@@ -35,5 +40,5 @@ export const extendClient = (
         () => Effect.sync(() => onExtension(path))
       )
   })
-  return Context.make(SqliteClient.SqliteClient, extended).pipe(Context.add(SqlClient.SqlClient, extended))
+  return Context.make(SqliteClient, extended).pipe(Context.add(SqlClient.SqlClient, extended))
 }

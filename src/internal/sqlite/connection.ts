@@ -9,9 +9,11 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Connection, Pull, StatementGuard } from "../driver.js"
 import { rowStream } from "../rowStream.js"
+import * as Copy from "./copy.js"
 import * as EngineClient from "./engineClient.js"
 import type { StatementInfo } from "./errors.js"
 import { bindable } from "./params.js"
@@ -85,8 +87,16 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
   }
 
   const cursor: Connection["cursor"] = (sql, params, guard) =>
+    Effect.flatMap(
+      SqlClient.SafeIntegers,
+      (safeIntegers) => openCursor({ sql, params, form: "rows", safeIntegers, onFirst: () => undefined }, guard)
+    )
+
+  const openCursor = (
+    { form, onFirst, params, safeIntegers, sql }: Copy.CursorOptions,
+    guard: StatementGuard | undefined
+  ): Effect.Effect<Pull, never, Scope.Scope> =>
     Effect.gen(function*() {
-      const safeIntegers = yield* SqlClient.SafeIntegers
       const id = ++cursorCount
       /** The cursor of the engine, from when it may have opened it. */
       let opened: EngineClient.Cursor | undefined
@@ -116,7 +126,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
         }
         return Effect.map(
           fetch(
-            { _tag: "Fetch", cursor: id, sql, params: bound.right, safeIntegers },
+            { _tag: "Fetch", cursor: id, sql, params: bound.right, form, safeIntegers },
             info,
             firstGuard
           ),
@@ -125,6 +135,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
             if (guard !== undefined && (batch as FirstBatch).isQuery) {
               guard.mayWrite = false
             }
+            onFirst(batch as FirstBatch)
             return batch.rows as ReadonlyArray<object>
           }
         )
@@ -140,6 +151,17 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
       return Effect.suspend(() => done ? Effect.fail(Option.none()) : opened === undefined ? fetchFirst : fetchNext)
     })
 
+  const copying: Copy.Copying = {
+    isSynchronous: transport.synchronous,
+    openCursor,
+    runMany: (sql, rows, lines, guard) =>
+      client.request({ _tag: "RunMany", sql, rows }, toSqlError, { sql, lines }, guard) as Effect.Effect<
+        void,
+        SqlError
+      >,
+    failStatement: Effect.suspend(() => connection.failStatement)
+  }
+
   const connection: SqliteConnection = {
     id,
     status: () => client.status,
@@ -149,6 +171,8 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     executeUnprepared: rows(false),
     executeStream: (sql, params, transformRows) => rowStream(cursor(sql, params), transformRows),
     cursor,
+    copyFrom: (request, source, guard) => Copy.copyFrom(copying, request, source, guard),
+    copyTo: (request, guard) => Copy.copyTo(copying, request, guard),
     begin: (begin) =>
       Effect.suspend(() => {
         const error = client.begin(begin)
@@ -175,6 +199,9 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     }),
     ping: perform({ _tag: "Ping" }),
     reset: perform({ _tag: "Reset" }),
+    // The engine knows what a statement has changed.
+    markDirty: () => undefined,
+    resetLater: () => false,
     close: client.close.pipe(
       Effect.timeoutOption(closeTimeout),
       Effect.withClock(clock),

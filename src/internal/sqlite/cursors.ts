@@ -1,7 +1,7 @@
 /**
  * The open streams of a connection.
  */
-import Sqlite from "better-sqlite3"
+import { SqliteError } from "./binding.js"
 import type { Batch } from "./protocol.js"
 
 interface Cursor {
@@ -13,7 +13,7 @@ interface Cursor {
 const batchSize = 512
 
 /** The error of a canceled statement. */
-export const interruptedError = (message = "interrupted"): Error => new Sqlite.SqliteError(message, "SQLITE_INTERRUPT")
+export const interruptedError = (message = "interrupted"): Error => new SqliteError(message, "SQLITE_INTERRUPT")
 
 function* concat(rows: ReadonlyArray<unknown>, rest: Iterator<unknown>): Generator<unknown, void, undefined> {
   yield* rows

@@ -24,15 +24,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Path from "node:path"
 import type * as DatabaseConfig from "../../DatabaseConfig.js"
-import { typed } from "../../DatabaseError.js"
+import { type DatabaseError, typed } from "../../DatabaseError.js"
 import type { Driver } from "../driver.js"
 import { make as makeError } from "../makeError.js"
+import type { Binding } from "./binding.js"
+import { chooseBinding } from "./chooseBinding.js"
 import { extendClient } from "./client.js"
 import * as Connection from "./connection.js"
+import { copyFromText } from "./copy.js"
 import { inspection } from "./inspection.js"
 import { migrations } from "./migrations.js"
 import type { OpenOptions } from "./protocol.js"
 import { fileMoved, fromSqlite } from "./resultCode.js"
+import { hasWorker, missingWorker } from "./startWorker.js"
 import { localTransport, type Transport } from "./transport.js"
 import { workerTransport } from "./workerTransport.js"
 
@@ -41,13 +45,23 @@ const memory = ":memory:"
 /** The maximum number of connections for read-only sessions. Each has a thread, and they are opened on demand. */
 const maxReaders = 4
 
+/** The SQLite library. Undefined until it is loaded. */
+let binding: Binding
+
+/** Loads the SQLite library: better-sqlite3, or the runtime's own where that is not installed. */
+export const load: Effect.Effect<void, DatabaseError> = Effect.map(chooseBinding, (chosen) => {
+  binding = chosen
+})
+
 /** The driver of a file or of a database in memory. */
 export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.SqliteTarget): Driver => {
   const isMemory = target.filename === memory
   const filename = isMemory ? memory : Path.resolve(target.filename)
   const description = target.filename
   const extensions: Array<string> = []
-  const makeTransport = isMemory || target.thread === "main" ? localTransport : workerTransport
+  const lacksWorker = !isMemory && target.thread === "worker" && !hasWorker()
+  const runsHere = isMemory || target.thread === "main" || lacksWorker
+  const makeTransport = (options: OpenOptions) => runsHere ? localTransport(options, binding) : workerTransport(options)
   const timeoutError = () =>
     makeError("ConnectionFailed", {
       dialect: "sqlite",
@@ -55,6 +69,16 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       reason: `could not open ${description}: it took longer than ${Duration.format(settings.connectTimeout)}`,
       transient: true
     })
+  let isWarned = !lacksWorker
+  const warnOnce = Effect.suspend(() => {
+    const warning = isWarned
+      ? Effect.void
+      : Effect.logWarning(
+        `the statements of ${description} run on the main thread, which long ones block: ${missingWorker}`
+      )
+    isWarned = true
+    return warning
+  })
   /** The journal mode of the connection that was opened last. */
   let journalMode: unknown
   /** The transports of the open connections. */
@@ -77,7 +101,14 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       try {
         // A file that was opened once is not created again: if it was deleted, an empty database would replace it.
         const mustExist = reader || (!isMemory && journalMode !== undefined)
-        transport = openTransport({ filename, readOnly: target.readOnly, reader, mustExist, extensions })
+        transport = openTransport({
+          binding: binding.name,
+          filename,
+          readOnly: target.readOnly,
+          reader,
+          mustExist,
+          extensions
+        })
       } catch (error) {
         return Effect.fail(fromSqlite(error, { phase: "connect", description }))
       }
@@ -101,7 +132,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
         Effect.timeoutFail({ duration: settings.connectTimeout, onTimeout: timeoutError }),
         Effect.withClock(Connection.clock)
       )
-      return Effect.onError(restore(opening), () => Effect.sync(transport.destroy))
+      return Effect.onError(restore(Effect.zipRight(warnOnce, opening)), () => Effect.sync(transport.destroy))
     })
   return {
     dialect: "sqlite",
@@ -112,6 +143,9 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       ["db.system.name", "sqlite"],
       ["db.namespace", isMemory ? memory : Path.basename(filename)]
     ],
+    listen: undefined,
+    copiesInParts: true,
+    copyText: { from: copyFromText, to: ({ query }) => query },
     connect: connect(false),
     // A file that is gone answers statements that do not read it.
     serverInfo: (connection) =>
@@ -138,15 +172,19 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
         })
       ),
     // SQLite has one writer at a time, and a database in memory is the same as its connection.
+    supportsSettings: false,
     migrations,
     inspection: inspection(target),
     testDatabases: undefined,
     inMemory: isMemory,
-    pool: { size: 1, maxOverflow: 0, recycle: Duration.infinity },
+    pool: { size: 1, maxOverflow: 0, min: 1, recycle: Duration.infinity },
     // Without WAL a reader blocks the commit of the writer. On the main thread two connections would not run at once.
     readers: () =>
-      makeTransport === workerTransport && journalMode === "wal"
-        ? { connect: connect(true), pool: { size: maxReaders, maxOverflow: 0, recycle: Duration.infinity } }
+      !runsHere && journalMode === "wal"
+        ? {
+          connect: connect(true),
+          pool: { size: maxReaders, maxOverflow: 0, min: maxReaders, recycle: Duration.infinity }
+        }
         : undefined
   }
 }

@@ -1,8 +1,8 @@
 /**
- * Handles the requests of one connection with better-sqlite3. It does not use Effect, so that a worker thread need not
+ * Handles the requests of one connection with a SQLite library. It does not use Effect, so that a worker thread need not
  * load it.
  */
-import Sqlite from "better-sqlite3"
+import { type Binding, type Database, SqliteError } from "./binding.js"
 import { Cursors, interruptedError } from "./cursors.js"
 import { FileIdentity } from "./fileIdentity.js"
 import {
@@ -17,6 +17,7 @@ import {
   type Request,
   type Response,
   type Run,
+  type RunMany,
   runsStatement,
   transactionOver
 } from "./protocol.js"
@@ -33,27 +34,26 @@ export interface Cancellation {
 }
 
 const memory = ":memory:"
-/** How many pages a backup copies before it looks whether it was canceled. */
-const backupPages = 100
-
-const isConstraint = (error: unknown): boolean =>
-  error instanceof Sqlite.SqliteError && error.code.startsWith("SQLITE_CONSTRAINT")
 
 const transactionEnded = "the transaction has already ended, by an earlier failure or by a statement of its own"
 const transactionFailed = "an earlier statement of the transaction failed, so it can only be rolled back: " +
   "a failure that is to be caught and gone on after belongs in a nested session"
 
-const failureOf = (error: unknown): Failure => ({
-  message: error instanceof Error ? error.message : String(error),
-  code: error instanceof Sqlite.SqliteError ? error.code : undefined
-})
+const objects = { asArray: false, safeIntegers: false }
+
+const journalMode = (db: Database): unknown => db.pragma("journal_mode")[0]?.journal_mode
+
+/** The error of one row of several. */
+class RowError {
+  constructor(readonly row: number, readonly error: unknown) {}
+}
 
 /** One connection to a file, or one database in memory. It handles one request at a time. */
 export class Engine {
   private readonly extensions: Array<string>
   private readonly statements = new StatementCache()
   private readonly cursors: Cursors
-  private database: Sqlite.Database | undefined
+  private database: Database | undefined
   private dirty = false
   private queryOnly = false
   /** Whether a statement of the transaction failed. One that found the file busy may be retried, so it does not count. */
@@ -62,12 +62,16 @@ export class Engine {
   private inSession = false
   private fileIdentity: FileIdentity | undefined
 
-  constructor(private readonly options: OpenOptions, private readonly cancellation: Cancellation) {
+  constructor(
+    private readonly binding: Binding,
+    private readonly options: OpenOptions,
+    private readonly cancellation: Cancellation
+  ) {
     this.cursors = new Cursors(cancellation.isCanceled)
     this.extensions = [...options.extensions]
   }
 
-  /** Handles a request. Only a backup is asynchronous, as it is in better-sqlite3. */
+  /** Handles a request. Only a backup is asynchronous. */
   handle({ begin, operation, requiresTransaction, transactionFailed }: Request): Response | Promise<Response> {
     let begun = false
     this.inSession = begin !== undefined || requiresTransaction
@@ -89,8 +93,16 @@ export class Engine {
         : this.respond(value, undefined, begun)
     } catch (error) {
       this.transactionFailed ||= (requiresTransaction || begun) && runsStatement(operation) &&
-        !isBusy(failureOf(error).code)
+        !isBusy(this.failureOf(error).code)
       return this.respond(undefined, error, begun)
+    }
+  }
+
+  private failureOf(error: unknown): Failure {
+    return error instanceof RowError ? { ...this.failureOf(error.error), row: error.row } : {
+      message: error instanceof Error ? error.message : String(error),
+      code: error instanceof SqliteError ? error.code : this.binding.codeOf(error),
+      row: undefined
     }
   }
 
@@ -102,9 +114,9 @@ export class Engine {
   private respond(value: unknown, error: unknown, transactionBegun: boolean): Response {
     return {
       value,
-      failure: error === undefined ? undefined : failureOf(error),
+      failure: error === undefined ? undefined : this.failureOf(error),
       transactionBegun,
-      inTransaction: this.database?.inTransaction === true,
+      inTransaction: this.database?.inTransaction() === true,
       transactionFailed: this.transactionFailed,
       dirty: this.dirty || this.cursors.size > 0
     }
@@ -115,20 +127,22 @@ export class Engine {
    * further statements would each commit on their own. After a failed statement, COMMIT would keep what the others wrote.
    */
   private checkTransaction(operation: Operation): void {
-    const { inTransaction } = this.db
+    const inTransaction = this.db.inTransaction()
     if (inTransaction && !(this.transactionFailed && !isRollbackStatement(operation))) {
       return
     }
     if (operation._tag === "Commit") {
       this.rollback()
     }
-    throw new Sqlite.SqliteError(inTransaction ? transactionFailed : transactionEnded, transactionOver)
+    throw new SqliteError(inTransaction ? transactionFailed : transactionEnded, transactionOver)
   }
 
   private perform(operation: Operation): unknown {
     switch (operation._tag) {
       case "Run":
         return this.run(this.statements.prepare(this.db, operation.sql, operation.cached), operation)
+      case "RunMany":
+        return this.runMany(operation)
       case "Fetch":
         return this.fetch(operation)
       case "FetchNext":
@@ -156,7 +170,7 @@ export class Engine {
     }
   }
 
-  private get db(): Sqlite.Database {
+  private get db(): Database {
     if (this.database === undefined) {
       throw new TypeError("The database connection is not open")
     }
@@ -166,8 +180,7 @@ export class Engine {
   /** Opens the database and returns its journal mode. */
   private open(mustExist: boolean): unknown {
     const { filename, reader, readOnly } = this.options
-    // SQLite itself never waits for a lock, which would block the thread. The client retries instead.
-    const db = new Sqlite(filename, { readonly: readOnly, fileMustExist: mustExist, timeout: 0 })
+    const db = this.binding.open(filename, { readOnly, mustExist })
     let mode: unknown
     try {
       if (reader) {
@@ -180,8 +193,8 @@ export class Engine {
       db.pragma("synchronous = FULL")
       db.pragma("foreign_keys = ON")
       // Opening does not read the file. This finds out now whether it is a database.
-      db.prepare("SELECT 1 FROM sqlite_schema LIMIT 1").get()
-      mode = db.pragma("journal_mode", { simple: true })
+      db.prepare("SELECT 1 FROM sqlite_schema LIMIT 1").all([], objects)
+      mode = journalMode(db)
       for (const path of this.extensions) {
         db.loadExtension(path)
       }
@@ -196,15 +209,15 @@ export class Engine {
   }
 
   private checkFileIdentity(): void {
-    const change = this.fileIdentity?.describeChange(() => this.db.pragma("journal_mode", { simple: true }) === "wal")
+    const change = this.fileIdentity?.describeChange(() => journalMode(this.db) === "wal")
     if (change !== undefined) {
-      throw new Sqlite.SqliteError(change, "SQLITE_READONLY_DBMOVED")
+      throw new SqliteError(change, "SQLITE_READONLY_DBMOVED")
     }
   }
 
   private ping(): void {
     this.checkFileIdentity()
-    this.statements.prepare(this.db, "SELECT 1", true).statement.get()
+    this.statements.prepare(this.db, "SELECT 1", true).statement.all([], objects)
   }
 
   close(): void {
@@ -215,7 +228,7 @@ export class Engine {
   }
 
   private execute(sql: string): void {
-    this.statements.prepare(this.db, sql, true).statement.run()
+    this.statements.prepare(this.db, sql, true).statement.run([], objects)
   }
 
   private run(prepared: PreparedStatement, operation: Pick<Run, "params" | "form" | "safeIntegers">): unknown {
@@ -225,7 +238,7 @@ export class Engine {
     if (prepared.isCommit || (prepared.isRelease && !this.inSession)) {
       this.enterCommit()
     }
-    const value = prepared.needsTransaction && !this.db.inTransaction
+    const value = prepared.needsTransaction && !this.db.inTransaction()
       ? this.runInTransaction(() => this.step(prepared, operation))
       : this.step(prepared, operation)
     this.dirty ||= prepared.changesConnection
@@ -245,19 +258,19 @@ export class Engine {
       try {
         value = write()
       } catch (error) {
-        if (!isConstraint(error)) {
+        if (this.failureOf(error).code?.startsWith("SQLITE_CONSTRAINT") !== true) {
           throw error
         }
         // INSERT OR FAIL keeps the rows before the violation. Other statements were undone, and nothing is committed.
         violation = error
       }
-      if (db.inTransaction) {
+      if (db.inTransaction()) {
         this.checkFileIdentity()
         this.enterCommit()
         this.execute("COMMIT")
       }
     } finally {
-      if (db.inTransaction) {
+      if (db.inTransaction()) {
         this.execute("ROLLBACK")
       }
     }
@@ -271,17 +284,15 @@ export class Engine {
     { isQuery, statement }: PreparedStatement,
     { form, params, safeIntegers }: Pick<Run, "params" | "form" | "safeIntegers">
   ) {
-    // A cached statement keeps the setting of its last use.
-    statement.safeIntegers(safeIntegers)
-    if (!statement.reader) {
-      const result = statement.run(...params)
+    const format = { asArray: form === "values", safeIntegers }
+    if (!statement.returnsRows) {
+      const result = statement.run(params, format)
       return form === "raw" ? result : []
     }
-    statement.raw(form === "values")
     // RETURNING yields its first row after everything was written, so stopping between its rows would undo nothing.
     return isQuery && this.cancellation.isCancelable()
-      ? this.collect(statement.iterate(...params))
-      : statement.all(...params)
+      ? this.collect(statement.iterate(params, format))
+      : statement.all(params, format)
   }
 
   private collect(rows: IterableIterator<unknown>): Array<unknown> {
@@ -296,12 +307,30 @@ export class Engine {
     return collected
   }
 
-  private fetch({ cursor, params, safeIntegers, sql }: Fetch): FirstBatch {
+  private runMany({ rows, sql }: RunMany): void {
+    const { statement } = this.statements.prepare(this.db, sql, true)
+    const { isCanceled } = this.cancellation
+    this.cursors.buffer()
+    for (let i = 0; i < rows.length; i++) {
+      if (isCanceled()) {
+        throw interruptedError()
+      }
+      try {
+        statement.run(rows[i], objects)
+      } catch (error) {
+        throw new RowError(i, error)
+      }
+    }
+  }
+
+  private fetch({ cursor, form, params, safeIntegers, sql }: Fetch): FirstBatch {
     const prepared = this.statements.prepare(this.db, sql, false)
-    const rows = prepared.isQuery
-      ? prepared.statement.safeIntegers(safeIntegers).iterate(...params)
-      : this.run(prepared, { params, form: "rows", safeIntegers }) as Array<unknown>
-    return { ...this.cursors.open(cursor, rows), isQuery: prepared.isQuery }
+    const { isQuery, statement } = prepared
+    const rows = isQuery
+      ? statement.iterate(params, { asArray: form === "values", safeIntegers })
+      : this.run(prepared, { params, form, safeIntegers }) as Array<unknown>
+    const columns = form === "values" && statement.returnsRows ? statement.columns() : undefined
+    return { ...this.cursors.open(cursor, rows), isQuery, columns }
   }
 
   private begin({ extensions, readOnly }: Begin): void {
@@ -342,7 +371,7 @@ export class Engine {
 
   private rollback(): void {
     this.cursors.closeAll()
-    if (this.db.inTransaction) {
+    if (this.db.inTransaction()) {
       this.execute("ROLLBACK")
     }
     this.transactionFailed = false
@@ -380,7 +409,9 @@ export class Engine {
     const db = this.db
     db.pragma("query_only = OFF")
     const temporary = db.prepare("SELECT type, name FROM sqlite_temp_schema WHERE type IN ('table', 'view', 'trigger')")
-    for (const { name, type } of temporary.all() as Array<{ readonly type: string; readonly name: string }>) {
+    for (
+      const { name, type } of temporary.all([], objects) as Array<{ readonly type: string; readonly name: string }>
+    ) {
       // Dropping a table drops its triggers, and may drop the shadow tables of a virtual table.
       if (!name.startsWith("sqlite_")) {
         db.exec(`DROP ${type} IF EXISTS temp.${quote(name)}`)
@@ -397,12 +428,9 @@ export class Engine {
 
   private backup(destination: string): Promise<unknown> {
     this.cursors.buffer()
-    return this.db.backup(destination, {
-      progress: () => {
-        if (this.cancellation.isCanceled()) {
-          throw interruptedError()
-        }
-        return backupPages
+    return this.db.backup(destination, () => {
+      if (this.cancellation.isCanceled()) {
+        throw interruptedError()
       }
     })
   }

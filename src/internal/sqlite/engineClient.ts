@@ -364,7 +364,8 @@ export class EngineClient {
 
   private makeRequest(operation: Operation): Request {
     const { extensions } = this.options
-    const begins = this.beginPending && (operation._tag === "Run" || operation._tag === "Fetch")
+    const begins = this.beginPending &&
+      (operation._tag === "Run" || operation._tag === "RunMany" || operation._tag === "Fetch")
     return {
       operation,
       begin: begins ? { readOnly: this.transaction?.readOnly === true, extensions } : undefined,
@@ -473,7 +474,8 @@ export class EngineClient {
       phase: phaseOf(operation),
       description,
       statement: statement.sql,
-      params: statement.params
+      params: operation._tag === "RunMany" ? operation.rows[failure.row ?? -1] : statement.params,
+      line: failure.row === undefined ? undefined : statement.lines?.[failure.row]
     })
     if (error._tag === "ConnectionLost" || error._tag === "CommitOutcomeUnknown") {
       this.lose(error)

@@ -8,6 +8,8 @@ import { connectionErrorTag, type Context, make as makeError, withLocation } fro
 export interface StatementInfo {
   readonly sql?: string
   readonly params?: ReadonlyArray<unknown>
+  /** The lines of the rows that are copied. */
+  readonly lines?: ReadonlyArray<number>
 }
 
 export const closedError = (description: string): DatabaseError =>

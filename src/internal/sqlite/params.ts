@@ -5,7 +5,8 @@ import * as Either from "effect/Either"
 import { isTypedArray } from "node:util/types"
 import type { DatabaseError } from "../../DatabaseError.js"
 import { make } from "../makeError.js"
-import { compact } from "./bytes.js"
+import { isWellFormed, malformedText } from "../wellFormed.js"
+import { bytesOf, compact } from "./bytes.js"
 
 const minInteger = -(2n ** 63n)
 const maxInteger = 2n ** 63n - 1n
@@ -33,23 +34,26 @@ const classNameOf = (value: object): string => {
   }
 }
 
+const advice = "encode it to text, a number, a bigint, bytes or null"
+
 const problemOf = (param: unknown): string | undefined => {
   switch (typeof param) {
     case "string":
+      return isWellFormed(param) ? undefined : `cannot be stored: ${malformedText}`
     case "number":
     case "undefined":
       return undefined
     case "bigint":
-      return param < minInteger || param > maxInteger ? "is an integer of more than 64 bits" : undefined
+      return param < minInteger || param > maxInteger ? `is an integer of more than 64 bits: ${advice}` : undefined
     case "object":
       if (param === null) {
         return undefined
       }
       return ArrayBuffer.isView(param)
-        ? isOutOfBounds(param) ? "holds bytes whose memory is gone" : undefined
-        : `is of type ${classNameOf(param)}, which SQLite cannot store`
+        ? isOutOfBounds(param) ? `holds bytes whose memory is gone: ${advice}` : undefined
+        : `is of type ${classNameOf(param)}, which SQLite cannot store: ${advice}`
     default:
-      return `is of type ${typeof param}, which SQLite cannot store`
+      return `is of type ${typeof param}, which SQLite cannot store: ${advice}`
   }
 }
 
@@ -57,7 +61,7 @@ const bindError = (statement: string, position: number, problem: string): Databa
   make("InvalidData", {
     dialect: "sqlite",
     code: "SQLITE_MISMATCH",
-    reason: `parameter ${position} ${problem}: encode it to text, a number, a bigint, bytes or null`,
+    reason: `parameter ${position} ${problem}`,
     statement
   })
 
@@ -70,6 +74,14 @@ export const bindable = (
   params: ReadonlyArray<unknown>,
   { synchronous }: { readonly synchronous: boolean }
 ): Either.Either<ReadonlyArray<unknown>, DatabaseError> => {
+  if (!isWellFormed(statement)) {
+    return Either.left(make("InvalidData", {
+      dialect: "sqlite",
+      code: "SQLITE_MISMATCH",
+      reason: `the statement cannot be executed: ${malformedText}`,
+      statement
+    }))
+  }
   const bound: Array<unknown> = []
   try {
     for (let i = 0; i < params.length; i++) {
@@ -78,10 +90,15 @@ export const bindable = (
       if (problem !== undefined) {
         return Either.left(bindError(statement, i + 1, problem))
       }
-      bound.push(synchronous ? param : compact(param))
+      if (ArrayBuffer.isView(param)) {
+        const bytes = bytesOf(param)
+        bound.push(synchronous ? bytes : compact(bytes))
+      } else {
+        bound.push(param)
+      }
     }
   } catch {
-    return Either.left(bindError(statement, bound.length + 1, "cannot be read"))
+    return Either.left(bindError(statement, bound.length + 1, `cannot be read: ${advice}`))
   }
   return Either.right(bound)
 }

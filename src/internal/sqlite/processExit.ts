@@ -6,7 +6,6 @@
  * JavaScript, which a terminated thread cannot run (https://github.com/WiseLibs/better-sqlite3/issues/842). So the exit
  * cancels all statements and waits until the threads are idle. If they are not in time, it ends the process without Node.
  */
-import { createRequire } from "node:module"
 import { isMainThread } from "node:worker_threads"
 import { Activity } from "./protocol.js"
 
@@ -33,7 +32,7 @@ const threads = new Set<RunningThread>()
  */
 const exitNow = (code: number): void => {
   try {
-    const { WASI } = createRequire(import.meta.url)("node:wasi")
+    const { WASI } = process.getBuiltinModule("node:wasi")
     const { Memory } = Reflect.get(globalThis, "WebAssembly")
     const wasi = new WASI({ version: "preview1", returnOnExit: false })
     wasi.initialize({ exports: { memory: new Memory({ initial: 1 }) } })

@@ -4,10 +4,13 @@
  */
 
 import type { MessagePort } from "node:worker_threads"
+import type { BindingName } from "./binding.js"
 import { isRollback } from "./statementText.js"
 
 /** What to open. */
 export interface OpenOptions {
+  /** The SQLite library, which the main thread chose. */
+  readonly binding: BindingName
   /** An absolute path, or `:memory:`. */
   readonly filename: string
   readonly readOnly: boolean
@@ -24,7 +27,7 @@ export interface Run {
   readonly _tag: "Run"
   readonly sql: string
   readonly params: ReadonlyArray<unknown>
-  /** Rows as objects, rows as arrays, or better-sqlite3's own result. */
+  /** Rows as objects, rows as arrays, or the number of changes and the last rowid. */
   readonly form: "rows" | "raw" | "values"
   readonly cached: boolean
   readonly safeIntegers: boolean
@@ -36,12 +39,22 @@ export interface Fetch {
   readonly cursor: number
   readonly sql: string
   readonly params: ReadonlyArray<unknown>
+  /** Rows as objects or as arrays. */
+  readonly form: "rows" | "values"
   readonly safeIntegers: boolean
+}
+
+/** Runs a statement once for each list of parameters. */
+export interface RunMany {
+  readonly _tag: "RunMany"
+  readonly sql: string
+  readonly rows: ReadonlyArray<ReadonlyArray<unknown>>
 }
 
 /** One thing to do. */
 export type Operation =
   | Run
+  | RunMany
   | Fetch
   | { readonly _tag: "Open" }
   | { readonly _tag: "FetchNext"; readonly cursor: number }
@@ -57,7 +70,8 @@ export type Operation =
 
 /** Whether an operation runs a statement, or reads rows of one. */
 export const runsStatement = (operation: Operation): boolean =>
-  operation._tag === "Run" || operation._tag === "Fetch" || operation._tag === "FetchNext"
+  operation._tag === "Run" || operation._tag === "RunMany" || operation._tag === "Fetch" ||
+  operation._tag === "FetchNext"
 
 /** Whether an operation rolls back to a savepoint, or rolls back the transaction by a statement of the user's. */
 export const isRollbackStatement = (operation: Operation): boolean =>
@@ -96,18 +110,27 @@ export interface Batch {
   readonly done: boolean
 }
 
-/** The first rows of a stream, and whether its statement writes nothing. */
+/** The first rows of a stream, whether its statement writes nothing, and the columns if rows are arrays. */
 export interface FirstBatch extends Batch {
   readonly isQuery: boolean
+  readonly columns: ReadonlyArray<Column> | undefined
+}
+
+/** A column of a result. The type is that of the table's column, as it was declared. */
+export interface Column {
+  readonly name: string
+  readonly type: string | null
 }
 
 /** The code of a failure because the transaction has ended, or can only be rolled back. */
 export const transactionOver = "over"
 
-/** The error that better-sqlite3 threw. */
+/** The error that the SQLite library threw. */
 export interface Failure {
   readonly message: string
   readonly code: string | undefined
+  /** The index of the row that RunMany failed at. */
+  readonly row: number | undefined
 }
 
 /** The result of a request, and the state of the connection after it. */

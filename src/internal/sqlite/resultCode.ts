@@ -195,7 +195,10 @@ const fromResult = (message: string, code: string, context: Context): DatabaseEr
   return make(tag, {
     dialect: "sqlite",
     code,
-    reason: withLocation(tag, reason, context, "open"),
+    reason: `${withLocation(tag, reason, context, "open")}${
+      context.line === undefined ? "" : ` at line ${context.line}`
+    }`,
+    line: context.line,
     schema: names.schema,
     table: names.table,
     column: names.column,

@@ -1,28 +1,49 @@
 /**
- * Starts the worker thread of a connection.
+ * Finds and starts the worker thread of a connection.
  */
-import { createRequire } from "node:module"
+import { existsSync } from "node:fs"
+import * as Module from "node:module"
+import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import { Worker } from "node:worker_threads"
 import type { WorkerData } from "./protocol.js"
 
-const built = new URL("./worker.js", import.meta.url)
+/** The program of the thread: the path of a file, or a script. */
+type Program = { readonly file: string } | { readonly script: string }
 
-let bundle: string | undefined
+/** The name of the worker's file beside a bundle. */
+const bundledName = "sqlayer-worker"
+
+const ownFile = (): string | undefined => {
+  const url: unknown = import.meta.url
+  return typeof url === "string" && url.startsWith("file:") ? fileURLToPath(url) : undefined
+}
+
+/**
+ * Where this module may be. `import.meta.url` is empty in a CommonJS bundle of esbuild, and in one of webpack the place of
+ * the module when it was built; `__filename` is known in CommonJS only.
+ */
+const ownFiles = (): ReadonlyArray<string> =>
+  [ownFile(), typeof __filename === "string" ? __filename : undefined].filter((file) => file !== undefined)
+
+/** A public module, by the file that this module has in the package. */
+const besideSource = (file: string, name: string) => Path.join(Path.dirname(file), "../..", name)
+
+const isSource = (name: string) => (file: string): boolean => file.endsWith(Path.join("internal", "sqlite", name))
 
 /**
  * The worker as one script, for the tests. They run the TypeScript sources, which a thread cannot load: it does not inherit
  * the module loaders of its parent.
  */
-const bundleWorker = (): string => {
-  const require = createRequire(import.meta.url)
+const bundleWorker = (source: string): string => {
+  const require = Module.createRequire(source)
   // Otherwise esbuild starts a thread, and tests count threads. It reads this when it is loaded.
   process.env.ESBUILD_WORKER_THREADS = "0"
-  const { buildSync } = createRequire(require.resolve("tsx/package.json"))("esbuild")
+  const { buildSync } = Module.createRequire(require.resolve("tsx/package.json"))("esbuild")
   delete process.env.ESBUILD_WORKER_THREADS
   const sqlite = require.resolve("better-sqlite3")
   return buildSync({
-    entryPoints: [fileURLToPath(built).replace(/\.js$/, ".ts")],
+    entryPoints: [besideSource(source, "worker.ts")],
     bundle: true,
     write: false,
     format: "cjs",
@@ -32,9 +53,49 @@ const bundleWorker = (): string => {
   }).outputFiles[0].text
 }
 
+const tryResolve = (file: string): string | undefined => {
+  try {
+    return Module.createRequire(file).resolve("sqlayer/worker")
+  } catch {
+    return undefined
+  }
+}
+
+/** In the package it is the module `worker`. For a bundle it is beside the bundle, or in the installed package. */
+const search = (): Program | undefined => {
+  const own = ownFiles()
+  const source = own.find(isSource("startWorker.ts"))
+  if (source !== undefined) {
+    return { script: bundleWorker(source) }
+  }
+  // Bundlers put what is loaded later into files of its own, some of them into a folder beside the program.
+  const folders = own.map((file) => Path.dirname(file)).flatMap((folder) => [folder, Path.dirname(folder)])
+  const beside = [...folders, ...process.argv.slice(1, 2).map((file) => Path.dirname(file))].flatMap((folder) =>
+    [".js", ".mjs", ".cjs"].map((extension) => Path.join(folder, bundledName + extension))
+  )
+  const file = [
+    ...own.filter(isSource("startWorker.js")).map((file) => besideSource(file, "worker.js")),
+    ...beside
+  ].find((file) => existsSync(file)) ?? own.map(tryResolve).find((file) => file !== undefined)
+  return file === undefined ? undefined : { file }
+}
+
+let found: Program | undefined
+
+const find = (): Program | undefined => found ??= search()
+
+/** Whether the worker's file can be found. It is not beside a bundle that was built without it. */
+export const hasWorker = (): boolean => find() !== undefined
+
+/** What to do if it cannot be found. */
+export const missingWorker =
+  `the program of its thread was not found: add sqlayer/worker to the bundle as ${bundledName}`
+
 export const startWorker = (workerData: WorkerData): Worker => {
+  const program = find()
   const options = { name: "sqlayer", workerData, transferList: [workerData.port] }
-  return import.meta.url.endsWith(".js")
-    ? new Worker(built, options)
-    : new Worker(bundle ??= bundleWorker(), { ...options, eval: true })
+  if (program === undefined) {
+    throw new Error(missingWorker)
+  }
+  return "file" in program ? new Worker(program.file, options) : new Worker(program.script, { ...options, eval: true })
 }

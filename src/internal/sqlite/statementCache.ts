@@ -1,12 +1,12 @@
 /**
  * A least-recently-used cache of a connection's prepared statements.
  */
-import type Sqlite from "better-sqlite3"
+import type { Database, Statement } from "./binding.js"
 import { canRunInTransaction, changesConnection, isCommit, isRelease } from "./statementText.js"
 
 /** A prepared statement and its properties. */
 export interface PreparedStatement {
-  readonly statement: Sqlite.Statement
+  readonly statement: Statement
   /** Whether it returns rows and writes nothing. */
   readonly isQuery: boolean
   /** Whether it writes, and is wrapped in a transaction where none is open. */
@@ -23,7 +23,7 @@ export class StatementCache {
   private readonly statements = new Map<string, PreparedStatement>()
 
   /** Prepares a statement. If it is `cached` it comes from the cache, and stays there. */
-  prepare(database: Sqlite.Database, sql: string, cached: boolean): PreparedStatement {
+  prepare(database: Database, sql: string, cached: boolean): PreparedStatement {
     const existing = cached ? this.statements.get(sql) : undefined
     if (existing !== undefined) {
       // A Map iterates in the order of insertion, so its first entry is the least recently used one.
@@ -34,8 +34,8 @@ export class StatementCache {
     const statement = database.prepare(sql)
     const prepared: PreparedStatement = {
       statement,
-      isQuery: statement.reader && statement.readonly,
-      needsTransaction: !statement.readonly && canRunInTransaction(sql),
+      isQuery: statement.returnsRows && statement.isReadOnly,
+      needsTransaction: !statement.isReadOnly && canRunInTransaction(sql),
       isCommit: isCommit(sql),
       isRelease: isRelease(sql),
       changesConnection: changesConnection(sql)

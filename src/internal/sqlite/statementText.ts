@@ -68,3 +68,39 @@ export const changesConnection = (sql: string): boolean => {
   const [, name, sign] = pragma.exec(text) ?? []
   return name !== undefined && (sign === "=" || !pragmasWithoutEffect.has(name.toLowerCase()))
 }
+
+const select = /^(?:select|values)\b/i
+const write = /^(?:insert|update|delete|replace)\b/i
+
+/** Whether a statement writes, if its first word tells. */
+export const writesByText = (sql: string): boolean | undefined => {
+  const text = textOf(sql)
+  return select.test(text) ? false : write.test(text) ? true : undefined
+}
+
+const explain = /^explain\b(?:\s+query\s+plan\b)?/i
+
+/** The text of an EXPLAIN of the statement. An EXPLAIN itself is as the statement that it explains. */
+export const explainText = (sql: string): string => `EXPLAIN ${textOf(textOf(sql).replace(explain, ""))}`
+
+const blank = /^(?:[\s;]|--[^\n]*(?:\n|$)|\/\*[^]*?(?:\*\/|$))*/
+
+/** Whether a text holds no statement: only white space, comments and semicolons. */
+export const isBlank = (sql: string): boolean => blank.exec(sql)![0].length === sql.length
+
+// A quoted text, a comment, a name, which may hold a `$`, or a parameter.
+const token =
+  /'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|\/\*[^]*?(?:\*\/|$)|[\p{L}_][\p{L}\d_$]*|([?:@$#])([\p{L}\d_]*)/gu
+
+/** The parameters in a statement: how many have no name and no number, and whether there are others. */
+export const parametersOf = (sql: string): { readonly count: number; readonly areNamed: boolean } => {
+  let count = 0
+  let areNamed = false
+  if (/[?:@$]/.test(sql)) {
+    for (const [, sign, name] of sql.matchAll(token)) {
+      count += sign === "?" && name === "" ? 1 : 0
+      areNamed ||= sign !== undefined && name !== ""
+    }
+  }
+  return { count, areNamed }
+}

@@ -32,6 +32,7 @@ export const resolve = (
     ...pool,
     poolSize: 1,
     poolMaxOverflow: 0,
+    poolMin: 1,
     poolRecycle: Duration.infinity,
     lockTimeout: parameter("timeout", timeout, Rule.duration()) ?? pool.lockTimeout
   }

@@ -1,6 +1,7 @@
 /**
  * Sends requests to an engine, either on this thread or on a worker thread.
  */
+import type { Binding } from "./binding.js"
 import { Engine } from "./engine.js"
 import type { OpenOptions, Request, Response } from "./protocol.js"
 
@@ -54,10 +55,10 @@ export interface Transport {
 }
 
 /** An engine on this thread. Nothing else runs meanwhile, so a statement is canceled only by its timeout, between rows. */
-export const localTransport = (options: OpenOptions): Transport => {
+export const localTransport = (options: OpenOptions, binding: Binding): Transport => {
   let canceled = false
   let deadline = Number.POSITIVE_INFINITY
-  const engine = new Engine(options, {
+  const engine = new Engine(binding, options, {
     isCancelable: () => deadline !== Number.POSITIVE_INFINITY,
     isCanceled: () => canceled || performance.now() > deadline,
     enterCommit: () => true

@@ -1,7 +1,7 @@
 /**
  * SQLite's URLs: SQLAlchemy's `sqlite:///relative.db` and `sqlite:////absolute.db`, and SQLite's own `file:` URIs.
  */
-import { cut, decode, formatQuery, mask, problem, query, type Reading } from "../config/text.js"
+import { cut, decode, formatQuery, mask, mayHoldSecret, problem, query, type Reading } from "../config/text.js"
 
 /** The parts of a URL. */
 export interface SqliteUrl {
@@ -68,7 +68,10 @@ export const parse = (scheme: Scheme, rest: string): Reading<SqliteUrl> => {
   }
   const unmet: Array<string> = []
   const name = decode(reference.path, "the file's name", unmet)
-  const { shown, values } = query(reference.search, reference.parameters, unmet)
+  if (mayHoldSecret(name)) {
+    return { problems: [problem("a file that is not named like a password", `${scheme}://${mask}`)], value: inMemory }
+  }
+  const { shown, values } = query(reference.search, { accepted: reference.parameters }, unmet)
   const mode = values.mode ?? "rwc"
   const filename = mode === "memory" ? memory : name
   if (!modes.includes(mode)) {

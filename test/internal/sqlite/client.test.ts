@@ -22,7 +22,7 @@ const client = (filename: string) =>
       compiler: sqlite.compiler,
       spanAttributes: sqlite.spanAttributes
     }).pipe(Effect.provide(Reactivity.layer))
-    const context = yield* sqlite.extendClient(standard, Effect.succeed(connection))
+    const context = yield* sqlite.extendClient(standard, Effect.succeed(connection), undefined)
     return { connection, context, sqlite, sql: Context.unsafeGet(context, SqliteClient.SqliteClient) }
   })
 

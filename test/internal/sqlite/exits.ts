@@ -36,7 +36,7 @@ const compiled: Effect.Effect<string, never, Scope.Scope> = Effect.map(
     const compiler = Path.join(root, "node_modules/typescript/bin/tsc")
     const options = "--ignoreConfig --noCheck --rootDir . --module nodenext --target es2022 --types node --outDir"
     const program = "test/internal/sqlite/exiting"
-    const files = [`${program}.ts`, "src/internal/sqlite/worker.ts"]
+    const files = [`${program}.ts`, "src/worker.ts"]
     execFileSync(process.execPath, [compiler, ...options.split(" "), out, ...files], { cwd: root })
     Fs.writeFileSync(Path.join(out, "package.json"), JSON.stringify({ type: "module" }))
     return Path.join(out, `${program}.js`)

@@ -16,7 +16,7 @@ import { assert } from "vitest"
 import { fromSqlError } from "../../../src/DatabaseError.js"
 import type { SqliteConnection } from "../../../src/internal/sqlite/connection.js"
 import { running } from "./process.js"
-import { connect, driver, file } from "./support.js"
+import { binding, connect, driver, file } from "./support.js"
 
 const run = (connection: SqliteConnection, sql: string, params: ReadonlyArray<unknown> = []) =>
   Effect.mapError(connection.execute(sql, params, undefined), fromSqlError)
@@ -48,7 +48,18 @@ const callsOf = <A, E, R>(
 const messages = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   callsOf(MessagePort.prototype, "postMessage", ([message]) => Array.isArray(message), effect)
 
-const prepares = <A, E, R>(effect: Effect.Effect<A, E, R>) => callsOf(Sqlite.prototype, "prepare", () => true, effect)
+const library = binding === "better-sqlite3"
+  ? Sqlite
+  : process.getBuiltinModule(binding as "sqlite") as unknown as { readonly DatabaseSync: typeof Sqlite }
+
+const prepares = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  callsOf(
+    "DatabaseSync" in library ? library.DatabaseSync.prototype : library.prototype,
+    "prepare",
+    // With node:sqlite an EXPLAIN tells whether a statement writes.
+    ([sql]) => !(sql as string).startsWith("EXPLAIN"),
+    effect
+  )
 
 /** How often an effect waits for an iteration of the event loop. */
 const immediates = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<number, E, R> =>
@@ -271,7 +282,7 @@ for (const thread of ["worker", "main"] as const) {
       Effect.gen(function*() {
         const { connection, filename } = yield* setUp
         const other = yield* running(
-          "new Sqlite(file).exec(\"BEGIN IMMEDIATE\"); console.log(\"writing\")",
+          "globalThis.held = new Sqlite(file).exec(\"BEGIN IMMEDIATE\"); console.log(\"writing\")",
           filename
         )
         assert.strictEqual(other.line, "writing")

@@ -141,7 +141,7 @@ describe("opening", () => {
       assert.strictEqual(ofFile.dialect, "sqlite")
       assert.strictEqual(ofFile.description, filename)
       assert.deepStrictEqual(ofFile.spanAttributes, [["db.system.name", "sqlite"], ["db.namespace", "test.db"]])
-      assert.deepStrictEqual(ofFile.pool, { size: 1, maxOverflow: 0, recycle: Duration.infinity })
+      assert.deepStrictEqual(ofFile.pool, { size: 1, maxOverflow: 0, min: 1, recycle: Duration.infinity })
       const ofMemory = driver(":memory:")
       assert.strictEqual(ofMemory.description, ":memory:")
       assert.deepStrictEqual(ofMemory.spanAttributes, [["db.system.name", "sqlite"], ["db.namespace", ":memory:"]])

@@ -9,6 +9,7 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import type * as DatabaseConfig from "../../../src/DatabaseConfig.js"
 import type { Driver } from "../../../src/internal/driver.js"
+import { chooseBinding } from "../../../src/internal/sqlite/chooseBinding.js"
 import type { SqliteConnection } from "../../../src/internal/sqlite/connection.js"
 import * as SqliteDriver from "../../../src/internal/sqlite/driver.js"
 
@@ -24,12 +25,19 @@ export const file: Effect.Effect<string, never, Scope.Scope> = Effect.map(
   (path) => Path.join(path, "test.db")
 )
 
+await Effect.runPromise(SqliteDriver.load)
+
+/** The SQLite library that the tests run on. */
+export const { name: binding } = await Effect.runPromise(chooseBinding)
+
 /** The settings of a driver, unless a test sets others. */
 const settings: Omit<DatabaseConfig.Settings, "target"> = {
   environment: "test",
   name: "test",
   poolSize: 1,
   poolMaxOverflow: 0,
+  poolMin: 1,
+  poolIdleTimeout: Duration.seconds(30),
   poolTimeout: Duration.seconds(30),
   poolRecycle: Duration.infinity,
   connectTimeout: Duration.seconds(10),
@@ -42,9 +50,12 @@ const settings: Omit<DatabaseConfig.Settings, "target"> = {
   healthTimeout: Duration.seconds(2),
   slowStatement: Duration.seconds(1),
   preparedStatements: "auto",
+  reset: "auto",
   transformQueryNames: undefined,
   transformResultNames: undefined,
   transformJson: false,
+  onNotice: undefined,
+  types: {},
   spanAttributes: {},
   spanParameters: false
 }

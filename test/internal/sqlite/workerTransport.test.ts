@@ -16,7 +16,7 @@ import type { Completion } from "../../../src/internal/sqlite/transport.js"
 import { type GracePeriods, workerTransport } from "../../../src/internal/sqlite/workerTransport.js"
 import { eventually } from "../../support/eventually.js"
 import { lock, waitForLocks } from "./blocking.js"
-import { connect, driver, file } from "./support.js"
+import { binding, connect, driver, file } from "./support.js"
 
 const numbers = (count: number) => `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${count})`
 
@@ -59,7 +59,7 @@ const connectWith = (
     Effect.suspend(() =>
       Connection.make({
         transport: workerTransport(
-          { filename, readOnly: false, reader: false, mustExist: false, extensions: [] },
+          { binding, filename, readOnly: false, reader: false, mustExist: false, extensions: [] },
           grace
         ),
         description: filename,
@@ -362,7 +362,14 @@ describe("workerTransport", () => {
   it.scopedLive("a listener that throws loses the connection, and nothing else", () =>
     Effect.gen(function*() {
       const filename = yield* file
-      const transport = workerTransport({ filename, readOnly: false, reader: false, mustExist: false, extensions: [] })
+      const transport = workerTransport({
+        binding,
+        filename,
+        readOnly: false,
+        reader: false,
+        mustExist: false,
+        extensions: []
+      })
       const request = (operation: Operation): Request => ({
         operation,
         begin: undefined,

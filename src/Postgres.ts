@@ -1,0 +1,118 @@
+/**
+ * PostgreSQL: layers whose type provides PgClient, and what only PostgreSQL has.
+ *
+ * For applications that run on PostgreSQL alone. Where the environment chooses the database, use `Database.layer`.
+ *
+ * This module is imported as `sqlayer/Postgres`, and is not a part of `sqlayer`: its types are those of @effect/sql-pg and
+ * @types/pg, which an application without PostgreSQL does not install. It loads neither of them when it runs, only `pg`,
+ * when the database is opened.
+ *
+ * @since 0.1.0
+ */
+import type * as PgClientModule from "@effect/sql-pg/PgClient"
+import type * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import type * as SqlStatement from "@effect/sql/Statement"
+import type * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import * as Database from "./Database.js"
+import type * as DatabaseConfig from "./DatabaseConfig.js"
+import type * as DatabaseError from "./DatabaseError.js"
+import { only } from "./internal/database/only.js"
+import * as Drivers from "./internal/drivers.js"
+import { make as makeError } from "./internal/makeError.js"
+import * as Client from "./internal/postgres/client.js"
+
+/**
+ * The client of @effect/sql-pg: an SqlClient that can also listen, notify and write JSON.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type PgClient = PgClientModule.PgClient
+
+/**
+ * The tag of @effect/sql-pg. It is the same one as in `@effect/sql-pg/PgClient`, without loading that module.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export const PgClient: Context.Tag<PgClient, PgClient> = Client.PgClient
+
+const onPostgres = only(Drivers.postgres, PgClient, (url) =>
+  makeError("ConnectionFailed", {
+    dialect: "postgres",
+    code: "08001",
+    reason: `${url} is no PostgreSQL database: DATABASE_URL has to begin with postgres: or postgresql:`,
+    transient: false
+  }))
+
+/**
+ * The PostgreSQL database that the environment configures, as `Database.layer` opens it. Fails with ConnectionFailed if
+ * DATABASE_URL names another database, which is not opened, or if the package `pg` is not installed.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer: Layer.Layer<
+  Database.Database | SqlClient.SqlClient | PgClient,
+  ConfigError.ConfigError | DatabaseError.DatabaseError
+> = onPostgres(Database.layer)
+
+/**
+ * The PostgreSQL database that a Config describes. Fails as `Database.layerConfig` does, and with ConnectionFailed as
+ * `layer` does.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerConfig = (
+  config: Config.Config.Wrap<DatabaseConfig.Options>
+): Layer.Layer<
+  Database.Database | SqlClient.SqlClient | PgClient,
+  ConfigError.ConfigError | DatabaseError.DatabaseError
+> => onPostgres(Database.layerConfig(config))
+
+/**
+ * The PostgreSQL database that the options describe. Fails as `Database.make` does, and with ConnectionFailed as `layer`
+ * does.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerFrom = (
+  options: DatabaseConfig.Options
+): Layer.Layer<Database.Database | SqlClient.SqlClient | PgClient, DatabaseError.DatabaseError> =>
+  onPostgres(Database.layerFrom(options))
+
+/**
+ * The payloads that are sent to a channel, from when the stream runs: LISTEN. It uses a connection of its own, which all
+ * channels share. While that is lost, notifications are lost too. Fails with SqlError, whose cause is a DatabaseError.
+ *
+ * @since 0.1.0
+ * @category notifications
+ */
+export const listen = (channel: string): Stream.Stream<string, SqlError, PgClient> =>
+  Stream.unwrap(Effect.map(PgClient, (client) => client.listen(channel)))
+
+/**
+ * Sends a payload to a channel: NOTIFY. In a session it is delivered when that commits. Fails with SqlError, whose cause is
+ * a DatabaseError.
+ *
+ * @since 0.1.0
+ * @category notifications
+ */
+export const notify = (channel: string, payload: string): Effect.Effect<void, SqlError, PgClient> =>
+  Effect.flatMap(PgClient, (client) => client.notify(channel, payload))
+
+/**
+ * A value as a parameter of type json or jsonb. Its keys are transformed as names are, unless `transformJson` is false.
+ *
+ * @since 0.1.0
+ * @category statements
+ */
+export const json = (value: unknown): SqlStatement.Fragment => Client.json(value)

@@ -1,0 +1,126 @@
+/**
+ * SQLite: layers whose type provides SqliteClient, and what only SQLite has.
+ *
+ * For applications that run on SQLite alone. Where the environment chooses the database, use `Database.layer`.
+ *
+ * This module is imported as `sqlayer/Sqlite`, and is not a part of `sqlayer`: its types are those of
+ * @effect/sql-sqlite-node, which an application without SQLite does not install. It does not load that package when it runs.
+ * The library is better-sqlite3 where it is installed, and otherwise the runtime's own node:sqlite.
+ *
+ * @since 0.1.0
+ */
+import type * as SqliteClientModule from "@effect/sql-sqlite-node/SqliteClient"
+import type * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import type * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Database from "./Database.js"
+import type * as DatabaseConfig from "./DatabaseConfig.js"
+import type * as DatabaseError from "./DatabaseError.js"
+import { only } from "./internal/database/only.js"
+import * as Drivers from "./internal/drivers.js"
+import { make as makeError } from "./internal/makeError.js"
+import * as Client from "./internal/sqlite/client.js"
+
+/**
+ * The client of @effect/sql-sqlite-node: an SqlClient that can also export, back up and load extensions.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type SqliteClient = SqliteClientModule.SqliteClient
+
+/**
+ * The tag of @effect/sql-sqlite-node. It is the same one as in `@effect/sql-sqlite-node/SqliteClient`, without loading that
+ * module.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export const SqliteClient: Context.Tag<SqliteClient, SqliteClient> = Client.SqliteClient
+
+const onSqlite = only(Drivers.sqlite, SqliteClient, (url) =>
+  makeError("ConnectionFailed", {
+    dialect: "sqlite",
+    code: "SQLITE_CANTOPEN",
+    reason: `${url} is no SQLite database: DATABASE_URL has to begin with sqlite: or file:, or be :memory:`,
+    transient: false
+  }))
+
+/**
+ * The SQLite database that the environment configures, as `Database.layer` opens it. Fails with ConnectionFailed if
+ * DATABASE_URL names another database, which is not opened, or if there is no SQLite library that runs here.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer: Layer.Layer<
+  Database.Database | SqlClient.SqlClient | SqliteClient,
+  ConfigError.ConfigError | DatabaseError.DatabaseError
+> = onSqlite(Database.layer)
+
+/**
+ * The SQLite database that a Config describes. Fails as `Database.layerConfig` does, and with ConnectionFailed as `layer`
+ * does.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerConfig = (
+  config: Config.Config.Wrap<DatabaseConfig.Options>
+): Layer.Layer<
+  Database.Database | SqlClient.SqlClient | SqliteClient,
+  ConfigError.ConfigError | DatabaseError.DatabaseError
+> => onSqlite(Database.layerConfig(config))
+
+/**
+ * The SQLite database that the options describe. Fails as `Database.make` does, and with ConnectionFailed as `layer` does.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerFrom = (
+  options: DatabaseConfig.Options
+): Layer.Layer<Database.Database | SqlClient.SqlClient | SqliteClient, DatabaseError.DatabaseError> =>
+  onSqlite(Database.layerFrom(options))
+
+const export_: Effect.Effect<Uint8Array, SqlError, SqliteClient> = Effect.flatMap(
+  SqliteClient,
+  (client) => client.export
+)
+
+export {
+  /**
+   * The content of the database, as the bytes of a file. With node:sqlite it needs Node 24 or later, and otherwise fails
+   * with SqlError, whose cause is an InvalidStatement.
+   *
+   * @since 0.1.0
+   * @category copies
+   */
+  export_ as export
+}
+
+/**
+ * Copies the database to a file, while it is in use. Can be interrupted, and then leaves an incomplete file. Fails with
+ * SqlError, whose cause is a DatabaseError.
+ *
+ * @since 0.1.0
+ * @category copies
+ */
+export const backup = (
+  destination: string
+): Effect.Effect<SqliteClientModule.BackupMetadata, SqlError, SqliteClient> =>
+  Effect.flatMap(SqliteClient, (client) => client.backup(destination))
+
+/**
+ * Loads an extension into every connection of the database, also those that are opened later. Fails with SqlError, whose
+ * cause is a DatabaseError: InsufficientPrivilege where the runtime's permissions forbid extensions.
+ *
+ * @since 0.1.0
+ * @category extensions
+ */
+export const loadExtension = (path: string): Effect.Effect<void, SqlError, SqliteClient> =>
+  Effect.flatMap(SqliteClient, (client) => client.loadExtension(path))

@@ -1,0 +1,29 @@
+/**
+ * Narrows the layers of a database to one dialect.
+ */
+import type * as SqlClient from "@effect/sql/SqlClient"
+import * as Context from "effect/Context"
+import * as Layer from "effect/Layer"
+import type { Database } from "../../Database.js"
+import type { DatabaseError } from "../../DatabaseError.js"
+import { RequiredDriver } from "./driverOf.js"
+
+/**
+ * The same layer, which fails before it opens or loads anything if the database is of another driver. Otherwise it also
+ * provides the dialect's own client.
+ */
+export const only = <Client, Service>(
+  driver: Context.Tag.Service<RequiredDriver>["driver"],
+  client: Context.Tag<Client, Service>,
+  refusal: (url: string) => DatabaseError
+) => {
+  const required = Layer.succeed(RequiredDriver, { driver, refusal })
+  return <E>(
+    layer: Layer.Layer<Database | SqlClient.SqlClient, E>
+  ): Layer.Layer<Database | SqlClient.SqlClient | Client, E | DatabaseError> =>
+    Layer.flatMap(Layer.provide(layer, required), (context) =>
+      // Layers are memoized: this one may have been built before, where any driver will do.
+      Context.getOption(context as Context.Context<Client>, client)._tag === "Some"
+        ? Layer.succeedContext(context as Context.Context<Database | SqlClient.SqlClient | Client>)
+        : Layer.fail(refusal("the database that the application has opened")))
+}

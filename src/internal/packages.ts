@@ -1,0 +1,34 @@
+/**
+ * Packages that an application installs only if it needs them: how an import of one fails.
+ */
+import * as Predicate from "effect/Predicate"
+import type { DatabaseError, Dialect } from "../DatabaseError.js"
+import { make } from "./makeError.js"
+import { textOf } from "./mask.js"
+
+/** Whether an import failed because the package itself is not installed. Node, Bun, Deno and webpack use these codes. */
+export const isNotInstalled = (error: unknown, name: string): boolean =>
+  Predicate.hasProperty(error, "code") &&
+  (error.code === "ERR_MODULE_NOT_FOUND" || error.code === "MODULE_NOT_FOUND") &&
+  new RegExp(String.raw`(?:^|["'\s/])${name}(?:["'\s]|$)`, "m").test(textOf(error).split("\n", 1)[0])
+
+/** The error of a package that cannot be loaded. It does not pass by itself. `command` installs what is right. */
+export const packageError = (
+  dialect: Dialect,
+  code: string,
+  name: string,
+  error: unknown,
+  command: string
+): DatabaseError => {
+  // Without the list of the places that were searched.
+  const problem = textOf(error).replace(/\s*(?:Tried:|Require stack:)[^]*$/, "").replace(/\s+/g, " ")
+  return make("ConnectionFailed", {
+    dialect,
+    code,
+    reason: isNotInstalled(error, name)
+      ? `the package ${name} is not installed: ${command}`
+      : `the package ${name} could not be loaded (${problem}): ${command}`,
+    transient: false,
+    cause: error
+  })
+}

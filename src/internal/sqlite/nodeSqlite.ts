@@ -1,0 +1,299 @@
+/**
+ * The binding of node:sqlite, SQLite as Node, Deno and Bun have it built in. What its API does not tell is read from the
+ * text of a statement, or from its EXPLAIN.
+ */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { pathToFileURL } from "node:url"
+import {
+  type BackupMetadata,
+  backupPages,
+  type Binding,
+  type Database,
+  type RowFormat,
+  type RunResult,
+  SqliteError,
+  type Statement
+} from "./binding.js"
+import { nameOfCode } from "./codeNames.js"
+import { explainText, isBlank, parametersOf, writesByText } from "./statementText.js"
+
+interface NodeStatement {
+  readonly sourceSQL: string
+  readonly all: (...params: ReadonlyArray<unknown>) => Array<unknown>
+  readonly iterate: (...params: ReadonlyArray<unknown>) => IterableIterator<unknown>
+  readonly run: (
+    ...params: ReadonlyArray<unknown>
+  ) => { readonly changes: number | bigint; readonly lastInsertRowid: number | bigint }
+  readonly columns: () => ReadonlyArray<{ readonly name: string; readonly type: string | null }>
+  readonly setReadBigInts: (enabled: boolean) => void
+  readonly setReturnArrays: (enabled: boolean) => void
+}
+
+interface NodeDatabase {
+  readonly isTransaction: boolean
+  readonly prepare: (sql: string) => NodeStatement
+  readonly exec: (sql: string) => void
+  readonly close: () => void
+  readonly serialize?: () => Uint8Array
+  readonly enableLoadExtension?: (enabled: boolean) => void
+  readonly loadExtension: (path: string) => void
+}
+
+interface NodeOptions {
+  readonly readOnly: boolean
+  readonly allowExtension: boolean
+}
+
+/** The module node:sqlite. */
+export interface Module {
+  readonly DatabaseSync: new(path: string | URL, options: NodeOptions) => NodeDatabase
+  readonly StatementSync: { readonly prototype: Partial<NodeStatement> }
+  readonly backup?: (
+    database: NodeDatabase,
+    destination: string,
+    options: { readonly rate: number; readonly progress: () => void }
+  ) => Promise<number>
+}
+
+type Row = Record<string, unknown>
+
+const toBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+/** At most so many rows are read as objects, whose names need no further call. More of them are faster as arrays. */
+const fewRows = 2
+
+const bufferOf = (value: unknown): unknown => value instanceof Uint8Array ? toBuffer(value) : value
+
+/** A row without a prototype as a plain object. */
+const rowOfObject = (object: Row): Row => {
+  const row: Row = {}
+  for (const name in object) {
+    row[name] = bufferOf(object[name])
+  }
+  return row
+}
+
+const rowOfArray = (names: ReadonlyArray<string>, values: ReadonlyArray<unknown>): Row => {
+  const row: Row = {}
+  for (let i = 0; i < names.length; i++) {
+    row[names[i]] = bufferOf(values[i])
+  }
+  return row
+}
+
+/** Node's error for an integer that a number cannot hold contains the integer. */
+const readError = (error: unknown): unknown =>
+  error instanceof RangeError && "code" in error && error.code === "ERR_OUT_OF_RANGE"
+    ? new SqliteError("an integer is too large for a number: read it with SafeIntegers", "SQLITE_RANGE")
+    : error
+
+class BuiltInStatement implements Statement {
+  readonly returnsRows: boolean
+  readonly isReadOnly: boolean
+  private readonly parameters: ReturnType<typeof parametersOf>
+  /** How many rows the last execution returned. */
+  private rowCount = 0
+
+  constructor(private readonly statement: NodeStatement, sql: string, isReadOnly: () => boolean) {
+    this.returnsRows = statement.columns().length > 0
+    this.isReadOnly = isReadOnly()
+    this.parameters = parametersOf(sql)
+  }
+
+  /** Checks what SQLite would bind to NULL, and converts what node:sqlite does not bind. */
+  private bind(params: ReadonlyArray<unknown>): ReadonlyArray<unknown> {
+    const { areNamed, count } = this.parameters
+    if (params.length !== count) {
+      throw new RangeError(`Too ${params.length < count ? "few" : "many"} parameter values were provided`)
+    }
+    if (areNamed) {
+      throw new RangeError("Missing named parameters")
+    }
+    return params.includes(undefined) ? params.map((param) => param ?? null) : params
+  }
+
+  columns() {
+    return this.statement.columns().map(({ name, type }) => ({ name, type }))
+  }
+
+  private configure(asArray: boolean, safeIntegers: boolean): NodeStatement {
+    this.statement.setReadBigInts(safeIntegers)
+    this.statement.setReturnArrays(asArray)
+    return this.statement
+  }
+
+  /** The names are read after the rows: the first step prepares the statement again if the schema has changed. */
+  private get names(): ReadonlyArray<string> {
+    return this.statement.columns().map(({ name }) => name)
+  }
+
+  run(params: ReadonlyArray<unknown>, { safeIntegers }: RowFormat): RunResult {
+    const { changes, lastInsertRowid } = this.configure(false, safeIntegers).run(...this.bind(params))
+    return { changes: Number(changes), lastInsertRowid }
+  }
+
+  all(params: ReadonlyArray<unknown>, { asArray, safeIntegers }: RowFormat): Array<unknown> {
+    const readsArrays = asArray || this.rowCount > fewRows
+    const bound = this.bind(params)
+    let rows: Array<unknown>
+    try {
+      rows = this.configure(readsArrays, safeIntegers).all(...bound)
+    } catch (error) {
+      throw readError(error)
+    }
+    this.rowCount = rows.length
+    if (asArray) {
+      return (rows as Array<Array<unknown>>).map((values) => values.map(bufferOf))
+    }
+    if (!readsArrays) {
+      return (rows as Array<Row>).map(rowOfObject)
+    }
+    const { names } = this
+    return (rows as Array<Array<unknown>>).map((values) => rowOfArray(names, values))
+  }
+
+  iterate(params: ReadonlyArray<unknown>, { asArray, safeIntegers }: RowFormat): IterableIterator<unknown> {
+    const { statement } = this
+    const rows = this.configure(asArray, safeIntegers).iterate(...this.bind(params))
+    let names: ReadonlyArray<string> | undefined
+    const convert = (row: unknown): unknown => {
+      if (asArray) {
+        return (row as Array<unknown>).map(bufferOf)
+      }
+      if (Array.isArray(row)) {
+        // Columns of the same name are one property of an object.
+        names = names?.length === row.length ? names : this.names
+        return rowOfArray(names, row)
+      }
+      if (names === undefined) {
+        names = Object.keys(row as Row)
+        // The further rows are read as arrays, which is faster.
+        statement.setReturnArrays(true)
+      }
+      return rowOfObject(row as Row)
+    }
+    const iterator: IterableIterator<unknown> = {
+      next: () => {
+        try {
+          const { done, value } = rows.next()
+          return done === true ? { done, value: undefined } : { done: false, value: convert(value) }
+        } catch (error) {
+          throw readError(error)
+        }
+      },
+      return: () => {
+        rows.return?.()
+        return { done: true, value: undefined }
+      },
+      [Symbol.iterator]: () => iterator
+    }
+    return iterator
+  }
+}
+
+const operationsThatWrite: ReadonlySet<unknown> = new Set(["Checkpoint", "Vacuum", "JournalMode"])
+
+/** sqlite3_stmt_readonly by the operations of the statement's program: SQLite computes it from the same ones. */
+const isReadOnly = (database: NodeDatabase, sql: string): boolean => {
+  const writes = writesByText(sql)
+  if (writes !== undefined) {
+    return !writes
+  }
+  const program = database.prepare(explainText(sql)).all() as ReadonlyArray<Row>
+  return !program.some(({ opcode, p2 }) => operationsThatWrite.has(opcode) || (opcode === "Transaction" && p2 !== 0))
+}
+
+const prepare = (database: NodeDatabase, sql: string): Statement => {
+  if (isBlank(sql)) {
+    throw new RangeError("The supplied SQL string contains no statements")
+  }
+  const statement = database.prepare(sql)
+  if (!isBlank(sql.slice(statement.sourceSQL.length))) {
+    throw new RangeError("The supplied SQL string contains more than one statement")
+  }
+  return new BuiltInStatement(statement, sql, () => isReadOnly(database, sql))
+}
+
+const isFromSqlite = (error: unknown): error is Error & { readonly code: string; readonly errcode?: number } =>
+  error instanceof Error && "code" in error && error.code === "ERR_SQLITE_ERROR"
+
+/** Opens without the right to load extensions where the runtime's permissions refuse that. */
+const openWith = (module: Module, path: string | URL, readOnly: boolean): NodeDatabase => {
+  try {
+    return new module.DatabaseSync(path, { readOnly, allowExtension: true })
+  } catch (error) {
+    if (isFromSqlite(error)) {
+      throw error
+    }
+    return new module.DatabaseSync(path, { readOnly, allowExtension: false })
+  }
+}
+
+/** SQLite's own error does not tell this from a missing permission. */
+const checkDirectory = (filename: string, purpose: string): void => {
+  if (filename !== ":memory:" && !Fs.existsSync(Path.dirname(filename))) {
+    throw new SqliteError(`Cannot ${purpose} because the directory does not exist`, "SQLITE_CANTOPEN")
+  }
+}
+
+const makeDatabase = (module: Module, database: NodeDatabase): Database => ({
+  inTransaction: () => database.isTransaction,
+  prepare: (sql) => prepare(database, sql),
+  exec: (sql) => database.exec(sql),
+  pragma: (sql) => database.prepare(`PRAGMA ${sql}`).all() as ReadonlyArray<Row>,
+  serialize: () => {
+    if (database.serialize === undefined) {
+      throw new SqliteError(
+        "an export needs better-sqlite3, or a runtime whose node:sqlite can serialize: Node 24",
+        "SQLITE_ERROR"
+      )
+    }
+    return toBuffer(database.serialize())
+  },
+  backup: async (destination, onProgress): Promise<BackupMetadata> => {
+    if (module.backup === undefined) {
+      throw new SqliteError("a backup needs better-sqlite3, or Node 24", "SQLITE_ERROR")
+    }
+    checkDirectory(destination, "save backup")
+    const totalPages = await module.backup(database, destination, { rate: backupPages, progress: onProgress })
+    return { totalPages, remainingPages: 0 }
+  },
+  loadExtension: (path) => {
+    try {
+      database.enableLoadExtension?.(true)
+    } catch (error) {
+      throw new SqliteError(error instanceof Error ? error.message : String(error), "SQLITE_PERM")
+    }
+    try {
+      database.loadExtension(path)
+    } finally {
+      database.enableLoadExtension?.(false)
+    }
+  },
+  close: () => database.close()
+})
+
+/** Whether the runtime's node:sqlite has what the engine needs: Node 22.16 and later. */
+export const isComplete = (module: Module): boolean =>
+  typeof module.StatementSync.prototype.columns === "function" &&
+  typeof module.StatementSync.prototype.setReturnArrays === "function"
+
+export const makeBinding = (module: Module): Binding => ({
+  name: "node:sqlite",
+  open: (filename, { mustExist, readOnly }) => {
+    checkDirectory(filename, "open database")
+    // Only a URI can say that a missing file is not created.
+    const path = mustExist && !readOnly ? new URL(`${pathToFileURL(filename).href}?mode=rw`) : filename
+    const database = openWith(module, path, readOnly)
+    database.enableLoadExtension?.(false)
+    return makeDatabase(module, database)
+  },
+  codeOf: (error) => {
+    if (!isFromSqlite(error)) {
+      return undefined
+    }
+    // Deno reports no code for a file that it cannot open.
+    return error.errcode === undefined ? "SQLITE_CANTOPEN" : nameOfCode(error.errcode)
+  }
+})
