@@ -16,7 +16,7 @@ import * as Files from "./internal/migrations/files.js"
 import * as Model from "./internal/migrations/model.js"
 import * as ProgressText from "./internal/migrations/progress.js"
 import * as Record from "./internal/migrations/record.js"
-import * as Runner from "./internal/migrations/runner.js"
+import type * as Runner from "./internal/migrations/runner.js"
 import type { Session } from "./Session.js"
 
 /**
@@ -139,6 +139,9 @@ export interface Service {
  */
 export class Migrations extends Context.Tag("sqlayer/Migrations")<Migrations, Service>() {}
 
+/** The runner is loaded with the first plan. */
+const runner = Effect.promise(() => import("./internal/migrations/runner.js"))
+
 const plan = <R>(options: Options<R>): Effect.Effect<Runner.Plan, MigrationError, R> =>
   Effect.gen(function*() {
     const { loader, lockTimeout = Duration.infinity, progress = ProgressText.log, table = "effect_sql_migrations" } =
@@ -149,7 +152,8 @@ const plan = <R>(options: Options<R>): Effect.Effect<Runner.Plan, MigrationError
         message: `the table ${JSON.stringify(table)} is not valid: a name, or a schema and a name, are accepted`
       })
     }
-    return { migrations: yield* Runner.resolve(loader), table, lockTimeout: Duration.decode(lockTimeout), progress }
+    const { resolve } = yield* runner
+    return { migrations: yield* resolve(loader), table, lockTimeout: Duration.decode(lockTimeout), progress }
   })
 
 /**
@@ -198,7 +202,11 @@ export const fromRecord: (
 export const run = <R = never>(
   options: Options<R>
 ): Effect.Effect<ReadonlyArray<Migration>, DatabaseError | MigrationError, Database.Database | R> =>
-  Effect.flatMap(Database.Database, (database) => Effect.flatMap(plan(options), (plan) => Runner.run(database, plan)))
+  Effect.gen(function*() {
+    const database = yield* Database.Database
+    const { run } = yield* runner
+    return yield* run(database, yield* plan(options))
+  })
 
 /**
  * The status of the database. Only reads, so the right to read is enough; tables that do not exist count as empty.
@@ -211,10 +219,11 @@ export const run = <R = never>(
 export const status = <R = never>(
   options: Options<R>
 ): Effect.Effect<Status, DatabaseError | MigrationError, Database.Database | R> =>
-  Effect.flatMap(
-    Database.Database,
-    (database) => Effect.flatMap(plan(options), (plan) => Runner.status(database, plan))
-  )
+  Effect.gen(function*() {
+    const database = yield* Database.Database
+    const { status } = yield* runner
+    return yield* status(database, yield* plan(options))
+  })
 
 /**
  * Applies the pending migrations when the layer is built, and provides their status. Fails as `run` does.
@@ -229,9 +238,10 @@ export const layer = <R = never>(
     Migrations,
     Effect.gen(function*() {
       const database = yield* Database.Database
+      const { run, status } = yield* runner
       const known = yield* plan(options)
-      yield* Runner.run(database, known)
-      return { status: Runner.status(database, known) }
+      yield* run(database, known)
+      return { status: status(database, known) }
     })
   )
 
@@ -250,7 +260,8 @@ export const layerStatus = <R = never>(
     Migrations,
     Effect.gen(function*() {
       const database = yield* Database.Database
-      return { status: Runner.status(database, yield* plan(options)) }
+      const { status } = yield* runner
+      return { status: status(database, yield* plan(options)) }
     })
   )
 

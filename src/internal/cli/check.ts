@@ -69,7 +69,7 @@ const environment = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
 
 const examine = (settings: DatabaseConfig.Settings, { migrations }: Arguments) =>
   Effect.gen(function*() {
-    const { details, target } = driverOf(settings).inspection
+    const { details, target } = (yield* driverOf(settings)).inspection
     const provider = environment(settings, yield* target)
     const [duration, [context, server]] = yield* Effect.timed(Effect.gen(function*() {
       const context = yield* Layer.build(Layer.provide(Database.layer, Layer.setConfigProvider(provider)))

@@ -23,19 +23,21 @@ export class ExporterMissing extends Schema.TaggedError<ExporterMissing>("sqlaye
   }
 }
 
-const load = Effect.tryPromise({
-  try: async () => {
-    const [metrics, { Resource }, { PrometheusSerializer }, { emptyResource }, { DataPointType }] = await Promise.all([
-      import("@effect/opentelemetry/Metrics"),
-      import("@effect/opentelemetry/Resource"),
-      import("@opentelemetry/exporter-prometheus"),
-      import("@opentelemetry/resources"),
-      import("@opentelemetry/sdk-metrics")
-    ])
+/** Imports that are awaited inside of `try` are optional to bundlers: they leave out what is not installed. */
+const importPackages = async () => {
+  try {
+    const metrics = await import("@effect/opentelemetry/Metrics")
+    const { Resource } = await import("@effect/opentelemetry/Resource")
+    const { PrometheusSerializer } = await import("@opentelemetry/exporter-prometheus")
+    const { emptyResource } = await import("@opentelemetry/resources")
+    const { DataPointType } = await import("@opentelemetry/sdk-metrics")
     return { metrics, Resource, PrometheusSerializer, emptyResource, DataPointType }
-  },
-  catch: (cause) => new ExporterMissing({ reason: cause instanceof Error ? cause.message : String(cause) })
-})
+  } catch (cause) {
+    throw new ExporterMissing({ reason: cause instanceof Error ? cause.message : String(cause) })
+  }
+}
+
+const load = Effect.tryPromise({ try: importPackages, catch: (error) => error as ExporterMissing })
 
 /**
  * Suffixes with a meaning in Prometheus: parts of histograms and summaries, and `total`, which the serializer adds to

@@ -325,6 +325,8 @@ export const run = (
         yield* Effect.onExit(effect, () =>
           Effect.sync(() => {
             aborted = abortedBy(transaction)
+            // It may have created the very triggers and views whose effects on a connection cannot be seen in a text.
+            transaction.connection?.markDirty()
           }))
         if (aborted !== undefined) {
           return yield* Effect.fail(aborted.error)

@@ -1,0 +1,106 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Esbuild from "esbuild"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { fileURLToPath } from "node:url"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+/** What the modules of an application load before they run: everything but what is imported dynamically. */
+const loadedBy = async (entry: string): Promise<ReadonlyArray<string>> => {
+  const { metafile } = await Esbuild.build({
+    absWorkingDir: root,
+    entryPoints: [entry],
+    bundle: true,
+    splitting: true,
+    format: "esm",
+    platform: "node",
+    // Node loads whatever is imported, also where a bundler sees that nothing of it is used.
+    ignoreAnnotations: true,
+    treeShaking: false,
+    outdir: "build",
+    write: false,
+    metafile: true,
+    external: ["pg-native"],
+    logLevel: "error"
+  })
+  const loaded = new Set<string>()
+  const load = (module: string) => {
+    if (!loaded.has(module)) {
+      loaded.add(module)
+      for (const { external, kind, path } of metafile.inputs[module].imports) {
+        if (external !== true && kind !== "dynamic-import") {
+          load(path)
+        }
+      }
+    }
+  }
+  load(entry)
+  return Array.from(loaded)
+}
+
+const packageOf = (module: string): string => /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(module)?.[1] ?? "sqlayer"
+
+const inFolder = (module: string) => /^src\/internal\/([^/]+)\//.exec(module)?.[1]
+
+/** What @effect/sql itself loads: its errors are made with Schema, which needs fast-check. */
+const core = ["@effect/experimental", "@effect/platform", "@effect/sql", "effect", "fast-check", "pure-rand", "sqlayer"]
+const http = [...core, "find-my-way-ts", "multipasta"]
+
+interface Entry {
+  readonly packages: ReadonlyArray<string>
+  /** The maximum number of modules of sqlayer. */
+  readonly own: number
+  /** The maximum number of modules of @effect/platform. */
+  readonly platform: number
+}
+
+const database: Entry = { packages: core, own: 78, platform: 1 }
+
+const entries: Readonly<Record<string, Entry>> = {
+  Database: database,
+  DatabaseConfig: { ...database, own: 16 },
+  DatabaseError: { ...database, own: 3 },
+  DatabaseHttp: { packages: http, own: 90, platform: 40 },
+  DatabaseTypes: { ...database, own: 3 },
+  Health: { ...database, own: 6 },
+  Migrations: { ...database, own: 84 },
+  Pool: { ...database, own: 33 },
+  Postgres: { ...database, own: 81 },
+  Session: { ...database, own: 3 },
+  Sqlite: { ...database, own: 81 },
+  Telemetry: { ...database, own: 3 },
+  TestDatabase: { ...database, own: 91 },
+  index: { packages: http, own: 99, platform: 40 },
+  worker: { packages: ["sqlayer"], own: 16, platform: 0 }
+}
+
+describe("what an import loads", () => {
+  it("is limited for every module", () => {
+    const modules = Fs.readdirSync(Path.join(root, "src")).filter((file) => file.endsWith(".ts"))
+    assert.sameMembers(Object.keys(entries), modules.map((file) => Path.basename(file, ".ts")))
+  })
+
+  for (const [name, { own, packages, platform }] of Object.entries(entries)) {
+    it(`is nothing beside what ${name} needs`, async () => {
+      const loaded = await loadedBy(`src/${name}.ts`)
+      const count = (name: string) => loaded.filter((module) => packageOf(module) === name).length
+      assert.deepStrictEqual(
+        Array.from(new Set(loaded.map(packageOf))).filter((name) => !packages.includes(name)),
+        [],
+        "packages"
+      )
+      assert.isAtMost(count("@effect/platform"), platform)
+      assert.isAtMost(count("sqlayer"), own)
+      // No barrel, which would load all of a package.
+      assert.notInclude(loaded, "node_modules/effect/dist/esm/index.js")
+      assert.deepStrictEqual(loaded.filter((module) => inFolder(module) === "cli"), [])
+      if (name !== "worker") {
+        const drivers = loaded.filter((module) =>
+          /^src\/internal\/(?:postgres|sqlite)\/(?:driver|connection)/.test(module)
+        )
+        assert.deepStrictEqual(drivers, [])
+      }
+    })
+  }
+})
