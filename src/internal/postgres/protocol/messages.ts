@@ -3,7 +3,8 @@
  *
  * The format: https://www.postgresql.org/docs/current/protocol-message-formats.html
  */
-import Pg from "pg"
+import type PgModule from "pg"
+import { Pg } from "./pg.js"
 
 /** The first byte of each message that a server sends on an established connection. */
 export const messageTypes = {
@@ -78,7 +79,7 @@ export class Reader {
 }
 
 /** RowDescription, in the form of `pg`. */
-export const parseRowDescription = (reader: Reader): Array<Pg.FieldDef> =>
+export const parseRowDescription = (reader: Reader): Array<PgModule.FieldDef> =>
   Array.from({ length: Math.max(0, reader.int16()) }, () => ({
     name: reader.text(),
     tableID: reader.uint32(),
@@ -96,6 +97,8 @@ export const parseParameterDescription = (reader: Reader): ReadonlyArray<number>
 /** The property of `pg`'s DatabaseError for each field type of ErrorResponse. */
 const errorFields: { readonly [type: string]: string } = {
   S: "severity",
+  // The same, not localized; it follows S.
+  V: "severity",
   C: "code",
   D: "detail",
   H: "hint",
@@ -120,6 +123,7 @@ export interface ServerError extends Error {
   readonly detail?: string | undefined
   readonly hint?: string | undefined
   readonly position?: string | undefined
+  readonly where?: string | undefined
   readonly schema?: string | undefined
   readonly table?: string | undefined
   readonly column?: string | undefined

@@ -1,10 +1,23 @@
 /**
- * Decodes rows into JavaScript values with the type parsers of `pg`.
+ * Decodes rows into JavaScript values.
  */
-import Pg from "pg"
-import { MalformedMessage, parseRowDescription, Reader } from "./messages.js"
+import type PgModule from "pg"
+import { isMalformed, MalformedMessage, parseRowDescription, Reader } from "./messages.js"
+import { Pg } from "./pg.js"
 
-type TypeParser = (text: string) => unknown
+/** Makes a value of its text. */
+export type TypeParser = (text: string) => unknown
+
+/** The parser of `pg` for a type; its default one, which leaves the text as it is, for a type that has none. */
+export const pgParserOf = (oid: number, format: "text"): TypeParser =>
+  (Pg.types.getTypeParser as (oid: number, format: "text") => TypeParser)(oid, format)
+
+/** Where the parsers of types come from. */
+export interface TypeParsers {
+  /** Undefined for a type that the server has to be asked for. */
+  readonly parserOf: (oid: number) => TypeParser | undefined
+  readonly unknownOf: (oids: ReadonlyArray<number>) => ReadonlyArray<number>
+}
 
 /** An integer of at most this many digits is exact as a number. */
 const maxExactDigits = 15
@@ -33,8 +46,6 @@ const parseInteger = (bytes: Buffer, offset: number, end: number): number => {
 /** Rows as arrays; undefined for rows as objects. */
 export type RowMode = "array" | undefined
 
-const typeParserOf: (type: number, format: "text") => TypeParser = Pg.types.getTypeParser
-
 /** int8, int2, int4 and oid, whose text is nothing but digits and a sign. */
 const integerTypes: ReadonlySet<number> = new Set([20, 21, 23, 26])
 
@@ -60,47 +71,71 @@ const rejectBinary = (): never => {
 const maxCached = 256
 const maxCachedBytes = 4_096
 
-const cache = new Map<string, RowDescription>()
-
 /**
- * The RowDescription for a message. A server sends the same ones again and again, and reusing the object keeps the hidden
- * class of its rows, and with it the code that V8 has compiled for them.
+ * The row descriptions of one database. A server sends the same ones again and again, and reusing the object keeps the
+ * hidden class of its rows, and with it the code that V8 has compiled for them.
  */
-export const rowDescriptionOf = (bytes: Buffer, offset: number, end: number): RowDescription => {
-  const key = bytes.toString("latin1", offset, end)
-  const cached = cache.get(key)
-  if (cached?.usesCurrentParsers() === true) {
-    return cached
-  }
-  const description = new RowDescription(parseRowDescription(new Reader(bytes, offset, end)))
-  if (key.length <= maxCachedBytes) {
-    if (cache.size >= maxCached) {
-      cache.delete(cache.keys().next().value!)
+export class RowDescriptions {
+  private readonly cache = new Map<string, RowDescription>()
+
+  constructor(private readonly types: TypeParsers) {}
+
+  /** The RowDescription for a message. */
+  get(bytes: Buffer, offset: number, end: number): RowDescription {
+    const { cache } = this
+    const key = bytes.toString("latin1", offset, end)
+    const cached = cache.get(key)
+    if (cached?.usesCurrentParsers() === true) {
+      return cached
     }
-    cache.set(key, description)
+    const description = this.make(parseRowDescription(new Reader(bytes, offset, end)))
+    if (key.length <= maxCachedBytes) {
+      if (cache.size >= maxCached) {
+        cache.delete(cache.keys().next().value!)
+      }
+      cache.set(key, description)
+    }
+    return description
   }
-  return description
+
+  make(fields: Array<PgModule.FieldDef>): RowDescription {
+    return new RowDescription(fields, this.types)
+  }
+
+  clear(): void {
+    this.cache.clear()
+  }
 }
 
-const typeParserOfField = ({ dataTypeID, format }: Pg.FieldDef): TypeParser =>
-  format === "text" ? typeParserOf(dataTypeID, "text") : rejectBinary
+/** The parser of `pg`, which an application may replace at any time. */
+const replaceableParserOf = ({ dataTypeID, format }: PgModule.FieldDef): TypeParser =>
+  format === "text" ? pgParserOf(dataTypeID, "text") : rejectBinary
+
+/** The parser of a type that the server has to be asked for: until it has answered, the values are text. */
+const keepText: TypeParser = (text) => text
 
 /** The columns of a result, and how to decode their values. */
 export class RowDescription {
   private readonly names: ReadonlyArray<string>
-  /** The type parsers when this was created. */
-  private readonly typeParsers: ReadonlyArray<TypeParser>
+  /** Those of `pg` when this was created. */
+  private readonly replaceableParsers: ReadonlyArray<TypeParser>
   /** Undefined where `parseInteger` gives the same value. */
   private readonly parsers: ReadonlyArray<TypeParser | undefined>
   /** Every row begins as a copy of this object, so that all rows share one hidden class. */
   private readonly emptyRow: Record<string, null>
 
-  constructor(readonly fields: Array<Pg.FieldDef>) {
+  /** The types whose values are text because the server has to be asked for them; undefined if there is none. */
+  readonly unknownTypes: ReadonlyArray<number> | undefined
+
+  constructor(readonly fields: Array<PgModule.FieldDef>, private readonly types: TypeParsers) {
     this.names = fields.map(({ name }) => name)
-    this.typeParsers = fields.map(typeParserOfField)
-    this.parsers = this.typeParsers.map((parse, i) =>
-      parse === Number || (integerTypes.has(fields[i].dataTypeID) && isParseInt(parse)) ? undefined : parse
-    )
+    this.replaceableParsers = fields.map(replaceableParserOf)
+    const unknownTypes = types.unknownOf([...new Set(fields.map(({ dataTypeID }) => dataTypeID))])
+    this.unknownTypes = unknownTypes.length === 0 ? undefined : unknownTypes
+    this.parsers = fields.map(({ dataTypeID, format }) => {
+      const parse = format === "text" ? types.parserOf(dataTypeID) ?? keepText : rejectBinary
+      return parse === Number || (integerTypes.has(dataTypeID) && isParseInt(parse)) ? undefined : parse
+    })
     const emptyRow: Record<string, null> = Object.create(null)
     for (const name of this.names) {
       emptyRow[name] = null
@@ -108,12 +143,39 @@ export class RowDescription {
     this.emptyRow = { ...emptyRow }
   }
 
-  /** False once a type of these columns has been given another parser with `setTypeParser`. */
+  /** False once a type of these columns has become known, or has been given another parser with `setTypeParser`. */
   usesCurrentParsers(): boolean {
-    return this.fields.every((field, i) => typeParserOfField(field) === this.typeParsers[i])
+    const { unknownTypes } = this
+    return this.fields.every((field, i) => replaceableParserOf(field) === this.replaceableParsers[i]) &&
+      (unknownTypes === undefined || this.types.unknownOf(unknownTypes).length === unknownTypes.length)
   }
 
-  /** Decodes one DataRow. Throws MalformedMessage if it does not fit the columns, and whatever a type parser throws. */
+  /** Parses, in place, the values that rows of these columns have as text. Throws UnreadableValue if a type parser throws. */
+  parseTexts(rowMode: RowMode, types: ReadonlyArray<number>, rows: ReadonlyArray<object>): void {
+    this.fields.forEach(({ dataTypeID, name }, i) => {
+      const parse = this.parsers[i]
+      // Of several columns with the same name, the row has the last.
+      if (
+        parse === undefined || !types.includes(dataTypeID) ||
+        (rowMode !== "array" && this.names.lastIndexOf(name) !== i)
+      ) {
+        return
+      }
+      const key = rowMode === "array" ? i : name
+      try {
+        for (const row of rows as ReadonlyArray<Record<string | number, unknown>>) {
+          const text = row[key]
+          if (typeof text === "string") {
+            row[key] = parse(text)
+          }
+        }
+      } catch (error) {
+        throw unreadable(this.fields[i], error)
+      }
+    })
+  }
+
+  /** Decodes one DataRow. Throws MalformedMessage if it does not fit the columns, and UnreadableValue if a type parser throws. */
   readRow(rowMode: RowMode, bytes: Buffer, offset: number, end: number): object {
     if (end - offset < 2 || bytes.readInt16BE(offset) !== this.names.length) {
       throw new MalformedMessage("it sent a row of other columns than it had described")
@@ -125,11 +187,16 @@ export class RowDescription {
     const { names } = this
     const row: Record<string, unknown> = { ...this.emptyRow }
     let offset = from
-    for (let i = 0; i < names.length; i++) {
-      const length = valueLength(bytes, offset, end)
-      offset += 4
-      row[names[i]] = this.readValue(i, bytes, offset, length)
-      offset += Math.max(0, length)
+    let i = 0
+    try {
+      for (; i < names.length; i++) {
+        const length = valueLength(bytes, offset, end)
+        offset += 4
+        row[names[i]] = this.readValue(i, bytes, offset, length)
+        offset += Math.max(0, length)
+      }
+    } catch (error) {
+      throw unreadable(this.fields[i], error)
     }
     return row
   }
@@ -137,11 +204,16 @@ export class RowDescription {
   private readArray(bytes: Buffer, from: number, end: number): ReadonlyArray<unknown> {
     const row: Array<unknown> = []
     let offset = from
-    for (let i = 0; i < this.parsers.length; i++) {
-      const length = valueLength(bytes, offset, end)
-      offset += 4
-      row[i] = this.readValue(i, bytes, offset, length)
-      offset += Math.max(0, length)
+    let i = 0
+    try {
+      for (; i < this.parsers.length; i++) {
+        const length = valueLength(bytes, offset, end)
+        offset += 4
+        row[i] = this.readValue(i, bytes, offset, length)
+        offset += Math.max(0, length)
+      }
+    } catch (error) {
+      throw unreadable(this.fields[i], error)
     }
     return row
   }
@@ -165,6 +237,14 @@ const valueLength = (bytes: Buffer, offset: number, end: number): number => {
   }
   return length
 }
+
+/** A type parser has thrown. What it throws may contain the value. */
+export class UnreadableValue {
+  constructor(readonly field: PgModule.FieldDef, readonly cause: unknown) {}
+}
+
+const unreadable = (field: PgModule.FieldDef, error: unknown): unknown =>
+  isMalformed(error) ? error : new UnreadableValue(field, error)
 
 /** Decodes a DataRow without its RowDescription: every value as text. */
 export const readTextRow = (bytes: Buffer, from: number, end: number): ReadonlyArray<string | null> => {

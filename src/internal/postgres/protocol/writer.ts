@@ -14,6 +14,7 @@ const executeMessage = 0x45
 const parseMessage = 0x50
 const queryMessage = 0x51
 const syncMessage = 0x53
+const flushMessage = 0x48
 const copyFailMessage = 0x66
 
 /** Close and Describe say with this byte whether they name a prepared statement or a portal. */
@@ -94,6 +95,10 @@ export class Writer {
 
   sync(): this {
     return this.end(this.begin(syncMessage))
+  }
+
+  flush(): this {
+    return this.end(this.begin(flushMessage))
   }
 
   copyFail(reason: string): this {

@@ -1,0 +1,70 @@
+/**
+ * The parsers of `pg` for the types that PostgreSQL brings, which an application may have replaced with `setTypeParser`.
+ */
+import { pgParserOf, type TypeParser } from "../protocol/rowDescription.js"
+
+/** No type has this OID, so its parser is the one for types that have none. */
+const unusedOid = 0
+
+export const hasPgParser = (oid: number): boolean => pgParserOf(oid, "text") !== pgParserOf(unusedOid, "text")
+
+const numericArray = 1231
+const float8Array = 1022
+const interval = 1186
+const dateTypes: ReadonlySet<number> = new Set([1082, 1114, 1184])
+/** Those of date, timestamp, timestamptz and interval. */
+const dateArrays: ReadonlySet<number> = new Set([1115, 1182, 1185, 1187])
+
+/** The parsers that `pg` itself has for arrays of dates: it is the same one for several types. */
+const isOwnDateArrayParser = (oid: number): boolean => {
+  const parser = pgParserOf(oid, "text")
+  return oid === 1187
+    ? parser.name === "parseIntervalArray"
+    : [...dateArrays].some((other) => other !== oid && pgParserOf(other, "text") === parser)
+}
+
+/**
+ * Whether an array is parsed element by element although `pg` has a parser for it: that of numeric[] makes numbers, which
+ * do not hold all digits, and those of dates make null of what they cannot read.
+ */
+export const isParsedByElement = (oid: number): boolean =>
+  (oid === numericArray && pgParserOf(oid, "text") === pgParserOf(float8Array, "text")) ||
+  (dateArrays.has(oid) && isOwnDateArrayParser(oid))
+
+class UnreadableText extends Error {
+  override readonly name = "UnreadableText"
+}
+
+/** An interval as IntervalStyle postgres writes it. */
+const intervalText =
+  /^\s*(?:[-+]?\d+\s+years?)?\s*(?:[-+]?\d+\s+mons?)?\s*(?:[-+]?\d+\s+days?)?\s*(?:[-+]?\d+:\d\d:\d\d(?:\.\d{1,6})?)?\s*$/
+
+const isPostgresInterval = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && value.constructor.name === "PostgresInterval"
+
+/** The parser of `pg`, which throws where it would give null or nothing of a text that it cannot read. */
+export const strictPgParserOf = (oid: number): TypeParser => {
+  const parse = pgParserOf(oid, "text")
+  if (dateTypes.has(oid)) {
+    return (text) => {
+      const value = parse(text)
+      if (value === null) {
+        throw new UnreadableText()
+      }
+      if (value instanceof Date && Number.isNaN(value.getTime())) {
+        throw new RangeError("beyond what a Date can hold")
+      }
+      return value
+    }
+  }
+  if (oid === interval) {
+    return (text) => {
+      const value = parse(text)
+      if (isPostgresInterval(value) && !intervalText.test(text)) {
+        throw new UnreadableText()
+      }
+      return value
+    }
+  }
+  return parse
+}
