@@ -1,9 +1,15 @@
 /** Behind a pooler that gives each transaction another of its connections: Debian's PgBouncer, which knows no names. */
+import * as PgClient from "@effect/sql-pg/PgClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import { assert, describe, it } from "@effect/vitest"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
 import * as Database from "../src/Database.js"
 import type * as DatabaseConfig from "../src/DatabaseConfig.js"
 import type { DatabaseError } from "../src/DatabaseError.js"
@@ -139,5 +145,138 @@ describe("behind PgBouncer", () => {
         assert.deepStrictEqual(results.filter(Either.isLeft), [])
       }),
     240_000
+  )
+
+  /** A database behind a PgBouncer with three connections to the server. */
+  const through = (mode: "session" | "transaction", options: DatabaseConfig.Options = {}) =>
+    Effect.gen(function*() {
+      const url = yield* freshDatabase
+      const pooled = yield* pgbouncer(url, mode, 3)
+      return yield* Database.make({
+        environment: "production",
+        url: pooled,
+        poolSize: 3,
+        poolMaxOverflow: 0,
+        ...options
+      })
+    })
+
+  it.scopedLive.skipIf(!isInstalled && !ci)(
+    "timeouts that it refuses at start-up hold in sessions, and the statement timeout everywhere",
+    () =>
+      Effect.gen(function*() {
+        const database = yield* through("transaction", {
+          statementTimeout: "1 second",
+          lockTimeout: "2 seconds",
+          idleInTransactionTimeout: "3 seconds"
+        })
+        const { sql } = database
+        const settings = Effect.map(
+          sql<{ readonly all: string }>`SELECT concat_ws(' ', current_setting('statement_timeout'),
+            current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')) AS all`,
+          ([row]) => row?.all
+        )
+        assert.strictEqual(yield* database.session(settings), "1s 2s 3s")
+        assert.strictEqual(yield* database.session(database.session(settings)), "1s 2s 3s")
+        assert.strictEqual(
+          yield* database.session(settings, { statementTimeout: "4 seconds", lockTimeout: "5 seconds" }),
+          "4s 5s 3s"
+        )
+        // A stream runs in a transaction, too.
+        const streamed = yield* Stream.runCollect(
+          sql<{ readonly timeout: string }>`
+          SELECT current_setting('statement_timeout') AS timeout`.stream
+        )
+        assert.deepStrictEqual([...streamed], [{ timeout: "1s" }])
+        // Nothing stays with the server's connections, which other clients get.
+        assert.strictEqual(yield* settings, "0 0 0")
+        // They cost no round trip and no query: SET TRANSACTION can still follow.
+        yield* database.session(sql`SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`)
+        const inside = yield* Effect.flip(database.session(sql`SELECT pg_sleep(60)`))
+        assert.strictEqual(inside._tag, "StatementTimeout")
+        const outside = yield* Effect.flip(sql`SELECT pg_sleep(60)`)
+        assert.strictEqual((outside.cause as DatabaseError)._tag, "StatementTimeout")
+      }),
+    60_000
+  )
+
+  it.scopedLive.skipIf(!isInstalled && !ci)(
+    "what cannot pass fails at once, in production too",
+    () =>
+      Effect.gen(function*() {
+        const url = yield* freshDatabase
+        const pooled = new URL(yield* pgbouncer(url, "transaction", 3))
+        const refused = (change: (url: URL) => void) =>
+          Effect.suspend(() => {
+            const changed = new URL(pooled)
+            change(changed)
+            const options = { environment: "production", url: changed.toString(), connectRetry: "50 seconds" } as const
+            return Effect.flip(Effect.scoped(Database.make(options)))
+          })
+        const missing = yield* refused((url) => {
+          url.pathname = "/nowhere"
+        })
+        assert.strictEqual(missing._tag, "ConnectionFailed")
+        // So with auth_type any; otherwise: no such database.
+        assert.include(missing.message, "bouncer config error")
+        const schema = yield* refused((url) => {
+          url.search = "?schema=app"
+        })
+        assert.include(schema.message, "unsupported startup parameter: search_path")
+        assert.include(schema.message, "DATABASE_URL")
+        assert.include(schema.message, "ignore_startup_parameters")
+      }),
+    60_000
+  )
+
+  it.scopedLive.skipIf(!isInstalled && !ci)(
+    "LISTEN is refused in transaction mode, and works in session mode",
+    () =>
+      Effect.gen(function*() {
+        const listen = (database: Database.Service) =>
+          Context.unsafeGet(database.context as Context.Context<PgClient.PgClient>, PgClient.PgClient).listen("events")
+        const shared = yield* through("transaction")
+        const error = yield* Effect.flip(Stream.runHead(listen(shared)))
+        assert.strictEqual((error.cause as DatabaseError)._tag, "InvalidStatement")
+        assert.include(error.message, "LISTEN")
+        // The server's connection, which other clients get, listens no longer.
+        const channels = yield* shared.sql`SELECT pg_listening_channels() AS channel`
+        assert.deepStrictEqual([...channels], [])
+
+        const own = yield* through("session")
+        const received = yield* Effect.fork(Stream.runHead(listen(own)))
+        yield* Effect.repeat(own.sql`SELECT pg_notify('events', 'hello')`, {
+          schedule: Schedule.spaced("100 millis"),
+          until: () => Effect.map(Fiber.status(received), (status) => status._tag === "Done")
+        })
+        assert.deepStrictEqual(yield* Fiber.join(received), Option.some("hello"))
+      }),
+    60_000
+  )
+
+  it.scopedLive.skipIf(!isInstalled && !ci)(
+    "copies in and out, in sessions and outside, in either mode",
+    () =>
+      Effect.forEach(["session", "transaction"] as const, (mode) =>
+        Effect.gen(function*() {
+          const { database, sql, url } = yield* opened(mode, "auto")
+          const rows = Stream.map(Stream.range(1_000, 5_999), (id) => [id, id, `account ${id}`])
+          const copyIn = database.copyFrom("accounts", ["id", "balance", "note"])
+          yield* copyIn(rows)
+          yield* Effect.exit(database.session(Effect.zipRight(
+            copyIn(Stream.map(rows, ([id, ...rest]) => [Number(id) + 10_000, ...rest])),
+            Effect.fail("mine")
+          )))
+          yield* Effect.exit(copyIn(Stream.make([10_000, 1, "a"], [1_000, 1, "b"])))
+          yield* Effect.timeoutOption(copyIn(Stream.concat(Stream.make([10_001, 1, "a"]), Stream.never)), "200 millis")
+          const size = yield* database.session(Effect.gen(function*() {
+            yield* Stream.runDrain(Stream.take(database.copyTo("SELECT generate_series(1, 1000000)"), 1))
+            yield* sql`UPDATE accounts SET balance = 0 WHERE id = 1`
+            return yield* Stream.runFold(database.copyTo("TABLE accounts"), 0, (sum, chunk) => sum + chunk.length)
+          }))
+          assert.isAbove(size, 5_000 * 10)
+          const [row] = yield* query(url, "SELECT count(*)::int AS n, min(balance) AS min FROM accounts")
+          assert.deepStrictEqual(row, { n: 5_000 + accounts, min: 0 })
+        }), { discard: true })
   )
 })

@@ -3,6 +3,8 @@
  * options make together.
  */
 import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Reading } from "./text.js"
 import type { Validation } from "./validation.js"
@@ -12,13 +14,19 @@ export const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "
 
 export type SslMode = (typeof sslModes)[number]
 
+/** A file's name, or the text of a file in PEM format. */
+export type FileOrPem = string | Redacted.Redacted<string>
+
 /** Validated options that decide where and how to connect. A dialect ignores those that mean nothing to it. */
 export interface TargetOptions {
   readonly applicationName: string | undefined
   readonly sslMode: SslMode | undefined
-  readonly sslRootCert: string | undefined
-  readonly sslCert: string | undefined
-  readonly sslKey: string | undefined
+  readonly sslRootCert: FileOrPem | undefined
+  readonly sslCert: FileOrPem | undefined
+  readonly sslKey: FileOrPem | undefined
+  readonly user: string | Effect.Effect<unknown, unknown> | undefined
+  readonly password: Redacted.Redacted<string> | Effect.Effect<unknown, unknown> | undefined
+  readonly passwordFile: string | undefined
   readonly thread: "worker" | "main"
 }
 
@@ -26,6 +34,8 @@ export interface TargetOptions {
 export interface PoolOptions {
   readonly poolSize: number
   readonly poolMaxOverflow: number
+  readonly poolTimeout: Duration.Duration
+  readonly poolMin: number
   readonly poolRecycle: Duration.Duration
   readonly connectTimeout: Duration.Duration
   readonly lockTimeout: Duration.Duration | undefined
@@ -36,6 +46,8 @@ export interface Resolved<Target> {
   readonly target: Target
   /** The default of `name`. */
   readonly name: string
+  /** The default of `preparedStatements`, if the URL says one. */
+  readonly preparedStatements?: "off" | undefined
   readonly pool: PoolOptions
 }
 

@@ -23,6 +23,13 @@ export const mask = "***"
  */
 export const isClean = (text: string): boolean => !/\0|\p{Surrogate}/u.test(text)
 
+/**
+ * Whether text may hold a secret beside what it is meant to be: something is named a password, a key or a token in it, as
+ * in `db;password=…`, or it is a key in PEM format.
+ */
+export const mayHoldSecret = (text: string): boolean =>
+  /(?:pass|pwd|secret|token|credential|(?:api|access|private)_?key)\w*\s*(?:[=:]|%3[ad])|-----BEGIN/i.test(text)
+
 /** Percent-decodes a part of a URL. A malformed escape adds an expectation to `unmet` and yields the empty string. */
 export const decode = (text: string, part: string, unmet: Array<string>): string =>
   Option.liftThrowable(decodeURIComponent)(text).pipe(
@@ -46,38 +53,63 @@ export interface Query<Name extends string> {
   readonly shown: string
 }
 
-const secret = "password"
+const decodeLeniently = (text: string): string =>
+  Option.getOrElse(Option.liftThrowable(decodeURIComponent)(text), () => text)
+
+/** Whether a parameter is a password, or holds one that was written behind another separator. */
+const isSecret = (name: string, value: string): boolean =>
+  mayHoldSecret(`${decodeLeniently(name)}=`) || mayHoldSecret(decodeLeniently(value)) || hasParameter(value)
+
+/** Whether text goes on with a parameter that should have begun with `&` or `?`. */
+export const hasParameter = (text: string): boolean => /[&;#]\s*[A-Za-z_][\w.%-]*=/.test(text)
+
+/** The parameters of a URL. */
+export interface Parameters<Name extends string> {
+  readonly accepted: ReadonlyArray<Name>
+  /** Their values are joined with commas if they are given several times. */
+  readonly repeatable?: ReadonlyArray<NoInfer<Name>>
+  /** What to write in place of parameters of other programs. */
+  readonly replacements?: { readonly [name: string]: string }
+}
 
 /**
- * Reads `a=1&b=2` as libpq does: `+` is a plus, and an empty value counts as absent. Values of a repeatable parameter
- * are joined with commas. Unknown names are refused. They are shown, except after a password: there they may be a part
- * of it that follows an unescaped `&`.
+ * Reads `a=1&b=2` as libpq does: `+` is a plus, and an empty value counts as absent. Unknown names are refused. They are
+ * shown, except after a password: there they may be a part of it that follows an unescaped `&`.
  */
 export const query = <Name extends string>(
   text: string,
-  accepted: ReadonlyArray<Name>,
-  unmet: Array<string>,
-  repeatable: ReadonlyArray<NoInfer<Name>> = []
+  { accepted, repeatable = [], replacements = {} }: Parameters<Name>,
+  unmet: Array<string>
 ): Query<Name> => {
   const isAccepted = (name: string): name is Name => (accepted as ReadonlyArray<string>).includes(name)
   const pairs = text.split("&").filter((pair) => pair !== "").map((pair) => cut(pair, "="))
-  const secretIndex = pairs.findIndex(([name]) => name === secret)
+  const secretIndex = pairs.findIndex(([name, raw = ""]) => isSecret(name, raw))
   const values: { [N in Name]?: string } = {}
   const shown: Array<string> = []
   pairs.forEach(([name, raw], index) => {
     const isPublic = secretIndex < 0 || index < secretIndex
     if (!isAccepted(name)) {
-      const named = isPublic && raw !== undefined && /^[A-Za-z][\w.-]{0,40}$/.test(name)
+      const isName = raw !== undefined && /^[A-Za-z][\w.-]{0,40}$/.test(name)
+      const replacement = isName && Object.hasOwn(replacements, name) ? replacements[name] : undefined
+      const named = isName && (isPublic || index === secretIndex)
       const remark = named ? ` and not ${name}` : isPublic ? "" : " (an & in the password is %26)"
-      unmet.push(`each parameter to be one of ${accepted.join(", ")}${remark}`)
-      shown.push(named ? `${name}=${mask}` : mask)
+      unmet.push(
+        replacement === undefined
+          ? `each parameter to be one of ${accepted.join(", ")}${remark}`
+          : `${replacement} in place of the parameter ${name}`
+      )
+      shown.push(named || replacement !== undefined ? `${name}=${mask}` : mask)
       return
     }
     shown.push(`${name}=${isPublic ? raw ?? "" : mask}`)
+    if (raw !== undefined && hasParameter(raw)) {
+      unmet.push(`& between parameters (in parameter ${name}, ; is %3B and # is %23)`)
+      return
+    }
     const value = raw === undefined ? "" : decode(raw, `parameter ${name}`, unmet)
     if (raw === undefined) {
       unmet.push(`parameter ${name} to have a value behind =`)
-    } else if (values[name] !== undefined && !repeatable.includes(name)) {
+    } else if (values[name] !== undefined && !(repeatable as ReadonlyArray<string>).includes(name)) {
       unmet.push(`parameter ${name} once`)
     } else if (value !== "") {
       values[name] = values[name] === undefined ? value : `${values[name]},${value}`

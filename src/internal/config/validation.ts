@@ -33,7 +33,7 @@ export const make = <Field extends string>(
   }
   const validate = <A>(field: Field, value: unknown, rule: Rule.Rule<A>, prefix: string): A | undefined => {
     const given = typeof value === "string" ? value.trim() : value
-    if (Rule.isAbsent(given)) {
+    if (Rule.isAbsent(given, rule)) {
       return undefined
     }
     const accepted = rule.decode(given)

@@ -40,5 +40,5 @@ export const dialect: Dialect<PostgresTarget> = {
     const { problems, value } = parse(scheme, rest)
     return { problems, value: (options, pool, validation) => resolve(value, options, pool, validation) }
   },
-  formatUrl: (target, withPassword) => formatTarget(withPassword ? target : { ...target, password: undefined })
+  formatUrl: (target, withPassword) => formatTarget(target, withPassword)
 }

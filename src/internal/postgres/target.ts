@@ -2,12 +2,20 @@
  * PostgreSQL's target: what a URL and the options say together.
  */
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
+import * as Redacted from "effect/Redacted"
 import * as Os from "node:os"
 import * as Rule from "../config/rule.js"
-import { type PoolOptions, type Resolved, type SslMode, sslModes, type TargetOptions } from "../config/target.js"
-import { problem } from "../config/text.js"
+import {
+  type FileOrPem,
+  type PoolOptions,
+  type Resolved,
+  type SslMode,
+  sslModes,
+  type TargetOptions
+} from "../config/target.js"
+import { mask, mayHoldSecret, problem } from "../config/text.js"
 import type { Validation } from "../config/validation.js"
 import { format, type Hosts, type Parameter, type PostgresUrl } from "./url.js"
 
@@ -34,14 +42,38 @@ export interface PostgresTarget {
   readonly database: string
   readonly username: string
   readonly password: Redacted.Redacted<string> | undefined
+  readonly credentials?: Redacted.Redacted<Credentials> | undefined
   readonly sslMode: SslMode
   readonly channelBinding: (typeof channelBindings)[number]
-  readonly sslRootCert: string | undefined
-  readonly sslCert: string | undefined
-  readonly sslKey: string | undefined
+  readonly sslRootCert: FileOrPem | undefined
+  readonly sslCert: FileOrPem | undefined
+  readonly sslKey: FileOrPem | undefined
+  readonly sslNegotiation?: "direct" | undefined
+  readonly sslServerName?: boolean | undefined
+  readonly sslMinVersion?: TlsVersion | undefined
+  readonly sslMaxVersion?: TlsVersion | undefined
   readonly applicationName: string
+  readonly schema?: string | undefined
   readonly serverOptions: string | undefined
 }
+
+/** See DatabaseConfig.PostgresCredentials. */
+interface Credentials {
+  readonly user: Effect.Effect<unknown, unknown> | undefined
+  readonly password: Effect.Effect<unknown, unknown> | undefined
+  readonly passwordFile: string | undefined
+}
+
+const tlsVersions = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"] as const
+
+type TlsVersion = (typeof tlsVersions)[number]
+
+/** The properties of an object that are defined. */
+const defined = <A extends object>(values: A): A =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as A
+
+/** The name of a schema. */
+const schemaName: Rule.Rule<string> = Rule.name("the name of a schema, 1 to 63 bytes long", 63)
 
 const systemUser = Option.liftThrowable(() => Os.userInfo().username)
 
@@ -59,16 +91,24 @@ export const resolve = (
   { missing, parameter, refuse }: Validation<"url" | keyof TargetOptions>
 ): Resolved<PostgresTarget> => {
   const inUrl = <A>(name: Parameter, rule: Rule.Rule<A>) => parameter(name, parameters[name], rule)
-  const username = url.user ?? Option.getOrUndefined(systemUser())
+  const askedUser = Effect.isEffect(options.user) ? options.user : undefined
+  const askedPassword = Effect.isEffect(options.password) ? options.password : undefined
+  const fixedPassword = Redacted.isRedacted(options.password) ? options.password : undefined
+  const passwordFile = options.password === undefined ? options.passwordFile : undefined
+  const fixedUser = typeof options.user === "string" ? options.user : url.user
+  const username = fixedUser ?? (askedUser === undefined ? Option.getOrUndefined(systemUser()) : "")
   if (username === undefined) {
     missing("url", "a user in the URL, as the operating system has no name for its own")
   }
-  const sslRootCert = inUrl("sslrootcert", Rule.filename) ?? options.sslRootCert
-  const sslCert = inUrl("sslcert", Rule.filename) ?? options.sslCert
-  const sslKey = inUrl("sslkey", Rule.filename) ?? options.sslKey
+  if (askedUser !== undefined && url.database === undefined) {
+    missing("url", "a database in the URL, as the user's name, which is the default, is not fixed")
+  }
+  const sslRootCert = inUrl("sslrootcert", Rule.fileOrPem("CERTIFICATE")) ?? options.sslRootCert
+  const sslCert = inUrl("sslcert", Rule.fileOrPem("CERTIFICATE")) ?? options.sslCert
+  const sslKey = inUrl("sslkey", Rule.fileOrPem("PRIVATE KEY")) ?? options.sslKey
   if ((sslCert === undefined) !== (sslKey === undefined)) {
     const [field, other] = sslCert === undefined ? ["sslCert", "key"] as const : ["sslKey", "certificate"] as const
-    missing(field, `the name of a file that belongs to the ${other} given`)
+    missing(field, `what belongs to the ${other} given: the name of a file, or PEM text`)
   }
   const usesSystemRoots = sslRootCert === "system"
   // asyncpg accepts an sslmode here, JDBC accepts true.
@@ -89,11 +129,26 @@ export const resolve = (
     refuse(sslModeField, problem("a sslmode that encrypts, as channel_binding is require", Rule.show(sslMode)))
   }
   if (sslMode === "verify-ca" && sslRootCert === undefined) {
-    missing("sslRootCert", "the name of a file, as anyone can have a certificate from one of the system's authorities")
+    missing("sslRootCert", "root certificates, as anyone can have a certificate from one of the system's authorities")
   }
+  const sslNegotiation = inUrl("sslnegotiation", Rule.oneOf(["postgres", "direct"]))
+  if (sslNegotiation === "direct" && !encryptsAlways(sslMode)) {
+    const expected = "sslmode require, verify-ca or verify-full, as sslnegotiation is direct"
+    refuse(givenSslMode === undefined ? "url" : sslModeField, problem(expected, Rule.show(sslMode)))
+  }
+  const serverName = inUrl("sslsni", Rule.oneOf(["0", "1"]))
+  const sslMinVersion = inUrl("ssl_min_protocol_version", Rule.oneOf(tlsVersions, "ignore case"))
+  const sslMaxVersion = inUrl("ssl_max_protocol_version", Rule.oneOf(tlsVersions, "ignore case"))
+  checkIneffective(inUrl)
   const database = url.database ?? username ?? ""
   const targetSessionAttrs = inUrl("target_session_attrs", Rule.oneOf(sessionAttrs))
   const connectTimeout = inUrl("connect_timeout", Rule.duration("no limit"))
+  const connectionLimit = inUrl("connection_limit", Rule.wholeNumber(1))
+  const poolTimeout = inUrl("pool_timeout", Rule.duration("no limit"))
+  const isPooled = inUrl("pgbouncer", Rule.oneOf(["true", "false"])) === "true"
+  const applicationName = inUrl("application_name", Rule.text) ?? options.applicationName ??
+    inUrl("fallback_application_name", Rule.text)
+  const isAsked = askedUser !== undefined || askedPassword !== undefined || passwordFile !== undefined
   return {
     target: {
       _tag: "postgres" as const,
@@ -101,24 +156,61 @@ export const resolve = (
       targetSessionAttrs: targetSessionAttrs ?? defaultSessionAttrs,
       database,
       username: username ?? "",
-      password: url.password,
+      password: askedPassword === undefined && passwordFile === undefined ? fixedPassword ?? url.password : undefined,
       sslMode,
       channelBinding,
       sslRootCert: usesSystemRoots ? undefined : sslRootCert,
       sslCert,
       sslKey,
-      applicationName: inUrl("application_name", Rule.text) ?? options.applicationName ?? defaultApplicationName,
-      serverOptions: inUrl("options", Rule.text)
+      applicationName: applicationName ?? defaultApplicationName,
+      serverOptions: inUrl("options", Rule.text),
+      ...defined({
+        credentials: isAsked
+          ? Redacted.make({ user: askedUser, password: askedPassword, passwordFile })
+          : undefined,
+        sslNegotiation: sslNegotiation === "direct" ? sslNegotiation : undefined,
+        sslServerName: serverName === "0" ? false : undefined,
+        sslMinVersion,
+        sslMaxVersion,
+        schema: inUrl("schema", schemaName)
+      })
     },
     name: database,
+    preparedStatements: isPooled ? "off" : undefined,
     pool: {
       ...pool,
-      connectTimeout: connectTimeout === undefined
-        ? pool.connectTimeout
-        : Duration.isZero(connectTimeout)
-        ? Duration.infinity
-        : connectTimeout
+      ...(connectionLimit === undefined ? {} : {
+        poolSize: connectionLimit,
+        poolMaxOverflow: 0,
+        poolMin: Math.min(pool.poolMin, connectionLimit)
+      }),
+      poolTimeout: poolTimeout === undefined ? pool.poolTimeout : Duration.isZero(poolTimeout) ? longest : poolTimeout,
+      connectTimeout: connectTimeout === undefined ? pool.connectTimeout : orInfinite(connectTimeout)
     }
+  }
+}
+
+/** The longest timeout of all options. */
+const longest = Duration.days(24)
+
+const orInfinite = (duration: Duration.Duration): Duration.Duration =>
+  Duration.isZero(duration) ? Duration.infinity : duration
+
+const encryptsAlways = (sslMode: SslMode): boolean =>
+  sslMode === "require" || sslMode === "verify-ca" || sslMode === "verify-full"
+
+/**
+ * Validates the parameters that change nothing: text is always UTF-8, GSSAPI is not available, data is never compressed,
+ * and Node sets no more of TCP's timers than it has set already.
+ */
+const checkIneffective = (inUrl: <A>(name: Parameter, rule: Rule.Rule<A>) => A | undefined): void => {
+  inUrl("client_encoding", Rule.oneOf(["UTF8", "UTF-8", "unicode", "auto"], "ignore case"))
+  inUrl("gssencmode", Rule.oneOf(["disable", "prefer"]))
+  inUrl("sslcompression", Rule.oneOf(["0"]))
+  inUrl("keepalives", Rule.oneOf(["0", "1"]))
+  inUrl("uselibpqcompat", Rule.oneOf(["true", "false"]))
+  for (const name of ["keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"] as const) {
+    inUrl(name, Rule.wholeNumber(0))
   }
 }
 
@@ -126,14 +218,23 @@ const unlessDefault = (defaultValue: string, value: string): string | undefined 
   value === defaultValue ? undefined : value
 
 /** Writes the URL of a target, without the parameters that have their default. */
-export const formatTarget = (target: PostgresTarget): string =>
-  format(target, {
+export const formatTarget = (target: PostgresTarget, withSecrets: boolean): string => {
+  const pem = (value: FileOrPem | undefined) =>
+    Redacted.isRedacted(value) ? withSecrets ? Redacted.value(value) : mask : value
+  const { serverOptions } = target
+  return format(withSecrets ? target : { ...target, password: undefined }, {
     sslmode: target.sslMode,
-    sslrootcert: target.sslRootCert,
-    sslcert: target.sslCert,
-    sslkey: target.sslKey,
+    sslrootcert: pem(target.sslRootCert),
+    sslcert: pem(target.sslCert),
+    sslkey: pem(target.sslKey),
+    sslsni: target.sslServerName === false ? "0" : undefined,
+    sslnegotiation: target.sslNegotiation,
+    ssl_min_protocol_version: target.sslMinVersion,
+    ssl_max_protocol_version: target.sslMaxVersion,
     channel_binding: unlessDefault(defaultChannelBinding, target.channelBinding),
     application_name: unlessDefault(defaultApplicationName, target.applicationName),
-    options: target.serverOptions,
+    schema: target.schema,
+    options: !withSecrets && serverOptions !== undefined && mayHoldSecret(serverOptions) ? mask : serverOptions,
     target_session_attrs: unlessDefault(defaultSessionAttrs, target.targetSessionAttrs)
   })
+}

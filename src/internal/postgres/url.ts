@@ -3,7 +3,17 @@
  */
 import * as Redacted from "effect/Redacted"
 import * as Net from "node:net"
-import { cut, decode, formatQuery, mask, problem, query, type Reading } from "../config/text.js"
+import {
+  cut,
+  decode,
+  formatQuery,
+  hasParameter,
+  mask,
+  mayHoldSecret,
+  problem,
+  query,
+  type Reading
+} from "../config/text.js"
 
 /** The parts of a URL. Those that it leaves out are undefined. */
 export interface PostgresUrl {
@@ -21,36 +31,100 @@ export interface Host {
   readonly port: number
 }
 
-/** The parameters other than host, user and database. `target.ts` validates their values. */
-export type Parameter =
-  | "sslmode"
-  | "ssl"
-  | "sslrootcert"
-  | "sslcert"
-  | "sslkey"
-  | "channel_binding"
-  | "application_name"
-  | "connect_timeout"
-  | "options"
-  | "target_session_attrs"
-
-const accepted = [
-  "host",
-  "port",
-  "user",
-  "password",
-  "dbname",
+/** libpq's parameters that say where and how to connect. */
+const libpqParameters = [
   "sslmode",
   "sslrootcert",
   "sslcert",
   "sslkey",
-  "ssl",
+  "sslsni",
+  "sslnegotiation",
+  "ssl_min_protocol_version",
+  "ssl_max_protocol_version",
   "channel_binding",
   "application_name",
+  "fallback_application_name",
   "connect_timeout",
   "options",
   "target_session_attrs"
 ] as const
+
+/** libpq's parameters that are accepted, and change nothing. */
+const ineffectiveParameters = [
+  "keepalives",
+  "keepalives_idle",
+  "keepalives_interval",
+  "keepalives_count",
+  "tcp_user_timeout",
+  "client_encoding",
+  "gssencmode",
+  "sslcompression"
+] as const
+
+/** Parameters of asyncpg and JDBC (`ssl`), of Prisma, and of node-postgres (`uselibpqcompat`). */
+const otherParameters = ["ssl", "pgbouncer", "schema", "connection_limit", "pool_timeout", "uselibpqcompat"] as const
+
+/** The parameters other than host, user, password and database. `target.ts` validates their values. */
+const parameters = [...libpqParameters, ...ineffectiveParameters, ...otherParameters] as const
+
+export type Parameter = (typeof parameters)[number]
+
+const statementTimeout = "DATABASE_STATEMENT_TIMEOUT"
+const preparedStatements = "DATABASE_PREPARED_STATEMENTS (on, off or auto)"
+const clientCertificate = "sslcert and sslkey, with a key that has no password,"
+
+/** What to write in place of the parameters of other programs. */
+const replacements: { readonly [name: string]: string } = {
+  // libpq
+  passfile: "DATABASE_PASSWORD_FILE, the name of a file that holds only the password,",
+  service: "the host, the user and the database of the service",
+  servicefile: "the host, the user and the database of the service",
+  hostaddr: "the address as the host",
+  require_auth: "channel_binding=require",
+  requiressl: "sslmode=require",
+  sslpassword: clientCertificate,
+  // Settings of the server, which pgx and postgres.js accept in a URL
+  statement_timeout: statementTimeout,
+  lock_timeout: "DATABASE_LOCK_TIMEOUT",
+  idle_in_transaction_session_timeout: "DATABASE_IDLE_IN_TRANSACTION_TIMEOUT",
+  search_path: "schema=… (one schema), or options=-c%20search_path%3D…,",
+  // Prisma
+  socket_timeout: statementTimeout,
+  statement_cache_size: preparedStatements,
+  sslaccept: "sslmode=verify-full, or sslmode=require, which accepts any certificate,",
+  sslidentity: clientCertificate,
+  // node-postgres and postgres.js
+  query_timeout: statementTimeout,
+  max: "DATABASE_POOL_SIZE",
+  min: "DATABASE_POOL_MIN",
+  idle_timeout: "DATABASE_POOL_IDLE_TIMEOUT",
+  idleTimeoutMillis: "DATABASE_POOL_IDLE_TIMEOUT",
+  connectionTimeoutMillis: "connect_timeout, in seconds,",
+  max_lifetime: "DATABASE_POOL_RECYCLE",
+  prepare: preparedStatements,
+  // SQLAlchemy and asyncpg
+  pool_size: "DATABASE_POOL_SIZE",
+  max_overflow: "DATABASE_POOL_MAX_OVERFLOW",
+  pool_recycle: "DATABASE_POOL_RECYCLE",
+  command_timeout: statementTimeout,
+  prepared_statement_cache_size: preparedStatements,
+  // pgx
+  pool_max_conns: "DATABASE_POOL_SIZE",
+  pool_min_conns: "DATABASE_POOL_MIN",
+  pool_max_conn_lifetime: "DATABASE_POOL_RECYCLE",
+  pool_max_conn_idle_time: "DATABASE_POOL_IDLE_TIMEOUT",
+  default_query_exec_mode: preparedStatements,
+  // JDBC
+  currentSchema: "schema=… (one schema), or options=-c%20search_path%3D…,",
+  ApplicationName: "application_name",
+  targetServerType: "target_session_attrs",
+  connectTimeout: "connect_timeout",
+  loginTimeout: "connect_timeout",
+  socketTimeout: statementTimeout,
+  prepareThreshold: preparedStatements
+}
+
+const accepted = ["host", "port", "user", "password", "dbname", ...parameters] as const
 
 const defaultHost = "localhost"
 const defaultPort = 5432
@@ -114,13 +188,23 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
     const expected = "no @ behind the host: in every part of a URL, @ is written %40, / is %2F and ? is %3F"
     return unreadable(expected, hidden)
   }
+  // So would a password that is written as a parameter, but not behind a question mark.
+  if ([authority, path].some((part) => hasParameter(part.slice(part.lastIndexOf("@") + 1)))) {
+    return unreadable(
+      "parameters behind a ?, with & between them: in other parts of a URL, & is %26 and ; is %3B",
+      hidden
+    )
+  }
   const unmet: Array<string> = []
   const at = authority.lastIndexOf("@")
   const [user, password = ""] = cut(authority.slice(0, Math.max(at, 0)), ":")
   const urlUser = decode(user, "the user", unmet)
   const urlPassword = decode(password, "the password", unmet)
   const database = decode(path.slice(1), "the database", unmet)
-  const { shown: shownSearch, values } = query(search, accepted, unmet, ["host", "port"])
+  if (mayHoldSecret(database) || mayHoldSecret(urlUser)) {
+    return unreadable("a user and a database that are not named like a password", hidden)
+  }
+  const { shown: shownSearch, values } = query(search, { accepted, repeatable: ["host", "port"], replacements }, unmet)
   const unmetBeforeHosts = unmet.length
   const authorityHosts = authority.slice(at + 1).split(",").map((text) => {
     const { host, port } = parseHost(text)
@@ -141,7 +225,8 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   if (at < 0 && unmet.length > unmetBeforeHosts) {
     return unreadable(unmet.slice(unmetBeforeHosts).join(", "), hidden)
   }
-  const shown = `${scheme}://${at < 0 ? authority : mask + authority.slice(at)}${path}${shownSearch}`
+  const server = at < 0 ? authority : mask + authority.slice(at)
+  const shown = mayHoldSecret(server) ? hidden : `${scheme}://${server}${path}${shownSearch}`
   const secret = values.password ?? nonEmpty(urlPassword)
   return {
     problems: unmet.map((expected) => problem(expected, shown)),
@@ -150,18 +235,7 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
       user: values.user ?? nonEmpty(urlUser),
       password: secret === undefined ? undefined : Redacted.make(secret),
       database: values.dbname ?? nonEmpty(database),
-      parameters: {
-        sslmode: values.sslmode,
-        ssl: values.ssl,
-        sslrootcert: values.sslrootcert,
-        sslcert: values.sslcert,
-        sslkey: values.sslkey,
-        channel_binding: values.channel_binding,
-        application_name: values.application_name,
-        connect_timeout: values.connect_timeout,
-        options: values.options,
-        target_session_attrs: values.target_session_attrs
-      }
+      parameters: Object.fromEntries(parameters.map((name) => [name, values[name]])) as PostgresUrl["parameters"]
     }
   }
 }

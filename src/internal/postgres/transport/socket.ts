@@ -8,13 +8,15 @@ import * as Dns from "node:dns"
 import * as Net from "node:net"
 import * as Tls from "node:tls"
 import { staggered } from "./staggered.js"
-import type { Encryption } from "./tls.js"
+import { type Encryption, protocolName } from "./tls.js"
 
 export interface OpenOptions {
   /** A host name, an address, or the directory of a Unix socket. */
   readonly host: string
   readonly port: number
   readonly encryption: Encryption
+  /** Whether TLS begins at once, and is not asked for first (libpq's `sslnegotiation`). Default: false. */
+  readonly isDirect?: boolean
   /** Called when TLS begins. What it throws is a failure of the stage `tls`. */
   readonly tls: () => Tls.ConnectionOptions
   /** Limits all of it: address lookup, connecting and the TLS handshake; in milliseconds. */
@@ -218,12 +220,24 @@ export const open = (
       socket.on("error", ignoreErrors)
       socket.on("error", onError)
       socket.on("close", onClose)
-      socket.once("secureConnect", succeed)
+      socket.once("secureConnect", () => {
+        // Without it, a server of another protocol could be made to read the messages.
+        if (options.isDirect === true && (socket as Tls.TLSSocket).alpnProtocol !== protocolName) {
+          const cause = new Error(
+            `the server does not name its protocol ${protocolName}, as sslnegotiation=direct requires`
+          )
+          return fail({ stage, cause: Object.assign(cause, { code: "ERR_SSL_NO_APPLICATION_PROTOCOL" }) })
+        }
+        succeed()
+      })
     }
     raw.on("error", onError)
     raw.on("close", onClose)
     if (options.encryption === "plain") {
       return succeed()
+    }
+    if (options.isDirect === true) {
+      return startTls()
     }
     raw.write(sslRequest)
     raw.once("data", (answer) => {

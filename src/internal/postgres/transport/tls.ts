@@ -1,6 +1,7 @@
 /**
  * Node's TLS options for libpq's sslmode, sslrootcert, sslcert and sslkey.
  */
+import * as Redacted from "effect/Redacted"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import type * as Tls from "node:tls"
@@ -35,14 +36,27 @@ export const encryptionAttempts = (target: PostgresTarget, host: string): Readon
   }
 }
 
-const readFile = (parameter: string, path: string): Buffer => {
-  try {
-    return Fs.readFileSync(path)
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code ?? "unreadable"
-    throw new Error(`the file that ${parameter} names cannot be read (${code}): ${path}`, { cause })
+/** A name that looks like one is shown in errors. Anything else may be a key that was given in place of it. */
+const isFileName = (path: string): boolean => path.length < 256 && /^(?:[./~]|[A-Za-z]:\\)|\.[a-z]{2,4}$/.test(path)
+
+/** The contents of a file, or the PEM text that is given in place of its name. */
+const contentOf = (parameter: string, given: string | Redacted.Redacted<string>): string | Buffer => {
+  if (Redacted.isRedacted(given)) {
+    return Redacted.value(given)
   }
+  // The error of Node shows the name.
+  let code = "unreadable"
+  try {
+    return Fs.readFileSync(given)
+  } catch (error) {
+    code = (error as NodeJS.ErrnoException).code ?? code
+  }
+  const name = isFileName(given) ? given : "its name is not shown"
+  throw new Error(`the file that ${parameter} names cannot be read (${code}): ${name}`)
 }
+
+/** A server that speaks PostgreSQL's protocol names it with this (ALPN), which direct negotiation requires. */
+export const protocolName = "postgresql"
 
 /**
  * Reads the files again for each connection, so that renewed certificates take effect. Throws if one cannot be read.
@@ -56,11 +70,14 @@ export const tlsOptions = (target: PostgresTarget, host: string): Tls.Connection
   return {
     host,
     // SNI (RFC 6066) allows names only, no addresses.
-    ...(Net.isIP(host) === 0 ? { servername: host } : {}),
+    ...(Net.isIP(host) === 0 && target.sslServerName !== false ? { servername: host } : {}),
+    ...(target.sslNegotiation === "direct" ? { ALPNProtocols: [protocolName] } : {}),
     rejectUnauthorized: verifiesChain,
     ...(verifiesHost ? {} : { checkServerIdentity: () => undefined }),
-    ...(target.sslRootCert === undefined ? {} : { ca: readFile("sslrootcert", target.sslRootCert) }),
-    ...(target.sslCert === undefined ? {} : { cert: readFile("sslcert", target.sslCert) }),
-    ...(target.sslKey === undefined ? {} : { key: readFile("sslkey", target.sslKey) })
+    ...(target.sslMinVersion === undefined ? {} : { minVersion: target.sslMinVersion }),
+    ...(target.sslMaxVersion === undefined ? {} : { maxVersion: target.sslMaxVersion }),
+    ...(target.sslRootCert === undefined ? {} : { ca: contentOf("sslrootcert", target.sslRootCert) }),
+    ...(target.sslCert === undefined ? {} : { cert: contentOf("sslcert", target.sslCert) }),
+    ...(target.sslKey === undefined ? {} : { key: contentOf("sslkey", target.sslKey) })
   }
 }

@@ -1,0 +1,285 @@
+/**
+ * One attempt to connect to one server: opens a socket, encrypts it or not, starts up, and watches the connection.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import * as Redacted from "effect/Redacted"
+import type { Socket as NetSocket } from "node:net"
+import { TLSSocket } from "node:tls"
+import type PgModule from "pg"
+import type { PostgresHost } from "../../DatabaseConfig.js"
+import type { DatabaseError } from "../../DatabaseError.js"
+import type { Restore } from "../driver.js"
+import { sendElsewhere } from "./bindCheck.js"
+import { Connection } from "./connection.js"
+import type { Credentials } from "./credentials.js"
+import { ReportedParameters } from "./parameters.js"
+import { type PgClientState, serverError } from "./pg.js"
+import { Pipeline } from "./pipeline.js"
+import { demandsTls } from "./poolerErrors.js"
+import { Pg } from "./protocol/pg.js"
+import * as Scram from "./scram.js"
+import { describeHost, type Setup } from "./setup.js"
+import type { Watched } from "./silence.js"
+import { StartupConnection } from "./startup.js"
+import type { LeftOut } from "./startupParameters.js"
+import { beginSettings } from "./startupParameters.js"
+import { StatementTimeout } from "./statementTimeout.js"
+import { milliseconds } from "./transactionSql.js"
+import * as Socket from "./transport/socket.js"
+import * as Tls from "./transport/tls.js"
+
+/** The password of the credentials. Throws if there is none. */
+const passwordOf = ({ password }: Credentials): string => {
+  if (password === undefined || Redacted.value(password) === "") {
+    throw serverError("28P01", "the server asks for a password, and none is given")
+  }
+  return Redacted.value(password)
+}
+
+/** The longest delay that `setTimeout` accepts, in milliseconds. */
+export const maxDelay = 2_147_483_647
+
+export interface AttemptFailure {
+  readonly cause: Error
+  /** Whether an attempt with the other encryption may succeed. */
+  readonly isEncryptionRelated: boolean
+  /** The start-up parameter that was refused, and that the next attempt leaves out. */
+  readonly leftOut?: LeftOut | undefined
+}
+
+/** Numbers the connections to servers that send no BackendKeyData. */
+let connectionCount = 0
+
+/** Opens another connection to the same target. */
+export type ConnectAgain = (restore: Restore) => Effect.Effect<Connection, DatabaseError>
+
+type Resume = (effect: Effect.Effect<Connection, AttemptFailure>) => void
+
+/** How to connect to one host, or to one address of it. */
+export interface Route {
+  readonly host: PostgresHost
+  readonly address: string
+  readonly encryption: Tls.Encryption
+}
+
+/** Connects with one encryption. */
+export const attempt = (
+  setup: Setup,
+  { address, encryption, host }: Route,
+  credentials: Credentials,
+  deadline: number,
+  connectAgain: ConnectAgain,
+  restore: Restore
+): Effect.Effect<Connection, AttemptFailure> =>
+  Effect.suspend(() => {
+    const { preparePolicy, settings, target } = setup
+    const startup = setup.startupParameters.select()
+    const isDirect = target.sslNegotiation === "direct"
+    const tls = () => Tls.tlsOptions(target, host.host)
+    let giveUp = (): void => undefined
+
+    const startUp = (socket: NetSocket, resume: Resume): void => {
+      const parameters = new ReportedParameters()
+      const isEncrypted = socket instanceof TLSSocket
+      const requiresChannelBinding = target.channelBinding === "require"
+      if (requiresChannelBinding && !isEncrypted) {
+        socket.destroy()
+        const cause = serverError("28000", "channel_binding is require, and this connection is not encrypted")
+        return resume(Effect.fail({ cause, isEncryptionRelated: false }))
+      }
+      const sent = { user: credentials.user, database: target.database, ...startup.sent }
+      const connection = new StartupConnection(socket, sent, requiresChannelBinding)
+      connection.on(
+        "parameterStatus",
+        (message: { readonly parameterName: string; readonly parameterValue: string }) => {
+          parameters.report(message.parameterName, message.parameterValue, false)
+        }
+      )
+      const bindsChannel = isEncrypted && target.channelBinding !== "disable"
+      // Without these options `pg` would read the environment. The other ones matter to its own Connection only.
+      const client = new Pg.Client({
+        connection,
+        host: host.host,
+        port: host.port,
+        user: credentials.user,
+        database: target.database,
+        password: () => Promise.resolve().then(() => passwordOf(credentials)),
+        ssl: false,
+        sslnegotiation: "postgres",
+        enableChannelBinding: bindsChannel
+      } as PgModule.ClientConfig)
+      const state = client as unknown as PgClientState
+      state._handleAuthSASLContinue = ({ data }) =>
+        Scram.answer(state.saslSession, passwordOf(credentials), data, socket, bindsChannel).then(
+          () => connection.sendSCRAMClientFinalMessage(state.saslSession.response),
+          (error) => void connection.emit("error", error)
+        )
+      let isSettled = false
+      /** Returns whether this is the first outcome. Drops the password in any case. */
+      const settle = (): boolean => {
+        const isFirst = !isSettled
+        isSettled = true
+        clearTimeout(timer)
+        state.password = null
+        state.connectionParameters.password = null
+        return isFirst
+      }
+      const fail = (cause: Error): void => {
+        if (settle()) {
+          socket.destroy()
+          const refused = setup.startupParameters.refuse(cause, startup)
+          resume(Effect.fail({
+            cause: refused instanceof Error ? refused : cause,
+            // 28000: pg_hba.conf has no entry for the host with this encryption.
+            isEncryptionRelated: (cause as { readonly code?: string }).code === "28000" || demandsTls(cause),
+            leftOut: refused instanceof Error ? undefined : refused
+          }))
+        }
+      }
+      const timer = setTimeout(() => fail(new Error("timeout expired")), deadline - performance.now())
+      giveUp = () => {
+        settle()
+        socket.destroy()
+      }
+      client.on("error", fail)
+      client.connect((error: Error | null) => {
+        if (error) {
+          return fail(error)
+        }
+        if (settle()) {
+          const { processID, secretKey } = state
+          // The address and not the name, which may lead to several servers.
+          const address = socket.remoteAddress ?? host.host
+          const encryption = isEncrypted ? "required" : "plain"
+          const { statementTimeout } = settings
+          const pipeline = new Pipeline({
+            connection,
+            backendKey: processID === null || secretKey === null ? undefined : { processId: processID, secretKey },
+            route: { host: address, port: host.port, encryption, isDirect, tls },
+            parameters,
+            preparePolicy,
+            types: setup.types,
+            onNotice: settings.onNotice,
+            beginSettings: beginSettings(startup, parameters),
+            resetAlways: settings.reset === "always",
+            sendElsewhere: sendElsewhere(connectAgain, preparePolicy.checks),
+            statementTimeout: new StatementTimeout(
+              statementTimeout === undefined ? undefined : milliseconds(statementTimeout)
+            )
+          })
+          watch(pipeline, setup, { host, address, encryption }, credentials)
+          connectionCount += 1
+          const id = processID ?? connectionCount
+          resume(Effect.succeed(new Connection(pipeline, id, describeHost(target, host), connectAgain)))
+        }
+      })
+    }
+
+    const connecting = Effect.async<Connection, AttemptFailure>((resume) => {
+      giveUp = Socket.open(
+        {
+          host: address,
+          port: host.port,
+          encryption,
+          isDirect,
+          tls,
+          timeout: deadline - performance.now(),
+          background: false
+        },
+        (socket) => startUp(socket, resume),
+        ({ cause, stage }) => resume(Effect.fail({ cause, isEncryptionRelated: stage === "tls" }))
+      )
+    })
+    // An interruption may arrive after `resume` was called with a connection, which is then closed here.
+    return Effect.onInterrupt(restore(connecting), () => Effect.sync(() => giveUp()))
+  })
+
+/** Watches an established connection until it is closed. */
+const watch = (
+  pipeline: Pipeline,
+  setup: Setup,
+  route: Route,
+  credentials: Credentials
+): void => {
+  const { silence, statementTimeouts } = setup
+  const watched: Watched = {
+    address: `${route.address}:${route.host.port}`,
+    get isWaiting() {
+      return pipeline.isWaiting
+    },
+    get activity() {
+      return pipeline.activity
+    },
+    probe: (onAnswer) => probe(setup, route, credentials, onAnswer),
+    onSilence: (millis) => pipeline.loseSilent(millis)
+  }
+  silence?.watch(watched)
+  statementTimeouts.watch(pipeline)
+  pipeline.onWaiting = () => {
+    if (pipeline.statementTimeout.current !== undefined) {
+      statementTimeouts.start()
+    }
+  }
+  pipeline.onClosed = () => {
+    silence?.unwatch(watched)
+    statementTimeouts.unwatch(pipeline)
+  }
+}
+
+/** How long a server that is asked whether it lives may take to answer, if attempts to connect have no limit. */
+const defaultProbeTimeout = 5_000
+/** The parts of that time. One that takes longer, because the event loop was busy, counts once. */
+const probeParts = 10
+
+/** A probe commits nothing, so that no outcome is looked up on another connection. */
+const unusedConnect: ConnectAgain = () => Effect.dieMessage("a probe opens no further connection")
+
+/** Whether a failed attempt to connect was answered by a server, even if with an error. */
+const isAnswer = ({ cause }: AttemptFailure): boolean =>
+  !(cause instanceof AggregateError) && !("syscall" in cause) &&
+  (cause as { readonly code?: unknown }).code !== "ECONNRESET" &&
+  !/^(?:timeout expired|Connection terminated)/.test(cause.message)
+
+/**
+ * Asks the server of an address on a connection of its own whether it lives. It does if it answers the start-up, with
+ * success or with an error. No statement is sent: a pooler whose connections are all in use would keep it waiting.
+ */
+const probe = (
+  setup: Setup,
+  route: Route,
+  credentials: Credentials,
+  onAnswer: (isAlive: boolean) => void
+): void => {
+  const timeout = Duration.isFinite(setup.settings.connectTimeout)
+    ? Duration.toMillis(setup.settings.connectTimeout)
+    : defaultProbeTimeout
+  // The connection of a probe is not watched, since it has a timeout already.
+  const unwatched: Setup = { ...setup, silence: undefined }
+  const ask = Effect.uninterruptibleMask((restore) =>
+    Effect.match(attempt(unwatched, route, credentials, performance.now() + maxDelay, unusedConnect, restore), {
+      onFailure: isAnswer,
+      onSuccess: (connection) => {
+        connection.destroy()
+        return true
+      }
+    })
+  )
+  const fiber = Effect.runFork(ask)
+  let part = 0
+  const onPart = (): void => {
+    part++
+    if (part === probeParts) {
+      fiber.unsafeInterruptAsFork(FiberId.none)
+    } else {
+      timer = setTimeout(onPart, timeout / probeParts)
+    }
+  }
+  let timer = setTimeout(onPart, timeout / probeParts)
+  fiber.addObserver((exit) => {
+    clearTimeout(timer)
+    onAnswer(Exit.isSuccess(exit) && exit.value)
+  })
+}

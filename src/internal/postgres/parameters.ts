@@ -1,0 +1,69 @@
+/**
+ * The settings that a server reports (GUC_REPORT): at start-up, and whenever one of them changes.
+ */
+
+/** A server may report any number of settings. No more than this many are kept; PostgreSQL 18 reports 16. */
+const maxParameters = 100
+
+/** These change when the server is promoted or reloads its configuration. No borrower leaves them. */
+const serverParameters: ReadonlySet<string> = new Set(["in_hot_standby", "default_transaction_read_only"])
+
+const utf8 = /^(?:utf-?8|unicode)$/i
+
+export class ReportedParameters {
+  private readonly values = new Map<string, string>()
+  /** The values that the connection has without a borrower. */
+  private readonly own = new Map<string, string>()
+  /** The settings that a borrower has changed. */
+  private readonly changed = new Set<string>()
+  /** The encoding of texts, if that is not UTF-8. */
+  foreignEncoding: string | undefined = undefined
+
+  /** The value of a setting; undefined if the server does not report it. */
+  get(name: string): string | undefined {
+    return this.values.get(name)
+  }
+
+  /** Whether a setting differs from what it is without a borrower. */
+  get isChanged(): boolean {
+    return this.changed.size > 0
+  }
+
+  /**
+   * A setting has changed. `byUser`: while a statement of a user ran. Returns whether that may be state of the borrower.
+   */
+  report(name: string, value: string, byUser: boolean): boolean {
+    if (this.values.has(name) || this.values.size < maxParameters) {
+      this.values.set(name, value)
+    }
+    if (name === "client_encoding") {
+      this.foreignEncoding = utf8.test(value) ? undefined : value
+    }
+    if (serverParameters.has(name)) {
+      return false
+    }
+    if (this.own.get(name) === value) {
+      this.changed.delete(name)
+      return false
+    }
+    if (byUser) {
+      // Beyond the limit, one changed setting is as good as many.
+      if (this.changed.size < maxParameters) {
+        this.changed.add(name)
+      }
+      return true
+    }
+    if (!this.changed.has(name) && (this.own.has(name) || this.own.size < maxParameters)) {
+      this.own.set(name, value)
+    }
+    return false
+  }
+
+  /** The borrower's settings were reset. What differs still was changed by the server. */
+  cleaned(): void {
+    for (const name of this.changed) {
+      this.own.set(name, this.values.get(name) ?? "")
+    }
+    this.changed.clear()
+  }
+}
