@@ -16,7 +16,8 @@ import type { Quantiles } from "./Telemetry.js"
 /**
  * Why the pool closed a connection:
  *
- * - `overflow`: more than `size` connections were open, and no waiter needed this one
+ * - `overflow`: more than `size` connections were open, and this one was idle for `idleTimeout`
+ * - `idle`: more than `min` connections were open, and this one was idle for `idleTimeout`
  * - `lifetime`: it reached the end of its lifetime, `recycle`
  * - `lost`: it broke, or a ping failed
  * - `unusable`: its status was `closed` when it was returned, or resetting it failed
@@ -26,7 +27,7 @@ import type { Quantiles } from "./Telemetry.js"
  * @since 0.1.0
  * @category models
  */
-export type CloseReason = "overflow" | "lifetime" | "lost" | "unusable" | "invalidated" | "shutdown"
+export type CloseReason = "overflow" | "idle" | "lifetime" | "lost" | "unusable" | "invalidated" | "shutdown"
 
 /**
  * The state of a pool at one moment, and what it has counted since it was made.
@@ -155,13 +156,20 @@ export interface Options<A> {
   readonly name: string
   /** The dialect of the pool's own errors and metrics. */
   readonly dialect: Dialect
-  /** The number of connections that stay open once they were opened. At least 1. */
+  /** The number of connections that are opened as they are needed. At least 1. */
   readonly size: number
   /**
    * The number of connections that may be open beyond `size`, at least 0. They are opened while others wait, and closed
-   * when they are returned and there are no waiters. As `max_overflow` of SQLAlchemy's QueuePool.
+   * when they were idle for `idleTimeout`. As `max_overflow` of SQLAlchemy's QueuePool.
    */
   readonly maxOverflow: number
+  /** The number of connections that stay open once they were opened, however long they are idle. Default: `size`. */
+  readonly min?: number | undefined
+  /**
+   * How long a connection beyond `min` may be idle before it is closed. With 0 it is closed when it is returned and there
+   * are no waiters. Those that were used last stay. As HikariCP's `idleTimeout`. Default: 30 seconds.
+   */
+  readonly idleTimeout?: Duration.DurationInput | undefined
   /** The maximum time to wait for a connection, including an attempt to connect. */
   readonly timeout: Duration.DurationInput
   /**
@@ -207,13 +215,18 @@ export interface Options<A> {
    * - `idle`: the connection can be used by others
    * - `closed`: it can no longer be used, and is destroyed
    * - `active` (a transaction is open), `aborted` (a failed transaction is open), `dirty` (session state was changed): it
-   *   is reset before others use it
+   *   is reset before others use it, unless `resetLater` says that a `dirty` one need not be
    */
   readonly status: (connection: A) => "idle" | "active" | "aborted" | "dirty" | "closed"
   /** Checks that a connection works. One that fails or takes more than 2 seconds is destroyed. */
   readonly ping: (connection: A) => Effect.Effect<void, DatabaseError>
   /** Makes a connection's status `idle` again. One that fails to or takes more than 2 seconds is destroyed. */
   readonly reset: (connection: A) => Effect.Effect<void, DatabaseError>
+  /**
+   * Called when a `dirty` connection is returned. If it gives true, the connection clears its state ahead of whatever it is
+   * asked next: then it may be used at once, and is reset only once it was idle for 10 milliseconds. Default: false.
+   */
+  readonly resetLater?: ((connection: A) => boolean) | undefined
   /** Closes a connection gracefully. After 2 seconds it is destroyed. */
   readonly close: (connection: A) => Effect.Effect<void>
   /** Closes a connection at once. Also called after `close`, so it must accept a connection that is closed. */

@@ -26,8 +26,8 @@ export type Isolation = DriverIsolation
  * The options of a session. A value of the wrong type fails the session with InvalidData before it begins.
  *
  * A session that is nested in another one, or joins it, shares that one's transaction. There `deferrable`, `retry`,
- * `commit`, `statementTimeout` and `lockTimeout` have no effect, and `isolation` and `readOnly` cannot ask for more than
- * the outermost session has.
+ * `commit`, `statementTimeout` and `lockTimeout` have no effect, `isolation` and `readOnly` cannot ask for more than the
+ * outermost session has, and `settings` and `role` cannot ask for others.
  *
  * @since 0.1.0
  * @category models
@@ -90,7 +90,74 @@ export interface Options {
    * `"new"` takes a connection of its own and commits independently. Outside of a session all three begin one.
    */
   readonly propagation?: "nested" | "join" | "new" | undefined
+  /**
+   * PostgreSQL: settings of the transaction, by name: those of the server, or one's own with a dot in their name
+   * (`"app.tenant"`), which policies of row level security read with `current_setting`. They are sent as parameters, in the
+   * round trip of the first statement, and are gone when the transaction ends. A setting that the server refuses fails that
+   * statement, with InvalidStatement or InvalidData. A nested or joining session may only repeat what the outermost session
+   * has; otherwise it fails with InvalidStatement. On SQLite a session with settings fails with InvalidStatement. Default:
+   * none.
+   */
+  readonly settings?: { readonly [name: string]: string } | undefined
+  /**
+   * PostgreSQL: the role that the statements of the transaction run as, as by SET LOCAL ROLE. Sent with `settings`, which are
+   * set before. The same rules apply. If it does not exist, or the user is not a member of it, the first statement fails with
+   * InvalidData or InsufficientPrivilege. Default: the connection's.
+   */
+  readonly role?: string | undefined
 }
+
+/**
+ * What `Defaults` can give: options of the outermost session. A handle from `acquireSession` takes no `retry`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DefaultOptions extends Omit<Options, "name" | "propagation"> {}
+
+/**
+ * Defaults for the options of all sessions that begin where this is provided, those of `sql.withTransaction` too. Options of
+ * the session itself take precedence, for `settings` name by name. A statement outside of a session is not affected.
+ *
+ * Provide it to an effect with `withDefaults`, or to a program with `Layer.succeed(Session.Defaults, …)`. Nested and joining
+ * sessions have what the outermost session has; under other defaults, they fail as they do with other options.
+ *
+ * @since 0.1.0
+ * @category defaults
+ */
+export class Defaults extends Context.Tag("sqlayer/Session/Defaults")<Defaults, DefaultOptions>() {}
+
+/** `options` over `defaults`; `settings` are combined. */
+const over = <A extends DefaultOptions>(defaults: DefaultOptions, options: A): A =>
+  options.settings === undefined || defaults.settings === undefined
+    ? { ...defaults, ...options }
+    : { ...defaults, ...options, settings: { ...defaults.settings, ...options.settings } }
+
+/**
+ * Provides `Defaults` to an effect: the options over those that the effect has already.
+ *
+ * ```ts
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect } from "effect"
+ * import { Database, Session } from "sqlayer"
+ *
+ * const invoices = Effect.flatMap(SqlClient.SqlClient, (sql) => sql`SELECT * FROM invoice`).pipe(Database.session())
+ *
+ * const ofTenant = (tenant: string) => invoices.pipe(Session.withDefaults({ settings: { "app.tenant": tenant } }))
+ * ```
+ *
+ * @since 0.1.0
+ * @category defaults
+ */
+export const withDefaults =
+  (options: DefaultOptions) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Defaults>> =>
+    Effect.contextWithEffect((context: Context.Context<Exclude<R, Defaults>>) =>
+      Effect.provideService(
+        effect,
+        Defaults,
+        over((context.unsafeMap.get(Defaults.key) as DefaultOptions | undefined) ?? {}, options)
+      )
+    )
 
 /**
  * A session, as code inside it sees it. The functions of this module use it.

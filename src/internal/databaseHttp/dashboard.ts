@@ -7,9 +7,9 @@ import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { readFile } from "node:fs/promises"
 import * as Database from "../../Database.js"
 import { icon, page } from "./dashboard/page.js"
+import { script } from "./dashboard/script.js"
 import { style } from "./dashboard/style.js"
 import { watch } from "./dashboard/watch.js"
 
@@ -53,17 +53,6 @@ const empty = (status: number, more?: Readonly<Record<string, string>>) =>
 
 const text = (body: string, contentType: string) => HttpServerResponse.text(body, { contentType, headers })
 
-/** In the order in which they import each other. */
-const modules = ["dom", "plot", "rows", "client"]
-
-/** The modules of the page's script as one, since all files have the same path, under which they cannot import each other. */
-const readScript = async (): Promise<string> => {
-  const sources = await Promise.all(
-    modules.map((name) => readFile(new URL(`./dashboard/browser/${name}.js`, import.meta.url), "utf8"))
-  )
-  return sources.join("\n").replace(/^(import|\/\/# sourceMappingURL=).*$/gm, "").replace(/^export /gm, "")
-}
-
 /** The response to a request that is not admitted, or undefined. */
 const refusal = <E, R>(
   { guard }: DashboardOptions<E, R>
@@ -76,22 +65,12 @@ const refusal = <E, R>(
     (result) => HttpServerResponse.isServerResponse(result) ? result : result ? undefined : empty(403)
   )
 
-/**
- * A page that shows what the database is doing, updated every second. Returns an app to mount in an HttpRouter at any path.
- * While the scope is open a fiber takes a sample every second, and the last five minutes are kept. Never fails.
- *
- * The page, its script and its data have the same path and differ by the query only, so the page works wherever it is
- * mounted. Do not wrap it in `middleware`, which would run each of its requests in a session.
- *
- * @since 0.1.0
- * @category dashboard
- */
+/** See DatabaseHttp.dashboard. */
 export const dashboard = <E, R>(
   options: DashboardOptions<E, R>
 ): Effect.Effect<HttpApp.Default<never, R>, never, Database.Database | Scope.Scope> =>
   Effect.gen(function*() {
     const dataSince = yield* watch(yield* Database.Database)
-    const script = yield* Effect.promise(readScript)
     const html = text(page, "text/html; charset=utf-8")
     const files = [
       { name: "script", response: text(script, "text/javascript; charset=utf-8") },

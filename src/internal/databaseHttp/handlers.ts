@@ -3,22 +3,28 @@
  */
 import type * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import type * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
+import type * as HttpRouter from "@effect/platform/HttpRouter"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { Database } from "../../Database.js"
 import type * as Session from "../../Session.js"
-import { inSession, type Options } from "./session.js"
+import { inSession, type RequestOptions } from "./session.js"
 
 /** The handlers that already run in a session. */
 const handlersWithSession = new WeakSet<object>()
 
 /** Wraps every handler that the group has so far, and that has no session yet. */
 export const withSessions =
-  (options: Options) =>
+  <E2, R2>(options: RequestOptions<E2, R2>) =>
   <E, Provides, R, Endpoints extends HttpApiEndpoint.HttpApiEndpoint.Any>(
     self: HttpApiBuilder.Handlers<E, Provides, R, Endpoints>
-  ): HttpApiBuilder.Handlers<E, Provides, Exclude<R, Session.Session> | Database, Endpoints> => {
+  ): HttpApiBuilder.Handlers<
+    E,
+    Provides,
+    Exclude<R, Session.Session> | Exclude<R2, Provides | HttpRouter.HttpRouter.Provided> | Database,
+    Endpoints
+  > => {
     const handlers = Chunk.map(self.handlers, (item) => {
       if (handlersWithSession.has(item.handler)) {
         return item

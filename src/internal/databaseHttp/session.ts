@@ -21,6 +21,11 @@ export interface Options extends Omit<Session.Options, "retry" | "propagation"> 
   readonly bodyLimit?: number | undefined
 }
 
+/** The options of a request's session: the same for all requests, or what an effect makes of the request. */
+export type RequestOptions<E, R> =
+  | Options
+  | ((request: HttpServerRequest.HttpServerRequest) => Effect.Effect<Options, E, R>)
+
 const defaultBodyLimit = 4 * 1024 * 1024
 
 /** The response does not say the reason, so it is logged. */
@@ -105,21 +110,23 @@ const refusingUpgrade = <A, E, R>(
  * Runs the handler of a request in a session. `toResponse` is applied to its result inside the session, so that its failure
  * rolls back too.
  */
-export const inSession = <A, E, R, B, E2, R2>(
+export const inSession = <A, E, R, B, E2, R2, E3, R3>(
   handler: Effect.Effect<A, E, R>,
   toResponse: (result: A) => Effect.Effect<B, E2, R2>,
-  options: Options,
+  requestOptions: RequestOptions<E3, R3>,
   route?: string
 ): Effect.Effect<
   B | HttpServerResponse.HttpServerResponse,
-  Exclude<E | E2, SqlError> | DatabaseError | EndlessResponse,
-  Exclude<R | R2, Session.Session> | Database | HttpServerRequest.HttpServerRequest
+  Exclude<E | E2, SqlError> | E3 | DatabaseError | EndlessResponse,
+  Exclude<R | R2, Session.Session> | R3 | Database | HttpServerRequest.HttpServerRequest
 > =>
   Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
     const guarded = isUpgrade(request) ? refusingUpgrade(handler, request) : handler
     const database = yield* Database
-    const { bodyLimit = defaultBodyLimit, ...sessionOptions } = options
+    const { bodyLimit = defaultBodyLimit, ...sessionOptions } = typeof requestOptions === "function"
+      ? yield* requestOptions(request)
+      : requestOptions
     const context = Option.getOrUndefined(yield* Effect.serviceOption(HttpRouter.RouteContext))
     const path = route ?? context?.route.path
     const isRead = request.method === "GET" || request.method === "HEAD"

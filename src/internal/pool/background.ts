@@ -24,6 +24,7 @@ export const backgroundTimeout = 2_000
 export const resolveDurations = <A>(options: Options<A>) => ({
   timeout: Duration.toMillis(options.timeout),
   recycle: Duration.toMillis(options.recycle),
+  idleTimeout: Duration.toMillis(options.idleTimeout ?? "30 seconds"),
   keepAlive: Duration.toMillis(options.keepAlive ?? "60 seconds"),
   checkAfterIdle: Duration.toMillis(options.checkAfterIdle ?? "1 second"),
   heldThreshold: Duration.toMillis(options.heldThreshold ?? "60 seconds"),

@@ -19,6 +19,9 @@ import { StatsTracker } from "./stats.js"
 import { resolution, Timer } from "./timer.js"
 import { type Waiter, Waiters } from "./waiters.js"
 
+/** How long a connection that clears its state ahead of its next use is idle before it is reset, in milliseconds. */
+const resetDelay = 10
+
 export class Core<A> {
   /** Completes when the pool has shut down. */
   readonly drained = Deferred.unsafeMake<void>(FiberId.none)
@@ -36,6 +39,8 @@ export class Core<A> {
   /** How often a connection was found to be lost. */
   private lossCount = 0
   private shutdownDeadline = Infinity
+  /** How many connections stay open, however long they are idle. */
+  private readonly min: number
 
   private readonly durations: ReturnType<typeof Background.resolveDurations>
 
@@ -46,7 +51,13 @@ export class Core<A> {
   ) {
     this.durations = Background.resolveDurations(options)
     this.waiters = new Waiters(this.durations.timeout)
-    this.stats = new StatsTracker(options, this.waiters)
+    this.min = options.min ?? options.size
+    const { maxOverflow, size } = options
+    this.stats = new StatsTracker(
+      options,
+      this.waiters,
+      this.durations.idleTimeout === 0 ? this.min : size + maxOverflow
+    )
     this.timer = new Timer(clock, () => this.onTimer())
   }
 
@@ -215,6 +226,8 @@ export class Core<A> {
       this.discard(entry, "unusable", now)
     } else if (status === "idle" || this.closeReason(entry, now) !== undefined) {
       this.makeAvailable(entry, now)
+    } else if (status === "dirty" && this.options.resetLater?.(entry.connection) === true) {
+      this.makeAvailable(entry, now, now + resetDelay)
     } else {
       this.startMaintenance(entry, "resetting")
     }
@@ -222,27 +235,40 @@ export class Core<A> {
   }
 
   /** Passes a clean connection to the first waiter, makes it idle, or closes it if the pool has no use for it. */
-  private makeAvailable(entry: Entry<A>, now: number): void {
+  private makeAvailable(entry: Entry<A>, now: number, resetAt = Infinity): void {
     const reason = this.closeReason(entry, now)
     if (reason !== undefined) {
       this.close(entry, reason)
-    } else if (this.waiters.size === 0 && this.stats.established > this.options.size) {
-      this.close(entry, "overflow")
+    } else if (this.waiters.size === 0 && this.durations.idleTimeout === 0 && this.stats.established > this.min) {
+      this.close(entry, this.idleReason())
     } else if (entry.lossCount !== this.lossCount) {
       this.startMaintenance(entry, "checking")
     } else if (this.waiters.first !== undefined) {
       this.serve(this.waiters.first, entry, now)
     } else {
       this.stats.move(entry, "idle")
-      entry.dueAt = Math.min(now + entry.keepAlive, entry.expiresAt)
+      entry.resetAt = resetAt
+      entry.dueAt = Math.min(now + entry.keepAlive, entry.expiresAt, resetAt)
       if (entry.returnedAt >= (this.idle.at(-1)?.returnedAt ?? 0)) {
         this.idle.push(entry)
       } else {
         const index = this.idle.findLastIndex((other) => other.returnedAt <= entry.returnedAt)
         this.idle.splice(index + 1, 0, entry)
       }
-      this.timer.set(entry.dueAt, now)
+      this.timer.set(Math.min(entry.dueAt, this.idleDueAt()), now)
     }
+  }
+
+  /** The reason for which a connection that nobody needs is closed. */
+  private idleReason(): CloseReason {
+    return this.stats.established > this.options.size ? "overflow" : "idle"
+  }
+
+  /** When the connection that was idle for the longest time is to be closed. */
+  private idleDueAt(): number {
+    return this.idle.length === 0 || this.stats.established <= this.min
+      ? Infinity
+      : this.idle[0].returnedAt + this.durations.idleTimeout
   }
 
   private serve(waiter: Waiter<A>, entry: Entry<A>, now: number): void {
@@ -481,6 +507,9 @@ export class Core<A> {
   private onTimer(): void {
     const now = this.now() + resolution
     this.timeOutWaiters(now)
+    while (this.idleDueAt() <= now) {
+      this.close(this.idle.shift()!, this.idleReason())
+    }
     for (const entry of Array.from(this.entries)) {
       if (this.shutdownDeadline <= now) {
         this.terminate(entry)
@@ -490,7 +519,7 @@ export class Core<A> {
     }
     this.serveWaiters(now)
     this.publish()
-    let next = Math.min(this.waiters.nextDueAt(now), this.shutdownDeadline)
+    let next = Math.min(this.waiters.nextDueAt(now), this.shutdownDeadline, this.idleDueAt())
     for (const { dueAt } of this.entries) {
       next = Math.min(next, dueAt)
     }
@@ -500,14 +529,18 @@ export class Core<A> {
   }
 
   /**
-   * Pings or closes an idle connection, stops counting on an attempt to connect that takes long, and warns about a
+   * Resets, pings or closes an idle connection, stops counting on an attempt to connect that takes long, and warns about a
    * connection that has been checked out for long.
    */
   private onEntryDue(entry: Entry<A>, now: number): void {
     entry.dueAt = Infinity
     if (entry.state === "idle") {
       this.idle.splice(this.idle.indexOf(entry), 1)
-      this.checkOrClose(entry, now)
+      if (entry.resetAt <= now && this.closeReason(entry, now) === undefined) {
+        this.startMaintenance(entry, "resetting")
+      } else {
+        this.checkOrClose(entry, now)
+      }
     } else if (entry.state === "connecting") {
       this.stats.move(entry, "stalled")
     } else if (entry.lease !== undefined) {

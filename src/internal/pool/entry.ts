@@ -42,6 +42,8 @@ export interface Entry<A> {
   returnedAt: number
   /** When it was last known to be alive. */
   aliveAt: number
+  /** When it is reset if it is idle until then. */
+  resetAt: number
   /** When the pool has to act on it next; the action depends on the state. */
   dueAt: number
   /** Set while it is checked out. */
@@ -64,6 +66,7 @@ export const makeEntry = <A>(now: number, generation: number, keepAlive: number)
   expiresAt: Infinity,
   returnedAt: now,
   aliveAt: now,
+  resetAt: Infinity,
   dueAt: Infinity,
   lease: undefined,
   connectListeners: [],

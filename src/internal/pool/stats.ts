@@ -29,6 +29,7 @@ export class StatsTracker {
   private useMillis = 0
   private readonly closedByReason: Record<CloseReason, number> = {
     overflow: 0,
+    idle: 0,
     lifetime: 0,
     lost: 0,
     unusable: 0,
@@ -40,12 +41,13 @@ export class StatsTracker {
   private readonly recorder: Recorders.PoolRecorder
 
   constructor(
-    private readonly options: Pick<Options<never>, "name" | "dialect" | "size" | "maxOverflow">,
-    private readonly waiters: { readonly size: number }
+    private readonly options: Pick<Options<never>, "name" | "dialect" | "size" | "maxOverflow" | "min">,
+    private readonly waiters: { readonly size: number },
+    maxIdle: number
   ) {
     this.maximum = options.size + options.maxOverflow
     this.recorder = Recorders.pool(options.name, options.dialect)
-    this.recorder.limits(this.maximum, 0, options.size)
+    this.recorder.limits(this.maximum, options.min ?? options.size, maxIdle)
     this.publish()
   }
 

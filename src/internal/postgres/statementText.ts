@@ -1,8 +1,10 @@
 /**
- * What the text of a statement tells about what it may do: whether it may have written where its answer is lost.
+ * What the text of a statement tells about what it may do: whether it may have written where its answer is lost, and
+ * whether it may leave something on its connection.
  *
  * Nothing is routed by this. It only separates the statements that are known to be harmless from all others, so a text
- * that is not understood counts as one that writes. What a view, an operator or a policy calls cannot be seen.
+ * that is not understood counts as one that writes, and that leaves something. What a view, an operator, a policy or a
+ * trigger calls cannot be seen.
  */
 
 /** One thing in a text: a word in lower case, a name in double quotes, or any other character. */
@@ -11,13 +13,19 @@ interface Token {
   readonly text: string
 }
 
-const blank = /(?:\s+|--[^\n]*)+/y
+const blank = /(?:\s+|--[^\n\r]*)+/y
 const word = /[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*/y
 const quotedName = /(?:[uU]&)?"((?:[^"]|"")*)"/y
+const dollarQuoted = /\$((?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?)\$[^]*?\$\1\$/y
 const strings = [
   /[eE]'[^'\\]*(?:(?:\\[^]|'')[^'\\]*)*'/y,
   /(?:[uU]&|[bBxXnN])?'[^']*(?:''[^']*)*'/y,
-  /\$((?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?)\$[^]*?\$\1\$/y
+  dollarQuoted
+]
+/** The same where a backslash escapes in every string: with `standard_conforming_strings` off, or in a continued string. */
+const escapedStrings = [
+  /(?:[uU]&|[bBxXnNeE])?'[^'\\]*(?:(?:\\[^]|'')[^'\\]*)*'/y,
+  dollarQuoted
 ]
 
 const matchAt = (pattern: RegExp, text: string, at: number): RegExpExecArray | null => {
@@ -39,7 +47,7 @@ const afterComment = (text: string, start: number): number => {
 }
 
 /** The tokens of each statement of a text; comments and strings are left out. */
-const statementsOf = (text: string): ReadonlyArray<ReadonlyArray<Token>> => {
+const statementsOf = (text: string, quoted = strings): ReadonlyArray<ReadonlyArray<Token>> => {
   const statements: Array<Array<Token>> = [[]]
   for (let at = 0; at < text.length;) {
     const current = statements[statements.length - 1]
@@ -52,13 +60,18 @@ const statementsOf = (text: string): ReadonlyArray<ReadonlyArray<Token>> => {
       at = afterComment(text, at)
       continue
     }
-    const string = strings.map((pattern) => matchAt(pattern, text, at)).find((found) => found !== null)
+    const start = text.charCodeAt(at)
+    // Only a quotation mark, a dollar sign, or a letter before a quotation mark can begin a string.
+    const mayQuote = start === 0x27 || start === 0x24 || text[at + 1] === "'" || text[at + 1] === "&"
+    const string = mayQuote
+      ? quoted.map((pattern) => matchAt(pattern, text, at)).find((found) => found !== null)
+      : undefined
     if (string !== undefined && string !== null) {
       current.push({ kind: "other", text: "'" })
       at += string[0].length
       continue
     }
-    const name = matchAt(quotedName, text, at)
+    const name = start === 0x22 || text[at + 1] === "&" ? matchAt(quotedName, text, at) : null
     if (name !== null) {
       current.push({ kind: "name", text: name[1].replaceAll("\"\"", "\"") })
       at += name[0].length
@@ -97,7 +110,7 @@ const keywords = setOf(`
   current_time current_timestamp decimal default desc dec distinct else end except exists explain extract false fetch filter
   first float for from full group grouping having ilike in inner intersect interval is isnull join lateral left like
   limit localtime localtimestamp materialized merge_action national natural nchar not notnull nulls nullif numeric
-  offset on only or order outer over overlay partition position precision range recursive right rollup row rows select
+  offset on only or order outer over overlay partition position precision range recursive returning right rollup row rows select
   sets similar some substring symmetric system table tablesample then time timestamp to treat trim true union using values
   varchar varying when where window with within bit nvarchar greatest least
 `)
@@ -116,7 +129,8 @@ export const harmlessFunctions: ReadonlySet<string> = setOf(`
   current_setting current_user date date_bin date_part date_trunc datemultirange daterange decode degrees dense_rank
   diagonal diameter div encode every exp factorial family first_value floor format format_type gcd gen_random_uuid
   generate_series generate_subscripts get_bit get_byte has_any_column_privilege has_column_privilege
-  has_database_privilege has_function_privilege has_schema_privilege has_sequence_privilege has_table_privilege height
+  has_database_privilege has_function_privilege has_schema_privilege has_sequence_privilege has_table_privilege hashtext
+  hashtextextended height
   host hostmask inet_client_addr inet_client_port inet_merge inet_server_addr inet_server_port initcap int4multirange
   int4range int8multirange int8range is_normalized isclosed isempty isfinite json_agg json_array_elements
   json_array_elements_text json_array_length json_build_array json_build_object json_each json_each_text
@@ -199,23 +213,174 @@ const isHarmless = (tokens: ReadonlyArray<Token>): boolean => {
 const maxTexts = 1_000
 const maxLength = 10_000
 
-const known = new Map<string, boolean>()
+/** Answers a question about a text, once for each text that is not too long. */
+const remembering = (answer: (text: string) => boolean): (text: string) => boolean => {
+  const known = new Map<string, boolean>()
+  return (text) => {
+    const remembered = known.get(text)
+    if (remembered !== undefined) {
+      return remembered
+    }
+    const answered = answer(text)
+    if (text.length <= maxLength) {
+      if (known.size >= maxTexts) {
+        known.delete(known.keys().next().value!)
+      }
+      known.set(text, answered)
+    }
+    return answered
+  }
+}
 
 /** Whether a text may have written something that outlives its connection: all that is not known to be harmless. */
-export const mayWrite = (text: string): boolean => {
-  const remembered = known.get(text)
-  if (remembered !== undefined) {
-    return remembered
-  }
-  const writes = !statementsOf(text).every(isHarmless)
-  if (text.length <= maxLength) {
-    if (known.size >= maxTexts) {
-      known.delete(known.keys().next().value!)
+export const mayWrite = remembering((text) => !statementsOf(text).every(isHarmless))
+
+/** Statements that begin with these words leave what the functions that they call leave, and nothing else. */
+const executing = setOf("select values table with insert update delete merge copy")
+
+/** Statements that begin with these words leave nothing on their connection. */
+const leavingNothing = setOf(`
+  begin start commit end rollback abort savepoint release show fetch move close notify unlisten deallocate lock truncate drop
+  comment grant revoke vacuum analyze reindex cluster checkpoint
+`)
+
+/** The server's own functions that write or lock, and leave nothing on the connection once the transaction has ended. */
+const functionsLeavingNothing = setOf(`
+  currval lastval pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_cancel_backend pg_current_xact_id
+  pg_current_xact_id_if_assigned pg_notify pg_terminate_backend pg_try_advisory_xact_lock
+  pg_try_advisory_xact_lock_shared txid_current txid_current_if_assigned
+`)
+
+/** The index after the parenthesis that closes the one at `open`. */
+const afterParenthesis = (tokens: ReadonlyArray<Token>, open: number): number => {
+  for (let at = open, depth = 0; at < tokens.length; at++) {
+    depth += tokens[at].text === "(" ? 1 : tokens[at].text === ")" ? -1 : 0
+    if (depth === 0) {
+      return at + 1
     }
-    known.set(text, writes)
   }
-  return writes
+  return tokens.length
 }
+
+/** Whether the call of `set_config` at this index ends with a literal `true`, so that its setting ends with the transaction. */
+const isLocalSetting = (tokens: ReadonlyArray<Token>, at: number): boolean => {
+  const end = afterParenthesis(tokens, at + 1) - 1
+  return tokens[end - 1]?.kind === "word" && tokens[end - 1].text === "true" && tokens[end - 2]?.text === ","
+}
+
+/** Whether the name before a parenthesis, of which this is the last part, is that of a table, a type or an alias. */
+const isNoFunction = (tokens: ReadonlyArray<Token>, at: number): boolean => {
+  let start = at
+  while (tokens[start - 1]?.text === ".") {
+    start -= 2
+  }
+  const before = tokens[start - 1]
+  if (before?.kind === "word" && /^(?:into|copy|ordinality)$/.test(before.text)) {
+    return true
+  }
+  if (before?.text === ":" && tokens[start - 2]?.text === ":") {
+    return true
+  }
+  if (start < at) {
+    return false
+  }
+  if (at === 0) {
+    // A statement begins with a word of its own, as in `COPY (SELECT …)`.
+    return true
+  }
+  const { text } = tokens[at]
+  return before?.text === ")"
+    // An alias with its columns, as in `(VALUES (1)) t (a)`.
+    ? !tokens.some(({ text }, i) => text === "distinct" && tokens[i + 1]?.text === "on")
+    : (text === "conflict" && before?.text === "on") || (text === "insert" && before?.text === "then") ||
+      (text === "set" && tokens[afterParenthesis(tokens, at + 1)]?.text === "=")
+}
+
+/** Words that stand before a parenthesis in CREATE and ALTER. */
+const definitionWords = setOf("key unique include list hash identity")
+
+/** Whether the name before a parenthesis is that of what a CREATE or ALTER defines or refers to. */
+const isDefined = (tokens: ReadonlyArray<Token>, at: number): boolean => {
+  let start = at
+  while (tokens[start - 1]?.text === ".") {
+    start -= 2
+  }
+  const before = tokens[start - 1]
+  return definitionWords.has(tokens[at].text) ||
+    (before?.kind === "word" && (
+      /^(?:table|exists|references|view|function|procedure|aggregate|enum)$/.test(before.text) ||
+      // In any other statement the condition of a join may follow.
+      (/^(?:on|using)$/.test(before.text) && /^(?:index|unique)$/.test(tokens[1]?.text ?? ""))
+    ))
+}
+
+/** Whether the name before a parenthesis is that of a function which may leave something on the connection. */
+const mayCallLeave = (tokens: ReadonlyArray<Token>, at: number): boolean => {
+  if (isNoFunction(tokens, at)) {
+    return false
+  }
+  const isServersOwn = tokens[at - 1]?.text !== "." || tokens[at - 2]?.text === "pg_catalog"
+  const { text } = tokens[at]
+  return !(isServersOwn &&
+    (functionsLeavingNothing.has(text) || (text === "set_config" && isLocalSetting(tokens, at)))) &&
+    mayDoMore(tokens, at)
+}
+
+/** Whether one statement may leave something on its connection that the end of a transaction does not remove. */
+const statementLeavesState = (tokens: ReadonlyArray<Token>): boolean => {
+  const first = tokens.findIndex(({ text }) => text !== "(")
+  const isWord = (at: number, words: string): boolean =>
+    tokens[at]?.kind === "word" && words.split(" ").includes(tokens[at].text)
+  if (first === -1 || tokens[first].kind !== "word") {
+    return true
+  }
+  const { text } = tokens[first]
+  switch (text) {
+    case "set":
+      return !isWord(first + 1, "local transaction constraints")
+    case "explain": {
+      let at = first + 1
+      if (tokens[at]?.text === "(") {
+        at = afterParenthesis(tokens, at)
+      }
+      while (isWord(at, "analyze verbose")) {
+        at++
+      }
+      return statementLeavesState(tokens.slice(at))
+    }
+    case "declare":
+      if (tokens.some((_, at) => isWord(at, "with") && isWord(at + 1, "hold"))) {
+        return true
+      }
+      break
+    case "create":
+    case "alter":
+      if (tokens.some((_, at) => isWord(at, "temp temporary pg_temp extension"))) {
+        return true
+      }
+      break
+    default:
+      if (!executing.has(text)) {
+        return !leavingNothing.has(text)
+      }
+  }
+  const defines = text === "create" || text === "alter"
+  return tokens.some(({ kind }, at) =>
+    (isWord(at, "into") && isWord(at + 1, "temp temporary local global")) ||
+    (kind !== "other" && tokens[at + 1]?.text === "(" && !(defines && isDefined(tokens, at)) &&
+      mayCallLeave(tokens, at))
+  )
+}
+
+/**
+ * Whether a text may leave something on its connection that the end of a transaction does not remove: a setting, a lock, a
+ * temporary table, a cursor, a prepared statement, a channel that it listens on. A text that is too long to be remembered
+ * is not looked into.
+ */
+export const leavesState = remembering((text) =>
+  text.length > maxLength || statementsOf(text).some(statementLeavesState) ||
+  (text.includes("\\") && statementsOf(text, escapedStrings).some(statementLeavesState))
+)
 
 /** A statement in words; what is no word is a quotation mark. */
 const wordsOf = (tokens: ReadonlyArray<Token>): string =>
@@ -250,3 +415,22 @@ export const endsTransactionAndGoesOn = (text: string): boolean => {
     return ends && (i + 1 < statements.length || words.endsWith(" and chain"))
   })
 }
+
+/** Whether one statement is a COPY whose data goes to the client or comes from it. */
+const copiesData = (tokens: ReadonlyArray<Token>): boolean => {
+  if (tokens[0].kind !== "word" || tokens[0].text !== "copy") {
+    return false
+  }
+  let depth = 0
+  return tokens.some(({ kind, text }, i) => {
+    depth += text === "(" ? 1 : text === ")" ? -1 : 0
+    const next = tokens.at(i + 1)
+    return depth === 0 && kind === "word" && (text === "from" || text === "to") && next?.kind === "word" &&
+      (next.text === "stdin" || next.text === "stdout")
+  })
+}
+
+const mentionsCopy = /\bcopy\b/i
+
+/** Whether a statement of a text is a COPY from or to the client. */
+export const isCopy = (text: string): boolean => mentionsCopy.test(text) && statementsOf(text).some(copiesData)

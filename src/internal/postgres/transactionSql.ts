@@ -4,6 +4,7 @@
 import * as Duration from "effect/Duration"
 import type { BeginOptions } from "../driver.js"
 import type { Step } from "./exchange.js"
+import { Pg } from "./protocol/pg.js"
 
 const isolationLevels = {
   "read uncommitted": "READ UNCOMMITTED",
@@ -22,17 +23,52 @@ const beginSql = ({ deferrable, isolation, readOnly }: BeginOptions): string => 
   return `BEGIN${level}${access}${deferrable === undefined ? "" : deferrable ? " DEFERRABLE" : " NOT DEFERRABLE"}`
 }
 
-/** BEGIN and the transaction's timeouts, as steps that are sent ahead of its first statement. */
-export const beginSteps = (options: BeginOptions): Array<Step> => {
+/** Settings that are set with each BEGIN, since they could not be sent at start-up. */
+export type BeginSettings = ReadonlyArray<readonly [name: string, value: string]>
+
+/**
+ * BEGIN, `defaults` and the transaction's timeouts, as steps that are sent ahead of its first statement. The defaults are
+ * settings that could not be sent at start-up.
+ */
+export const beginSteps = (options: BeginOptions, defaults: BeginSettings = []): Array<Step> => {
   const steps: Array<Step> = [{ text: beginSql(options), beginsTransaction: true }]
+  for (const [name, value] of defaults) {
+    // Unlike set_config this is no query, so that SET TRANSACTION may still follow.
+    steps.push({ text: `SET LOCAL ${name} = ${Pg.escapeLiteral(value)}` })
+  }
   if (options.statementTimeout !== undefined) {
     steps.push({ text: timeoutSql("statement_timeout", options.statementTimeout) })
   }
   if (options.lockTimeout !== undefined) {
     steps.push({ text: timeoutSql("lock_timeout", options.lockTimeout) })
   }
+  for (const values of settingsOf(options)) {
+    steps.push({ text: "SELECT pg_catalog.set_config($1, $2, true)", values })
+  }
   return steps
 }
+
+/** The settings of a transaction. The role is the last, since it may not be allowed to change the others. */
+const settingsOf = ({ role, settings }: BeginOptions): Array<readonly [name: string, value: string]> => [
+  ...Object.entries(settings ?? {}),
+  ...(role === undefined ? [] : [["role", role] as const])
+]
+
+const quoteSetting = (name: string): string => name.split(".").map((part) => Pg.escapeIdentifier(part)).join(".")
+
+/** Sets what the options say, inside an open transaction. Empty if that is nothing. */
+export const settingsSql = (options: BeginOptions): string =>
+  settingsOf(options).map(([name, value]) =>
+    `; SELECT pg_catalog.set_config(${Pg.escapeLiteral(name)}, ${Pg.escapeLiteral(value)}, true)`
+  ).join("")
+
+/** Resets what the options have set. */
+export const resetSettingsSql = ({ role, settings }: BeginOptions): string =>
+  [
+    ...(role === undefined ? [] : ["RESET ROLE"]),
+    ...Object.keys(settings ?? {}).map((name) => `RESET ${quoteSetting(name)}`)
+  ]
+    .map((command) => `; ${command}`).join("")
 
 const timeoutSql = (name: string, timeout: Duration.Duration | undefined): string =>
   `SET LOCAL ${name} ${timeout === undefined ? "TO DEFAULT" : `= ${milliseconds(timeout)}`}`

@@ -17,6 +17,9 @@ import { type Interruptibility, interruptibilityOfMask, isInterrupted } from "./
 
 type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
 
+/** Opens a cursor on a connection. */
+export type OpenCursor = (connection: Connection, guard?: StatementGuard) => Effect.Effect<Pull, never, Scope.Scope>
+
 /** The refusal of a statement that has to wait for the connection lock after all. It never reaches the caller. */
 const connectionLocked: DatabaseError = new SessionClosed({
   dialect: "postgres",
@@ -69,6 +72,11 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
     params: ReadonlyArray<unknown>,
     transformRows: TransformRows
   ): Stream.Stream<unknown, SqlError> {
+    return this.stream((connection, guard) => connection.cursor(sql, params, guard), transformRows)
+  }
+
+  /** Streams what a cursor gives. */
+  stream(open: OpenCursor, transformRows: TransformRows): Stream.Stream<unknown, SqlError> {
     return Stream.fromPull(Effect.map(Effect.scope, (scope) => {
       const guard = this.makeGuard()
       let isExhausted = false
@@ -76,15 +84,15 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
       const abandon = Effect.suspend(() =>
         guard.isSent && guard.mayWrite && !isExhausted ? this.statementInterrupted() ?? Effect.void : Effect.void
       )
-      const open = (connection: Connection): Pull =>
+      const pullFrom = (connection: Connection): Pull =>
         cursor ?? Effect.flatMap(
           Effect.zipRight(
             Scope.addFinalizerExit(scope, (exit) => Exit.isInterrupted(exit) ? abandon : Effect.void),
-            Scope.extend(connection.cursor(sql, params, guard), scope)
+            Scope.extend(open(connection, guard), scope)
           ),
           (opened) => cursor = opened
         )
-      return Effect.matchCauseEffect(Effect.onInterrupt(this.pull(open), () => abandon), {
+      return Effect.matchCauseEffect(Effect.onInterrupt(this.pull(pullFrom), () => abandon), {
         onSuccess: (rows) =>
           Effect.succeed(Chunk.unsafeFromArray<unknown>(transformRows === undefined ? rows : transformRows(rows))),
         onFailure: (cause) => {
@@ -116,7 +124,7 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
   }
 
   private makeGuard(): StatementGuard {
-    return { refusal: this.refusalOnSend, isSent: false, mayWrite: true }
+    return { refusal: this.refusalOnSend, wait: () => this.waitForLock(), isSent: false, mayWrite: true }
   }
 
   private runStatement<A>(

@@ -101,6 +101,21 @@ export const readOnlyWithinWriting = (dialect: Dialect): DatabaseError =>
       `ask for it in the outermost session, or use propagation "new"`
   })
 
+export const settingsUnsupported = (dialect: Dialect): DatabaseError =>
+  make("InvalidStatement", {
+    dialect,
+    code: "0A000",
+    reason: "the session's options settings and role: this database has none that end with a transaction"
+  })
+
+export const settingsDiffer = (option: string, dialect: Dialect): DatabaseError =>
+  make("InvalidStatement", {
+    dialect,
+    code: "25001",
+    reason: `a session within another one cannot have another ${option}: ` +
+      `ask for it in the outermost session, or use propagation "new"`
+  })
+
 export const selfDeadlock = (session: SessionRef, fiber: FiberId.FiberId): DatabaseError =>
   make("InvalidStatement", {
     dialect: session.dialect,

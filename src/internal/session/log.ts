@@ -36,6 +36,12 @@ export const logLevel = (exit: Exit.Exit<unknown, unknown>, error: DatabaseError
     : LogLevel.Debug
 }
 
+/**
+ * Whether equal entries of a level are counted instead of written: those that many sessions have at once, such as timeouts
+ * under one lock. Each error that nobody expects is written.
+ */
+export const mayRepeat = (level: LogLevel.LogLevel): boolean => level === LogLevel.Info || level === LogLevel.Warning
+
 /** The name of a session that was given none. */
 export const defaultName = "session"
 

@@ -8,12 +8,18 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
-import type { Isolation, Options } from "../../Session.js"
+import type { DefaultOptions, Isolation, Options } from "../../Session.js"
 import * as Rule from "../config/rule.js"
 import { problem } from "../config/text.js"
 import type { BeginOptions } from "../driver.js"
 import { make as makeError } from "../makeError.js"
-import { handleCannotRetry, isolationTooStrong, readOnlyWithinWriting } from "./errors.js"
+import {
+  handleCannotRetry,
+  isolationTooStrong,
+  readOnlyWithinWriting,
+  settingsDiffer,
+  settingsUnsupported
+} from "./errors.js"
 import type { Transaction } from "./transaction.js"
 
 /** From the weakest to the strongest. */
@@ -55,13 +61,32 @@ const checks: { readonly [Name in keyof Options]-?: Check } = {
     isAccepted: (value) => typeof value === "boolean" || Schedule.isSchedule(value)
   },
   commit: rule(Rule.oneOf(["verified"])),
-  propagation: rule(Rule.oneOf(["nested", "join", "new"]))
+  propagation: rule(Rule.oneOf(["nested", "join", "new"])),
+  settings: {
+    accepts: "an object of texts",
+    isAccepted: (value) =>
+      Predicate.isRecord(value) && Object.values(value).every((setting) => typeof setting === "string")
+  },
+  role: { accepts: "text", isAccepted: (value) => typeof value === "string" && value !== "" }
 }
 
 const names = Object.keys(checks) as ReadonlyArray<keyof Options>
 
-/** InvalidData for the first option whose value is not accepted. */
-export const validateOptions = (options: Options, dialect: Dialect): DatabaseError | undefined => {
+/** The options over the defaults. Those of their settings are combined. */
+export const withDefaults = (options: Options, defaults: DefaultOptions | undefined): Options => {
+  if (defaults === undefined) {
+    return options
+  }
+  const settings = { ...defaults.settings, ...options.settings }
+  return { ...defaults, ...options, ...(Object.keys(settings).length === 0 ? {} : { settings }) }
+}
+
+/** InvalidData for the first option whose value is not accepted; InvalidStatement for those that the database lacks. */
+export const validateOptions = (
+  options: Options,
+  dialect: Dialect,
+  supportsSettings: boolean
+): DatabaseError | undefined => {
   const invalid = (what: string, accepts: string, value: unknown): DatabaseError =>
     makeError("InvalidData", { dialect, code: "22023", reason: `${what}: ${problem(accepts, Rule.show(value))}` })
   if (!Predicate.isRecord(options)) {
@@ -74,15 +99,17 @@ export const validateOptions = (options: Options, dialect: Dialect): DatabaseErr
       return invalid(`the session's option ${name}`, accepts, value)
     }
   }
-  return undefined
+  return supportsSettings || (options.settings === undefined && options.role === undefined)
+    ? undefined
+    : settingsUnsupported(dialect)
 }
 
 /**
  * The error of a session that is to be nested in another one, or to join it, and cannot: since that has ended, since it
- * asks for more than the outermost session has, or since its fiber would wait for itself.
+ * asks for what the outermost session does not have, or since its fiber would wait for itself.
  */
 export const validateNesting = (
-  { isolation, propagation, readOnly }: Options,
+  { isolation, propagation, readOnly, role, settings }: Options,
   surrounding: Transaction,
   fiber: FiberId.FiberId
 ): DatabaseError | undefined => {
@@ -97,6 +124,13 @@ export const validateNesting = (
   }
   if (readOnly === true && outermost.options.readOnly !== true) {
     return readOnlyWithinWriting(dialect)
+  }
+  const other = Object.entries(settings ?? {}).find(([name, value]) => outermost.options.settings?.[name] !== value)
+  if (other !== undefined) {
+    return settingsDiffer(`setting ${other[0]}`, dialect)
+  }
+  if (role !== undefined && role !== outermost.options.role) {
+    return settingsDiffer("role", dialect)
   }
   return propagation === "join" ? undefined : surrounding.selfDeadlock(fiber)
 }
@@ -121,7 +155,7 @@ export const beginOptions = (options: Options): BeginOptions => {
   if (Object.keys(options).length === 0) {
     return defaultBeginOptions
   }
-  const { commit, deferrable, isolation, lockTimeout, readOnly, statementTimeout, ...others } = options
+  const { commit, deferrable, isolation, lockTimeout, readOnly, role, settings, statementTimeout, ...others } = options
   others satisfies { readonly [Name in keyof typeof others]: Name extends SessionOption ? unknown : never }
   return {
     isolation,
@@ -129,6 +163,8 @@ export const beginOptions = (options: Options): BeginOptions => {
     deferrable,
     statementTimeout: toDuration(statementTimeout),
     lockTimeout: toDuration(lockTimeout),
+    settings,
+    role,
     verified: commit === "verified"
   } satisfies Record<keyof BeginOptions, unknown>
 }

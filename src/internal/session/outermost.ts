@@ -7,7 +7,7 @@ import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Lease, Pool, Restore } from "../../Pool.js"
-import type { Options, Session } from "../../Session.js"
+import type { DefaultOptions, Options, Session } from "../../Session.js"
 import type { Connection } from "../driver.js"
 import type { ActivityTracker, SessionActivity } from "../telemetry/activity.js"
 import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
@@ -23,10 +23,10 @@ import { runInside } from "./context.js"
 import { type Fail, failDefect } from "./errors.js"
 import type { HandleSource } from "./handle.js"
 import type { Interruptibility } from "./interruptibility.js"
-import { defaultName, logLevel, logMessage } from "./log.js"
+import { defaultName, logLevel, logMessage, mayRepeat } from "./log.js"
 import { beginOptions } from "./options.js"
 import type { Reserved } from "./reserved.js"
-import { withRetry } from "./retry.js"
+import { type LastLog, lastLogOf, withRetry } from "./retry.js"
 import { recordEnd, withSessionSpan } from "./span.js"
 import { applyTimeout, type Timeout } from "./timeout.js"
 import { type Enclosing, Transaction, type TransactionOptions } from "./transaction.js"
@@ -38,6 +38,8 @@ export interface Environment {
   /** The pool of `readOnly` sessions, if they have one of their own. */
   readonly readers: Pool<Connection> | undefined
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+  /** Whether sessions can have settings and a role. */
+  readonly supportsSettings: boolean
   readonly tracker: ActivityTracker
 }
 
@@ -104,7 +106,8 @@ const makeTransaction = (
   environment: Environment,
   options: Options,
   enclosing: Enclosing,
-  reserved: Reserved | undefined
+  reserved: Reserved | undefined,
+  defaults: DefaultOptions | undefined
 ): Transaction => {
   const activity = environment.tracker.sessionOpened(options.name ?? defaultName)
   const transaction = new Transaction({
@@ -112,6 +115,7 @@ const makeTransaction = (
     dialect: environment.dialect,
     activity,
     options,
+    defaults,
     parent: undefined,
     enclosing,
     begin: beginWith(environment, reserved)
@@ -120,14 +124,18 @@ const makeTransaction = (
   return transaction
 }
 
-/** Commits or rolls back, gives the connection back, counts and logs the end, and runs the hooks. */
+/**
+ * Commits or rolls back, gives the connection back, counts and logs the end, and runs the hooks. With `lastLog` it leaves the
+ * log entry there instead.
+ */
 const end = <A, E>(
   environment: Environment,
   transaction: Transaction,
   exit: Exit.Exit<A, E>,
   fail: Fail<E>,
   interruptibility: Interruptibility,
-  span?: Tracer.Span
+  span?: Tracer.Span,
+  lastLog?: LastLog
 ): Effect.Effect<SessionEnd<A, E>> => {
   const { activity } = transaction
   activity.endStarted()
@@ -137,7 +145,10 @@ const end = <A, E>(
       ? Effect.succeed(sessionEnd)
       : Effect.as(runHooks(sessionEnd.hooks, transaction, interruptibility), sessionEnd)
     const log = recordSession(environment, activity, sessionEnd)
-    const logged = log === undefined ? hooked : Effect.zipRight(log, hooked)
+    if (lastLog !== undefined) {
+      lastLog.log = log
+    }
+    const logged = log === undefined || lastLog !== undefined ? hooked : Effect.zipRight(log, hooked)
     return span === undefined ? logged : Effect.zipRight(
       Effect.ensuring(Effect.sync(() => recordEnd(span, sessionEnd.isCommitted)), logged),
       Effect.succeed(sessionEnd)
@@ -177,15 +188,22 @@ const recordSession = (
   const error = databaseErrorOf(exit)
   const type = errorType(exit, error)
   tracker.rolledBack(age, type)
-  return Effect.annotateLogs(
-    Effect.logWithLevel(logLevel(exit, error), ...logMessage(name, exit, type, error)),
+  const level = logLevel(exit, error)
+  const message = logMessage(name, exit, type, error)
+  const line = Effect.annotateLogs(
+    Effect.logWithLevel(level, ...message),
     { session: name, sessionId: id, durationMillis: Math.round(age * 1_000) }
   )
+  return error !== undefined && mayRepeat(level)
+    ? tracker.repeatedLogs.limit(`${name} ${type} ${error.code} ${error.statement}`, level, String(message[0]), line)
+    : line
 }
 
 interface OutermostOptions<A, E, E2> {
   readonly environment: Environment
   readonly options: Options
+  /** The defaults that the options were made with. */
+  readonly defaults: DefaultOptions | undefined
   /** What encloses it in the program: a session of another database, or any if it is `new`, or a reserved connection. */
   readonly enclosing: Enclosing
   /** The connection to use, in place of one of the pool. */
@@ -198,11 +216,16 @@ interface OutermostOptions<A, E, E2> {
 /** Runs an effect in a transaction of its own. */
 export const outermost = <A, E, R, E2>(
   effect: Effect.Effect<A, E, R>,
-  { enclosing, environment, fail, interruptibility, options, reserved, timeout }: OutermostOptions<A, E | E2, E2>
+  { defaults, enclosing, environment, fail, interruptibility, options, reserved, timeout }: OutermostOptions<
+    A,
+    E | E2,
+    E2
+  >
 ): Effect.Effect<A, E | E2, Exclude<R, Session>> => {
+  const lastLog = lastLogOf(options)
   const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptible(
     withSessionSpan(options, environment.spanAttributes, (span) => {
-      const transaction = makeTransaction(environment, options, enclosing, reserved)
+      const transaction = makeTransaction(environment, options, enclosing, reserved, defaults)
       span?.attribute("sqlayer.session.id", transaction.id)
       return runInside(
         interruptibility.restore,
@@ -212,7 +235,7 @@ export const outermost = <A, E, R, E2>(
         (exit) => {
           const result = applyTimeout<A, E | E2>(failDefect(exit, fail), timeout)
           return Effect.flatMap(
-            end(environment, transaction, result, fail, interruptibility, span),
+            end(environment, transaction, result, fail, interruptibility, span, lastLog),
             ({ exit }) => {
               timeout.exit = exit
               return exit
@@ -222,7 +245,7 @@ export const outermost = <A, E, R, E2>(
       )
     })
   )
-  return withRetry(attempt, options, timeout, environment.tracker)
+  return lastLog === undefined ? attempt : withRetry(attempt, options, timeout, environment.tracker, lastLog)
 }
 
 /** An outermost session as the session of a handle. */
@@ -230,11 +253,12 @@ export const outermostHandle = (
   environment: Environment,
   options: Options,
   enclosing: Enclosing,
-  reserved: Reserved | undefined
+  reserved: Reserved | undefined,
+  defaults: DefaultOptions | undefined
 ): HandleSource => ({
   begin: () =>
     Effect.sync(() => {
-      const transaction = makeTransaction(environment, options, enclosing, reserved)
+      const transaction = makeTransaction(environment, options, enclosing, reserved, defaults)
       return {
         transaction,
         target: transaction,

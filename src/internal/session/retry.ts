@@ -7,29 +7,41 @@ import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { Options } from "../../Session.js"
 import { toDatabaseError } from "../telemetry/errorType.js"
 import type { OperationRecorder } from "../telemetry/recorders.js"
+import { defaultName, sessionLabel } from "./log.js"
 import { restart, type Timeout } from "./timeout.js"
 
 const defaultSchedule = Schedule.intersect(Schedule.jittered(Schedule.exponential("20 millis")), Schedule.recurs(5))
 
+/** The log entry of the last attempt's end, which is not the session's end if another attempt follows. */
+export interface LastLog {
+  log: Effect.Effect<void> | undefined
+}
+
+/** Undefined if a session has one attempt only. */
+export const lastLogOf = ({ retry }: Options): LastLog | undefined =>
+  retry === undefined || retry === false ? undefined : { log: undefined }
+
 /** Runs a session again after a retryable error, as often as the schedule allows and while its timeout has not expired. */
 export const withRetry = <A, E, R>(
   attempt: Effect.Effect<A, E, R>,
-  { retry }: Options,
+  { name = defaultName, retry }: Options,
   timeout: Timeout<A, E>,
-  recorder: OperationRecorder
+  recorder: OperationRecorder,
+  lastLog: LastLog
 ): Effect.Effect<A, E, R> => {
-  if (retry === undefined || retry === false) {
-    return attempt
-  }
-  const schedule: Schedule.Schedule<unknown, DatabaseError> = retry === true ? defaultSchedule : retry
+  const schedule: Schedule.Schedule<unknown, DatabaseError> = Schedule.isSchedule(retry) ? retry : defaultSchedule
   return Effect.suspend(() => {
     let previous: DatabaseError | undefined = undefined
     // Fails only if another attempt is to follow. Otherwise it succeeds with the effect that ends the session.
     const attempts = Effect.suspend(() => {
+      lastLog.log = undefined
+      const logged = previous === undefined
+        ? Effect.void
+        : Effect.logDebug(`${sessionLabel(name)} is run again: ${previous._tag}: ${previous.message}`)
       if (previous !== undefined) {
         recorder.retried(previous._tag)
       }
-      return Effect.matchEffect(attempt, {
+      return Effect.matchEffect(Effect.zipRight(logged, attempt), {
         onSuccess: (value) => Effect.succeed<Effect.Effect<A, E>>(Effect.succeed(value)),
         onFailure: (error) => {
           const databaseError = toDatabaseError(error)
@@ -53,7 +65,8 @@ export const withRetry = <A, E, R>(
       )
     ).pipe(
       Effect.mapError(({ error }) => error),
-      Effect.flatten
+      Effect.flatten,
+      Effect.ensuring(Effect.suspend(() => lastLog.log ?? Effect.void))
     )
   })
 }

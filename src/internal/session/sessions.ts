@@ -5,20 +5,34 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as FiberId from "effect/FiberId"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError } from "../../DatabaseError.js"
-import type { Handle, Options, Session } from "../../Session.js"
+import { type DefaultOptions, Defaults, type Handle, type Options, type Session } from "../../Session.js"
 import type { Connection } from "../driver.js"
 import { currentContext, innermost, isOutsideTransaction, provide } from "./context.js"
 import { type Fail, failDefect, reservedClosed, timedOut } from "./errors.js"
 import { joinedHandle, makeHandle } from "./handle.js"
 import { interruptibilityOf, timeoutInterruptibilityOf } from "./interruptibility.js"
 import { nested, nestedHandle } from "./nested.js"
-import { validateHandleOptions, validateNesting, validateOptions } from "./options.js"
+import { validateHandleOptions, validateNesting, validateOptions, withDefaults } from "./options.js"
 import { type Environment, heldLeases, outermost, outermostHandle } from "./outermost.js"
 import { Reserved } from "./reserved.js"
 import { type Timeout, withTimeout } from "./timeout.js"
 import type { Enclosing, Transaction } from "./transaction.js"
+
+/** What a session begins with. */
+interface Beginning {
+  readonly options: Options
+  /** The session that it is nested in or joins. */
+  readonly parent: Transaction | undefined
+  /** The reserved connection that it is to use. */
+  readonly reserved: Reserved | undefined
+  readonly refusal: DatabaseError | undefined
+}
+
+const defaultsOf = (context: Context.Context<never>): DefaultOptions | undefined =>
+  context.unsafeMap.get(Defaults.key) as DefaultOptions | undefined
 
 export class Sessions {
   constructor(private readonly environment: Environment) {}
@@ -35,29 +49,34 @@ export class Sessions {
   /** Runs an effect as a session. `fail` turns the session's own errors into those of the caller. */
   run<A, E, R, E2>(
     effect: Effect.Effect<A, E, R>,
-    options: Options,
+    given: Options,
     fail: Fail<E2>
   ): Effect.Effect<A, E | E2, Exclude<R, Session>> {
     const { environment } = this
     const { dialect, spanAttributes } = environment
     return Effect.withFiberRuntime((fiber, { runtimeFlags }) => {
-      const invalid = validateOptions(options, dialect)
-      if (invalid !== undefined) {
-        return Effect.fail(fail(invalid))
-      }
       const context = fiber.currentContext
-      const { parent, reserved } = this.surrounding(context, options)
-      const refusal = parent === undefined ? undefined : validateNesting(options, parent, fiber.id())
-      if (refusal !== undefined) {
-        return Effect.fail(fail(refusal))
+      const begin = this.beginning(context, given, fiber.id())
+      if (begin.refusal !== undefined) {
+        return Effect.fail(fail(begin.refusal))
       }
+      const { options, parent, reserved } = begin
       const interruptibility = options.timeout === undefined
         ? interruptibilityOf(runtimeFlags)
         : timeoutInterruptibilityOf(runtimeFlags)
       const enclosing = innermost(context)
       const session = (timeout: Timeout<A, E | E2>): Effect.Effect<A, E | E2, Exclude<R, Session>> =>
         parent === undefined
-          ? outermost(effect, { environment, options, enclosing, reserved, timeout, fail, interruptibility })
+          ? outermost(effect, {
+            environment,
+            options,
+            defaults: defaultsOf(context),
+            enclosing,
+            reserved,
+            timeout,
+            fail,
+            interruptibility
+          })
           : options.propagation === "join"
           ? join(effect, parent, fail)
           : nested(effect, {
@@ -74,24 +93,21 @@ export class Sessions {
   }
 
   /** A session as a handle, until the scope closes. */
-  acquire(options: Options): Effect.Effect<Handle, DatabaseError, Scope.Scope> {
+  acquire(given: Options): Effect.Effect<Handle, DatabaseError, Scope.Scope> {
     const { environment } = this
     const { dialect } = environment
     return Effect.withFiberRuntime((fiber, { runtimeFlags }) => {
-      const invalid = validateOptions(options, dialect) ?? validateHandleOptions(options, dialect)
-      if (invalid !== undefined) {
-        return Effect.fail(invalid)
-      }
       const context = fiber.currentContext
-      const { parent, reserved } = this.surrounding(context, options)
-      const refusal = parent === undefined ? undefined : validateNesting(options, parent, fiber.id())
+      const begin = this.beginning(context, given, fiber.id())
+      const refusal = begin.refusal ?? validateHandleOptions(given, dialect)
       if (refusal !== undefined) {
         return Effect.fail(refusal)
       }
+      const { options, parent, reserved } = begin
       const enclosing = innermost(context)
       const source = () =>
         parent === undefined
-          ? outermostHandle(environment, options, enclosing, reserved)
+          ? outermostHandle(environment, options, enclosing, reserved, defaultsOf(context))
           : options.propagation === "join"
           ? joinedHandle(options, parent, enclosing)
           : nestedHandle({ options, parent, enclosing }, fiber.id())
@@ -129,6 +145,28 @@ export class Sessions {
         Effect.sync(() => reserved.close(reservedClosed(dialect)))
       )
     })
+  }
+
+  /** What a session begins with, or why it may not begin. */
+  private beginning(context: Context.Context<never>, given: Options, fiber: FiberId.FiberId): Beginning {
+    const { dialect, supportsSettings } = this.environment
+    const invalid = validateOptions(given, dialect, supportsSettings)
+    if (invalid !== undefined) {
+      return { options: given, parent: undefined, reserved: undefined, refusal: invalid }
+    }
+    const defaults = defaultsOf(context)
+    const { parent, reserved } = this.surrounding(context, given)
+    // Inside the session that was given these defaults, they are not asked for again.
+    const options = parent !== undefined && parent.outermost.defaults === defaults
+      ? given
+      : withDefaults(given, defaults)
+    return {
+      options,
+      parent,
+      reserved,
+      refusal: (options === given ? undefined : validateOptions(options, dialect, supportsSettings)) ??
+        (parent === undefined ? undefined : validateNesting(options, parent, fiber))
+    }
   }
 
   /** The session that a new one is nested in or joins, or the reserved connection that it is to use. */

@@ -9,7 +9,7 @@ import type * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import { type DatabaseError, type Dialect, toSqlError } from "../../DatabaseError.js"
 import type { Lease, Restore } from "../../Pool.js"
-import { type Options, type Service, Session } from "../../Session.js"
+import { type DefaultOptions, type Options, type Service, Session } from "../../Session.js"
 import type { Connection } from "../driver.js"
 import { FifoLock } from "../fifoLock.js"
 import type { SessionActivity } from "../telemetry/activity.js"
@@ -33,6 +33,8 @@ export interface TransactionOptions {
   /** What telemetry shows of the outermost session. */
   readonly activity: SessionActivity
   readonly options: Options
+  /** The defaults that its options were made with. */
+  readonly defaults?: DefaultOptions | undefined
   /** The session of the same database that it is nested in. */
   readonly parent: Transaction | undefined
   /** The session or reserved connection, of any database, that encloses it in the program. */
@@ -52,6 +54,7 @@ export class Transaction extends BorrowedConnection implements Service {
   readonly dialect: Dialect
   readonly activity: SessionActivity
   readonly options: Options
+  readonly defaults: DefaultOptions | undefined
   readonly parent: Transaction | undefined
   readonly enclosing: Enclosing
   readonly name: string
@@ -85,12 +88,13 @@ export class Transaction extends BorrowedConnection implements Service {
   private endError: DatabaseError | undefined = undefined
   private savepoints = 0
 
-  constructor({ activity, begin, database, dialect, enclosing, options, parent }: TransactionOptions) {
+  constructor({ activity, begin, database, defaults, dialect, enclosing, options, parent }: TransactionOptions) {
     super()
     this.database = database
     this.dialect = dialect
     this.activity = activity
     this.options = options
+    this.defaults = defaults
     this.parent = parent
     this.enclosing = enclosing
     this.begin = begin

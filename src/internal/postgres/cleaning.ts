@@ -1,0 +1,30 @@
+/**
+ * What removes the last borrower's state from a connection: the parts of `DISCARD ALL`, but for the prepared statements,
+ * which stay valid. They are sent ahead of the next borrower's first statement, in the same message.
+ *
+ * They are a transaction of their own: it is committed before that statement begins, so that a failure of the statement
+ * does not undo it, and if one of them fails the server skips the statement.
+ */
+import type { Step } from "./exchange.js"
+
+const commands: ReadonlyArray<string> = [
+  "CLOSE ALL",
+  "RESET SESSION AUTHORIZATION",
+  "RESET ROLE",
+  "RESET ALL",
+  "UNLISTEN *",
+  "SELECT pg_catalog.pg_advisory_unlock_all()",
+  "DISCARD TEMP",
+  "DISCARD SEQUENCES"
+]
+
+/** Nothing restores the state of `random()`, so it is given a new one. */
+const seedSql = (): string => `SET seed TO ${(Math.random() * 2 - 1).toFixed(15)}`
+
+/** Drops the statements that were prepared with SQL, and the driver's own. */
+const deallocateSql = "DEALLOCATE ALL"
+
+/** The isolation level is given, since the last borrower may have set one that waits for a snapshot. */
+export const cleaningSteps = (deallocates: boolean): ReadonlyArray<Step> =>
+  ["BEGIN ISOLATION LEVEL READ COMMITTED", ...commands, ...(deallocates ? [deallocateSql] : []), seedSql(), "COMMIT"]
+    .map((text) => ({ text, unnamed: true }))
