@@ -14,11 +14,12 @@ import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Take from "effect/Take"
-import Pg from "pg"
 import { type DatabaseError, fromSqlError, isRetryable, toSqlError } from "../../DatabaseError.js"
-import type { Restore } from "../driver.js"
+import type { Listen, Notification, Restore } from "../driver.js"
 import type { Connection } from "./connection.js"
+import { checkDelivery, processOf, processSql } from "./listenCheck.js"
 import { serverError } from "./pg.js"
+import { Pg } from "./protocol/pg.js"
 import { fromPostgres } from "./sqlState.js"
 
 /** In bytes (NAMEDATALEN - 1). The server truncates longer names, so that notifications would have another name. */
@@ -37,11 +38,14 @@ const realClock = Clock.make()
 const initialDelay = 50
 const maxDelay = 5_000
 
+const gap: Notification = { _tag: "Gap" }
+
 interface Subscriber {
   readonly channel: string
-  readonly payloads: Queue.Queue<Take.Take<string, SqlError>>
+  readonly notifications: Queue.Queue<Take.Take<Notification, SqlError>>
   /** Completed when the server has executed LISTEN. */
   readonly ready: Deferred.Deferred<void>
+  isReady: boolean
 }
 
 /** The state of the shared connection. */
@@ -60,10 +64,13 @@ const forEachChannel = (command: string, channels: ReadonlyArray<string>): strin
 const serve = (
   shared: Shared,
   connection: Connection,
+  connect: Connect,
   pingInterval: Duration.Duration,
-  lossReason: () => DatabaseError | undefined
+  lossReason: () => DatabaseError | undefined,
+  onListening: Effect.Effect<void>
 ): Effect.Effect<never, DatabaseError> => {
   const listening = new Set<string>()
+  let isListening = false
   const reconcile = Effect.gen(function*() {
     const loss = lossReason()
     if (loss !== undefined) {
@@ -77,12 +84,28 @@ const serve = (
       .filter((text) => text !== "")
       .join("; ")
     if (statements !== "") {
-      yield* Effect.mapError(connection.executeRaw(statements, []), fromSqlError)
+      const isFirst = listening.size === 0 && added.length > 0
+      const result = yield* Effect.mapError(
+        connection.executeRaw(isFirst ? `${processSql}; ${statements}` : statements, []),
+        fromSqlError
+      )
+      if (isFirst) {
+        yield* checkDelivery(connection, processOf(result), added, connect)
+      }
       added.forEach((channel) => listening.add(channel))
       removed.forEach((channel) => listening.delete(channel))
     }
     for (const subscriber of subscribers) {
+      // Behind LISTEN, so that what a consumer reads because of the gap is not outdated by what it does not hear of.
+      if (subscriber.isReady && added.includes(subscriber.channel)) {
+        yield* Queue.offer(subscriber.notifications, Take.of(gap))
+      }
+      subscriber.isReady = true
       yield* Deferred.succeed(subscriber.ready, undefined)
+    }
+    if (!isListening) {
+      isListening = true
+      yield* onListening
     }
     const change = yield* Effect.timeoutOption(Queue.take(shared.changed), pingInterval)
     if (change._tag === "None") {
@@ -103,7 +126,7 @@ const serveConnected = (
   shared: Shared,
   connect: Connect,
   pingInterval: Duration.Duration,
-  onConnected: Effect.Effect<void>
+  onListening: Effect.Effect<void>
 ): Effect.Effect<never, DatabaseError> => {
   const use = (connection: Connection) =>
     Effect.gen(function*() {
@@ -115,12 +138,11 @@ const serveConnected = (
       connection.onNotification((channel, payload) => {
         for (const subscriber of shared.subscribers) {
           if (subscriber.channel === channel) {
-            Queue.unsafeOffer(subscriber.payloads, Take.of(payload))
+            Queue.unsafeOffer(subscriber.notifications, Take.of<Notification>({ _tag: "Message", payload }))
           }
         }
       })
-      yield* onConnected
-      return yield* serve(shared, connection, pingInterval, () => lost)
+      return yield* serve(shared, connection, connect, pingInterval, () => lost, onListening)
     })
   return Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
@@ -139,39 +161,50 @@ const delayAfter = (failures: number): Effect.Effect<void> =>
 /** Keeps the shared connection open until it is interrupted, or an error is not retryable and fails all subscribers. */
 const run = (shared: Shared, connect: Connect, pingInterval: Duration.Duration): Effect.Effect<void> => {
   let failures = 0
-  const onConnected = Effect.suspend(() => {
-    const isReconnected = failures > 0
+  let hasListened = false
+  const onListening = Effect.suspend(() => {
+    const isRestored = failures > 0
     failures = 0
-    return isReconnected ? Effect.logInfo("listening for notifications again") : Effect.void
+    hasListened = true
+    return isRestored ? Effect.logInfo("listening for notifications again") : Effect.void
   })
+  /** A standby, which cannot listen, stands where the primary was: until the failover has ended. */
+  const isTransient = (error: DatabaseError): boolean =>
+    isRetryable(error) || (hasListened && error._tag === "ReadOnlyViolation")
   const keepConnected: Effect.Effect<never, DatabaseError> = Effect.catchIf(
-    Effect.suspend(() => serveConnected(shared, connect, pingInterval, onConnected)),
-    isRetryable,
+    Effect.suspend(() => serveConnected(shared, connect, pingInterval, onListening)),
+    isTransient,
     (error) =>
-      Effect.logWarning(`the connection that listens for notifications is being replaced: ${error.message}`).pipe(
-        Effect.zipRight(delayAfter(++failures)),
-        Effect.zipRight(keepConnected)
-      )
+      Effect.suspend(() => {
+        failures++
+        const message = `the connection that listens for notifications is being replaced: ${error.message}`
+        // A loss is one line, however many attempts it takes to end it.
+        return (failures === 1 ? Effect.logWarning(message) : Effect.logDebug(message)).pipe(
+          Effect.zipRight(delayAfter(failures)),
+          Effect.zipRight(keepConnected)
+        )
+      })
   )
   return Effect.catchAllCause(keepConnected, (cause) =>
     Effect.sync(() => {
       shared.failure = Cause.map(cause, toSqlError)
       for (const subscriber of shared.subscribers) {
-        Queue.unsafeOffer(subscriber.payloads, Take.failCause(shared.failure))
+        Queue.unsafeOffer(subscriber.notifications, Take.failCause(shared.failure))
         Deferred.unsafeDone(subscriber.ready, Exit.void)
       }
     }))
 }
 
 /**
- * Makes `listen`, a stream of the payloads that are sent to a channel while it runs. The first subscriber opens the shared
- * connection, and the last one closes it. The stream survives the loss of its connection, but notifications that are sent
- * until the next one is open are lost. Payloads that are not consumed yet are kept in memory, without a limit.
+ * Makes a stream of the notifications that are sent to a channel while it runs. The first subscriber opens the shared
+ * connection, and the last one closes it. The stream survives the loss of its connection; notifications that are sent
+ * until the next one listens are lost, and a gap stands in their place. What is not consumed yet is kept in memory, without
+ * a limit.
  */
 export const make = (
   connect: Connect,
   silence: Duration.Duration
-): Effect.Effect<(channel: string) => Stream.Stream<string, SqlError>, never, Scope.Scope> =>
+): Effect.Effect<Listen, never, Scope.Scope> =>
   Effect.gen(function*() {
     const pingInterval = Duration.isZero(silence) ? maxInterval : silence
     const sharedRef = yield* RcRef.make({
@@ -191,8 +224,9 @@ export const make = (
         }
         const subscriber: Subscriber = {
           channel,
-          payloads: yield* Queue.unbounded<Take.Take<string, SqlError>>(),
-          ready: yield* Deferred.make<void>()
+          notifications: yield* Queue.unbounded<Take.Take<Notification, SqlError>>(),
+          ready: yield* Deferred.make<void>(),
+          isReady: false
         }
         const notify = Queue.offer(shared.changed, undefined)
         yield* Effect.acquireRelease(
@@ -200,7 +234,7 @@ export const make = (
           () => Effect.zipRight(Effect.sync(() => shared.subscribers.delete(subscriber)), notify)
         )
         yield* Deferred.await(subscriber.ready)
-        return Stream.flattenTake(Stream.fromQueue(subscriber.payloads))
+        return Stream.flattenTake(Stream.fromQueue(subscriber.notifications))
       })
     return (channel) => {
       const length = Buffer.byteLength(channel)

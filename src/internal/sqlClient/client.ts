@@ -3,7 +3,6 @@
  */
 import * as Reactivity from "@effect/experimental/Reactivity"
 import * as SqlClient from "@effect/sql/SqlClient"
-import * as Statement from "@effect/sql/Statement"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -13,6 +12,7 @@ import type { Options } from "../../Session.js"
 import type { Connection, Driver } from "../driver.js"
 import type { Sessions } from "../session/sessions.js"
 import type { ActivityTracker } from "../telemetry/activity.js"
+import { makeTransformRows } from "../transformNames.js"
 import { makeConstructor } from "./statement.js"
 import { TextCache } from "./texts.js"
 
@@ -51,7 +51,7 @@ export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =
     }
     const transformRows = options.transformResultNames === undefined
       ? undefined
-      : Statement.defaultTransforms(options.transformResultNames, options.transformJson).array
+      : makeTransformRows(options.transformResultNames, options.transformJson)
     // Shared by both constructors: a text that is cached holds no identifiers from arguments, so nothing transforms it.
     const texts = new TextCache()
     const makeUntransformed = () =>

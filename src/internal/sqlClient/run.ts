@@ -5,6 +5,7 @@ import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as LogLevel from "effect/LogLevel"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import { type DatabaseError, type Dialect, toSqlError } from "../../DatabaseError.js"
@@ -13,6 +14,7 @@ import * as Telemetry from "../../Telemetry.js"
 import type { Connection, StatementGuard } from "../driver.js"
 import { currentFiber, currentSpan, fiberId, fiberLocation } from "../fiber.js"
 import { rowStream } from "../rowStream.js"
+import type { OpenCursor } from "../session/borrowedConnection.js"
 import { currentContext } from "../session/context.js"
 import { interruptibilityOfMask } from "../session/interruptibility.js"
 import type { Sessions } from "../session/sessions.js"
@@ -62,7 +64,9 @@ export const run = <A>(
         connectedAt = performance.now()
       }
       try {
-        return operation(connection, sql, params, environment, session === undefined ? undefined : recorder)
+        const result = operation(connection, sql, params, environment, session === undefined ? undefined : recorder)
+        // What the server says of the statement is logged in its span.
+        return span === undefined ? result : Effect.withParentSpan(result, span)
       } catch (defect) {
         return Effect.die(defect)
       }
@@ -83,7 +87,9 @@ export const run = <A>(
       const millis = recorder.end(exit) - connectedAt
       const ended = session?.statementEnded(recorder, fiber, interruptibilityOfMask(restore))
       const result = ended === undefined ? exit : Effect.zipRight(ended, exit)
-      return millis < slowMillis ? result : Effect.zipRight(warnSlow(sql, millis, recorder.activity), result)
+      return millis < slowMillis
+        ? result
+        : Effect.zipRight(warnSlow(environment, sql, millis, recorder.activity), result)
     }
     return Effect.matchCauseEffect(session === undefined ? executeOnOwn() : restore(session.useConnection(execute)), {
       onSuccess: (value) => finish(Exit.succeed(value)),
@@ -97,6 +103,15 @@ export const stream = <A>(
   sql: string,
   params: ReadonlyArray<unknown>,
   span: Tracer.Span | undefined
+): Stream.Stream<A, SqlError> =>
+  streamCursor(environment, (connection, guard) => connection.cursor(sql, params, guard), sql, span)
+
+/** Streams what a cursor gives, as `stream` does. */
+export const streamCursor = <A>(
+  environment: Environment,
+  open: OpenCursor,
+  sql: string,
+  span: Tracer.Span | undefined
 ): Stream.Stream<A, SqlError> => {
   const { pool, sessions, transformRows } = environment
   const session = sessions.current(currentContext())
@@ -105,10 +120,10 @@ export const stream = <A>(
     ? Stream.unwrapScoped(
       Effect.map(
         Effect.mapError(pool.acquire, toSqlError),
-        (connection) => rowStream(connection.cursor(sql, params), transformRows)
+        (connection) => rowStream(open(connection), transformRows)
       )
     )
-    : session.executeStream(sql, params, transformRows)) as Stream.Stream<A, SqlError>
+    : session.stream(open, transformRows)) as Stream.Stream<A, SqlError>
   return Stream.ensuringWith(rows, (exit) => Effect.sync(() => recorder.end(exit)))
 }
 
@@ -132,6 +147,10 @@ class StatementRecorder implements StatementGuard {
 
   refusal(): DatabaseError | undefined {
     return this.session?.refusalOnSend()
+  }
+
+  wait(): Effect.Effect<void, SqlError> | undefined {
+    return this.session?.waitForLock()
   }
 
   /** Returns the current time, on the same clock as `startedAt`. */
@@ -162,15 +181,21 @@ class StatementRecorder implements StatementGuard {
 }
 
 /** Logs a slow statement with the fiber and the spans that ran it. */
-const warnSlow = (sql: string, millis: number, session: SessionActivity | undefined): Effect.Effect<void> =>
+const warnSlow = (
+  { slowMillis, tracker }: Environment,
+  sql: string,
+  millis: number,
+  session: SessionActivity | undefined
+): Effect.Effect<void> =>
   Effect.suspend(() => {
     const fiber = currentFiber()
-    return Effect.annotateLogs(
+    const text = truncateText(sql)
+    const line = Effect.annotateLogs(
       Effect.logWarning(
-        `a statement took ${Math.round(millis)} ms in ${fiberLocation(fiberId(fiber), currentSpan(fiber))}: ${
-          truncateText(sql)
-        }`
+        `a statement took ${Math.round(millis)} ms in ${fiberLocation(fiberId(fiber), currentSpan(fiber))}: ${text}`
       ),
       session === undefined ? {} : { session: session.name, sessionId: session.id }
     )
+    const summary = `a statement took at least ${slowMillis} ms: ${text}`
+    return tracker.repeatedLogs.limit(summary, LogLevel.Warning, summary, line)
   })

@@ -14,6 +14,7 @@ import * as Telemetry from "../../Telemetry.js"
 import { currentFiber } from "../fiber.js"
 import { make as makeError } from "../makeError.js"
 import { isTraced } from "../telemetry/tracing.js"
+import { invalidRows } from "./rows.js"
 import { type Environment as RunEnvironment, type Operation, run, stream } from "./run.js"
 import { hasFixedText, type TextCache } from "./texts.js"
 
@@ -131,6 +132,10 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
       const { compiler, texts } = this.#client
       const strings = this.#strings
       if (!hasFixedText(strings, this.#args)) {
+        const reason = invalidRows(this.segments)
+        if (reason !== undefined) {
+          throw new TypeError(reason)
+        }
         return compiler.compile(this, withoutTransform)
       }
       this.#compiled = [
@@ -186,13 +191,10 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
       return statement.compile(withoutTransform)
     } catch {
       const { dialect } = this.#client
+      const reason = invalidRowsOf(statement)
       return Effect.fail(toSqlError(
-        lacksRows(statement)
-          ? makeError("InvalidStatement", {
-            dialect,
-            code: "42601",
-            reason: "sql.insert and sql.updateValues need at least one row, and were given none"
-          })
+        reason !== undefined
+          ? makeError("InvalidStatement", { dialect, code: "42601", reason })
           : makeError("InvalidData", {
             dialect,
             code: "22023",
@@ -235,17 +237,13 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
   }
 }
 
-/** Whether an insert or update of the statement has no rows. */
-const lacksRows = (statement: Statement.Statement<unknown>): boolean => {
+const invalidRowsOf = (statement: Statement.Statement<unknown>): string | undefined => {
   try {
-    return statement.segments.some(hasNoRows)
+    return invalidRows(statement.segments)
   } catch {
-    return false
+    return undefined
   }
 }
-
-const hasNoRows = (segment: Statement.Segment): boolean =>
-  (segment._tag === "RecordInsertHelper" || segment._tag === "RecordUpdateHelper") && segment.value.length === 0
 
 /** Whether a tracer or a statement transformer sees the statements of the current fiber. */
 const isObserved = (): boolean => {

@@ -7,6 +7,7 @@ import type { DatabaseError } from "../../DatabaseError.js"
 import type { Activity, OpenSession, StatementFigures } from "../../Telemetry.js"
 import { keepHiddenClass } from "../hiddenClass.js"
 import type { OperationRecorder } from "./recorders.js"
+import { RepeatedLogs } from "./repeatedLogs.js"
 
 /** How many distinct statements are kept, and how many of them a snapshot holds. */
 const maxStatements = 100
@@ -137,6 +138,8 @@ export class ActivityTracker implements OperationRecorder {
   private readonly rollbackReasons = new CounterMap()
   private readonly retries = new CounterMap()
   private commits = 0
+  /** The lines of the log that may be many and equal. */
+  readonly repeatedLogs = new RepeatedLogs()
 
   constructor(private readonly metrics: OperationRecorder) {}
 

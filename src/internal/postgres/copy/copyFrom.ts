@@ -1,0 +1,210 @@
+/**
+ * Copies a stream into a table, by COPY FROM STDIN.
+ */
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { type DatabaseError, toSqlError } from "../../../DatabaseError.js"
+import { isData, Unusable, Utf8Encoder } from "../../copy/elements.js"
+import { elementMismatch, unusableRow } from "../../copy/errors.js"
+import type { CopyFrom, CopySource, StatementGuard } from "../../driver.js"
+import * as Exchanges from "../exchanges.js"
+import type { Pipeline } from "../pipeline.js"
+import type { Sender } from "../send.js"
+import { CannotBeEncoded, checkText } from "../types/encode.js"
+import { lookUpTypes } from "../types/lookUp.js"
+import type { TypeRegistry } from "../types/registry.js"
+import { CopyIn } from "./exchanges.js"
+import { dataMessages, type EncodeValue, RowEncoder } from "./rows.js"
+import { asCopySource } from "./source.js"
+import { copyFromText, insertText } from "./text.js"
+
+/** How long the server may take to end a copy whose source has failed, before it is canceled; in milliseconds. */
+const failTimeout = 500
+
+/** In real time, whatever the Clock of the application. */
+const sleepUntilFailed: Effect.Effect<void> = Effect.async<void>((resume) => {
+  const timer = setTimeout(() => resume(Effect.void), failTimeout)
+  return Effect.sync(() => clearTimeout(timer))
+})
+
+/** Encodes the elements of one copy, which are all rows or all data. */
+class ElementEncoder {
+  private kind: "rows" | "data" | undefined = undefined
+  private readonly utf8 = new Utf8Encoder()
+  private readonly rows: RowEncoder
+
+  constructor(private readonly request: CopyFrom, private readonly text: string, encodeValue: EncodeValue) {
+    this.rows = new RowEncoder(request.columns, encodeValue)
+  }
+
+  encode(elements: ReadonlyArray<unknown>): ReadonlyArray<Buffer> | DatabaseError {
+    if (elements.length === 0) {
+      return []
+    }
+    this.kind ??= isData(elements[0]) ? "data" : "rows"
+    if (this.kind === "data") {
+      return elements.every(isData)
+        ? elements.flatMap((data) => dataMessages(this.utf8.encode(data)))
+        : elementMismatch("postgres", this.text)
+    }
+    if (!acceptsRows(this.request) || elements.some(isData)) {
+      return elementMismatch("postgres", this.text)
+    }
+    const messages = this.rows.encode(elements)
+    return "cause" in messages ? unusableRow("postgres", this.text, messages) : messages
+  }
+
+  end(): ReadonlyArray<Buffer> {
+    return dataMessages(this.utf8.end())
+  }
+}
+
+/** Rows are sent in the text format as it is by default. */
+const acceptsRows = ({ format }: CopyFrom): boolean =>
+  format.format === "text" && !format.header && format.delimiter === undefined && format.null === undefined
+
+export const copyFrom = <E>(
+  pipeline: Pipeline,
+  sender: Sender,
+  request: CopyFrom,
+  source: CopySource<E>,
+  guard: StatementGuard | undefined
+): Effect.Effect<number, SqlError | E> => {
+  const text = copyFromText(request)
+  if (!acceptsRows(request)) {
+    return copyElements(pipeline, sender, text, new ElementEncoder(request, text, noEncoder), source, guard)
+  }
+  const insert = insertText(request)
+  const described = sender.send(
+    () => {
+      sender.encode(insert, [])
+      return Exchanges.describeParameters(insert, { user: true })
+    },
+    ({ parameterTypes }) => Effect.succeed(parameterTypes),
+    toSqlError,
+    // Describing has no effect, so it does not count as sent.
+    guard === undefined ? undefined : { refusal: () => guard.refusal(), isSent: false, mayWrite: false }
+  )
+  return Effect.flatMap(described, (oids) =>
+    Effect.zipRight(
+      Effect.mapError(lookUpTypes(sender, oids), toSqlError),
+      Effect.suspend(() => {
+        const { types } = pipeline
+        const encoder = new ElementEncoder(request, text, (value, column) => encodeText(types, oids[column], value))
+        return copyElements(pipeline, sender, text, encoder, source, guard)
+      })
+    ))
+}
+
+/** The reason of what cannot be encoded holds no value; what else is thrown may. */
+const encodeText = (types: TypeRegistry, oid: number, value: unknown): string | null => {
+  try {
+    // Whatever the type is, unless the application encodes it.
+    if (!types.encodesByType) {
+      if (typeof value === "string") {
+        return checkText(value)
+      }
+      if (typeof value === "number") {
+        return String(value)
+      }
+    }
+    return types.encodeText(oid, value)
+  } catch (cause) {
+    throw cause instanceof CannotBeEncoded ? new Unusable(cause.reason) : cause
+  }
+}
+
+/** Where rows are refused. */
+const noEncoder: EncodeValue = () => null
+
+const copyElements = <E>(
+  pipeline: Pipeline,
+  sender: Sender,
+  text: string,
+  encoder: ElementEncoder,
+  source: CopySource<E>,
+  guard: StatementGuard | undefined
+): Effect.Effect<number, SqlError | E> =>
+  Effect.suspend(() => {
+    let exchange: CopyIn | undefined = undefined
+    let onReady = (): void => undefined
+    /** Why the source ended the copy. */
+    let failure: Cause.Cause<SqlError | E> | undefined = undefined
+
+    const copied = sender.send<number, SqlError>(
+      () => {
+        exchange = new CopyIn(text, { user: true }, pipeline)
+        exchange.onReady = () => onReady()
+        return exchange
+      },
+      ({ result }) => Effect.succeed(Number(/\d+$/.exec(result.commandTag ?? "")?.[0] ?? 0)),
+      toSqlError,
+      guard
+    )
+
+    const ready = Effect.async<CopyIn>((resume) => {
+      onReady = () => resume(Effect.succeed(exchange!))
+      if (exchange?.isReady === true) {
+        onReady()
+      }
+    })
+
+    const drained = Effect.async<void>((resume) => {
+      const { stream } = pipeline
+      const onDrain = (): void => resume(Effect.void)
+      stream.once("drain", onDrain)
+      return Effect.sync(() => stream.off("drain", onDrain))
+    })
+
+    const send = (copy: CopyIn, messages: ReadonlyArray<Buffer>): Effect.Effect<void> => {
+      let isFree = true
+      for (const message of messages) {
+        isFree = copy.send(message)
+      }
+      return isFree ? Effect.void : drained
+    }
+
+    const feed = (copy: CopyIn): Effect.Effect<void, SqlError | E> => {
+      const pull = asCopySource(source, copy.identity)
+      const next: Effect.Effect<void, SqlError | E> = Effect.suspend(() =>
+        Effect.matchCauseEffect(pull, {
+          onSuccess: (elements) => {
+            const messages = encoder.encode(elements)
+            return "length" in messages
+              ? Effect.zipRight(send(copy, messages), next)
+              : Effect.fail(toSqlError(messages))
+          },
+          onFailure: (cause) => {
+            const failures = Cause.failureOption(cause)
+            if (Option.isSome(failures) && Option.isNone(failures.value)) {
+              return Effect.zipRight(send(copy, encoder.end()), Effect.sync(() => copy.finish()))
+            }
+            return Effect.failCause(
+              Cause.flatMap(cause, (error) => Option.isSome(error) ? Cause.fail(error.value) : Cause.empty)
+            )
+          }
+        })
+      )
+      return next
+    }
+
+    const fed = Effect.flatMap(ready, (copy) =>
+      Effect.matchCauseEffect(feed(copy), {
+        onSuccess: () => Effect.never,
+        onFailure: (cause) => {
+          failure = cause
+          copy.fail("the source of the data has failed")
+          // The server answers with an error, which ends the race; and if that takes too long, it is canceled.
+          return Effect.zipRight(sleepUntilFailed, Effect.failCause(cause))
+        }
+      }))
+
+    // Both can be interrupted, by the end of the other, even where the caller cannot.
+    const race = Effect.raceFirst(Effect.interruptible(copied), Effect.interruptible(fed))
+    return Effect.matchCauseEffect(race, {
+      onSuccess: (rows) => Effect.succeed(rows),
+      onFailure: (cause) => failure === undefined ? Effect.failCause(cause) : Effect.failCause(failure)
+    })
+  })

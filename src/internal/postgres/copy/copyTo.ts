@@ -1,0 +1,125 @@
+/**
+ * Copies the result of a query as data, by COPY TO STDOUT.
+ */
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import { toSqlError } from "../../../DatabaseError.js"
+import type { CopyTo, Pull, StatementGuard } from "../../driver.js"
+import * as Bulk from "../bulk.js"
+import * as Exchanges from "../exchanges.js"
+import type { Pipeline } from "../pipeline.js"
+import { cannotBeSent, type Sender } from "../send.js"
+import { mayWrite } from "../statementText.js"
+import { CopyOut, rollbackToSavepoint } from "./exchanges.js"
+import { copyToText, inlineParameters } from "./text.js"
+
+/**
+ * The data, as it arrives. The server is not read from while the consumer does not pull, unless another statement of the
+ * session waits for the end of the copy: then the rest is kept in memory.
+ *
+ * Leaving it early cancels the query, which a savepoint keeps from failing the transaction. A query that writes runs to its
+ * end.
+ */
+export const copyTo = (
+  pipeline: Pipeline,
+  sender: Sender,
+  request: CopyTo,
+  guard: StatementGuard | undefined
+): Effect.Effect<Pull, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    const { format } = request
+    const [query, params] = Bulk.insertOf(request.params)?.byValue() ?? [request.query, request.params]
+    const text = copyToText(request)
+    const writes = mayWrite(query)
+    if (guard !== undefined) {
+      guard.mayWrite = writes
+    }
+    let exchange: CopyOut | undefined = undefined
+    /** How it has ended: with None after the last of the data. */
+    let end: Effect.Effect<never, Option.Option<SqlError>> | undefined = undefined
+
+    const open = (): Effect.Effect<never, Option.Option<SqlError>> | undefined => {
+      const refused = guard?.refusal()
+      if (refused !== undefined) {
+        return Effect.fail(Option.some(toSqlError(refused)))
+      }
+      try {
+        const inlined = copyToText({ format, query: inlineParameters(query, sender.encode(query, params)) })
+        exchange = new CopyOut(text, inlined, query, { params, user: true }, pipeline)
+      } catch (cause) {
+        return Effect.fail(Option.some(toSqlError(cannotBeSent(cause))))
+      }
+      sender.submit(exchange, guard, (error) => {
+        end = sender.withNotices(
+          exchange!,
+          Effect.fail(error === undefined ? Option.none() : Option.some(toSqlError(error)))
+        )
+        exchange!.onData()
+      })
+      return undefined
+    }
+
+    const pull: Pull = Effect.suspend(() => {
+      const failed = exchange === undefined ? open() : undefined
+      if (failed !== undefined) {
+        return failed
+      }
+      const copy = exchange!
+      const taken = copy.take()
+      if (taken.length > 0) {
+        return Effect.succeed(taken)
+      }
+      return end ?? Effect.async<ReadonlyArray<Uint8Array>, Option.Option<SqlError>>((resume) => {
+        copy.onData = () => {
+          const taken = copy.take()
+          if (taken.length > 0 || end !== undefined) {
+            copy.onData = () => undefined
+            resume(taken.length > 0 ? Effect.succeed(taken) : end!)
+          }
+        }
+        copy.onData()
+        return Effect.sync(() => {
+          copy.onData = () => undefined
+        })
+      })
+    })
+
+    /** Waits until the server has run the query, without its data. */
+    const runToEnd = (copy: CopyOut): Effect.Effect<void> =>
+      Effect.async<void>((resume) => {
+        copy.onData = () => {
+          if (end !== undefined) {
+            resume(Effect.void)
+          }
+        }
+        copy.discard()
+        copy.onData()
+      })
+
+    const cancel = (copy: CopyOut): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        const canceled = sender.cancel(copy)
+        if (!copy.hasSavepoint || writes) {
+          return canceled
+        }
+        // Submitted before anything else can be, and not sent if the query was not canceled after all.
+        const rollback = Exchanges.query(rollbackToSavepoint, { user: false })
+        rollback.isNeeded = () => copy.isRejected && pipeline.transactionStatus === "E"
+        return Effect.zipRight(canceled, Effect.ignore(sender.sendWithTimeout(() => rollback)))
+      })
+
+    const close = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        const copy = exchange
+        if (copy === undefined || copy.isComplete) {
+          return Effect.void
+        }
+        const isLeft = Exit.isSuccess(exit)
+        return isLeft && (writes || pipeline.hasQueued) ? runToEnd(copy) : cancel(copy)
+      })
+
+    return Effect.as(Effect.addFinalizer(close), pull)
+  })
