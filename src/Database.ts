@@ -7,6 +7,7 @@
 import * as Reactivity from "@effect/experimental/Reactivity"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
+import type * as Statement from "@effect/sql/Statement"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -17,9 +18,11 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as DatabaseConfig from "./DatabaseConfig.js"
 import * as DatabaseError from "./DatabaseError.js"
 import * as Health from "./Health.js"
+import { dialectOf } from "./internal/config/dialectOf.js"
 import { failWithPaths } from "./internal/config/errorPaths.js"
 import { driverOf } from "./internal/database/driverOf.js"
 import { openDatabases } from "./internal/database/opened.js"
@@ -28,11 +31,50 @@ import * as Probe from "./internal/health/probe.js"
 import { make as makeError } from "./internal/makeError.js"
 import { Sessions } from "./internal/session/sessions.js"
 import * as Client from "./internal/sqlClient/client.js"
+import * as Copy from "./internal/sqlClient/copy.js"
 import { ActivityTracker } from "./internal/telemetry/activity.js"
 import * as Recorders from "./internal/telemetry/recorders.js"
 import * as Pool from "./Pool.js"
 import type * as Session from "./Session.js"
 import type * as Telemetry from "./Telemetry.js"
+
+/**
+ * How the data of a copy is written, as PostgreSQL's COPY has it. The data is UTF-8.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface CopyOptions {
+  /**
+   * `text`: a line for each row, with backslashes before special characters. `csv`: as spreadsheets have it. `binary`: of
+   * PostgreSQL alone. Default: `text`.
+   */
+  readonly format?: "text" | "csv" | "binary" | undefined
+  /** Whether the first line has the names of the columns; it is skipped where data is read. Default: false. */
+  readonly header?: boolean | undefined
+  /** The character between two values. Default: a tab, and a comma in `csv`. */
+  readonly delimiter?: string | undefined
+  /** What stands for NULL. Default: `\\N`, and in `csv` an empty value without quotes. */
+  readonly null?: string | undefined
+}
+
+/**
+ * What is copied into a table: rows, as arrays of values in the order of the columns, or as objects with the columns'
+ * names; or data in the format of the options, as bytes or strings that may be split anywhere.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type CopyElement = object | string
+
+/**
+ * What arrives on a channel: a `Message` with its payload, or a `Gap`, after which the program should look for what it may
+ * have missed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Notification = { readonly _tag: "Message"; readonly payload: string } | { readonly _tag: "Gap" }
 
 /**
  * An open database. The functions of this module that have the same names use the `Database` of the context; these are for
@@ -66,6 +108,21 @@ export interface Service {
   readonly acquireSession: (
     options?: Session.Options
   ) => Effect.Effect<Session.Handle, DatabaseError.DatabaseError, Scope.Scope>
+  /** Copies a stream into a table. See `Database.copyFrom`. */
+  readonly copyFrom: (
+    table: string,
+    columns: ReadonlyArray<string>,
+    options?: CopyOptions
+  ) => <E, R>(
+    stream: Stream.Stream<CopyElement, E, R>
+  ) => Effect.Effect<number, Exclude<E, SqlError> | DatabaseError.DatabaseError, R>
+  /** Copies the result of a query as data. See `Database.copyTo`. */
+  readonly copyTo: (
+    query: string | Statement.Statement<unknown>,
+    options?: CopyOptions
+  ) => Stream.Stream<Uint8Array, DatabaseError.DatabaseError>
+  /** Receives what is notified on a channel. See `Database.notifications`. */
+  readonly notifications: (channel: string) => Stream.Stream<Notification, DatabaseError.DatabaseError>
   /** Whether the database responds. See `Database.health`. */
   readonly health: Effect.Effect<boolean>
   /** Health in detail. See `Database.report`. */
@@ -96,28 +153,31 @@ const connectSchedule = Schedule.jittered(
   Schedule.union(Schedule.exponential("100 millis"), Schedule.spaced("5 seconds"))
 )
 
-const logConnectError = (description: string, retries: boolean) => (error: DatabaseError.DatabaseError) =>
-  Effect.logWarning(
-    retries && DatabaseError.isRetryable(error)
-      ? `${description} cannot be connected to yet: ${error._tag}: ${error.message}`
-      : `${description} cannot be connected to: ${error._tag}: ${error.message}`
-  )
-
 /** Opens the first connection, so that the layer fails, and not the first request, if the database is not available. */
 const connect = (
   pool: Pool.Pool<Connection>,
   driver: Driver,
   settings: DatabaseConfig.Settings
 ): Effect.Effect<void, DatabaseError.DatabaseError> => {
-  const retries = Duration.greaterThan(settings.connectRetry, Duration.zero)
+  if (!Duration.greaterThan(settings.connectRetry, Duration.zero)) {
+    return pool.warm
+  }
+  let logged: string | undefined = undefined
+  /** Once for each reason. The error that ends the attempts is that of the layer, and is not logged beside it. */
+  const logRetry = (error: DatabaseError.DatabaseError): Effect.Effect<void> => {
+    const message = `${driver.description} cannot be connected to yet: ${error._tag}: ${error.message}`
+    if (!DatabaseError.isRetryable(error) || message === logged) {
+      return Effect.void
+    }
+    logged = message
+    return Effect.logWarning(message)
+  }
   return pool.warm.pipe(
-    Effect.tapError(logConnectError(driver.description, retries)),
-    retries
-      ? Effect.retry({
-        while: DatabaseError.isRetryable,
-        schedule: Schedule.upTo(connectSchedule, settings.connectRetry)
-      })
-      : (warm) => warm
+    Effect.tapError(logRetry),
+    Effect.retry({
+      while: DatabaseError.isRetryable,
+      schedule: Schedule.upTo(connectSchedule, settings.connectRetry)
+    })
   )
 }
 
@@ -132,6 +192,8 @@ const makePool = (
     dialect,
     size: pool.size,
     maxOverflow: pool.maxOverflow,
+    min: pool.min,
+    idleTimeout: settings.poolIdleTimeout,
     timeout: settings.poolTimeout,
     recycle: pool.recycle,
     shutdownTimeout: settings.shutdownTimeout,
@@ -139,17 +201,21 @@ const makePool = (
     status: (connection) => connection.status(),
     ping: (connection) => connection.ping,
     reset: (connection) => connection.reset,
+    resetLater: (connection) => connection.resetLater(),
     close: (connection) => connection.close,
     destroy: (connection) => connection.destroy()
   })
 
 const open = (
   settings: DatabaseConfig.Settings,
-  ownDriver = driverOf(settings)
+  ownDriver?: Driver
 ): Effect.Effect<Service, DatabaseError.DatabaseError, Scope.Scope> =>
   Effect.gen(function*() {
-    const driver = yield* intercept(ownDriver)
+    const driver = yield* intercept(ownDriver ?? (yield* driverOf(settings)))
     const { dialect } = driver
+    const tracker = new ActivityTracker(Recorders.operations(settings.name, dialect, driver.spanAttributes))
+    // When the pool has shut down, and with it the last session has ended.
+    yield* Effect.addFinalizer(() => tracker.repeatedLogs.flush)
     const pool = yield* makePool(settings, settings.name, driver, driver)
     yield* connect(pool, driver, settings)
     const readersDriver = driver.readers?.()
@@ -161,9 +227,15 @@ const open = (
       yield* Effect.addFinalizer(() => Effect.zip(pool.shutdown, readers.shutdown, { concurrent: true }))
     }
 
-    const tracker = new ActivityTracker(Recorders.operations(settings.name, dialect, driver.spanAttributes))
     const { spanAttributes } = driver
-    const sessions = new Sessions({ dialect, pool, readers, spanAttributes, tracker })
+    const sessions = new Sessions({
+      dialect,
+      pool,
+      readers,
+      spanAttributes,
+      supportsSettings: driver.supportsSettings,
+      tracker
+    })
     const client = yield* Client.make({
       driver,
       pool,
@@ -175,17 +247,24 @@ const open = (
       transformResultNames: settings.transformResultNames,
       transformJson: settings.transformJson
     })
-    const context = yield* driver.extendClient(client, pool.acquire)
+    const listen = driver.listen === undefined ? undefined : yield* driver.listen
+    const context = yield* driver.extendClient(client, pool.acquire, listen)
     const probing = { driver, pool, timeout: settings.healthTimeout }
     const health = yield* Health.make(probing)
     const probe = yield* Probe.make(probing)
 
     const session = <A, E, R>(effect: Effect.Effect<A, E, R>, options: Session.Options = {}) =>
       DatabaseError.typed(sessions.run(effect, options, (error) => error))
+    const sql = Context.get(context, SqlClient.SqlClient)
     const service: Service = {
       dialect,
-      sql: Context.get(context, SqlClient.SqlClient),
+      sql,
       context,
+      ...Copy.make({ driver, pool, sessions, tracker, spanAttributes, sql }),
+      notifications: (channel) =>
+        listen === undefined
+          ? Stream.fail(noNotifications(dialect))
+          : Stream.mapError(listen(channel), DatabaseError.fromSqlError),
       session: dataFirstOrLast(session) as Service["session"],
       acquireSession: (options = {}) => sessions.acquire(options),
       health: health.check,
@@ -200,6 +279,13 @@ const open = (
       openWith: (other) => open(settings, other)
     })
     return service
+  })
+
+const noNotifications = (dialect: DatabaseError.Dialect): DatabaseError.DatabaseError =>
+  makeError("InvalidStatement", {
+    dialect,
+    code: dialectOf(dialect).errorCodes.InvalidStatement,
+    reason: "this database has no notifications: they are PostgreSQL's"
   })
 
 /** Both `f(effect, options?)` and `f(options?)(effect)`. */
@@ -335,6 +421,66 @@ export const acquireSession = (
   options?: Session.Options
 ): Effect.Effect<Session.Handle, DatabaseError.DatabaseError, Database | Scope.Scope> =>
   Effect.flatMap(Database, (database) => database.acquireSession(options))
+
+/**
+ * Copies a stream into the columns of a table, many times faster than INSERT, and gives the number of rows. It is one
+ * statement: either all rows are copied, or none. On PostgreSQL it is COPY FROM STDIN; on SQLite prepared statements.
+ *
+ *     Database.copyFrom("measurement", ["sensor", "value"])(rows)
+ *     Database.copyFrom("measurement", ["sensor", "value"], { format: "csv", header: true })(file)
+ *
+ * The values of rows are encoded as the parameters of statements are; a row without a value for a column is refused. It runs
+ * in the session that it is called in, or in autocommit mode on a connection of the pool. The stream is pulled as fast as
+ * the server takes its rows. On PostgreSQL it cannot use the session that it is copied in, and fails with InvalidStatement
+ * if it does; outside of a session it may read from the same database.
+ *
+ * It fails with the failure of the stream, and with the errors of an INSERT. Where the database tells the line of the data,
+ * or the row, the error has it as `line`. If the connection is lost outside of a session, it fails with
+ * CommitOutcomeUnknown once the end of the data was sent, and with ConnectionLost before.
+ *
+ * @since 0.1.0
+ * @category copying
+ */
+export const copyFrom = (table: string, columns: ReadonlyArray<string>, options?: CopyOptions) =>
+<E, R>(
+  stream: Stream.Stream<CopyElement, E, R>
+): Effect.Effect<number, Exclude<E, SqlError> | DatabaseError.DatabaseError, R | Database> =>
+  Effect.flatMap(Database, (database) => database.copyFrom(table, columns, options)(stream))
+
+/**
+ * Copies the result of a query as data: text, CSV or PostgreSQL's binary format, in chunks of whole rows. On PostgreSQL it is
+ * COPY TO STDOUT; on SQLite a prepared statement, and then `binary` is an InvalidStatement. The query is a text, or a
+ * statement, whose parameters are sent as literals.
+ *
+ *     HttpServerResponse.stream(Database.copyTo("SELECT * FROM measurement", { format: "csv", header: true }))
+ *
+ * It runs in the session that it is opened in, or on a connection of the pool. The server is read from as fast as the
+ * stream is consumed. A statement of the same session waits for the end of the query, whose data is then kept in memory.
+ * Leaving the stream early ends the query, and touches nothing else of the session.
+ *
+ * @since 0.1.0
+ * @category copying
+ */
+export const copyTo = (
+  query: string | Statement.Statement<unknown>,
+  options?: CopyOptions
+): Stream.Stream<Uint8Array, DatabaseError.DatabaseError, Database> =>
+  Stream.unwrap(Effect.map(Database, (database) => database.copyTo(query, options)))
+
+/**
+ * The notifications that are sent to a channel of PostgreSQL (NOTIFY, `pg_notify`) from when the stream has begun to listen.
+ * All streams of a database share one connection, which is not one of the pool. When it is lost it is replaced, for as long as
+ * that takes; what is sent meanwhile is missed, and a `Gap` arrives when it listens again. With several hosts it is the
+ * primary that is listened to, also after a failover.
+ *
+ * What is not consumed yet is kept in memory, without a limit. It fails with InvalidStatement behind a pooler that takes away
+ * the connection, and on SQLite; and with the errors of connecting that do not pass.
+ *
+ * @since 0.1.0
+ * @category notifications
+ */
+export const notifications = (channel: string): Stream.Stream<Notification, DatabaseError.DatabaseError, Database> =>
+  Stream.unwrap(Effect.map(Database, (database) => database.notifications(channel)))
 
 /**
  * Whether the database responds to a ping within `healthTimeout` (default: 2 seconds). Never fails.

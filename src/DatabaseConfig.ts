@@ -6,10 +6,12 @@
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Record from "effect/Record"
 import * as Redacted from "effect/Redacted"
+import type { Types } from "./DatabaseTypes.js"
 import * as Rule from "./internal/config/rule.js"
 import { sslModes } from "./internal/config/target.js"
 import * as Url from "./internal/config/url.js"
@@ -66,6 +68,16 @@ export interface Options {
    * SQLite always has 0.
    */
   readonly poolMaxOverflow?: number | undefined
+  /**
+   * Connections that the pool keeps however long nobody asks for one, from 0 to `poolSize`. They are opened on demand. With 0
+   * a server that sleeps while nobody is connected can sleep. Default: `poolSize`. SQLite always keeps its connection.
+   */
+  readonly poolMin?: number | undefined
+  /**
+   * How long a connection beyond `poolMin` may be idle before the pool closes it; those beyond `poolSize` too, so that a burst
+   * does not open and close one for each request. 0 closes it when it is returned and nobody waits. Default: 30 seconds.
+   */
+  readonly poolIdleTimeout?: Duration.DurationInput | undefined
   /** Maximum wait for a connection; PoolTimeout after that. Default: 30 seconds. */
   readonly poolTimeout?: Duration.DurationInput | undefined
   /** Maximum lifetime of a connection. Default: 30 minutes; 0 is no limit. A SQLite connection has no limit. */
@@ -114,6 +126,12 @@ export interface Options {
    * `on` is for poolers that track names themselves.
    */
   readonly preparedStatements?: PreparedStatements | undefined
+  /**
+   * PostgreSQL: when a connection is cleaned of what its borrower has left on it (settings, roles, locks, temporary tables,
+   * cursors, listening), before another one uses it. Default: `auto`. It cleans after statements whose text may leave
+   * something. What triggers and views do cannot be seen in a text; `always` cleans after every borrower.
+   */
+  readonly reset?: Reset | undefined
   /** PostgreSQL: `application_name`, as pg_stat_activity shows it. Default: `sqlayer`. One line of text. */
   readonly applicationName?: string | undefined
   /**
@@ -121,12 +139,36 @@ export interface Options {
    * `system`. If the URL has an sslmode too, the stronger of the two applies.
    */
   readonly sslMode?: SslMode | undefined
-  /** PostgreSQL: the file of the root certificates, or `system` for the operating system's. Default: the system's. */
+  /**
+   * PostgreSQL: the root certificates, as the name of a file or as PEM text, or `system` for those that Node trusts.
+   * Default: `system`.
+   */
   readonly sslRootCert?: string | undefined
-  /** PostgreSQL: the file of the client's certificate, which needs `sslKey`. Default: none. */
+  /** PostgreSQL: the client's certificate, as the name of a file or as PEM text. It needs `sslKey`. Default: none. */
   readonly sslCert?: string | undefined
-  /** PostgreSQL: the file of the key of `sslCert`. Default: none. */
-  readonly sslKey?: string | undefined
+  /** PostgreSQL: the key of `sslCert`, as the name of a file or as PEM text. Default: none. */
+  readonly sslKey?: string | Redacted.Redacted<string> | undefined
+  /**
+   * PostgreSQL: the password, or an Effect that gives it. The Effect is run for each new connection, within
+   * `connectTimeout`, and once more if the server rejects what it gave and it now gives something else. If it fails the
+   * connection fails with ConnectionFailed, which may pass; the error does not show what the Effect failed with.
+   * Default: that of the URL. It takes precedence over the URL and over `passwordFile`.
+   */
+  readonly password?:
+    | string
+    | Redacted.Redacted<string>
+    | Effect.Effect<string | Redacted.Redacted<string>, unknown>
+    | undefined
+  /**
+   * PostgreSQL: the name of a file that holds the password, without its line breaks at the end. It is read for each new
+   * connection. Default: none. It takes precedence over the URL.
+   */
+  readonly passwordFile?: string | undefined
+  /**
+   * PostgreSQL: the user's name, or an Effect that gives it, which is run as that of `password`; the URL then has to name
+   * the database. Default: that of the URL. It takes precedence over the URL.
+   */
+  readonly user?: string | Effect.Effect<string, unknown> | undefined
   /**
    * SQLite: the thread that statements run in. Default: `worker`. A database in memory always uses `main`, where a long
    * statement blocks the event loop.
@@ -136,12 +178,44 @@ export interface Options {
   readonly transformQueryNames?: ((name: string) => string) | undefined
   /** Transforms the names of columns in results. Default: names stay as they are. */
   readonly transformResultNames?: ((name: string) => string) | undefined
+  /**
+   * PostgreSQL: how the values of types are read and sent, by the type's name or OID. Default: as in the table of types in
+   * the guide. In code only.
+   */
+  readonly types?: Types | undefined
   /** PostgreSQL: whether the transforms also apply to the keys of JSON values. Default: true, as in @effect/sql-pg. */
   readonly transformJson?: boolean | undefined
+  /**
+   * PostgreSQL: what is done with the notices and warnings of the server, in the fiber that has run the statement and before
+   * it gets the result. Default: they are logged, without the parameters of the statement: NOTICE as debug, INFO as info,
+   * WARNING as warning.
+   */
+  readonly onNotice?: ((notice: Notice) => Effect.Effect<void>) | undefined
   /** Attributes that are added to every span. Default: none. */
   readonly spanAttributes?: Record<string, unknown> | undefined
   /** Whether spans of statements have the parameters, which may be secret. Default: false. */
   readonly spanParameters?: boolean | undefined
+}
+
+/**
+ * What a PostgreSQL server says beside its answer to a statement: `RAISE NOTICE`, or a notice or warning of its own. The texts
+ * may hold values.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Notice {
+  /** WARNING, NOTICE, INFO, LOG or DEBUG. */
+  readonly severity: string
+  /** The SQLSTATE. */
+  readonly code: string
+  readonly message: string
+  readonly detail?: string
+  readonly hint?: string
+  /** The CONTEXT: the functions that were running. */
+  readonly where?: string
+  /** The text of the statement, with its placeholders. */
+  readonly statement?: string
 }
 
 /**
@@ -151,6 +225,14 @@ export interface Options {
  * @category models
  */
 export type PreparedStatements = "auto" | "on" | "off"
+
+/**
+ * When a connection is cleaned of what its borrower has left on it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Reset = "auto" | "always"
 
 /**
  * Where a PostgreSQL server is, and how to log in.
@@ -171,22 +253,49 @@ export interface PostgresTarget {
   readonly database: string
   /** The user's name. Default: the operating system's name for the user of this process. */
   readonly username: string
-  /** The password, if the URL has one. */
+  /** The password, if it is fixed. */
   readonly password: Redacted.Redacted<string> | undefined
+  /** What the user and the password are asked for at each new connection, if they are not fixed. */
+  readonly credentials?: Redacted.Redacted<PostgresCredentials> | undefined
   /** Whether and how the connection is encrypted. */
   readonly sslMode: SslMode
   /** libpq's `channel_binding`: whether SCRAM authentication is bound to the TLS connection. Default: `disable`. */
   readonly channelBinding: "disable" | "prefer" | "require"
-  /** The file of the root certificates, or undefined for the operating system's. */
-  readonly sslRootCert: string | undefined
-  /** The file of the client's certificate, if it has one. */
-  readonly sslCert: string | undefined
-  /** The file of the key of `sslCert`. */
-  readonly sslKey: string | undefined
+  /** The root certificates: the name of a file, or redacted PEM text; undefined for those that Node trusts. */
+  readonly sslRootCert: string | Redacted.Redacted<string> | undefined
+  /** The client's certificate, if it has one: the name of a file, or redacted PEM text. */
+  readonly sslCert: string | Redacted.Redacted<string> | undefined
+  /** The key of `sslCert`. */
+  readonly sslKey: string | Redacted.Redacted<string> | undefined
+  /** libpq's `sslnegotiation`: whether TLS begins at once. Default: it is asked for first. */
+  readonly sslNegotiation?: "direct" | undefined
+  /** libpq's `sslsni`: whether the server's name is sent when TLS begins. Default: true. */
+  readonly sslServerName?: boolean | undefined
+  /** libpq's `ssl_min_protocol_version`. Default: Node's, which is TLS 1.2. */
+  readonly sslMinVersion?: "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3" | undefined
+  /** libpq's `ssl_max_protocol_version`. Default: Node's, which is TLS 1.3. */
+  readonly sslMaxVersion?: "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3" | undefined
   /** The `application_name` that pg_stat_activity shows. Default: `sqlayer`. */
   readonly applicationName: string
+  /** Prisma's `schema`: the only schema of the search path. Default: the server's search path. */
+  readonly schema?: string | undefined
   /** libpq's `options`: command-line options for the server, such as `-c search_path=app`. */
   readonly serverOptions: string | undefined
+}
+
+/**
+ * What is asked for the user and the password of each new connection. What is undefined is fixed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PostgresCredentials {
+  /** Gives the user's name. */
+  readonly user: Effect.Effect<unknown, unknown> | undefined
+  /** Gives the password. */
+  readonly password: Effect.Effect<unknown, unknown> | undefined
+  /** The name of a file that holds the password. */
+  readonly passwordFile: string | undefined
 }
 
 /**
@@ -235,6 +344,10 @@ export interface Settings {
   readonly poolSize: number
   /** Connections beyond `poolSize` that the pool opens under load. */
   readonly poolMaxOverflow: number
+  /** Connections that the pool keeps however long nobody asks for one. */
+  readonly poolMin: number
+  /** How long a connection beyond `poolMin` may be idle; zero closes it when it is returned. */
+  readonly poolIdleTimeout: Duration.Duration
   /** Maximum wait for a connection. */
   readonly poolTimeout: Duration.Duration
   /** Maximum lifetime of a connection; infinite is no limit. */
@@ -259,12 +372,18 @@ export interface Settings {
   readonly slowStatement: Duration.Duration
   /** PostgreSQL: whether repeated statements are prepared by name. */
   readonly preparedStatements: PreparedStatements
+  /** PostgreSQL: when a connection is cleaned of what its borrower has left. */
+  readonly reset: Reset
   /** Transforms the names of identifiers in statements. */
   readonly transformQueryNames: ((name: string) => string) | undefined
   /** Transforms the names of columns in results. */
   readonly transformResultNames: ((name: string) => string) | undefined
   /** Whether the transforms also apply to the keys of JSON values. */
   readonly transformJson: boolean
+  /** PostgreSQL: how the values of types are read and sent. */
+  readonly types: Types
+  /** PostgreSQL: what is done with notices. Undefined: they are logged. */
+  readonly onNotice: ((notice: Notice) => Effect.Effect<void>) | undefined
   /** Attributes that are added to every span. */
   readonly spanAttributes: Record<string, unknown>
   /** Whether spans of statements have the parameters. */
@@ -289,12 +408,16 @@ interface EnvironmentDefaults {
 
 const preparedStatementsValues: ReadonlyArray<PreparedStatements> = ["auto", "on", "off"]
 
+const resetValues: ReadonlyArray<Reset> = ["auto", "always"]
+
 const threads: ReadonlyArray<SqliteTarget["thread"]> = ["worker", "main"]
 
 /** The environment variables of options that are plain text. */
 const textVariables = {
   poolSize: "DATABASE_POOL_SIZE",
   poolMaxOverflow: "DATABASE_POOL_MAX_OVERFLOW",
+  poolMin: "DATABASE_POOL_MIN",
+  poolIdleTimeout: "DATABASE_POOL_IDLE_TIMEOUT",
   poolTimeout: "DATABASE_POOL_TIMEOUT",
   poolRecycle: "DATABASE_POOL_RECYCLE",
   connectTimeout: "DATABASE_CONNECT_TIMEOUT",
@@ -307,24 +430,32 @@ const textVariables = {
   healthTimeout: "DATABASE_HEALTH_TIMEOUT",
   slowStatement: "DATABASE_SLOW_STATEMENT",
   preparedStatements: "DATABASE_PREPARED_STATEMENTS",
+  reset: "DATABASE_RESET",
   applicationName: "DATABASE_APPLICATION_NAME",
   sslMode: "DATABASE_SSLMODE",
   sslRootCert: "DATABASE_SSLROOTCERT",
   sslCert: "DATABASE_SSLCERT",
-  sslKey: "DATABASE_SSLKEY"
+  sslKey: "DATABASE_SSLKEY",
+  passwordFile: "DATABASE_PASSWORD_FILE"
 } as const
 
 /** The environment variables of all options that have one. */
 const variables = { ...textVariables, environment: "APP_ENV", url: "DATABASE_URL" } as const
 
-type Field = keyof typeof variables | "name" | "thread"
+type Field = keyof typeof variables | "name" | "thread" | "user" | "password"
 
 type Values = { readonly [F in Field]?: unknown }
 
 /** Options that need no validation. */
 type Extras = Pick<
   Options,
-  "transformQueryNames" | "transformResultNames" | "transformJson" | "spanAttributes" | "spanParameters"
+  | "transformQueryNames"
+  | "transformResultNames"
+  | "transformJson"
+  | "spanAttributes"
+  | "spanParameters"
+  | "types"
+  | "onNotice"
 >
 
 const validate = (
@@ -338,16 +469,19 @@ const validate = (
   const environmentDefaults = defaults[environment]
   const name = value("name", Rule.text)
   const recycle = value("poolRecycle", Rule.duration("never")) ?? Duration.minutes(30)
+  const poolSize = value("poolSize", Rule.wholeNumber(1)) ?? environmentDefaults.poolSize
   const pool = {
-    poolSize: value("poolSize", Rule.wholeNumber(1)) ?? environmentDefaults.poolSize,
+    poolSize,
+    poolMin: value("poolMin", Rule.wholeNumber(0, poolSize)) ?? poolSize,
     poolMaxOverflow: value("poolMaxOverflow", Rule.wholeNumber(0)) ?? environmentDefaults.poolMaxOverflow,
     poolRecycle: Duration.isZero(recycle) ? Duration.infinity : recycle,
+    poolTimeout: value("poolTimeout", Rule.duration()) ?? Duration.seconds(30),
     connectTimeout: value("connectTimeout", Rule.duration()) ?? Duration.seconds(5),
     lockTimeout: value("lockTimeout", Rule.duration("no limit"))
   }
   const slow = value("slowStatement", Rule.duration("never")) ?? Duration.seconds(1)
   const timeouts = {
-    poolTimeout: value("poolTimeout", Rule.duration()) ?? Duration.seconds(30),
+    poolIdleTimeout: value("poolIdleTimeout", Rule.duration("none is kept idle")) ?? Duration.seconds(30),
     connectRetry: value("connectRetry", Rule.duration("one attempt")) ?? environmentDefaults.connectRetry,
     statementTimeout: value("statementTimeout", Rule.duration("no limit")),
     idleInTransactionTimeout: value("idleInTransactionTimeout", Rule.duration("no limit")),
@@ -359,11 +493,15 @@ const validate = (
   const targetOptions = {
     applicationName: value("applicationName", Rule.text),
     sslMode: value("sslMode", Rule.oneOf(sslModes)),
-    sslRootCert: value("sslRootCert", Rule.filename),
-    sslCert: value("sslCert", Rule.filename),
-    sslKey: value("sslKey", Rule.filename)
+    sslRootCert: value("sslRootCert", Rule.fileOrPem("CERTIFICATE")),
+    sslCert: value("sslCert", Rule.fileOrPem("CERTIFICATE")),
+    sslKey: value("sslKey", Rule.fileOrPem("PRIVATE KEY")),
+    user: value("user", Rule.user),
+    password: value("password", Rule.password),
+    passwordFile: value("passwordFile", Rule.filename)
   }
-  const preparedStatements = value("preparedStatements", Rule.oneOf(preparedStatementsValues)) ?? "auto"
+  const preparedStatements = value("preparedStatements", Rule.oneOf(preparedStatementsValues))
+  const reset = value("reset", Rule.oneOf(resetValues)) ?? "auto"
   const thread = value("thread", Rule.oneOf(threads)) ?? "worker"
   const text = value("url", Rule.secretText) ?? environmentDefaults.url
   if (text === undefined) {
@@ -378,10 +516,13 @@ const validate = (
     name: name ?? resolved.name,
     ...resolved.pool,
     ...timeouts,
-    preparedStatements,
+    preparedStatements: preparedStatements ?? resolved.preparedStatements ?? "auto",
+    reset,
     transformQueryNames: extras.transformQueryNames,
     transformResultNames: extras.transformResultNames,
     transformJson: extras.transformJson ?? true,
+    types: extras.types ?? {},
+    onNotice: extras.onNotice,
     spanAttributes: extras.spanAttributes ?? {},
     spanParameters: extras.spanParameters ?? false
   })
@@ -403,7 +544,11 @@ const validate = (
  * @category constructors
  */
 export const resolve = (options: Options): Either.Either<Settings, ConfigError.ConfigError> =>
-  validate(options, options, (field) => field)
+  validate({ ...options, password: hidden(options.password) }, options, (field) => field)
+
+/** Keeps a value out of errors, unless it is an Effect. */
+const hidden = (given: unknown): unknown =>
+  given === undefined || Effect.isEffect(given) || Redacted.isRedacted(given) ? given : Redacted.make(given)
 
 const readText = (variable: string): Config.Config<Option.Option<string>> => Config.option(Config.string(variable))
 

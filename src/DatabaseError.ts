@@ -84,11 +84,27 @@ const fields = {
   column: optionalString,
   /** The name of the constraint that was violated, where the database reports it. */
   constraint: optionalString,
+  /** The line of the data, or the row, counted from 1, that could not be copied. See `Database.copyFrom`. */
+  line: Schema.optionalWith(Schema.Int, { exact: true }),
+  /** The severity of PostgreSQL's error message: ERROR, FATAL or PANIC. */
+  severity: optionalString,
+  /** Where the error is in `statement`: the number of the character, counted from 1, as PostgreSQL reports it. */
+  position: Schema.optionalWith(Schema.Int, { exact: true }),
+  /**
+   * The CONTEXT of PostgreSQL's error message, with values masked: in which functions, triggers and lines it has occurred, the
+   * innermost first.
+   */
+  where: optionalString,
+  /** The routine of PostgreSQL's source that has reported the error. */
+  routine: optionalString,
   /** The text of the statement with its placeholders, without its parameters. */
   statement: optionalString,
   /** The underlying error, if it says more than `reason`. Never the driver's error, which may hold values. */
   cause: Schema.optionalWith(Schema.Defect, { exact: true })
 }
+
+/** The fields whose names the runtime gives to properties of every Error: on JavaScriptCore, `column` is a number. */
+const runtimeFields = Object.keys(fields).filter((name) => Object.hasOwn(new Error(), name))
 
 type FieldsOf<Tag extends string, Extra> = { readonly _tag: Schema.tag<Tag> } & typeof fields & Extra
 
@@ -98,10 +114,31 @@ const taggedError = <Self>() =>
   tag: Tag,
   extra?: Extra
 ): Schema.TaggedErrorClass<Self, Tag, FieldsOf<Tag, Extra>> => {
-  const Base = Schema.TaggedError<object>(`sqlayer/DatabaseError/${tag}`)(tag, { ...fields, ...extra })
+  const Tagged = Schema.TaggedError<object>(`sqlayer/DatabaseError/${tag}`)(tag, {
+    ...fields,
+    ...extra
+  }) as unknown as (new(props: Record<string, unknown>, options?: Schema.MakeOptions) => Record<string, unknown>)
+  class Base extends Tagged {
+    constructor(props: Record<string, unknown>, options?: Schema.MakeOptions) {
+      super(props, options)
+      for (const name of runtimeFields) {
+        // Assigning alone would keep the runtime's property, which is not enumerable.
+        delete this[name]
+        if (props[name] !== undefined) {
+          this[name] = props[name]
+        }
+      }
+    }
+  }
   Object.defineProperty(Base.prototype, "message", {
     get(this: RenderedFields): string {
-      return render(this)
+      try {
+        return render(this)
+      } catch {
+        // A field is not of its type: the schema does not check what was made with `disableValidation`.
+        const reason: unknown = this.reason
+        return String(reason)
+      }
     },
     enumerable: false,
     configurable: true
@@ -251,8 +288,9 @@ export class StatementTimeout extends taggedError<StatementTimeout>()("Statement
 export class StatementCanceled extends taggedError<StatementCanceled>()("StatementCanceled") {}
 
 /**
- * The statement is invalid: a syntax error, an unknown table or column, wrong types, or an unsupported feature (class 42
- * except 42501, 0A000, 26000; SQLITE_ERROR). On PostgreSQL `reason` ends with the position of the error in the statement,
+ * The statement is invalid: a syntax error, an unknown table, column or schema, wrong types, an unsupported feature, or one
+ * that the state of the transaction does not allow (class 42 except 42501, 0A000, 26000, 3F000, class 25 except 25006 and
+ * 25P02 to 25P04; SQLITE_ERROR). On PostgreSQL `reason` ends with the position of the error in the statement,
  * where the server reports it.
  *
  * @since 0.1.0

@@ -5,19 +5,22 @@
  * @since 0.1.0
  */
 import type * as HttpApi from "@effect/platform/HttpApi"
-import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import type * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import type * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import type * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpRouter from "@effect/platform/HttpRouter"
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
 import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import type { Database } from "./Database.js"
 import type * as DatabaseError from "./DatabaseError.js"
+import type { DashboardOptions } from "./internal/databaseHttp/dashboard.js"
 import * as Handlers from "./internal/databaseHttp/handlers.js"
 import * as Health from "./internal/databaseHttp/health.js"
 import * as Metrics from "./internal/databaseHttp/metrics.js"
@@ -56,22 +59,33 @@ export {
   Problem
 } from "./internal/databaseHttp/problem.js"
 
-export {
-  /**
-   * A page that shows what the database is doing, updated every second, behind a guard that the application provides.
-   *
-   * @since 0.1.0
-   * @category dashboard
-   */
-  dashboard,
+export type {
   /**
    * Who may see the dashboard.
    *
    * @since 0.1.0
    * @category dashboard
    */
-  type DashboardOptions
+  DashboardOptions
 } from "./internal/databaseHttp/dashboard.js"
+
+/**
+ * A page that shows what the database is doing, updated every second. Returns an app to mount in an HttpRouter at any path.
+ * While the scope is open a fiber takes a sample every second, and the last five minutes are kept. Never fails.
+ *
+ * The page, its script and its data have the same path and differ by the query only, so the page works wherever it is
+ * mounted. Do not wrap it in `middleware`, which would run each of its requests in a session.
+ *
+ * @since 0.1.0
+ * @category dashboard
+ */
+export const dashboard = <E, R>(
+  options: DashboardOptions<E, R>
+): Effect.Effect<HttpApp.Default<never, R>, never, Database | Scope.Scope> =>
+  Effect.flatMap(
+    Effect.promise(() => import("./internal/databaseHttp/dashboard.js")),
+    ({ dashboard }) => dashboard(options)
+  )
 
 export {
   /**
@@ -92,6 +106,19 @@ export {
  * so a commit that fails is an error like any other. A streamed body is read to its end inside the session.
  *
  * Adds the errors of sessions, DatabaseError, and EndlessResponse; SqlError becomes DatabaseError.
+ *
+ * The options can be a function of the request to an effect, which runs before the session and can ask who the user is. Its
+ * failure is that of the request:
+ *
+ * ```ts
+ * import { HttpServerResponse } from "@effect/platform"
+ * import { Effect } from "effect"
+ * import { DatabaseHttp } from "sqlayer"
+ *
+ * const ofTenant = DatabaseHttp.middleware((request) =>
+ *   Effect.succeed({ settings: { "app.tenant": request.headers["x-tenant"] ?? "" } })
+ * )(Effect.succeed(HttpServerResponse.empty()))
+ * ```
  *
  * ```ts
  * import { HttpRouter, HttpServerResponse } from "@effect/platform"
@@ -116,22 +143,34 @@ export {
  * @since 0.1.0
  * @category sessions
  */
-export const middleware = (options: Options = {}) =>
-<A extends HttpServerRespondable.Respondable, E, R>(
-  app: HttpApp.HttpApp<A, E, R>
-): HttpApp.Default<
-  Exclude<E, SqlError> | DatabaseError.DatabaseError | Problems.EndlessResponse,
-  Exclude<R, Session.Session> | Database
-> =>
-  RequestSession.inSession(
-    Effect.flatMap(app, HttpServerRespondable.toResponse),
-    (response) => Effect.succeed(response),
-    options
-  )
+export const middleware: {
+  <E2, R2>(
+    options: (request: HttpServerRequest.HttpServerRequest) => Effect.Effect<Options, E2, R2>
+  ): <A extends HttpServerRespondable.Respondable, E, R>(
+    app: HttpApp.HttpApp<A, E, R>
+  ) => HttpApp.Default<
+    Exclude<E, SqlError> | E2 | DatabaseError.DatabaseError | Problems.EndlessResponse,
+    Exclude<R, Session.Session> | R2 | Database
+  >
+  (options?: Options): <A extends HttpServerRespondable.Respondable, E, R>(
+    app: HttpApp.HttpApp<A, E, R>
+  ) => HttpApp.Default<
+    Exclude<E, SqlError> | DatabaseError.DatabaseError | Problems.EndlessResponse,
+    Exclude<R, Session.Session> | Database
+  >
+} =
+  <E2, R2>(options?: RequestSession.RequestOptions<E2, R2>) =>
+  <A extends HttpServerRespondable.Respondable, E, R>(app: HttpApp.HttpApp<A, E, R>) =>
+    RequestSession.inSession(
+      Effect.flatMap(app, HttpServerRespondable.toResponse),
+      (response) => Effect.succeed(response),
+      options ?? {}
+    )
 
 /**
  * Runs each request to a group of an HttpApi in a session. It applies to the handlers that were added before it and have no
- * session yet. The request is read and decoded before the session, and the response is encoded before the commit.
+ * session yet. The request is read and decoded before the session, and the response is encoded before the commit. Options
+ * that are a function of the request can use what the group's middleware provides, and fail with the errors of the group.
  *
  * ```ts
  * import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "@effect/platform"
@@ -158,15 +197,21 @@ export const middleware = (options: Options = {}) =>
  * @since 0.1.0
  * @category sessions
  */
-export const sessions: (options?: Options) => <
-  E,
-  Provides,
-  R,
-  Endpoints extends HttpApiEndpoint.HttpApiEndpoint.Any
->(
-  handlers: HttpApiBuilder.Handlers<E, Provides, R, Endpoints>
-) => HttpApiBuilder.Handlers<E, Provides, Exclude<R, Session.Session> | Database, Endpoints> = (options = {}) =>
-  Handlers.withSessions(options)
+export const sessions: {
+  <E2, R2>(
+    options: (request: HttpServerRequest.HttpServerRequest) => Effect.Effect<Options, E2, R2>
+  ): <E, Provides, R, Endpoints extends HttpApiEndpoint.HttpApiEndpoint.Any>(
+    handlers: HttpApiBuilder.Handlers<E, Provides, R, Endpoints> & ([E2] extends [E] ? unknown : never)
+  ) => HttpApiBuilder.Handlers<
+    E,
+    Provides,
+    Exclude<R, Session.Session> | Exclude<R2, Provides | HttpRouter.HttpRouter.Provided> | Database,
+    Endpoints
+  >
+  (options?: Options): <E, Provides, R, Endpoints extends HttpApiEndpoint.HttpApiEndpoint.Any>(
+    handlers: HttpApiBuilder.Handlers<E, Provides, R, Endpoints>
+  ) => HttpApiBuilder.Handlers<E, Provides, Exclude<R, Session.Session> | Database, Endpoints>
+} = <E2, R2>(options?: RequestSession.RequestOptions<E2, R2>) => Handlers.withSessions(options ?? {})
 
 /**
  * The response to a database error: a status, and an RFC 9457 problem document. The document consists of fixed texts: it
@@ -267,15 +312,19 @@ export const healthLayer = <ApiId extends string, Groups extends HttpApiGroup.Ht
     & HttpApi.HttpApi<ApiId, Groups, E, R>
     & ("health" extends HttpApiGroup.HttpApiGroup.Name<Groups> ? unknown : never)
 ): Layer.Layer<HttpApiGroup.ApiGroup<ApiId, "health">, never, Database> =>
-  HttpApiBuilder.group(
-    api as unknown as HttpApi.HttpApi<ApiId, typeof HealthApi, never, never>,
-    "health",
-    (handlers) =>
-      handlers
-        .handle("live", () => Health.live)
-        .handle("ready", () => Health.ready)
-        .handle("startup", () => Health.startup)
-  )
+  Layer.unwrapEffect(Effect.map(
+    Effect.promise(() => import("@effect/platform/HttpApiBuilder")),
+    ({ group }) =>
+      group(
+        api as unknown as HttpApi.HttpApi<ApiId, typeof HealthApi, never, never>,
+        "health",
+        (handlers) =>
+          handlers
+            .handle("live", () => Health.live)
+            .handle("ready", () => Health.ready)
+            .handle("startup", () => Health.startup)
+      )
+  ))
 
 /**
  * The health checks as a router, to be concatenated or mounted: `GET /health/live`, `/health/ready` and `/health/startup`,

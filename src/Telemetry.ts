@@ -60,7 +60,8 @@ export const connectionMax = upDownCounter(
 )
 
 /**
- * The minimum number of idle connections. Always zero, because the pool opens connections only when they are needed.
+ * The number of connections that stay open however long they are idle, once they were opened: the pool's `min`. Zero once
+ * the pool has shut down.
  *
  * @since 0.1.0
  * @category metrics
@@ -72,7 +73,8 @@ export const connectionIdleMin = upDownCounter(
 )
 
 /**
- * The maximum number of idle connections: the pool's size. Zero once the pool has shut down.
+ * The maximum number of idle connections: the pool's maximum, or its size where those beyond it are closed when they are
+ * returned. Zero once the pool has shut down.
  *
  * @since 0.1.0
  * @category metrics

@@ -19,7 +19,6 @@ import { driverOf } from "./internal/database/driverOf.js"
 import { driverOfClient, openDatabases } from "./internal/database/opened.js"
 import { Interceptor } from "./internal/driver.js"
 import { type LooseFields, make as makeError } from "./internal/makeError.js"
-import * as Runner from "./internal/migrations/runner.js"
 import * as Errors from "./internal/testDatabase/errors.js"
 import * as Faults from "./internal/testDatabase/faults.js"
 import * as Sandbox from "./internal/testDatabase/sandbox.js"
@@ -94,21 +93,29 @@ const serverUrl = (url: PostgresOptions["url"]) =>
     : Config.redacted("TEST_DATABASE_URL").pipe(Config.orElse(() => Config.redacted("DATABASE_URL")))
 
 const testDatabasesOf = (options: DatabaseConfig.Options) =>
-  Effect.flatMap(DatabaseConfig.resolve(options), (settings) => {
-    const { testDatabases } = driverOf(settings)
-    return testDatabases === undefined
-      ? Effect.fail(makeError("ConnectionFailed", {
-        dialect: "postgres",
-        code: "08001",
-        reason: `${DatabaseConfig.render(settings.target)} is no PostgreSQL server`,
-        transient: false
-      }))
-      : Effect.succeed(testDatabases)
-  })
+  Effect.flatMap(
+    DatabaseConfig.resolve(options),
+    (settings) =>
+      Effect.flatMap(driverOf(settings), ({ testDatabases }) =>
+        testDatabases === undefined
+          ? Effect.fail(makeError("ConnectionFailed", {
+            dialect: "postgres",
+            code: "08001",
+            reason: `${DatabaseConfig.render(settings.target)} is no PostgreSQL server`,
+            transient: false
+          }))
+          : Effect.succeed(testDatabases))
+  )
+
+const resolve = <R>(loader: Migrations.Loader<R>) =>
+  Effect.flatMap(
+    Effect.promise(() => import("./internal/migrations/runner.js")),
+    (runner) => runner.resolve(loader)
+  )
 
 /** The keys of the template that the migrations result in. */
 const templateOf = <R>(migrations: Migrations.Options<R> | undefined, name: string | undefined) =>
-  Effect.map(migrations === undefined ? Effect.succeed([]) : Runner.resolve(migrations.loader), (found) => {
+  Effect.map(migrations === undefined ? Effect.succeed([]) : resolve(migrations.loader), (found) => {
     const known = found.map(({ 0: id, 1: name, checksum }) => [id, name, checksum])
     const first = known.slice(0, 1).map(([id, name]) => [id, name])
     return {

@@ -34,6 +34,13 @@ export * as DatabaseError from "./DatabaseError.js"
 export * as DatabaseHttp from "./DatabaseHttp.js"
 
 /**
+ * What the values of a type of PostgreSQL become in JavaScript, and how values of JavaScript are sent.
+ *
+ * @since 0.1.0
+ */
+export * as DatabaseTypes from "./DatabaseTypes.js"
+
+/**
  * Health checks: whether the database answers, and a report for an operator.
  *
  * @since 0.1.0

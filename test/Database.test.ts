@@ -401,8 +401,8 @@ describe("a database that cannot be opened", () => {
       assert.isTrue(DatabaseError.isRetryable(error))
       assert.include(error.message, `127.0.0.1:${port}/db`)
       assert.isBelow(millis, 20_000)
-      assert.lengthOf(logged, 1)
-      assert.notInclude(logged.join(), secret)
+      // The failure itself says it.
+      assert.deepStrictEqual(logged, [])
       assertHoldsNot(error, secret)
     }))
 
@@ -593,7 +593,7 @@ const openFiles = (): ReadonlyArray<string> =>
   })
 
 describe("start-up", () => {
-  it.scopedLive("waits for a server that comes later, and logs each attempt", () =>
+  it.scopedLive("waits for a server that comes later, and logs each reason once", () =>
     Effect.gen(function*() {
       const own = yield* server()
       yield* own.stop("fast")
@@ -607,7 +607,8 @@ describe("start-up", () => {
       assert.isBelow(Duration.toMillis(elapsed), 30_000)
       const { connectFailures } = yield* database.poolStats
       assert.isAtLeast(connectFailures, 2)
-      assert.strictEqual(logged.length, connectFailures)
+      assert.isAtLeast(logged.length, 1)
+      assert.strictEqual(new Set(logged).size, logged.length)
       assert.isTrue(logged.every((message) => message.includes(`127.0.0.1:${own.port}`)))
       assert.notInclude(logged.join(), new URL(own.url).password)
     }))
@@ -619,7 +620,7 @@ describe("start-up", () => {
         url: `postgres://app@127.0.0.1:${port}/db`,
         environment: "development"
       })
-      assert.lengthOf(logged, 1)
+      assert.deepStrictEqual(logged, [])
       assert.isBelow(millis, 20_000)
     }))
 
@@ -633,7 +634,7 @@ describe("start-up", () => {
       assert.strictEqual(error._tag, "ConnectionFailed")
       assert.isAtLeast(millis, 1_000)
       assert.isBelow(millis, 20_000)
-      assert.isAtLeast(logged.length, 3)
+      assert.lengthOf(logged, 1)
     }))
 })
 

@@ -53,7 +53,7 @@ describe("DatabaseConfig", () => {
       const actual = settings({ APP_ENV: "production", DATABASE_URL: server })
       assert.strictEqual(actual.environment, "production")
       assert.deepStrictEqual([actual.poolSize, actual.poolMaxOverflow], [10, 20])
-      assert.strictEqual(millis(actual.connectRetry), 240_000)
+      assert.strictEqual(millis(actual.connectRetry), 30_000)
     })
 
     it.each(["development", "test"])("%s keeps 5 and 10 more connections, and tries to connect once", (environment) => {
@@ -66,8 +66,11 @@ describe("DatabaseConfig", () => {
     it("every environment waits equally long", () => {
       for (const environment of ["production", "development", "test"]) {
         const actual = settings({ APP_ENV: environment, DATABASE_URL: server })
-        assert.strictEqual(millis(actual.poolTimeout), 240_000)
+        assert.strictEqual(millis(actual.poolTimeout), 30_000)
         assert.strictEqual(millis(actual.poolRecycle), 30 * 60_000)
+        assert.strictEqual(millis(actual.poolIdleTimeout), 30_000)
+        assert.strictEqual(actual.poolMin, actual.poolSize)
+        assert.strictEqual(actual.reset, "auto")
         assert.strictEqual(millis(actual.connectTimeout), 5_000)
         assert.strictEqual(millis(actual.shutdownTimeout), 10_000)
         assert.strictEqual(millis(actual.healthTimeout), 2_000)
@@ -182,9 +185,10 @@ describe("DatabaseConfig", () => {
         DATABASE_URL: url,
         DATABASE_POOL_SIZE: "7",
         DATABASE_POOL_MAX_OVERFLOW: "9",
+        DATABASE_POOL_MIN: "0",
         DATABASE_POOL_RECYCLE: "1 minute"
       })
-      assert.deepStrictEqual([actual.poolSize, actual.poolMaxOverflow], [1, 0])
+      assert.deepStrictEqual([actual.poolSize, actual.poolMaxOverflow, actual.poolMin], [1, 0, 1])
       assert.isFalse(Duration.isFinite(actual.poolRecycle))
     })
 
@@ -214,6 +218,9 @@ describe("DatabaseConfig", () => {
         DATABASE_URL: " postgres://app:pw@db.example.com/ledger\n",
         DATABASE_POOL_SIZE: "3",
         DATABASE_POOL_MAX_OVERFLOW: "0",
+        DATABASE_POOL_MIN: "2",
+        DATABASE_POOL_IDLE_TIMEOUT: "0",
+        DATABASE_RESET: "always",
         DATABASE_POOL_TIMEOUT: "1",
         DATABASE_POOL_RECYCLE: "2 minutes",
         DATABASE_CONNECT_TIMEOUT: "3.5",
@@ -236,6 +243,9 @@ describe("DatabaseConfig", () => {
         name: "ledger",
         poolSize: 3,
         poolMaxOverflow: 0,
+        poolMin: 2,
+        poolIdleTimeout: Duration.zero,
+        reset: "always",
         poolTimeout: Duration.millis(1_000),
         poolRecycle: Duration.millis(120_000),
         connectTimeout: Duration.millis(3_500),
@@ -259,12 +269,21 @@ describe("DatabaseConfig", () => {
       })
     })
 
+    it("no more connections are kept than the pool has", () => {
+      const [[, , message]] = errorsOf(load({ DATABASE_URL: server, DATABASE_POOL_SIZE: "3", DATABASE_POOL_MIN: "4" }))
+      assert.include(message, "a whole number, from 0 to 3")
+      assert.strictEqual(settings({ DATABASE_URL: server, DATABASE_POOL_MIN: "0" }).poolMin, 0)
+    })
+
     it("all wrong ones are reported at once, each by its name", () => {
       const wrong = {
         APP_ENV: "staging",
         DATABASE_URL: "mysql://app:pw@h/db",
         DATABASE_POOL_SIZE: "many",
         DATABASE_POOL_MAX_OVERFLOW: "-1",
+        DATABASE_POOL_MIN: "-1",
+        DATABASE_POOL_IDLE_TIMEOUT: "a while",
+        DATABASE_RESET: "never",
         DATABASE_POOL_TIMEOUT: "0",
         DATABASE_POOL_RECYCLE: "1 fortnight",
         DATABASE_CONNECT_TIMEOUT: "0",

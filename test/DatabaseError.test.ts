@@ -176,6 +176,18 @@ describe("message", () => {
     assert.strictEqual(new DatabaseError.ResourceExhausted(only).message, "database or disk is full (SQLITE_FULL)")
   })
 
+  it.each(["table", "column", "constraint", "detail", "hint", "reason"] as const)(
+    "is rendered whatever an unchecked %s is, so that a SqlError can always be made of the error",
+    (name) => {
+      for (const value of [5, {}, null]) {
+        const fields = { ...only, reason: "refused", [name]: value } as unknown as DatabaseError.Fields
+        const error = new DatabaseError.UniqueViolation(fields, { disableValidation: true })
+        assert.isString(error.message)
+        assert.strictEqual(DatabaseError.toSqlError(error).cause, error)
+      }
+    }
+  )
+
   it("of PoolTimeout says the figures", () => {
     const reason = "no connection became free within 30s"
     assert.strictEqual(

@@ -173,7 +173,7 @@ describe("idle connections", () => {
   it.scoped("are checked once for each that broke, and not for one that the pool itself has ended", () =>
     Effect.gen(function*() {
       const world = new FakeServer()
-      const pool = yield* makePool(world, { size: 3, maxOverflow: 1 })
+      const pool = yield* makePool(world, { size: 3, maxOverflow: 1, idleTimeout: 0 })
       const [idle, broken, silent, extra] = yield* Effect.replicateEffect(take(pool), 4)
       const again = (connection: FakeConnection) => Effect.zipRight(Effect.sync(() => connection.onLost(lost)), settle)
       world.closing = Effect.sleep("1 second")
@@ -498,7 +498,13 @@ describe("figures", () => {
     Effect.gen(function*() {
       const world = new FakeServer()
       world.connecting = Effect.sleep("100 millis")
-      const pool = yield* makePool(world, { name: "measured", size: 2, maxOverflow: 1, timeout: "1 second" })
+      const pool = yield* makePool(world, {
+        name: "measured",
+        size: 2,
+        maxOverflow: 1,
+        timeout: "1 second",
+        idleTimeout: 0
+      })
       const taking = yield* forkTake(pool)
       yield* TestClock.adjust("100 millis")
       const lease = yield* Fiber.join(taking)
@@ -531,7 +537,15 @@ describe("figures", () => {
         waitMillis: 300,
         useMillis: 1_100
       })
-      assert.deepStrictEqual(by, { overflow: 1, lifetime: 0, lost: 0, unusable: 0, invalidated: 0, shutdown: 0 })
+      assert.deepStrictEqual(by, {
+        overflow: 1,
+        idle: 0,
+        lifetime: 0,
+        lost: 0,
+        unusable: 0,
+        invalidated: 0,
+        shutdown: 0
+      })
       const ofPool = <Type, In, Out>(metric: Metric.Metric<Type, In, Out>) =>
         metric.pipe(
           Metric.tagged("db.client.connection.pool.name", "measured"),
@@ -544,7 +558,7 @@ describe("figures", () => {
       assert.strictEqual((yield* state("used")).count, 2)
       assert.strictEqual((yield* read(Telemetry.connectionMax)).count, 3)
       assert.strictEqual((yield* read(Telemetry.connectionIdleMax)).count, 2)
-      assert.strictEqual((yield* read(Telemetry.connectionIdleMin)).count, 0)
+      assert.strictEqual((yield* read(Telemetry.connectionIdleMin)).count, 2)
       assert.strictEqual((yield* read(Telemetry.connectionPendingRequests)).count, 0)
       assert.strictEqual((yield* read(Telemetry.connectionTimeouts)).count, 1)
       const created = yield* read(Telemetry.connectionCreateTime)

@@ -147,9 +147,6 @@ const check = ({ borrowers, leases, pool, world }: Model): void => {
   assert.strictEqual(stats.created - closed(stats), stats.idle + stats.used, "what was opened and not closed is there")
   assert.strictEqual(world.open.length, stats.idle + stats.used, "nothing else is open")
   assert.isFalse(stats.waiting > 0 && stats.idle > 0, "nobody waits while a connection is idle")
-  if (leases.length === stats.used) {
-    assert.isAtMost(stats.idle, size, "no more are kept than shall be")
-  }
 }
 
 const run = (steps: ReadonlyArray<Step>) =>
@@ -162,7 +159,10 @@ const run = (steps: ReadonlyArray<Step>) =>
         maxOverflow: overflow,
         timeout: "5 seconds",
         recycle: "100 seconds",
-        shutdownTimeout: "5 seconds"
+        shutdownTimeout: "5 seconds",
+        idleTimeout: "3 seconds",
+        min: 1,
+        resetLater: ({ id }) => id % 2 === 0
       }),
       scope
     )
@@ -172,6 +172,15 @@ const run = (steps: ReadonlyArray<Step>) =>
       yield* observe(model)
       check(model)
     }
+    model.world.connecting = Effect.void
+    yield* Effect.forEach(model.leases.splice(0), ({ release }) => release)
+    // All waits and attempts have ended by then, and what was idle at the end of them for the idle timeout as well.
+    yield* TestClock.adjust("20 seconds")
+    yield* observe(model)
+    yield* Effect.forEach(model.leases.splice(0), ({ release }) => release)
+    yield* TestClock.adjust("3 seconds")
+    yield* settle
+    assert.isAtMost(pool.stats().idle, 1, "no more are kept than shall be")
     yield* Scope.close(scope, Exit.void)
     yield* observe(model)
     const stats = pool.stats()

@@ -1,10 +1,12 @@
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Database from "../src/Database.js"
 import type { Connection } from "../src/internal/driver.js"
 import * as Pool from "../src/Pool.js"
 import { driver } from "./internal/postgres/harness.js"
 import { eventually } from "./support/eventually.js"
+import { connections } from "./support/observe.js"
 import { freshDatabase, query, server } from "./support/postgres.js"
 
 const makePool = (url: string, options: Partial<Pool.Options<Connection>> = {}) => {
@@ -71,7 +73,7 @@ it.live("what a borrower leaves behind is gone, and the limit is the server's co
   Effect.scoped(Effect.gen(function*() {
     const url = yield* freshDatabase
     yield* query(url, "CREATE TABLE left_behind (n int)")
-    const pool = yield* makePool(url, { size: 1, maxOverflow: 1 })
+    const pool = yield* makePool(url, { size: 1, maxOverflow: 1, idleTimeout: 0 })
     yield* Effect.scoped(
       Effect.flatMap(
         pool.acquire,
@@ -91,4 +93,28 @@ it.live("what a borrower leaves behind is gone, and the limit is the server's co
     assert.strictEqual(pool.stats().idle, 1)
     yield* pool.shutdown
     assert.strictEqual(pool.stats().idle, 0)
+  })))
+
+it.live("a burst opens no connection twice, and with no minimum the server has none of an idle database", () =>
+  Effect.scoped(Effect.gen(function*() {
+    const url = yield* freshDatabase
+    const options = { environment: "test", url, poolSize: 2, poolMaxOverflow: 10, poolMin: 0 } as const
+    const busy = yield* Database.make({ ...options, poolIdleTimeout: "1 minute" })
+    yield* Effect.forEach(
+      Array.from({ length: 12 }),
+      () => Effect.repeatN(Effect.zipRight(busy.sql`SELECT pg_sleep(0.001)`, Effect.yieldNow()), 20),
+      { concurrency: "unbounded", discard: true }
+    )
+    const { checkouts, created } = yield* busy.poolStats
+    assert.isAtLeast(checkouts, 12 * 21)
+    assert.isAtMost(created, 12)
+    const idle = yield* Database.make({ ...options, applicationName: "idle", poolIdleTimeout: "300 millis" })
+    yield* Effect.all(Array.from({ length: 4 }, () => idle.sql`SELECT pg_sleep(0.1)`), { concurrency: "unbounded" })
+    yield* eventually(
+      Effect.map(connections(url, { applicationName: "idle" }), ({ total }) => total === 0)
+    )
+    const { closed, idle: left, used } = yield* idle.poolStats
+    assert.isAtLeast(closed.idle, 1)
+    assert.deepStrictEqual([left, used], [0, 0])
+    assert.deepStrictEqual([...(yield* idle.sql`SELECT 1 AS one`)], [{ one: 1 }])
   })))

@@ -402,9 +402,12 @@ describe("connecting", () => {
       const stats = pool.stats()
       assert.strictEqual(stats.checkouts, 64 * 31)
       assert.strictEqual(stats.used, 0)
-      assert.strictEqual(stats.idle, 3)
+      assert.strictEqual(stats.idle, 7)
+      // None was closed between two uses.
+      assert.strictEqual(stats.created, 7)
+      yield* TestClock.adjust("30 seconds")
       assert.lengthOf(world.open, 3)
-      assert.strictEqual(stats.created - closed(stats), 3)
+      assert.strictEqual(closed(pool.stats()), 4)
     }))
 
   it.scoped("an idle connection can be had without a wait, and given back at once", () =>
@@ -434,10 +437,10 @@ describe("connecting", () => {
       assert.strictEqual(pool.takeIdle(), undefined)
     }))
 
-  it.scoped("extra connections are closed when they come back", () =>
+  it.scoped("with no idle timeout, extra connections are closed when they come back", () =>
     Effect.gen(function*() {
       const world = new FakeServer()
-      const pool = yield* makePool(world, { size: 1, maxOverflow: 2 })
+      const pool = yield* makePool(world, { size: 1, maxOverflow: 2, idleTimeout: 0 })
       const leases = yield* Effect.all([take(pool), take(pool), take(pool)])
       assert.strictEqual(pool.stats().used, 3)
       yield* leases[1].release
@@ -449,6 +452,97 @@ describe("connecting", () => {
       assert.lengthOf(world.open, 1)
       assert.strictEqual(pool.stats().closed.overflow, 2)
       assert.strictEqual(pool.stats().idle, 1)
+    }))
+
+  it.scoped("extra connections linger for the idle timeout, and those that were used last stay", () =>
+    Effect.gen(function*() {
+      const world = new FakeServer()
+      const pool = yield* makePool(world, { size: 1, maxOverflow: 3, idleTimeout: "5 seconds" })
+      const leases = yield* Effect.replicateEffect(take(pool), 4)
+      for (const lease of leases.slice(0, 3)) {
+        yield* lease.release
+        yield* TestClock.adjust("1 second")
+      }
+      assert.strictEqual(pool.stats().idle, 3)
+      // It would be closed after two more seconds if it were not used again.
+      const again = yield* take(pool)
+      assert.strictEqual(again.connection, leases[2].connection)
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(world.open.map(({ id }) => id), [2, 3, 4])
+      yield* again.release
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(world.open.map(({ id }) => id), [3, 4])
+      yield* leases[3].release
+      yield* TestClock.adjust("4 seconds")
+      assert.deepStrictEqual(world.open.map(({ id }) => id), [4])
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(world.open.map(({ id }) => id), [4])
+      assert.strictEqual(pool.stats().closed.overflow, 3)
+    }))
+
+  it.scoped("beyond the minimum, idle connections are closed, and opened again when they are needed", () =>
+    Effect.gen(function*() {
+      for (
+        const [min, idleTimeout, left] of [[0, "5 seconds", 0], [1, "5 seconds", 1], [0, 0, 0], [3, 0, 3]] as const
+      ) {
+        const world = new FakeServer()
+        const pool = yield* makePool(world, { size: 3, min, idleTimeout })
+        yield* Effect.scoped(Effect.replicateEffect(take(pool), 3))
+        yield* settle
+        assert.lengthOf(world.open, idleTimeout === 0 ? left : 3)
+        // A ping is no use.
+        yield* TestClock.adjust("5 seconds")
+        assert.lengthOf(world.open, left)
+        assert.strictEqual(pool.stats().closed.idle, 3 - left)
+        yield* Effect.scoped(take(pool))
+        assert.strictEqual(pool.stats().created, left === 0 ? 4 : 3)
+      }
+    }))
+
+  it.scoped("no idle connection is closed while as many are used as the pool keeps", () =>
+    Effect.gen(function*() {
+      const world = new FakeServer()
+      const pool = yield* makePool(world, { size: 2, idleTimeout: "1 second", keepAlive: "1 hour" })
+      const held = yield* take(pool)
+      yield* Effect.scoped(take(pool))
+      yield* TestClock.adjust("1 minute")
+      assert.lengthOf(world.open, 2)
+      yield* held.release
+      yield* TestClock.adjust("1 minute")
+      assert.lengthOf(world.open, 2)
+    }))
+
+  it.scoped("a connection that clears its state by itself is used at once, and reset if it stays idle", () =>
+    Effect.gen(function*() {
+      const world = new FakeServer()
+      const later: Array<number> = []
+      const pool = yield* makePool(world, {
+        size: 1,
+        resetLater: ({ id }) => {
+          later.push(id)
+          return true
+        }
+      })
+      const lease = yield* take(pool)
+      const { connection } = lease
+      const waiting = yield* forkTake(pool)
+      connection.status = "dirty"
+      yield* lease.release
+      const next = yield* Fiber.join(waiting)
+      assert(Either.isRight(next))
+      assert.strictEqual(next.right.connection, connection)
+      assert.deepStrictEqual([later, connection.resets], [[1], 0])
+      yield* next.right.release
+      yield* TestClock.adjust("9 millis")
+      assert.deepStrictEqual([later, connection.resets], [[1, 1], 0])
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual([later, connection.resets, connection.status], [[1, 1], 1, "idle"])
+      // In an open transaction it is reset before anybody else uses it.
+      const last = yield* take(pool)
+      connection.status = "active"
+      yield* last.release
+      yield* settle
+      assert.deepStrictEqual([later, connection.resets], [[1, 1], 2])
     }))
 
   it.scoped("a connection counts until it is really closed", () =>

@@ -181,8 +181,8 @@ for (const dialect of dialects) {
         const database = yield* make(dialect, { name, poolSize: 2, poolMaxOverflow: 1 })
         const { sql } = database
         assert.strictEqual(yield* numberOf(name, "db.client.connection.max"), dialect.single ? 1 : 3)
-        assert.strictEqual(yield* numberOf(name, "db.client.connection.idle.min"), 0)
-        assert.strictEqual(yield* numberOf(name, "db.client.connection.idle.max"), dialect.single ? 1 : 2)
+        assert.strictEqual(yield* numberOf(name, "db.client.connection.idle.min"), dialect.single ? 1 : 2)
+        assert.strictEqual(yield* numberOf(name, "db.client.connection.idle.max"), dialect.single ? 1 : 3)
         assert.deepStrictEqual(yield* connectionCounts(name), { idle: 1, used: 0 })
         const created = yield* histogram(name, "db.client.connection.create_time")
         assert.strictEqual(created.count, 1)

@@ -388,8 +388,8 @@ for (const dialect of dialects) {
           [{ [state]: Conventions.DB_CLIENT_CONNECTION_STATE_VALUE_USED }, 0]
         ])
         upAndDown("db.client.connection.max", "{connection}", [[{}, isPostgres ? 3 : 1]])
-        upAndDown(Conventions.METRIC_DB_CLIENT_CONNECTION_IDLE_MAX, "{connection}", [[{}, isPostgres ? 2 : 1]])
-        upAndDown(Conventions.METRIC_DB_CLIENT_CONNECTION_IDLE_MIN, "{connection}", [[{}, 0]])
+        upAndDown(Conventions.METRIC_DB_CLIENT_CONNECTION_IDLE_MAX, "{connection}", [[{}, isPostgres ? 3 : 1]])
+        upAndDown(Conventions.METRIC_DB_CLIENT_CONNECTION_IDLE_MIN, "{connection}", [[{}, isPostgres ? 2 : 1]])
         upAndDown(Conventions.METRIC_DB_CLIENT_CONNECTION_PENDING_REQUESTS, "{request}", [[{}, 0]])
 
         const growing = (metric: string, unit: string, value: number, attributes: object = {}) => {

@@ -14,6 +14,7 @@ import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
 import type { Settings } from "../DatabaseConfig.js"
 import type { DatabaseError, Dialect } from "../DatabaseError.js"
 
@@ -29,6 +30,10 @@ export interface BeginOptions {
   readonly statementTimeout?: Duration.Duration | undefined
   /** The maximum time that one statement of this transaction waits for a lock. 0 is no limit. */
   readonly lockTimeout?: Duration.Duration | undefined
+  /** Settings that end with the transaction, by name. */
+  readonly settings?: { readonly [name: string]: string } | undefined
+  /** The role that its statements run as. */
+  readonly role?: string | undefined
   /** Whether `transactionOutcome` must be available if the connection is lost during COMMIT. Default: false. */
   readonly verified?: boolean | undefined
 }
@@ -54,6 +59,8 @@ export interface StatementGuard {
    * it sends the statement, since its session may have ended while the statement waited.
    */
   readonly refusal: () => DatabaseError | undefined
+  /** Waits until a nested session has ended, if one keeps the statement from being sent. For what is sent in parts. */
+  readonly wait?: (() => Effect.Effect<void, SqlError> | undefined) | undefined
   /** Set by the connection when it sends the statement: from then on, the statement may take effect. */
   isSent: boolean
   /** True at first. Set to false by a connection that knows that the statement of a cursor only reads. */
@@ -63,6 +70,47 @@ export interface StatementGuard {
 type Guarded<F extends (...args: ReadonlyArray<never>) => unknown> = (
   ...args: [...Parameters<F>, guard?: StatementGuard | undefined]
 ) => ReturnType<F>
+
+/** How the data of a copy is written, in the formats of PostgreSQL's COPY. */
+export interface CopyFormat {
+  readonly format: "text" | "csv" | "binary"
+  /** Whether the first line has the names of the columns. */
+  readonly header: boolean
+  /** Separates the values of a line. Undefined is the format's default. */
+  readonly delimiter: string | undefined
+  /** What stands for NULL. Undefined is the format's default. */
+  readonly null: string | undefined
+}
+
+/** What is copied into a table. */
+export interface CopyFrom {
+  /** The table's name, quoted. */
+  readonly table: string
+  readonly columns: ReadonlyArray<CopyColumn>
+  /** The format of data. Rows are encoded by the connection. */
+  readonly format: CopyFormat
+}
+
+/** A column that is copied into. */
+export interface CopyColumn {
+  /** Its name in a row that is an object. */
+  readonly name: string
+  /** The same, quoted. */
+  readonly identifier: string
+}
+
+/** The result of a query that is copied as data. */
+export interface CopyTo {
+  readonly query: string
+  readonly params: ReadonlyArray<unknown>
+  readonly format: CopyFormat
+}
+
+/**
+ * The next elements of what is copied into a table: rows (arrays or objects), or data in the format of the copy (bytes or
+ * strings). Fails with None after the last ones.
+ */
+export type CopySource<E> = Effect.Effect<ReadonlyArray<unknown>, Option.Option<E>>
 
 /** Fetches the next rows of a cursor. Fails with None after the last ones. */
 export type Pull = Effect.Effect<ReadonlyArray<object>, Option.Option<SqlError>>
@@ -92,6 +140,17 @@ export interface Connection extends SqlConnection.Connection {
     params: ReadonlyArray<unknown>,
     guard?: StatementGuard
   ) => Effect.Effect<Pull, never, Scope.Scope>
+  /**
+   * Copies all elements of a source into a table, and gives the number of rows. If it fails, with the source or otherwise,
+   * nothing of it can be committed.
+   */
+  readonly copyFrom: <E>(
+    request: CopyFrom,
+    source: CopySource<E>,
+    guard?: StatementGuard
+  ) => Effect.Effect<number, SqlError | E>
+  /** As `cursor`, for the result of a query as data: the pulls give bytes. */
+  readonly copyTo: (request: CopyTo, guard?: StatementGuard) => Effect.Effect<Pull, never, Scope.Scope>
   /** The backend's process id, or the connection's number where there is none. Unique among open connections. */
   readonly id: number
   readonly status: () => Status
@@ -132,11 +191,24 @@ export interface Connection extends SqlConnection.Connection {
   readonly ping: Effect.Effect<void, DatabaseError>
   /** Returns from any status but `closed` to `idle`: rolls back, and clears the session state of the last borrower. */
   readonly reset: Effect.Effect<void, DatabaseError>
+  /** Makes the connection `dirty` when its transaction has ended, whatever its statements were. */
+  readonly markDirty: () => void
+  /**
+   * Lets a `dirty` connection be borrowed before it was reset: what the last borrower has left is cleared ahead of the next
+   * borrower's first statement, without a round trip of its own. Returns false if it has to be reset first.
+   */
+  readonly resetLater: () => boolean
   /** Terminates the session with the server if possible, and closes. Takes limited time and can be called again. */
   readonly close: Effect.Effect<void>
   /** Closes at once, without telling the server. The status is `closed` when it returns. */
   readonly destroy: () => void
 }
+
+/** What arrives on a channel: a message, or that messages may have been missed since the last one. */
+export type Notification = { readonly _tag: "Message"; readonly payload: string } | { readonly _tag: "Gap" }
+
+/** Streams what arrives on a channel. */
+export type Listen = (channel: string) => Stream.Stream<Notification, SqlError>
 
 /** The argument of `Effect.uninterruptibleMask`'s function. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -263,14 +335,26 @@ export interface Driver {
     onLost: (error: DatabaseError) => void,
     restore: Restore
   ) => Effect.Effect<Connection, DatabaseError>
+  /** The texts of the statements that copy, as errors and spans show them: with placeholders for parameters. */
+  readonly copyText: {
+    readonly from: (request: CopyFrom) => string
+    readonly to: (request: CopyTo) => string
+  }
+  /** Whether `copyFrom` executes several statements, and needs a transaction around them. Default: false. */
+  readonly copiesInParts?: boolean | undefined
   readonly serverInfo: (connection: Connection) => Effect.Effect<ServerInfo, DatabaseError>
+  /** Makes what receives notifications until the scope closes. Undefined if the database has none. */
+  readonly listen: Effect.Effect<Listen, never, Scope.Scope> | undefined
   /** Makes the dialect's own client (PgClient, SqliteClient) of the standard one, with its extra methods and its tag. */
   readonly extendClient: (
     client: SqlClient.SqlClient,
-    acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>
+    acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>,
+    listen: Listen | undefined
   ) => Effect.Effect<Context.Context<SqlClient.SqlClient>, never, Scope.Scope>
   /** The pool's size and lifetime, with the dialect's defaults where the configuration has none. */
   readonly pool: PoolShape
+  /** Whether a transaction can have settings and a role. */
+  readonly supportsSettings: boolean
   readonly migrations: MigrationDialect
   readonly inspection: Inspection
   /** Undefined if the dialect has no servers to create databases on. */
@@ -294,6 +378,8 @@ export interface Readers {
 export interface PoolShape {
   readonly size: number
   readonly maxOverflow: number
+  /** How many connections are kept however long nobody asks for one. */
+  readonly min: number
   /** The maximum lifetime of a connection. Infinite for an in-memory database, whose data is lost with it. */
   readonly recycle: Duration.Duration
 }

@@ -13,6 +13,8 @@ export interface Context {
   readonly statement?: string | undefined
   /** The statement's parameters, which are masked in the database's messages. The error does not keep them. */
   readonly params?: ReadonlyArray<unknown> | undefined
+  /** The line of the data, or the row, that could not be copied. */
+  readonly line?: number | undefined
 }
 
 /** The fields of an error. Undefined is the same as absent. */

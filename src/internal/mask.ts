@@ -16,6 +16,7 @@
  * The time is linear in the size of the text and of the values, and nothing here throws: a text is masked as a whole
  * where a value cannot be read.
  */
+import * as BigDecimal from "effect/BigDecimal"
 import * as Predicate from "effect/Predicate"
 import { isStringObject } from "node:util/types"
 
@@ -108,6 +109,8 @@ const textsOf = (params: ReadonlyArray<unknown> | undefined): ReadonlyArray<stri
         texts.push(String(value))
       } else if (value instanceof Date) {
         texts.push(...dateTexts(value))
+      } else if (BigDecimal.isBigDecimal(value)) {
+        texts.push(BigDecimal.format(value))
       } else if (ArrayBuffer.isView(value)) {
         const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
         texts.push(bytes.toString("hex"), bytes.toString("utf8"))

@@ -9,12 +9,18 @@ import { makeCluster } from "../support/cluster.js"
 import { prepare } from "../support/installation.js"
 import { makeKeeper } from "../support/keeper.js"
 import { database as openSqlite } from "./peers/betterSqlite3.js"
-import { accounts, readable, schema } from "./workloads.js"
+import { accounts, copied, readable, schema } from "./workloads.js"
+
+interface Written {
+  readonly session: number
+  readonly insert: number
+  readonly copyIn: number
+}
 
 export interface Database {
   readonly url: string
   /** Returns the number of accounts updated and of rows inserted since the last call, and deletes the inserted rows. */
-  readonly takeWritten: () => Promise<{ readonly session: number; readonly insert: number }>
+  readonly takeWritten: () => Promise<Written>
   readonly close: () => Promise<void>
 }
 
@@ -24,10 +30,11 @@ const written = "SELECT (SELECT sum(balance) FROM account) AS updated, (SELECT c
 /** The balances only grow, so the updates since the last call are the difference of two sums. */
 const sinceLastCall = () => {
   let last = 0
-  return (row: { readonly updated: unknown; readonly inserted: unknown }) => {
+  return (row: { readonly updated: unknown; readonly inserted: unknown }): Written => {
     const session = Number(row.updated) - last
+    const inserted = Number(row.inserted)
     last += session
-    return { session, insert: Number(row.inserted) }
+    return { session, insert: inserted, copyIn: inserted }
   }
 }
 
@@ -74,6 +81,9 @@ export const sqlite = async (): Promise<Database> => {
   database.exec(`
     WITH RECURSIVE number (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < ${accounts})
     INSERT INTO account SELECT i, 0 FROM number`)
+  database.exec(`
+    WITH RECURSIVE number (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < ${copied})
+    INSERT INTO item SELECT i, i * 7 % 1000, 'the note of row ' || i FROM number`)
   const since = sinceLastCall()
   return {
     url,

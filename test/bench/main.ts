@@ -4,8 +4,8 @@
  *
  * `npm run bench -- --quick` takes a minute, and uses only what `npm ci` has installed. `--peers=pg,sqlayer` and
  * `--only=select,session` restrict the peers and the work; the bare library always runs. `--only=growth` measures how
- * cost grows. `--rounds` and `--millis` set the number of rounds and the duration of each. `--write` writes the results
- * into docs/performance.md.
+ * cost grows, and `--only=start` how long an application takes to start. `--rounds` and `--millis` set the number of rounds
+ * and the duration of each. `--write` writes the results into docs/performance.md.
  */
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -18,6 +18,7 @@ import { plot } from "./plot.js"
 import { root } from "./remote.js"
 import { type Column, summary, tables } from "./report.js"
 import { close, measure, open, type Plan } from "./rounds.js"
+import { start } from "./start.js"
 import { type Dialect, workloads } from "./workloads.js"
 
 const { values } = parseArgs({
@@ -84,6 +85,7 @@ const columnsOf = async (
 install(chosen)
 const columns: Array<Column> = []
 let growthTables = ""
+const startTables: Array<string> = []
 for (const [dialect, make] of [["postgres", Databases.postgres], ["sqlite", Databases.sqlite]] as const) {
   const database = await make()
   try {
@@ -91,12 +93,16 @@ for (const [dialect, make] of [["postgres", Databases.postgres], ["sqlite", Data
     if (dialect === "postgres" && (only === undefined ? !quick : only.includes("growth"))) {
       growthTables = await growth(database, plan)
     }
+    if (only === undefined ? !quick : only.includes("start")) {
+      const installed = chosen.filter((kind) => kind.dialect === dialect && kind.installed).map(({ name }) => name)
+      startTables.push(start(dialect, database.url, Number(values.rounds ?? 15), installed))
+    }
   } finally {
     await database.close()
   }
 }
 
-const text = [tables(columns), growthTables].filter((part) => part !== "").join("\n\n")
+const text = [tables(columns), growthTables, ...startTables].filter((part) => part !== "").join("\n\n")
 console.log(`\n${text}`)
 const build = path.join(root, "build")
 fs.mkdirSync(build, { recursive: true })

@@ -3,7 +3,7 @@
  */
 
 /** The kinds of work, described in workloads.ts. */
-export type Work = "select" | "session" | "empty" | "read" | "stream" | "insert"
+export type Work = "select" | "session" | "empty" | "read" | "stream" | "insert" | "copyIn" | "copyOut"
 
 export interface Options {
   /** The database's URL; for SQLite, the path of the file. */
@@ -60,6 +60,15 @@ export const worker = (operation: () => Promise<number>): Worker => async (clock
   }
 }
 
+/** The number of lines of a text. */
+export const linesIn = (data: Uint8Array): number => {
+  let lines = 0
+  for (let at = data.indexOf(10); at >= 0; at = data.indexOf(10, at + 1)) {
+    lines++
+  }
+  return lines
+}
+
 const bucketsPerDoubling = 32
 
 /** A histogram of latencies with logarithmic buckets, each about 2 % wide. */
@@ -101,7 +110,9 @@ const rowsOf: { readonly [W in Work]: number } = {
   empty: 0,
   read: 10_000,
   stream: 1_000_000,
-  insert: 0
+  insert: 0,
+  copyIn: 0,
+  copyOut: 100_000
 }
 
 /** A peer that runs its work with workers in this process. */

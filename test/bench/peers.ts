@@ -57,6 +57,9 @@ export const kinds: ReadonlyArray<Kind> = [
   postgres("pgbench (prepared)", "pgbench", "postgres", {
     missing: () => spawnSync("pgbench", ["--version"]).status === 0 ? undefined : "no pgbench"
   }),
+  postgres("psql", "psql", "postgres", {
+    missing: () => spawnSync("psql", ["--version"]).status === 0 ? undefined : "no psql"
+  }),
   sqlite("better-sqlite3", "betterSqlite3", "raw", quick),
   sqlite("sqlayer (main thread)", "sqlayer", "main", quick),
   sqlite("sqlayer (worker)", "sqlayer", "worker", quick),

@@ -55,10 +55,12 @@ const warmUp: { readonly [W in Work]: number } = {
   empty: 3_000,
   read: 20,
   stream: 1,
-  insert: 10
+  insert: 10,
+  copyIn: 2,
+  copyOut: 3
 }
 
-const rowsPerOperation: { readonly [W in Work]?: number } = { session: 1, insert: 10_000 }
+const rowsPerOperation: { readonly [W in Work]?: number } = { session: 1, insert: 10_000, copyIn: 100_000 }
 
 /** Compares the rows written with the operations that the peer reports: a peer that loses updates would seem fast. */
 const checkWritten = async (database: Database, work: Work, peer: string, operations: number): Promise<void> => {

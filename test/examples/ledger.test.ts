@@ -103,7 +103,7 @@ const start = (url: string, more: NodeJS.ProcessEnv = {}): Effect.Effect<Ledger,
           ? Effect.succeed(text.includes("/transfers"))
           : Effect.dieMessage(`The ledger ended with ${child.exitCode}: ${text}`)
       ),
-      { timeout: "25 seconds" }
+      { timeout: "55 seconds" }
     )
     const address = /listens on (http:\S+\d)/.exec(text)?.[1]
     assert(address !== undefined, text)

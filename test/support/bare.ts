@@ -15,7 +15,6 @@ const root = fileURLToPath(new URL("../..", import.meta.url))
 const loader = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href
 
 interface Manifest {
-  readonly dependencies: Readonly<Record<string, string>>
   readonly peerDependencies: Readonly<Record<string, string>>
   readonly peerDependenciesMeta: Readonly<Record<string, { readonly optional: boolean }>>
 }
@@ -23,14 +22,14 @@ interface Manifest {
 /** A directory with the sources, and with packages beside them, which is removed when the scope closes. */
 export const bare: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
   Effect.sync(() => {
-    const { dependencies, peerDependencies, peerDependenciesMeta }: Manifest = JSON.parse(
+    const { peerDependencies, peerDependenciesMeta }: Manifest = JSON.parse(
       Fs.readFileSync(Path.join(root, "package.json"), "utf8")
     )
     const path = Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-bare-"))
     for (const name of ["package.json", "tsconfig.json", "src"]) {
       Fs.cpSync(Path.join(root, name), Path.join(path, name), { recursive: true })
     }
-    for (const name of [...Object.keys(dependencies), ...Object.keys(peerDependencies)]) {
+    for (const name of Object.keys(peerDependencies)) {
       if (!peerDependenciesMeta[name]?.optional) {
         const place = Path.join(path, "node_modules", name)
         Fs.mkdirSync(Path.dirname(place), { recursive: true })

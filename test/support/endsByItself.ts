@@ -9,7 +9,7 @@ import * as Database from "../../src/Database.js"
 const [, , what, url] = process.argv
 
 const runtime = ManagedRuntime.make(
-  Database.layerFrom({ url, poolSize: 2, poolMaxOverflow: 0, poolTimeout: "1 second" })
+  Database.layerFrom({ url, poolSize: 2, poolMaxOverflow: what === "idle" ? 1 : 0, poolTimeout: "1 second" })
 )
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(`${text}\n`))
@@ -20,10 +20,11 @@ const statement = (text: string) => Effect.flatMap(SqlClient.SqlClient, (sql) =>
 const heldForEver = Effect.async<never>(() => undefined)
 
 const programs: Record<string, () => void> = {
-  /** Leaves two idle connections behind. */
+  /** Leaves three idle connections behind, one of which is to be cleaned and one to be closed. */
   idle: () => {
     const session = Effect.flatMap(Database.Database, (db) => db.session(statement("SELECT 1")))
-    const work = Effect.all([session, statement("SELECT 2"), session], { concurrency: "unbounded" })
+    const dirty = statement("SELECT set_config('app.user', 'someone', false), pg_sleep(0.5)")
+    const work = Effect.all([session, dirty, session], { concurrency: "unbounded" })
     void runtime.runPromise(Effect.zipRight(work, print("done")))
   },
   /** Awaits an answer, with nothing else to keep the process alive. */

@@ -94,7 +94,7 @@ export class Cancellation {
     const timer = setTimeout(() => this.actions.destroy(), cancelTimeout)
     const onCanceled = (): void => clearTimeout(timer)
     for (const exchange of added) {
-      exchange.isCancelRequested = true
+      exchange.requestCancel()
     }
     this.pending = [
       ...this.pending,

@@ -7,22 +7,25 @@ import { identity } from "effect/Function"
 import { NodeInspectSymbol } from "effect/Inspectable"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import Pg from "pg"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type * as Driver from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import { rowStream } from "../rowStream.js"
 import * as Bulk from "./bulk.js"
+import { copyFrom } from "./copy/copyFrom.js"
+import { copyTo } from "./copy/copyTo.js"
 import type * as Exchange from "./exchange.js"
 import * as Exchanges from "./exchanges.js"
 import * as Execute from "./execute.js"
 import { serverError } from "./pg.js"
 import type { Pipeline } from "./pipeline.js"
 import * as Portal from "./portal.js"
+import { Pg } from "./protocol/pg.js"
 import { Sender } from "./send.js"
 import { mayWrite } from "./statementText.js"
 import * as TransactionOutcome from "./transactionOutcome.js"
 import * as TransactionSql from "./transactionSql.js"
+import { withKnownTypes } from "./types/lookUp.js"
 
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
@@ -51,6 +54,8 @@ export class Connection implements Driver.Connection {
   private readonly sender: Sender
   /** How many portals were opened. Each has a name of its own. */
   private portals = 0
+  /** The options of the savepoints that replace a transaction, by name. */
+  private readonly optionsWithin = new Map<string, Driver.BeginOptions>()
   private streamTransaction: StreamTransaction | undefined = undefined
   /** Identifies the last transaction, if that began as `verified` and was begun on the server. */
   private transactionIdentity: TransactionOutcome.TransactionIdentity | undefined = undefined
@@ -60,9 +65,9 @@ export class Connection implements Driver.Connection {
     readonly id: number,
     description: string,
     /** Opens another connection to the same target. */
-    private readonly connectAgain: (restore: Driver.Restore) => Effect.Effect<Driver.Connection, DatabaseError>
+    private readonly connectAgain: (restore: Driver.Restore) => Effect.Effect<Connection, DatabaseError>
   ) {
-    this.sender = new Sender(pipeline, description)
+    this.sender = new Sender(pipeline, description, connectAgain)
   }
 
   /** Calls `f` once when the connection is lost and was not closed by the client; at once if that has happened. */
@@ -72,6 +77,11 @@ export class Connection implements Driver.Connection {
     if (pipeline.lossReason !== undefined) {
       pipeline.onLost(pipeline.lossReason)
     }
+  }
+
+  /** Sends an exchange that executes nothing. Fails with its error. */
+  check(exchange: Exchange.Exchange): Effect.Effect<void, DatabaseError> {
+    return this.sender.send(() => exchange, () => Effect.void, identity)
   }
 
   onNotification(f: (channel: string, payload: string) => void): void {
@@ -90,6 +100,15 @@ export class Connection implements Driver.Connection {
     guard?: Driver.StatementGuard
   ) {
     return this.executeRows(sql, params, { params, user: true, prepare: true }, transformRows, guard)
+  }
+
+  /** The rows of a query of the driver's own, which the application's types do not apply to. */
+  query(text: string): Effect.Effect<ReadonlyArray<object>, DatabaseError> {
+    return this.sender.send(
+      () => Exchanges.query(text, internal),
+      ({ result: { rows } }) => Effect.succeed(rows),
+      identity
+    )
   }
 
   executeUnprepared(
@@ -133,7 +152,7 @@ export class Connection implements Driver.Connection {
       const [sql, params] = Bulk.insertOf(values)?.byValue() ?? [text, values]
       const portal = `sqlayer_${++this.portals}`
       const options = { params, user: true }
-      const rollback = this.rollBackWith(this.sender.sendWithTimeout(() => Exchanges.query("ROLLBACK", internal)))
+      const rollback = this.rollBackWith(this.sender.sendWithTimeout(this.makeRollback))
       const writes = mayWrite(sql)
       if (guard !== undefined) {
         guard.mayWrite = writes
@@ -203,21 +222,25 @@ export class Connection implements Driver.Connection {
         writes || guard === undefined ? this.sender.cancel(exchange) : this.sender.cancelLate(exchange)
       return Portal.cursor({
         open: (maxRows, onOpen) =>
-          this.sender.send(
-            () =>
-              Exchanges.openPortal(
-                portal,
-                sql,
-                this.sender.encode(sql, params),
-                maxRows,
-                options,
-                (ownsTransaction) => onOpen(onSend(ownsTransaction))
-              ),
-            (exchange) => Effect.succeed(Portal.batchOf(exchange)),
-            toSqlError,
-            guard,
-            cancel
-          ),
+          Execute.withParameterTypes(this.sender, sql, params, guard, (types) =>
+            this.sender.send(
+              () => {
+                const encoded = this.sender.encode(sql, params, types)
+                return Exchanges.openPortal(
+                  portal,
+                  sql,
+                  encoded,
+                  maxRows,
+                  types === undefined ? options : Execute.maskingAll(options, encoded),
+                  this.pipeline.beginSettings,
+                  (ownsTransaction) => onOpen(onSend(ownsTransaction))
+                )
+              },
+              withKnownTypes(this.sender, (completed) => Effect.succeed(Portal.batchOf(completed))),
+              toSqlError,
+              guard,
+              cancel
+            )),
         read: (rowDescription, maxRows) =>
           this.sender.requestBatch(
             Exchanges.readPortal(portal, rowDescription, sql, maxRows, options),
@@ -230,6 +253,18 @@ export class Connection implements Driver.Connection {
         rollback: Effect.suspend(() => leave(true) && (isInTransaction() || isEndedByStatement()) ? end : Effect.void)
       })
     })
+  }
+
+  copyFrom<E>(
+    request: Driver.CopyFrom,
+    source: Driver.CopySource<E>,
+    guard?: Driver.StatementGuard
+  ): Effect.Effect<number, SqlError.SqlError | E> {
+    return copyFrom(this.pipeline, this.sender, request, source, guard)
+  }
+
+  copyTo(request: Driver.CopyTo, guard?: Driver.StatementGuard): Effect.Effect<Driver.Pull, never, Scope.Scope> {
+    return copyTo(this.pipeline, this.sender, request, guard)
   }
 
   status(): Driver.Status {
@@ -249,7 +284,7 @@ export class Connection implements Driver.Connection {
       this.transactionIdentity = undefined
       this.pipeline.isUnconfirmed = false
       this.pipeline.statementTimeout.set(timeoutOf(options))
-      const steps = TransactionSql.beginSteps(options)
+      const steps = TransactionSql.beginSteps(options, this.pipeline.beginSettings)
       if (options.verified === true) {
         const onRow: Exchange.Step["onRow"] = (values) => {
           this.transactionIdentity = TransactionOutcome.parseIdentity(values)
@@ -272,7 +307,7 @@ export class Connection implements Driver.Connection {
   }
 
   get rollback(): Effect.Effect<void, DatabaseError> {
-    return this.rollBackWith(this.command("ROLLBACK"))
+    return this.rollBackWith(this.sender.send(this.makeRollback, () => Effect.void, identity))
   }
 
   savepoint(name: string): Effect.Effect<void, DatabaseError> {
@@ -328,9 +363,15 @@ export class Connection implements Driver.Connection {
     return Effect.tap(
       this.trackSavepoint(
         name,
-        this.command(`SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${TransactionSql.timeoutsSql(options)}`)
+        this.command(
+          `SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${TransactionSql.timeoutsSql(options)}` +
+            TransactionSql.settingsSql(options)
+        )
       ),
-      () => this.pipeline.statementTimeout.set(timeoutOf(options))
+      () => {
+        this.pipeline.statementTimeout.set(timeoutOf(options))
+        this.optionsWithin.set(name, options)
+      }
     )
   }
 
@@ -343,7 +384,11 @@ export class Connection implements Driver.Connection {
     return Effect.flatMap(checked, (rows) => {
       const names = rows.at(0)?.names
       const deferred = names === null || names === undefined ? "" : `; SET CONSTRAINTS ${names} DEFERRED`
-      const settings = around === undefined ? TransactionSql.resetSql : TransactionSql.timeoutsSql(around)
+      const settings = around === undefined
+        ? TransactionSql.resetSql
+        : TransactionSql.timeoutsSql(around) + TransactionSql.resetSettingsSql(this.optionsWithin.get(name) ?? {}) +
+          TransactionSql.settingsSql(around)
+      this.optionsWithin.delete(name)
       this.pipeline.leaveSavepoint(name, false)
       this.pipeline.statementTimeout.set(timeoutOf(around))
       return this.command(`${settings}; RELEASE SAVEPOINT ${Pg.escapeIdentifier(name)}${deferred}`)
@@ -352,7 +397,10 @@ export class Connection implements Driver.Connection {
 
   /** Rolling back to a savepoint also restores the settings. */
   rollbackWithin(name: string, around?: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
-    return Effect.tap(this.rollbackToSavepoint(name), () => this.pipeline.statementTimeout.set(timeoutOf(around)))
+    return Effect.tap(this.rollbackToSavepoint(name), () => {
+      this.pipeline.statementTimeout.set(timeoutOf(around))
+      this.optionsWithin.delete(name)
+    })
   }
 
   get failStatement(): Effect.Effect<void, DatabaseError> {
@@ -374,13 +422,18 @@ export class Connection implements Driver.Connection {
         if (pipeline.closeReason !== undefined) {
           return Effect.fail(this.sender.connectionError(pipeline.closeReason))
         }
-        return pipeline.isDirty
-          ? Effect.map(this.command("DISCARD ALL"), () => {
-            pipeline.isDirty = false
-            pipeline.statementTimeout.reset()
-          })
-          : Effect.void
+        pipeline.isCleanedNext = pipeline.isDirty
+        return pipeline.isDirty ? this.command("") : Effect.void
       }))
+  }
+
+  markDirty(): void {
+    this.pipeline.isDirty = true
+  }
+
+  resetLater(): boolean {
+    this.pipeline.isCleanedNext = true
+    return true
   }
 
   get close(): Effect.Effect<void> {
@@ -438,6 +491,13 @@ export class Connection implements Driver.Connection {
       this.pipeline.resetTransaction()
       return this.pipeline.closeReason === undefined && this.isTransactionOpen ? rollback : Effect.void
     })
+  }
+
+  /** ROLLBACK, unless the transaction has ended by the time that it is sent, for example by another one. */
+  private readonly makeRollback = (): Exchange.Exchange => {
+    const exchange = Exchanges.query("ROLLBACK", internal)
+    exchange.isNeeded = () => this.pipeline.transactionStatus !== "I"
+    return exchange
   }
 
   private commitWith(make: () => Exchange.Exchange): Effect.Effect<void, DatabaseError> {

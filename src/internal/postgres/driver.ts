@@ -1,24 +1,29 @@
 /**
  * Makes the `Driver` for PostgreSQL.
  */
-import * as PgClient from "@effect/sql-pg/PgClient"
+import type * as PgClientModule from "@effect/sql-pg/PgClient"
 import * as SqlClient from "@effect/sql/SqlClient"
-import * as Statement from "@effect/sql/Statement"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as Stream from "effect/Stream"
 import type { PostgresTarget, Settings } from "../../DatabaseConfig.js"
-import { fromSqlError } from "../../DatabaseError.js"
-import type { Driver, Restore } from "../driver.js"
+import { type DatabaseError, fromSqlError } from "../../DatabaseError.js"
+import type { Driver, Notification, Restore } from "../driver.js"
+import { packageError } from "../packages.js"
 import * as Bulk from "./bulk.js"
-import { connect, describeHost, makeSetup } from "./connect.js"
+import { json, PgClient, TypeId } from "./client.js"
+import { makeCompiler } from "./compiler.js"
+import { connect } from "./connect.js"
+import { copyFromText, copyToText } from "./copy/text.js"
 import { inspection } from "./inspection.js"
 import * as Listen from "./listen.js"
 import { migrations } from "./migrations.js"
+import * as Pg from "./pg.js"
+import { describe, makeSetup, type Setup } from "./setup.js"
 import { testDatabases } from "./testDatabase.js"
 import { format } from "./url.js"
-
-const json = Statement.custom<PgClient.PgCustom>("PgJson")
 
 const serverInfoStatement = "SELECT pg_catalog.current_setting('server_version') AS version, " +
   "pg_catalog.pg_is_in_recovery() AS standby"
@@ -26,22 +31,27 @@ const serverInfoStatement = "SELECT pg_catalog.current_setting('server_version')
 const requiresTls = ({ sslMode }: PostgresTarget): boolean =>
   sslMode !== "disable" && sslMode !== "allow" && sslMode !== "prefer"
 
-/** A URL that pg understands too: it would take `prefer` for `require`. */
+/**
+ * A URL that pg understands too: it would take `prefer` for `require`, and reads certificates and keys from files only. It
+ * has no password if that is asked for at each connection.
+ */
 const clientUrl = (target: PostgresTarget): Redacted.Redacted => {
   const { sslCert, sslKey, sslMode, sslRootCert } = target
-  const tls = { sslmode: sslMode, sslrootcert: sslRootCert, sslcert: sslCert, sslkey: sslKey }
+  const file = (value: typeof sslCert) => typeof value === "string" ? value : undefined
+  const tls = { sslmode: sslMode, sslrootcert: file(sslRootCert), sslcert: file(sslCert), sslkey: file(sslKey) }
   return Redacted.make(format(target, requiresTls(target) ? tls : {}))
 }
 
 /** The configuration as PgClient exposes it. The URL and the password are redacted. */
-const clientConfig = (settings: Settings, target: PostgresTarget): PgClient.PgClientConfig => {
+const clientConfig = (settings: Settings, target: PostgresTarget): PgClientModule.PgClientConfig => {
   const { host, port } = target.hosts[0]
   return {
     url: clientUrl(target),
     host,
     port,
     database: target.database,
-    username: target.username,
+    // Neither is there if it is asked for at each connection.
+    username: target.username || undefined,
     password: target.password,
     ssl: requiresTls(target),
     applicationName: target.applicationName,
@@ -65,14 +75,36 @@ const serverAttributes = ({ hosts: [{ host, port }, ...others] }: PostgresTarget
     : [["server.address", host], ["server.port", port]]
 }
 
+/** Loads `pg`. */
+export const load: Effect.Effect<void, DatabaseError> = Effect.flatMap(
+  Effect.promise(Pg.load),
+  (error) =>
+    error === undefined ? Effect.void : Effect.fail(packageError("postgres", "08001", "pg", error, "npm install pg@8"))
+)
+
+/** Only a primary can listen: of several hosts, it is found again after a failover. */
+const listenSetup = (setup: Setup): Setup => {
+  const { target } = setup
+  const { hosts, targetSessionAttrs } = target
+  return hosts.length > 1 && (targetSessionAttrs === "any" || targetSessionAttrs === "prefer-standby")
+    ? { ...setup, target: { ...target, targetSessionAttrs: "primary" } }
+    : setup
+}
+
+const payloads = <E>(notifications: Stream.Stream<Notification, E>): Stream.Stream<string, E> =>
+  Stream.filterMap(
+    notifications,
+    (notification) => notification._tag === "Message" ? Option.some(notification.payload) : Option.none()
+  )
+
 /** Opens no connection. */
 export const make = (settings: Settings, target: PostgresTarget): Driver => {
-  const compiler = Bulk.makeCompiler(PgClient.makeCompiler(settings.transformQueryNames, settings.transformJson))
+  const compiler = Bulk.makeCompiler(makeCompiler(settings.transformQueryNames, settings.transformJson))
   const setup = makeSetup(settings, target)
   const establish = (restore: Restore) => connect(setup, restore)
   return {
     dialect: "postgres",
-    description: target.hosts.map((host) => describeHost(target, host)).join(", "),
+    description: describe(target),
     compiler,
     spanAttributes: [
       ...Object.entries(settings.spanAttributes),
@@ -82,29 +114,37 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
     ],
     connect: (onLost, restore) =>
       Effect.tap(establish(restore), (connection) => Effect.sync(() => connection.onLost(onLost))),
+    copyText: { from: copyFromText, to: copyToText },
     serverInfo: (connection) =>
       Effect.mapBoth(connection.executeUnprepared(serverInfoStatement, [], undefined), {
         onSuccess: ([row]) => ({ version: row.version, role: row.standby ? "standby" as const : "primary" as const }),
         onFailure: fromSqlError
       }),
-    extendClient: (client) =>
-      Effect.map(Listen.make(establish, settings.silence), (listen) => {
-        const extended: PgClient.PgClient = Object.assign(client, {
-          [PgClient.TypeId]: PgClient.TypeId,
+    listen: Listen.make((restore) => connect(listenSetup(setup), restore), settings.silence),
+    extendClient: (client, _acquire, listen) =>
+      Effect.sync(() => {
+        const extended: PgClientModule.PgClient = Object.assign(client, {
+          [TypeId]: TypeId,
           config: clientConfig(settings, target),
           json: (value: unknown) => json(value),
-          listen,
+          listen: (channel: string) => payloads(listen!(channel)),
           // As a statement of the session it runs in, so that the server delivers it when that commits.
           notify: (channel: string, payload: string) =>
             Effect.asVoid(client`SELECT pg_catalog.pg_notify(${channel}, ${payload})`)
         })
         return Context.make(SqlClient.SqlClient, extended as SqlClient.SqlClient).pipe(
-          Context.add(PgClient.PgClient, extended)
+          Context.add(PgClient, extended)
         )
       }),
+    supportsSettings: true,
     migrations,
     inspection: inspection(target),
     testDatabases: testDatabases(target),
-    pool: { size: settings.poolSize, maxOverflow: settings.poolMaxOverflow, recycle: settings.poolRecycle }
+    pool: {
+      size: settings.poolSize,
+      maxOverflow: settings.poolMaxOverflow,
+      min: settings.poolMin,
+      recycle: settings.poolRecycle
+    }
   }
 }

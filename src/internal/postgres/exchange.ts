@@ -8,6 +8,7 @@ import { readTextRow, type RowDescription, type RowMode } from "./protocol/rowDe
 import type { Encoded, Writer } from "./protocol/writer.js"
 import type { TransactionStatus } from "./receive.js"
 import type { CachedStatement, StatementCache } from "./statementCache.js"
+import { unreadableValue } from "./types/unreadableValue.js"
 
 /** How an exchange is treated, and what its errors include. */
 export interface Options {
@@ -27,6 +28,9 @@ export interface Options {
 /** A command that is sent ahead of another, in the same round trip. If it fails, the server skips what follows. */
 export interface Step {
   readonly text: string
+  readonly values?: ReadonlyArray<string>
+  /** Whether it is never prepared by name. */
+  readonly unnamed?: boolean
   readonly beginsTransaction?: boolean
   readonly onRow?: (values: ReadonlyArray<string | null>) => void
 }
@@ -39,8 +43,6 @@ export interface CommandResult {
   commandTag: string | undefined
 }
 
-/** The first words of the command tags of commands that may leave session state on the connection. */
-const leavesStateTag = /^(?:SET|RESET|LISTEN|PREPARE|DECLARE|DO)\b/
 /** The tags of CREATE, and of CREATE TABLE AS and SELECT INTO, which is that of a SELECT without columns. */
 const createTag = /^(?:CREATE|SELECT)\b/
 const temporary = /temp/i
@@ -54,18 +56,17 @@ const rollbackAndChain = new RegExp(
 const beginTag = /^(?:BEGIN|START TRANSACTION)$/
 /** After these the server may have dropped prepared statements. */
 const deallocateTag = /^(?:DISCARD ALL|DEALLOCATE)\b/
+/** After these the transaction, or the connection, may see tables and types that no other one sees. */
+const defineTag = /^(?:CREATE|ALTER|DROP|DO|CALL)\b/
+/** After these the types that the server keeps of a prepared statement may be outdated. */
+const alterTag = /^(?:ALTER (?:TABLE|TYPE|DOMAIN|VIEW|MATERIALIZED VIEW|FOREIGN TABLE)|DO)\b/
+
+/** Why a statement of a user cannot copy. */
+export const copyRefusal = "a statement cannot carry the data of COPY: use Database.copyFrom or Database.copyTo"
+
+const noValues: ReadonlyArray<string> = []
 
 const backendSql = "SELECT pg_catalog.pg_backend_pid()"
-
-/** The name of an error's class. Anything may have been thrown. */
-const nameOf = (error: unknown): string => {
-  try {
-    const { name } = error as Error
-    return typeof name === "string" && /^\w{1,64}$/.test(name) ? name : "Error"
-  } catch {
-    return "Error"
-  }
-}
 
 const emptyResult = (): CommandResult => ({ rows: [], rowDescription: undefined, commandTag: undefined })
 
@@ -103,6 +104,9 @@ export abstract class Exchange {
   isInTransaction = false
   /** The server's warning that what it has committed was not confirmed by a synchronous standby. */
   unconfirmed: ServerError | undefined = undefined
+  /** What the server has said beside its answer: the first ones, and how many more there were. */
+  notices: Array<ServerError> | undefined = undefined
+  omittedNotices = 0
   /** Whether `error` is the server's. */
   isRejected = false
   /** Whether a portal was suspended because its row limit was reached. */
@@ -111,6 +115,10 @@ export abstract class Exchange {
   makesDirty = false
   /** Whether prepared statements cannot be trusted any more: they were dropped, or a temporary table hides another. */
   invalidatesStatements = false
+  /** Whether it may have created tables or types that no other connection sees, for now or at all. */
+  definesObjects = false
+  /** Whether it has altered tables or types. */
+  altersSchema = false
   /** Whether it ended the transaction in which it was submitted, even if it began another. */
   endsTransaction = false
   /** The size of all rows as received, in bytes. */
@@ -119,10 +127,20 @@ export abstract class Exchange {
   parameterTypes: ReadonlyArray<number> = []
   /** Whether a prepared statement is executed in it. */
   usesNamedStatement = false
+  /** The prepared statement that it executes, if an earlier exchange has prepared it. */
+  knownStatement: CachedStatement | undefined = undefined
+  /** Whether it has failed, or would have, only because of what the server had kept of its prepared statement. */
+  isOutdated = false
+  /** Whether it is not handed over yet, since it is being found out whether its prepared statement was outdated. */
+  isBeingChecked = false
   /** Whether the server has sent a result or an error. ReadyForQuery without one is a protocol violation. */
   hasResponse = false
+  /** How many of the steps remove the last borrower's state from the connection. They are the first ones. */
+  private cleaningSteps = 0
   /** How many steps have completed. */
   private completedSteps = 0
+  /** How many portals were bound. */
+  private bindings = 0
   /** For each Parse whose ParseComplete has not arrived, in order: its named statement, or undefined. */
   private readonly awaitingParse: Array<CachedStatement | undefined> = []
   /** The cached statement that takes the row description of this exchange. */
@@ -132,7 +150,9 @@ export abstract class Exchange {
   /** Whether one of its commands had the tag ROLLBACK, which is also that of ROLLBACK TO SAVEPOINT. */
   private hasRolledBack = false
   /** Whether to execute without prepared statements, since one has failed before. */
-  private isUnnamed = false
+  private isRepeated = false
+  /** The prepared statement that may have been outdated, if it was sent again without it. */
+  repeatedFor: CachedStatement | undefined = undefined
 
   constructor(readonly text: string, readonly options: Options) {}
 
@@ -160,6 +180,21 @@ export abstract class Exchange {
     return true
   }
 
+  /** Whether the server has begun to execute the command that failed, and not only to parse and bind it. */
+  get isBound(): boolean {
+    return this.usesSimpleQuery || this.bindings > this.completedSteps
+  }
+
+  /** The statement that an earlier exchange has prepared, if it is that which could not be bound. */
+  get unboundStatement(): CachedStatement | undefined {
+    return this.completedSteps === this.steps.length && !this.isBound ? this.knownStatement : undefined
+  }
+
+  /** An exchange that binds the same parameters to the same text, and executes nothing; undefined where that is not useful. */
+  bindOnly(): Exchange | undefined {
+    return undefined
+  }
+
   write(out: Writer, cache: StatementCache): void {
     this.isSent = true
     if (this.guard !== undefined) {
@@ -171,14 +206,30 @@ export abstract class Exchange {
       out.closeStatement(name)
     }
     for (const step of this.steps) {
-      this.writeStep(out, step, this.lookup(cache, step.text))
+      this.writeStep(out, step, step.unnamed === true ? undefined : this.lookup(cache, step.text))
     }
+    this.knownStatement = undefined
     this.writeCommand(out, cache)
   }
 
   /** Sends the command if that had to wait for the steps. Returns whether it was sent. */
   continueAfterSteps(_out: Writer): boolean {
     return false
+  }
+
+  /** Whether the server is to answer next. While a COPY waits for the program, it is not. */
+  get awaitsServer(): boolean {
+    return true
+  }
+
+  /** Called when another exchange has to wait until this one is complete. Returns why it would wait for ever, if it would. */
+  othersWait(): ServerError | undefined {
+    return undefined
+  }
+
+  /** A cancel request is sent for it. Its result is still delivered. */
+  requestCancel(): void {
+    this.isCancelRequested = true
   }
 
   /** Drops the result, and ignores what still arrives. */
@@ -197,10 +248,12 @@ export abstract class Exchange {
     this.results = undefined
   }
 
-  /** Resets it, to be sent again without prepared statements. */
-  prepareRetry(): void {
-    this.isUnnamed = true
+  /** Resets it, to be sent again without prepared statements. `outdated` is the one that may be the reason. */
+  prepareRetry(outdated: CachedStatement | undefined): void {
+    this.isRepeated = true
+    this.repeatedFor = outdated
     this.usesNamedStatement = false
+    this.bindings = 0
     this.result = emptyResult()
     this.results = undefined
     this.error = undefined
@@ -220,9 +273,28 @@ export abstract class Exchange {
     this.awaitingParse.length = 0
   }
 
-  /** Whether no command has completed. */
+  /** Sends steps ahead that remove the last borrower's state from the connection. */
+  cleanFirst(steps: ReadonlyArray<Step>): void {
+    if (this.cleaningSteps === 0) {
+      this.cleaningSteps = steps.length
+      this.steps = [...steps, ...this.steps]
+    }
+  }
+
+  /** Whether it was to remove the last borrower's state first, and whether that was done. */
+  get cleaned(): boolean | undefined {
+    return this.cleaningSteps === 0 ? undefined : this.completedSteps >= this.cleaningSteps
+  }
+
+  /** Whether a step was rejected, so that the server has skipped the command. */
+  get isSkipped(): boolean {
+    return this.isRejected && this.completedSteps < this.steps.length
+  }
+
+  /** Whether no command of its own has completed. */
   get didNothing(): boolean {
-    return this.completedSteps === 0 && this.result.commandTag === undefined && this.results === undefined
+    return this.completedSteps <= this.cleaningSteps && this.result.commandTag === undefined &&
+      this.results === undefined
   }
 
   parseComplete(): void {
@@ -230,6 +302,10 @@ export abstract class Exchange {
     if (statement !== undefined) {
       statement.state = "known"
     }
+  }
+
+  bindComplete(): void {
+    this.bindings++
   }
 
   /** RowDescription, or NoData as null. */
@@ -263,8 +339,7 @@ export abstract class Exchange {
       if (isMalformed(error)) {
         throw error
       }
-      // The message of a type parser's error may contain the value.
-      this.error = serverError("22000", `a value of a row cannot be read: ${nameOf(error)}`)
+      this.error = unreadableValue(error)
     }
   }
 
@@ -278,8 +353,11 @@ export abstract class Exchange {
     this.result.commandTag = tag
     const createsTemporary = this.result.rowDescription === undefined && createTag.test(tag) &&
       temporary.test(this.text)
-    this.makesDirty ||= createsTemporary || leavesStateTag.test(tag)
     this.invalidatesStatements ||= createsTemporary || deallocateTag.test(tag)
+    if (createsTemporary || defineTag.test(tag)) {
+      this.definesObjects = true
+      this.altersSchema ||= alterTag.test(tag)
+    }
     this.endsTransaction ||= endTag.test(tag) || (tag === "ROLLBACK" && rollbackAndChain.test(this.text)) ||
       (this.hasRolledBack && beginTag.test(tag))
     this.hasRolledBack ||= tag === "ROLLBACK"
@@ -300,6 +378,16 @@ export abstract class Exchange {
     this.parameterTypes = types
   }
 
+  /** CopyOutResponse. A statement has no place for the data, which would be lost. */
+  copyOutResponse(): void {
+    this.error ??= serverError("0A000", copyRefusal)
+  }
+
+  /** CopyData: data of a COPY TO STDOUT. */
+  copyData(_bytes: Buffer, _offset: number, _end: number): void {
+    // A statement has failed with its CopyOutResponse.
+  }
+
   errorResponse(error: ServerError): void {
     this.hasResponse = true
     this.isRejected = true
@@ -308,6 +396,7 @@ export abstract class Exchange {
 
   /** Makes a COPY FROM STDIN fail, since there is no data. */
   copyInResponse(out: Writer): void {
+    this.error ??= serverError("0A000", copyRefusal)
     out.copyFail("COPY FROM STDIN has nothing to read from here")
     if (!this.usesSimpleQuery) {
       // While copying, the server ignores a Sync, as it did with the one that was sent.
@@ -334,7 +423,9 @@ export abstract class Exchange {
     if (statement.state === "stale") {
       out.closeStatement(statement.name)
     }
-    if (statement.state !== "known") {
+    if (statement.state === "known") {
+      this.knownStatement = statement
+    } else {
       out.parse(statement.name, text, [])
       statement.state = "sent"
       this.awaitingParse.push(statement)
@@ -344,11 +435,11 @@ export abstract class Exchange {
 
   /** The prepared statement for a text, unless this exchange is to do without. */
   protected lookup(cache: StatementCache, text: string): CachedStatement | undefined {
-    return this.isUnnamed ? undefined : cache.lookup(text)
+    return this.isRepeated ? undefined : cache.lookup(text)
   }
 
   private writeStep(out: Writer, step: Step, statement: CachedStatement | undefined): void {
-    this.writeBind(out, "", statement, step.text, [])
+    this.writeBind(out, "", statement, step.text, step.values ?? noValues)
     out.execute("", 0)
   }
 

@@ -2,12 +2,14 @@
  * The kinds of exchanges.
  */
 import { keepHiddenClass } from "../hiddenClass.js"
-import { Exchange, type Options } from "./exchange.js"
+import { make as makeError } from "../makeError.js"
+import { copyRefusal, Exchange, type Options } from "./exchange.js"
 import type { RowDescription } from "./protocol/rowDescription.js"
 import type { Encoded, Writer } from "./protocol/writer.js"
 import type { TransactionStatus } from "./receive.js"
 import { isPreparable, type StatementCache } from "./statementCache.js"
-import { beginSteps } from "./transactionSql.js"
+import { isCopy } from "./statementText.js"
+import { type BeginSettings, beginSteps } from "./transactionSql.js"
 
 /** One or several statements without parameters. */
 class Query extends Exchange {
@@ -52,6 +54,10 @@ class Statement extends Exchange {
     return this.steps.length === 0 && isPreparable(this.text)
   }
 
+  override bindOnly(): Exchange {
+    return new BindOnly(this.text, this.values, { user: true })
+  }
+
   protected writeCommand(out: Writer, cache: StatementCache): void {
     const statement = this.options.prepare === true ? this.lookup(cache, this.text) : undefined
     if (cache.needsBackendCheck && isPreparable(this.text)) {
@@ -65,6 +71,27 @@ class Statement extends Exchange {
       this.result.rowDescription = statement.rowDescription
     }
     out.execute("", 0).sync()
+  }
+}
+
+/** Parses a statement and binds its parameters without executing it. */
+class BindOnly extends Exchange {
+  constructor(text: string, private readonly values: ReadonlyArray<Encoded>, options: Options) {
+    super(text, options)
+  }
+
+  override get executes(): boolean {
+    return false
+  }
+
+  override bindComplete(): void {
+    super.bindComplete()
+    this.hasResponse = true
+  }
+
+  protected writeCommand(out: Writer): void {
+    this.writeBind(out, "", undefined, this.text, this.values)
+    out.sync()
   }
 }
 
@@ -106,6 +133,7 @@ class OpenPortal extends Exchange {
     private readonly values: ReadonlyArray<Encoded>,
     private readonly maxRows: number,
     options: Options,
+    private readonly beginSettings: BeginSettings,
     private readonly onSend: (ownsTransaction: boolean) => void
   ) {
     super(text, options)
@@ -117,7 +145,7 @@ class OpenPortal extends Exchange {
 
   override beforeSend(status: TransactionStatus): void {
     if (status === "I" && this.steps.length === 0) {
-      this.steps = beginSteps({})
+      this.steps = beginSteps({}, this.beginSettings)
       this.ownsTransaction = true
     }
     super.beforeSend(status)
@@ -155,11 +183,19 @@ class ReadPortal extends Exchange {
 /** A command of the driver, or a user's text of one or several statements. */
 export const query = (text: string, options: Options): Exchange => new Query(text, options)
 
-/** A user's statement. Without parameters the text may contain several. */
+/** A user's statement. Without parameters the text may contain several. Throws if one of them is a COPY of data. */
 export const statement = (text: string, values: ReadonlyArray<Encoded>, options: Options): Exchange =>
   values.length === 0 && (text.includes(";") || !isPreparable(text))
-    ? new Query(text, options)
+    ? new Query(withoutCopy(text), options)
     : new Statement(text, values, options)
+
+/** Refuses a COPY of data before it is sent: nothing would take or give the data. */
+const withoutCopy = (text: string): string => {
+  if (isCopy(text)) {
+    throw makeError("InvalidStatement", { dialect: "postgres", code: "0A000", reason: copyRefusal, statement: text })
+  }
+  return text
+}
 
 /** A user's statement with the types of its parameters; zero for one that the server infers. */
 export const typedStatement = (
@@ -178,8 +214,18 @@ export const openPortal = (
   values: ReadonlyArray<Encoded>,
   maxRows: number,
   options: Options,
+  beginSettings: BeginSettings,
   onSend: (ownsTransaction: boolean) => void
-): Exchange => new OpenPortal(portal, text, values, maxRows, options, onSend)
+): Exchange =>
+  new OpenPortal(
+    portal,
+    isPreparable(text) ? text : withoutCopy(text),
+    values,
+    maxRows,
+    options,
+    beginSettings,
+    onSend
+  )
 
 export const readPortal = (
   portal: string,

@@ -1,6 +1,7 @@
 /**
  * What migrations need of PostgreSQL.
  */
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import type { MigrationDialect } from "../driver.js"
 import { quoted } from "../sqlQuotes.js"
@@ -39,7 +40,8 @@ export const migrations: MigrationDialect = {
   saveChecksum: (sql, table, migration_id, checksum) =>
     sql`INSERT INTO ${sql(table)} ${sql.insert({ migration_id, checksum })}
 ON CONFLICT (migration_id) DO UPDATE SET checksum = excluded.checksum`.withoutTransform,
-  createdAt: (value) => new Date(value as Date | string),
+  // The application may have asked for another type of timestamps.
+  createdAt: (value) => DateTime.isDateTime(value) ? DateTime.toDateUtc(value) : new Date(value as Date | string),
   // While a statement runs, the server notices that its client is gone only if client_connection_check_interval is set:
   // without it a killed runner would hold the lock until its statement ends. Windows does not support the setting, nor do
   // versions before 14.

@@ -6,18 +6,24 @@
  * fail too.
  */
 import * as Effect from "effect/Effect"
+import type { Socket } from "node:net"
+import type { Settings } from "../../DatabaseConfig.js"
 import { Cancellation, cancelTimeout } from "./cancellation.js"
+import { cleaningSteps } from "./cleaning.js"
 import type * as Exchange from "./exchange.js"
+import type { ReportedParameters } from "./parameters.js"
 import { serverError } from "./pg.js"
 import type { ServerError } from "./protocol/messages.js"
 import { Writer } from "./protocol/writer.js"
 import { Receiver, type TransactionStatus } from "./receive.js"
 import type { StartupConnection } from "./startup.js"
-import { type PreparePolicy, StatementCache } from "./statementCache.js"
-import { endsTransactionAndGoesOn, isRollback } from "./statementText.js"
+import { type CachedStatement, isOutdated, type PreparePolicy, StatementCache } from "./statementCache.js"
+import { endsTransactionAndGoesOn, isRollback, leavesState } from "./statementText.js"
 import type { StatementTimeout } from "./statementTimeout.js"
+import type { BeginSettings } from "./transactionSql.js"
 import type { BackendKey } from "./transport/cancelRequest.js"
 import { ignoreErrors, type Route } from "./transport/socket.js"
+import type { TypeRegistry } from "./types/registry.js"
 
 /** How long closing waits for the server to close its side, in milliseconds. */
 const closeTimeout = 1_000
@@ -32,16 +38,36 @@ export interface Options {
   readonly backendKey: BackendKey | undefined
   /** Where to send cancel requests. */
   readonly route: Route
-  /** The values of the tracked parameters, which are kept up to date. */
-  readonly parameters: Map<string, string>
+  /** The settings that the server reports, which are kept up to date. */
+  readonly parameters: ReportedParameters
   readonly preparePolicy: PreparePolicy
   readonly statementTimeout: StatementTimeout
+  readonly types: TypeRegistry
+  /** What is done with notices. Undefined: they are logged. */
+  readonly onNotice: Settings["onNotice"]
+  /** Whether the connection is cleaned after every borrower, whatever that has done. */
+  readonly resetAlways: boolean
+  /** Settings that could not be sent at start-up, and are set with each BEGIN. */
+  readonly beginSettings: BeginSettings
+  /**
+   * Sends an exchange that executes nothing on another connection, and calls back with the code of its error; undefined if
+   * it has succeeded, null if it could not be sent.
+   */
+  readonly sendElsewhere: (exchange: Exchange.Exchange, onAnswer: (code: string | null | undefined) => void) => void
 }
 
 const closedByClient = (): Error => serverError("08003", "the connection is closed")
 
+/** The tags of the commands that set or reset `search_path` or a role. */
+const settingTag = /^(?:SET|RESET|DISCARD ALL)$/
+
+/** PREPARE, by itself or in what a function or a DO block is made of. */
+const preparing = /\bprepare\b/i
+
 /** in_failed_sql_transaction */
 const abortedCode = "25P02"
+
+const restoresEncoding = /\bclient_encoding\b|^\s*(?:RESET|DISCARD)\s+ALL\b/i
 
 /** The driver's own commands that are accepted in an aborted transaction. */
 const rollbackCommand = /^ROLLBACK\b/
@@ -54,6 +80,12 @@ const failedError = (): ServerError =>
 
 const sessionEndedError = (): ServerError =>
   serverError("57014", "canceling the statement because its transaction is rolled back")
+
+const encodingError = (encoding: string): ServerError =>
+  serverError(
+    "0A000",
+    `client_encoding was set to ${encoding}: texts are sent and read as UTF8 only, so nothing runs until it is set back`
+  )
 
 const endedByStatementError = (): ServerError =>
   serverError(abortedCode, "the transaction has already ended, by a statement of its own")
@@ -70,6 +102,10 @@ export class Pipeline {
   transactionStatus: TransactionStatus = "I"
   /** Whether a statement may have left session state that a rollback does not undo. */
   isDirty = false
+  /** Whether that state is removed ahead of the next exchange, since it is that of the last borrower. */
+  isCleanedNext = false
+  /** Whether statements were prepared with SQL. */
+  private hasPreparedBySql = false
   /** Why nothing can be sent any more; undefined while the connection is open. */
   closeReason: Error | undefined = undefined
   /** Why the connection was lost, if it was not closed by the client. */
@@ -104,7 +140,11 @@ export class Pipeline {
   /** Called once, when nothing can be sent any more. */
   onClosed: () => void = () => undefined
   readonly statementTimeout: StatementTimeout
-  readonly parameters: Map<string, string>
+  readonly types: TypeRegistry
+  readonly onNotice: Options["onNotice"]
+  readonly beginSettings: Options["beginSettings"]
+  readonly parameters: ReportedParameters
+  private readonly resetAlways: boolean
   private readonly connection: StartupConnection
   private readonly statementCache: StatementCache
   /** Exchanges that were submitted and not sent. */
@@ -112,6 +152,11 @@ export class Pipeline {
   /** Exchanges that were sent and are not complete. The server is executing the first. */
   private readonly inFlight: Array<Exchange.Exchange> = []
   private readonly cancellation: Cancellation
+  private readonly sendElsewhere: Options["sendElsewhere"]
+  /** Whether the transaction, or the connection, may see tables and types that no other one sees. */
+  private seesMore = false
+  /** Whether tables or types were altered in the open transaction. */
+  private hasAlteredSchema = false
   /** Exchanges that are complete and wait for their turn to be handed over. */
   private readonly handovers: Array<Exchange.Exchange> = []
   /** Whether an exchange was handed over in this turn of the event loop while others were in flight. */
@@ -119,8 +164,13 @@ export class Pipeline {
 
   constructor(options: Options) {
     this.connection = options.connection
+    this.onNotice = options.onNotice
     this.parameters = options.parameters
     this.statementTimeout = options.statementTimeout
+    this.types = options.types
+    this.beginSettings = options.beginSettings
+    this.resetAlways = options.resetAlways
+    this.sendElsewhere = options.sendElsewhere
     this.statementCache = new StatementCache(options.preparePolicy, options.backendKey?.processId)
     this.cancellation = new Cancellation(options.backendKey, options.route, this.inFlight, {
       send: (exchange) => this.send(exchange),
@@ -138,6 +188,21 @@ export class Pipeline {
   /** The exchange that the server is executing. */
   get current(): Exchange.Exchange | undefined {
     return this.inFlight.at(0)
+  }
+
+  /** Whether the server is to say something next. */
+  get isWaiting(): boolean {
+    return this.inFlight.length > 0 && this.inFlight[0].awaitsServer
+  }
+
+  /** Whether exchanges wait for those in flight. */
+  get hasQueued(): boolean {
+    return this.queue.length > 0
+  }
+
+  /** The socket, for the data of COPY. */
+  get stream(): Socket {
+    return this.connection.stream
   }
 
   /** The server has said nothing for too long, and does not answer on another connection either. */
@@ -171,10 +236,17 @@ export class Pipeline {
       this.complete(exchange, this.closeReason)
     } else if (this.abortReason !== undefined && !this.isAllowedWhenAborted(exchange)) {
       this.refuse(exchange, this.abortReason)
+    } else if (this.parameters.foreignEncoding !== undefined && this.needsEncoding(exchange)) {
+      this.refuse(exchange, encodingError(this.parameters.foreignEncoding))
     } else if (this.queue.length === 0 && this.canSend(exchange)) {
       this.send(exchange)
     } else {
-      this.queue.push(exchange)
+      const refusal = this.inFlight.at(0)?.othersWait()
+      if (refusal === undefined) {
+        this.queue.push(exchange)
+      } else {
+        this.refuse(exchange, refusal)
+      }
     }
   }
 
@@ -293,6 +365,9 @@ export class Pipeline {
     this.inFlight.push(exchange)
     try {
       exchange.beforeSend(this.transactionStatus)
+      if (this.isCleanedNext && this.inFlight.length === 1 && this.transactionStatus === "I") {
+        exchange.cleanFirst(cleaningSteps(this.hasPreparedBySql))
+      }
       for (const portal of this.portalsToClose.splice(0)) {
         out.closePortal(portal)
       }
@@ -308,6 +383,11 @@ export class Pipeline {
   /** In an aborted transaction a user may only roll back. After it was ended by a statement nothing of a user's runs. */
   private isAllowedWhenAborted({ options, text }: Exchange.Exchange): boolean {
     return options.user ? !this.isEndedByStatement && isRollback(text) : rollbackCommand.test(text)
+  }
+
+  /** Whether an exchange may carry texts in an encoding that the driver does not speak. Some set it back. */
+  private needsEncoding({ options, text }: Exchange.Exchange): boolean {
+    return options.user && !this.isCleanedNext && !isRollback(text) && !restoresEncoding.test(text)
   }
 
   /** Whether a text ends the driver's failed transaction, and what follows in it would run outside of any. */
@@ -412,7 +492,7 @@ export class Pipeline {
    * second by a race that is decided, happens before the second has its result.
    */
   private handOver(exchange: Exchange.Exchange): void {
-    if (this.isHandingOver) {
+    if (this.isHandingOver && (exchange.options.user || this.handovers.at(0)?.isBeingChecked !== true)) {
       exchange.isComplete = true
       this.handovers.push(exchange)
       return
@@ -425,6 +505,9 @@ export class Pipeline {
   }
 
   private readonly handOverNext = (): void => {
+    if (this.handovers.at(0)?.isBeingChecked === true) {
+      return
+    }
     const exchange = this.handovers.shift()
     if (exchange === undefined) {
       this.isHandingOver = false
@@ -434,11 +517,37 @@ export class Pipeline {
     }
   }
 
+  /**
+   * Finds out whether a statement of a transaction could not be bound only because its prepared statement was outdated, and
+   * then hands it over. Those behind it, which fail because it has failed, wait for that.
+   */
+  private checkAndHandOver(exchange: Exchange.Exchange, statement: CachedStatement, bindOnly: Exchange.Exchange): void {
+    const { error } = exchange
+    exchange.isBeingChecked = true
+    exchange.isComplete = true
+    this.handovers.push(exchange)
+    if (!this.isHandingOver) {
+      this.isHandingOver = true
+      setImmediate(this.handOverNext)
+    }
+    this.sendElsewhere(bindOnly, (code) => {
+      exchange.isBeingChecked = false
+      if (isOutdated(error?.code, code, this.seesMore)) {
+        exchange.isOutdated = true
+        this.statementCache.invalidate(statement)
+      }
+      if (this.handovers.at(0) === exchange) {
+        setImmediate(this.handOverNext)
+      }
+    })
+  }
+
   private onReadyForQuery(status: TransactionStatus): void {
     this.transactionStatus = status
     if (status === "I") {
       this.portalsToClose.length = 0
       this.endedTransactions++
+      this.statementCache.transactionEnded()
       if (this.pendingSteps.length === 0) {
         this.statementTimeout.transactionEnded()
       }
@@ -457,35 +566,97 @@ export class Pipeline {
     if (exchange.continueAfterSteps(out)) {
       return this.flush()
     }
+    if (exchange.cleaned === false) {
+      // It was skipped, and did not run with what the last borrower has left.
+      exchange.error = serverError("08006", `the connection could not be cleaned: ${exchange.error?.message ?? ""}`)
+      return this.onConnectionLost(exchange.error)
+    }
     this.inFlight.shift()
     this.recordSessionState(exchange)
-    if (exchange.error !== undefined && this.handleError(exchange, exchange.error)) {
+    const { error, repeatedFor } = exchange
+    const unbound = error === undefined ? undefined : exchange.unboundStatement
+    const mayBeOutdated = error !== undefined && unbound !== undefined &&
+      this.statementCache.forgetOnError(error, unbound)
+    if (error !== undefined && this.handleError(exchange, error, mayBeOutdated)) {
       return this.send(exchange)
     }
+    if (error === undefined && repeatedFor !== undefined) {
+      this.statementCache.invalidate(repeatedFor)
+    }
     this.trackTransaction(exchange)
-    this.handOver(exchange)
+    const bindOnly = mayBeOutdated && !exchange.isOutdated && !exchange.isCanceled ? exchange.bindOnly() : undefined
+    if (unbound === undefined || bindOnly === undefined || status === "I") {
+      this.handOver(exchange)
+    } else {
+      this.checkAndHandOver(exchange, unbound, bindOnly)
+    }
     this.cancellation.advance()
     if (!this.isBusy && this.closeReason === undefined) {
       this.connection.stream.unref()
     }
   }
 
+  /** What the last borrower has left was removed. */
+  private cleaned(): void {
+    if (this.hasPreparedBySql) {
+      this.statementCache.clear()
+    }
+    this.isCleanedNext = false
+    this.isDirty = false
+    this.parameters.cleaned()
+    this.hasPreparedBySql = false
+    this.statementTimeout.reset()
+  }
+
   private recordSessionState(exchange: Exchange.Exchange): void {
+    if (exchange.cleaned === true && this.isCleanedNext) {
+      this.cleaned()
+    }
     if (exchange.options.user) {
-      this.isDirty ||= exchange.makesDirty
-      this.statementTimeout.statementCompleted(exchange)
+      const leaves = exchange.makesDirty || (exchange.executes && leavesState(exchange.text))
+      this.isDirty ||= leaves || this.resetAlways
+      this.hasPreparedBySql ||= leaves && preparing.test(exchange.text)
+      this.statementTimeout.statementCompleted(exchange, leaves)
+    }
+    if (this.transactionStatus === "I" && this.parameters.isChanged) {
+      this.isDirty = true
     }
     if (exchange.invalidatesStatements) {
       this.statementCache.clear()
     }
+    this.seesMore = exchange.definesObjects || (this.seesMore && (this.transactionStatus !== "I" || this.isDirty))
+    if (exchange.altersSchema || (this.hasAlteredSchema && this.transactionStatus === "I")) {
+      // Others see it when its transaction has ended.
+      this.statementCache.schemaChanged()
+      this.hasAlteredSchema = this.transactionStatus !== "I"
+    }
+    this.trackPath(exchange)
+  }
+
+  /** What was executed may have changed `search_path` or the role. */
+  private trackPath({ error, options, result, steps, text }: Exchange.Exchange): void {
+    if (error !== undefined) {
+      return
+    }
+    for (const step of steps) {
+      this.statementCache.executed(step.text, step.values)
+    }
+    if (settingTag.test(result.commandTag ?? "") || text.includes("set_config")) {
+      this.statementCache.executed(text, options.params)
+    }
   }
 
   /** Returns whether to send the exchange again without prepared statements: one was invalid, and nothing was done. */
-  private handleError(exchange: Exchange.Exchange, error: ServerError): boolean {
-    const isInvalidStatement = exchange.usesNamedStatement && this.statementCache.invalidateOnError(error)
-    if (isInvalidStatement && this.transactionStatus === "I" && exchange.didNothing && !exchange.isCanceled) {
-      exchange.prepareRetry()
-      return true
+  private handleError(exchange: Exchange.Exchange, error: ServerError, mayBeOutdated: boolean): boolean {
+    if (exchange.usesNamedStatement && !exchange.isBound) {
+      const isInvalid = this.statementCache.invalidateOnError(error, exchange.unboundStatement)
+      if (
+        (isInvalid || mayBeOutdated) && this.transactionStatus === "I" && exchange.didNothing && !exchange.isCanceled
+      ) {
+        exchange.prepareRetry(isInvalid ? undefined : exchange.unboundStatement)
+        return true
+      }
+      exchange.isOutdated = isInvalid
     }
     if (exchange.beginsTransaction && this.transactionStatus === "I") {
       this.abortTransaction(error)
@@ -540,6 +711,7 @@ export class Pipeline {
     const reason = endsConnection(lastError) ? lastError : error
     if (this.closeWith(reason)) {
       this.lossReason = reason
+      this.types.clear()
       try {
         this.onLost(reason)
       } catch {
@@ -562,7 +734,7 @@ export class Pipeline {
       this.activity++
     })
     connection.stream.unref()
-    const receiver = new Receiver(this.inFlight, this.parameters, {
+    const receiver = new Receiver(this.inFlight, this.parameters, this.types.rowDescriptions, {
       onReadyForQuery: (status) => this.onReadyForQuery(status),
       onNotification: (channel, payload) => this.onNotification(channel, payload),
       onCopyIn: (exchange) => {

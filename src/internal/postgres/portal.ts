@@ -13,8 +13,8 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Pull } from "../driver.js"
-import type { Exchange } from "./exchange.js"
 import type { RowDescription } from "./protocol/rowDescription.js"
+import type { Completed } from "./types/lookUp.js"
 
 /** What a cursor does on its connection. */
 export interface Options {
@@ -47,7 +47,7 @@ export interface Batch {
   readonly isLast: boolean
 }
 
-export const batchOf = ({ isSuspended, result: { rowDescription, rows }, rowBytes }: Exchange): Batch => ({
+export const batchOf = ({ isSuspended, result: { rowDescription, rows }, rowBytes }: Completed): Batch => ({
   rows,
   rowDescription,
   rowBytes,

@@ -2,6 +2,8 @@
  * Dispatches the server's messages to the exchange that they belong to.
  */
 import type { Exchange } from "./exchange.js"
+import { maxNotices } from "./notices.js"
+import type { ReportedParameters } from "./parameters.js"
 import { serverError } from "./pg.js"
 import {
   MalformedMessage,
@@ -12,16 +14,11 @@ import {
   Reader,
   type ServerError
 } from "./protocol/messages.js"
-import { rowDescriptionOf } from "./protocol/rowDescription.js"
+import type { RowDescriptions } from "./protocol/rowDescription.js"
+import { ownTypes } from "./types/registry.js"
 
 /** The transaction status of ReadyForQuery: I (idle), T (in a transaction), E (in a failed transaction). */
 export type TransactionStatus = "I" | "T" | "E"
-
-/**
- * The reported settings whose values are kept. A server may report any number of them. These change when it is promoted
- * or reloads its configuration; a change of any other is taken for session state that a statement left.
- */
-export const trackedParameters: ReadonlySet<string> = new Set(["in_hot_standby", "default_transaction_read_only"])
 
 /** The server's function that waits for the synchronous standby after a commit. */
 const replicationRoutine = "SyncRepWaitForLSN"
@@ -41,8 +38,9 @@ export class Receiver {
   constructor(
     /** The exchanges that were sent and are not complete. Messages belong to the first. */
     private readonly inFlight: ReadonlyArray<Exchange>,
-    /** The values of the tracked parameters, which are updated here. */
-    private readonly parameters: Map<string, string>,
+    /** The settings that the server reports, which are updated here. */
+    private readonly parameters: ReportedParameters,
+    private readonly rowDescriptions: RowDescriptions,
     private readonly handlers: Handlers
   ) {}
 
@@ -51,6 +49,10 @@ export class Receiver {
     switch (type) {
       case messageTypes.dataRow:
         return this.current("a row")?.dataRow(bytes, offset, end)
+      case messageTypes.copyData:
+        return this.current("data")?.copyData(bytes, offset, end)
+      case messageTypes.copyOut:
+        return this.current("data")?.copyOutResponse()
       case messageTypes.commandComplete:
         return this.current("an answer")?.commandComplete(parseCommandTag(bytes, offset, end))
       case messageTypes.readyForQuery:
@@ -61,14 +63,13 @@ export class Receiver {
       case messageTypes.notice:
         return this.notice(bytes, offset, end)
       case messageTypes.bindComplete:
-      case messageTypes.copyOut:
-      case messageTypes.copyData:
+        return this.current("an answer")?.bindComplete()
       case messageTypes.copyDone:
         return
       case messageTypes.parseComplete:
         return this.current("an answer")?.parseComplete()
       case messageTypes.rowDescription:
-        return this.current("columns")?.rowDescription(rowDescriptionOf(bytes, offset, end))
+        return this.rowDescription(bytes, offset, end)
       case messageTypes.noData:
         return this.current("an answer")?.rowDescription(null)
       case messageTypes.portalSuspended:
@@ -102,6 +103,12 @@ export class Receiver {
     return exchange
   }
 
+  private rowDescription(bytes: Buffer, offset: number, end: number): void {
+    const exchange = this.current("columns")
+    const descriptions = exchange?.options.user === true ? this.rowDescriptions : ownTypes.rowDescriptions
+    exchange?.rowDescription(descriptions.get(bytes, offset, end))
+  }
+
   /** An error outside of an exchange ends the connection: a shutdown, or the timeout of an idle transaction. */
   private errorResponse(error: ServerError): void {
     const exchange = this.inFlight.at(0)
@@ -112,24 +119,34 @@ export class Receiver {
     }
   }
 
-  /** Only one notice matters: the wait of a commit for its synchronous standby was canceled. */
+  /** Keeps the first notices of an exchange. One of them matters: a commit's wait for its synchronous standby was canceled. */
   private notice(bytes: Buffer, offset: number, end: number): void {
     const exchange = this.inFlight.at(0)
-    if (exchange !== undefined && bytes.subarray(offset, end).includes(replicationRoutine, 0, "latin1")) {
-      const warning = parseErrorFields(bytes, offset, end)
-      if (warning.routine === replicationRoutine) {
-        exchange.unconfirmed = warning
-        this.handlers.onUnconfirmed()
+    if (exchange === undefined) {
+      return
+    }
+    if (exchange.notices !== undefined && exchange.notices.length >= maxNotices) {
+      exchange.omittedNotices++
+      if (!bytes.subarray(offset, end).includes(replicationRoutine, 0, "latin1")) {
+        return
       }
+    }
+    const notice = parseErrorFields(bytes, offset, end)
+    if (notice.routine === replicationRoutine) {
+      exchange.unconfirmed = notice
+      this.handlers.onUnconfirmed()
+    } else if (exchange.omittedNotices === 0) {
+      exchange.notices ??= []
+      exchange.notices.push(notice)
     }
   }
 
   private parameterStatus(reader: Reader): void {
-    const name = reader.text()
-    if (trackedParameters.has(name)) {
-      this.parameters.set(name, reader.text())
-    } else if (this.inFlight.at(0)?.options.user === true) {
-      this.inFlight[0].makesDirty = true
+    const exchange = this.inFlight.at(0)
+    const isLeft = this.parameters.report(reader.text(), reader.text(), exchange?.options.user === true)
+    if (exchange !== undefined && isLeft && exchange.cleaned !== undefined) {
+      // The server reports the last value only, after the connection was cleaned.
+      exchange.makesDirty = true
     }
   }
 }

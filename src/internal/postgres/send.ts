@@ -7,28 +7,63 @@ import { identity } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import { type DatabaseError, isDatabaseError, toSqlError } from "../../DatabaseError.js"
 import { asyncInterrupt } from "../asyncInterrupt.js"
-import type { StatementGuard } from "../driver.js"
+import type { Restore, StatementGuard } from "../driver.js"
 import { make as makeError } from "../makeError.js"
+import { isWellFormed, malformedText } from "../wellFormed.js"
 import type { Exchange } from "./exchange.js"
-import { prepareValue, serverError } from "./pg.js"
+import { reportNotices } from "./notices.js"
+import { serverError } from "./pg.js"
 import type { Pipeline } from "./pipeline.js"
 import { type Batch, batchOf, type BatchRequest } from "./portal.js"
 import type { Encoded } from "./protocol/writer.js"
 import { fromPostgres } from "./sqlState.js"
 import { mayCommit, mayCommitInPart, mayWrite } from "./statementText.js"
+import { CannotBeEncoded, encode } from "./types/encode.js"
+import type { TypeRegistry } from "./types/registry.js"
 
 /** The protocol counts parameters with 16 bits. */
 const maxParams = 65_535
 
+/** The longest message that a server reads: PQ_LARGE_MESSAGE_LIMIT, which is MaxAllocSize - 1. */
+const maxMessageLength = 0x3fff_fffe
+/** A UTF-16 code unit takes at most three bytes in UTF-8. */
+const maxBytesPerCodeUnit = 3
+/** What Bind holds for each value beside its bytes: its length and its format. */
+const bytesPerValue = 6
+/** What Parse and Bind hold beside the text and the values: names and counts. */
+const headerBytes = 256
+
 /** How long a stream that ends early waits for a batch it has requested before it cancels that; in milliseconds. */
 const releaseTimeout = 500
 
-export class Sender {
-  /** `description` says in errors where the connection leads. */
-  constructor(private readonly pipeline: Pipeline, private readonly description: string) {}
+/** Another connection of the driver's own. */
+interface OwnConnection {
+  readonly query: (text: string) => Effect.Effect<ReadonlyArray<object>, DatabaseError>
+  readonly close: Effect.Effect<void>
+}
 
-  /** Encodes parameters for Bind. Throws a DatabaseError if the statement or a parameter cannot be sent. */
-  encode(statement: string, params: ReadonlyArray<unknown>): ReadonlyArray<Encoded> {
+export class Sender {
+  constructor(
+    private readonly pipeline: Pipeline,
+    /** Where the connection leads, for errors. */
+    private readonly description: string,
+    /** Opens another connection to the same target. */
+    readonly connectAgain: (restore: Restore) => Effect.Effect<OwnConnection, DatabaseError>
+  ) {}
+
+  get types(): TypeRegistry {
+    return this.pipeline.types
+  }
+
+  /**
+   * Encodes parameters for Bind, by their types if these are given. Throws a DatabaseError if the statement or a parameter
+   * cannot be sent.
+   */
+  encode(
+    statement: string,
+    params: ReadonlyArray<unknown>,
+    types?: ReadonlyArray<number>
+  ): ReadonlyArray<Encoded> {
     // Without the parameters, since no reason contains a value that would have to be masked.
     const failure = (code: string, reason: string): DatabaseError =>
       fromPostgres(serverError(code, reason), { phase: "statement", statement })
@@ -36,12 +71,15 @@ export class Sender {
     if (statement.includes("\0")) {
       throw failure("42601", "a statement may not hold a NUL character")
     }
+    if (!isWellFormed(statement)) {
+      throw failure("22021", `the statement cannot be sent: ${malformedText}`)
+    }
     const encoded: Array<Encoded> = []
     let count = 0
     let reason: string | undefined = undefined
     try {
       count = params.length
-      reason = count > maxParams ? undefined : encodeAll(params, count, encoded)
+      reason = count > maxParams ? undefined : encodeAll(params, count, encoded, this.types, types)
     } catch {
       // The list itself may be a proxy.
       reason = "the parameters cannot be read"
@@ -51,6 +89,10 @@ export class Sender {
     }
     if (reason !== undefined) {
       throw failure("22023", reason)
+    }
+    const oversize = oversizeOf(statement, encoded)
+    if (oversize !== undefined) {
+      throw failure("54000", oversize)
     }
     return encoded
   }
@@ -78,12 +120,23 @@ export class Sender {
       }
       exchange.guard = guard
       exchange.onComplete = (lost) => {
-        resume(this.resultOf(exchange, lost, finish, fail))
+        resume(this.withNotices(exchange, this.resultOf(exchange, lost, finish, fail)))
         exchange.releaseResult()
       }
       pipeline.submit(exchange)
       return cancel(exchange)
     })
+  }
+
+  /** Submits an exchange whose completion is told by a callback, with its error if it has failed. */
+  submit(
+    exchange: Exchange,
+    guard: StatementGuard | undefined,
+    onComplete: (error: DatabaseError | undefined) => void
+  ): void {
+    exchange.guard = guard
+    exchange.onComplete = (lost) => onComplete(this.failure(exchange, lost))
+    this.pipeline.submit(exchange)
   }
 
   /** Submits an exchange at once, so that the server reads a batch before the consumer asks for it. */
@@ -101,7 +154,8 @@ export class Sender {
     exchange.guard = guard
     exchange.onComplete = (lost) => {
       duration = performance.now() - submittedAt
-      batch = this.resultOf(exchange, lost, (completed) => Effect.succeed(batchOf(completed)), toSqlError)
+      const result = this.resultOf(exchange, lost, (completed) => Effect.succeed(batchOf(completed)), toSqlError)
+      batch = this.withNotices(exchange, result)
       exchange.releaseResult()
       onBatch()
     }
@@ -164,6 +218,13 @@ export class Sender {
       }
     })
 
+  /** Reports what the server has said beside its answer, before the result is given. */
+  withNotices<A, E>(exchange: Exchange, result: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return exchange.notices === undefined
+      ? result
+      : Effect.zipRight(reportNotices(exchange, this.pipeline.onNotice), result)
+  }
+
   /** The result of a completed exchange. Whatever goes wrong while it is made, there is one. */
   private resultOf<A, E>(
     exchange: Exchange,
@@ -207,6 +268,9 @@ export class Sender {
       statement,
       params
     })
+    if (lost === undefined && exchange.isOutdated) {
+      return outdatedError(error)
+    }
     return lost !== undefined && error._tag !== "CommitOutcomeUnknown" && this.mayBeCommitted(exchange)
       ? makeError("CommitOutcomeUnknown", {
         dialect: "postgres",
@@ -219,8 +283,10 @@ export class Sender {
   }
 
   /** Whether an exchange whose connection was lost may have done something that is committed. */
-  private mayBeCommitted({ executes, isInTransaction, isRejected, isSent, options, text }: Exchange): boolean {
-    if (!options.user || !isSent || !executes) {
+  private mayBeCommitted(
+    { executes, isInTransaction, isRejected, isSent, isSkipped, options, text }: Exchange
+  ): boolean {
+    if (!options.user || !isSent || isSkipped || !executes) {
       return false
     }
     const commits = isInTransaction ? mayCommit(text) : !isRejected || mayCommitInPart(text)
@@ -234,6 +300,25 @@ export class Sender {
       (parameters.get("default_transaction_read_only") === "on" && !/write|read_only/i.test(text) &&
         !mayCommitInPart(text))
   }
+}
+
+/** In a transaction a statement cannot be repeated by itself, but its session can be. */
+const outdatedError = (error: DatabaseError): DatabaseError => {
+  const { code, detail, hint, position, reason, routine, severity, statement, where } = error
+  return makeError("SerializationFailure", {
+    dialect: "postgres",
+    code,
+    reason:
+      `${reason} (the statement was prepared for tables or types that have changed since; it is prepared anew when ` +
+      "the session is repeated)",
+    detail,
+    hint,
+    severity,
+    position,
+    where,
+    routine,
+    statement
+  })
 }
 
 const unknownOutcome =
@@ -256,69 +341,62 @@ export const cannotBeSent = (cause: unknown): DatabaseError => {
   })
 }
 
-/** Why a parameter cannot be encoded. */
-class FailedEncoding {
-  constructor(readonly reason: string) {}
+/** Why a statement or its parameters are too long for one message, which a server would answer by closing the connection. */
+const oversizeOf = (statement: string, values: ReadonlyArray<Encoded>): string | undefined => {
+  let upperBound = headerBytes + statement.length * maxBytesPerCodeUnit
+  for (const value of values) {
+    if (value !== null) {
+      upperBound += bytesPerValue + value.length * maxBytesPerCodeUnit
+    }
+  }
+  return upperBound <= maxMessageLength ? undefined : oversize(statement, values)
 }
 
-const isFailedEncoding = (result: Encoded | FailedEncoding): result is FailedEncoding =>
-  result instanceof FailedEncoding
+const oversize = (statement: string, values: ReadonlyArray<Encoded>): string | undefined => {
+  const sizes = values.map((value) => bytesPerValue + (value === null ? 0 : Buffer.byteLength(value)))
+  const index = sizes.findIndex((size) => headerBytes + size > maxMessageLength)
+  const limit = `than the ${maxMessageLength} bytes that a server reads at once`
+  return headerBytes + Buffer.byteLength(statement) > maxMessageLength
+    ? `the statement cannot be sent: it is longer ${limit}`
+    : index >= 0
+    ? `parameter $${index + 1} cannot be sent: it is longer ${limit}`
+    : sizes.reduce((sum, size) => sum + size, headerBytes) > maxMessageLength
+    ? `the parameters cannot be sent: together they are longer ${limit}`
+    : undefined
+}
 
 /** Appends the encoded parameters. Returns why one of them cannot be encoded. */
 const encodeAll = (
   params: ReadonlyArray<unknown>,
   count: number,
-  encoded: Array<Encoded>
+  encoded: Array<Encoded>,
+  registry: TypeRegistry,
+  types: ReadonlyArray<number> | undefined
 ): string | undefined => {
   for (let i = 0; i < count; i++) {
-    const result = encodeParameter(params[i])
-    if (isFailedEncoding(result)) {
-      return `parameter $${i + 1} cannot be sent: ${result.reason}`
+    try {
+      encoded.push(types === undefined ? encode(params[i]) : registry.encode(types[i], params[i]))
+    } catch (cause) {
+      return `parameter $${i + 1} cannot be sent: ${encodingFailure(cause)}`
     }
-    encoded.push(result)
   }
   return undefined
 }
 
-/** Does not throw, whatever the value's own methods do. */
-const encodeParameter = (value: unknown): Encoded | FailedEncoding => {
+/**
+ * Why a value cannot be encoded. The message of what its methods or an encoder of the application throw may contain the
+ * value, so it is not shown unless it is known. Does not throw, whatever was thrown.
+ */
+const encodingFailure = (cause: unknown): string => {
   try {
-    return isUnsendable(value)
-      ? new FailedEncoding("it is or holds a function, a symbol, or a date that is none")
-      : checkEncoded(prepareValue(value))
-  } catch (cause) {
-    try {
-      return new FailedEncoding(conversionFailure(cause))
-    } catch {
-      return new FailedEncoding("its conversion failed")
-    }
+    return cause instanceof CannotBeEncoded ? cause.reason : conversionFailure(cause)
+  } catch {
+    return "its conversion failed"
   }
 }
 
-/** Whether `pg` would send a value as a text that does not represent it. */
-const isUnsendable = (value: unknown): boolean => {
-  switch (typeof value) {
-    case "function":
-    case "symbol":
-      return true
-    case "object":
-      return value instanceof Date ? Number.isNaN(value.getTime()) : Array.isArray(value) && value.some(isUnsendable)
-    default:
-      return false
-  }
-}
-
-/** The message of what `toPostgres` or `toJSON` throws may contain the value, so it is not shown unless it is known. */
 const conversionFailure = (cause: unknown): string => {
   const error = fromPostgres(cause, { phase: "statement" })
   const isKnown = error._tag === "InvalidData" && !Predicate.hasProperty(cause, "severity")
   return isKnown ? error.reason : "its conversion failed"
-}
-
-/** A `toPostgres` method may return anything. */
-const checkEncoded = (value: unknown): Encoded => {
-  if (value === null || typeof value === "string" || Buffer.isBuffer(value)) {
-    return value
-  }
-  throw new TypeError("its conversion gave nothing that can be sent")
 }

@@ -6,7 +6,8 @@
 import * as Predicate from "effect/Predicate"
 import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
 import { connectionErrorTag, type Context, make, withLocation } from "../makeError.js"
-import { maskCause, maskDetail, maskText, type Sources, textOf } from "../mask.js"
+import { MASK, maskCause, maskDetail, maskText, type Sources, textOf } from "../mask.js"
+import { poolerRefusal } from "./poolerErrors.js"
 import type { ServerError } from "./protocol/messages.js"
 
 type Tag = DatabaseError["_tag"]
@@ -62,7 +63,7 @@ const byClass: { readonly [prefix: string]: Tag } = {
   "22": "InvalidData", // data exception
   "23": "UnknownDatabaseError", // integrity constraint violation
   "24": "UnknownDatabaseError", // invalid cursor state
-  "25": "UnknownDatabaseError", // invalid transaction state
+  "25": "InvalidStatement", // invalid transaction state
   "26": "InvalidStatement", // invalid statement name
   "27": "UnknownDatabaseError", // triggered data change violation
   "28": "AuthenticationFailed", // invalid authorization specification
@@ -74,7 +75,7 @@ const byClass: { readonly [prefix: string]: Tag } = {
   "39": "UnknownDatabaseError", // external routine invocation exception
   "3B": "UnknownDatabaseError", // savepoint exception
   "3D": "ConnectionFailed", // invalid catalog name
-  "3F": "UnknownDatabaseError", // invalid schema name
+  "3F": "InvalidStatement", // invalid schema name
   "40": "UnknownDatabaseError", // transaction rollback
   "42": "InvalidStatement", // syntax error or access rule violation
   "44": "UnknownDatabaseError", // WITH CHECK OPTION violation
@@ -154,9 +155,50 @@ const detailOf = (error: ServerResponse, sources: Sources): string | undefined =
   return maskDetail(error.detail, sources, isRowless ? "signatures" : undefined)
 }
 
+/** The contexts that are understood, and those of which only quotations may be values. */
+const knownContext = /^(?:PL\/|SQL |COPY |JSON |while |unnamed portal |portal )/
+const quotingContext = /^(?:(?:PL\/\w+|SQL) function |while )/
+
+/**
+ * The CONTEXT, line by line. It quotes statements and data, which may have several lines. What is not understood, such as the
+ * contexts of another language, is masked.
+ */
+const whereOf = ({ where }: ServerResponse, sources: Sources): string | undefined => {
+  if (where === undefined) {
+    return undefined
+  }
+  const lines = where.split("\n").map((line) =>
+    quotingContext.test(line)
+      ? maskText(line, sources)
+      : knownContext.test(line)
+      ? line.replace(/["']|: | = /, (mark) => `${mark.length === 1 ? "" : mark}${MASK}\n`).split("\n", 1)[0]
+      : MASK
+  )
+  return lines.filter((line, i) => line !== MASK || lines[i - 1] !== MASK).join("\n")
+}
+
+/** The number in a field of an error; undefined if there is none. */
+const numberOf = (text: string | undefined): number | undefined =>
+  text !== undefined && /^\d{1,9}$/.test(text) ? Number(text) : undefined
+
+/** Where in the data of a COPY FROM an error has occurred: `COPY t, line 3, column a: "…"`, in the server's language. */
+const copyContext = /^COPY .+?, [^\d,\n]*(\d+)[^\d,\n:]*(?:, [^\s,]+ ([^\n:]+?))?(?=:|$)/m
+
+const copyPositionOf = (
+  { where }: ServerResponse,
+  { statement }: Context
+): { readonly line: number; readonly column: string | undefined } | undefined => {
+  const found = statement?.startsWith("COPY ") === true && where !== undefined ? copyContext.exec(where) : null
+  return found === null ? undefined : { line: Number(found[1]), column: found[2] }
+}
+
 const fromServer = (error: ServerResponse, context: Context): DatabaseError => {
-  const { code, column, constraint, dataType, schema, table } = error
-  const tag = serverTag(error, context)
+  const { code, constraint, dataType, schema, table } = error
+  const copyPosition = copyPositionOf(error, context)
+  // On JavaScriptCore each Error has a number of this name, the place in the source.
+  const column = Predicate.isString(error.column) ? error.column : copyPosition?.column
+  const refusal = context.phase === "connect" ? poolerRefusal(error) : undefined
+  const tag = refusal?.tag ?? serverTag(error, context)
   const sources: Sources = {
     statement: context.statement,
     params: context.params,
@@ -168,19 +210,26 @@ const fromServer = (error: ServerResponse, context: Context): DatabaseError => {
   const message = hasNoValues ? error.message : maskText(error.message, sources)
   const reason = tag === "InvalidStatement" && error.position !== undefined
     ? `${message} at character ${error.position}`
+    : copyPosition !== undefined
+    ? `${message} at line ${copyPosition.line}`
     : message
   return make(tag, {
     dialect: "postgres",
     code,
     reason: withLocation(tag, reason, context, "connect to"),
     detail: detailOf(error, sources),
-    hint: error.hint === undefined ? undefined : maskText(error.hint, sources),
+    hint: error.hint === undefined ? refusal?.hint : maskText(error.hint, sources),
     schema,
     table,
     column,
     constraint,
+    line: copyPosition?.line,
+    severity: error.severity,
+    position: numberOf(error.position),
+    where: whereOf(error, sources),
+    routine: error.routine,
     statement: context.statement,
-    transient: code !== "3D000"
+    transient: refusal?.transient ?? code !== "3D000"
   })
 }
 

@@ -3,12 +3,27 @@
  *
  * A text is prepared when it is executed for the second time. Its name is a hash of the text, so that where a pooler lets
  * several clients share a server connection, a name never stands for another client's statement.
+ *
+ * The server keeps the types of a prepared statement's parameters, and its columns, when tables and types change later. A
+ * statement that fails before it was bound may fail because of that, and is prepared again. In a schema of its own, which
+ * `search_path` names, a text has a prepared statement of its own.
  */
+import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
 import type { PreparedStatements } from "../../DatabaseConfig.js"
 import type { ServerError } from "./protocol/messages.js"
 import type { RowDescription } from "./protocol/rowDescription.js"
 import { isStalePlan } from "./sqlState.js"
+
+/** How many statements are checked at once, each on a connection of its own; see `Pipeline.checkAndHandOver`. */
+const maxChecks = 4
+
+/** A text of which this many prepared statements became invalid within `instabilityWindow` is not prepared for a while. */
+const maxInvalidations = 2
+/** In milliseconds. */
+const instabilityWindow = 600_000
+/** How long such a text is not prepared; in milliseconds. */
+const unpreparedTime = 3_600_000
 
 /** The most statements that a connection prepares, as in pgjdbc (preparedStatementCacheQueries). */
 const capacity = 256
@@ -25,6 +40,23 @@ const namePrefix = "sqlayer_"
 /** A text begins like a statement that the server plans, or like BEGIN. None of these ends a transaction or copies. */
 const preparable = /^\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|BEGIN)\b/i
 
+/**
+ * The errors of Bind that may come from what the server has kept of a prepared statement: values that do not fit its
+ * parameters' types, operators that do not exist for them, and types that were dropped (XX000).
+ */
+const invalidBinding = /^(?:0A|22|23|26|3F|42|P0)|^XX000$/
+
+const setsPath = /search_path|\bschema\b|\brole\b|\bsession(?:\s+|_)authorization\b|\breset\s+all\b|\bdiscard\s+all\b/i
+const setsPathLocally = /\bset\s+local\b|\btrue\b/i
+const resetsPath = /^\s*(?:reset|discard)\b/i
+
+/** Identifies a command and its parameters. */
+const pathKey = (text: string, params: ReadonlyArray<unknown> | undefined): string =>
+  createHash("sha256").update([text, ...params ?? []].join("\0")).digest("base64url").slice(0, 22)
+
+/** internal_error: the type of a parameter does not exist any more. */
+const droppedType = "XX000"
+
 /** invalid_sql_statement_name and duplicate_prepared_statement: a pooler has switched the server connection. */
 const unknownName = "26000"
 const duplicateName = "42P05"
@@ -34,7 +66,36 @@ export class PreparePolicy {
   /** Incremented when a plan has become invalid. Statements prepared in an earlier epoch are prepared again. */
   epoch = 0
 
+  /** Limits the connections on which it is found out whether a statement is outdated. */
+  readonly checks = Effect.unsafeMakeSemaphore(maxChecks)
+  /** The texts of which a prepared statement became invalid: how often, and when last. */
+  private readonly invalidations = new Map<string, { readonly count: number; readonly at: number }>()
+
   constructor(private mode: PreparedStatements) {}
+
+  /** A prepared statement has turned out to be invalid. Others may be too, so all are prepared again. */
+  invalidated({ epoch, text }: CachedStatement): void {
+    if (epoch === this.epoch) {
+      const now = performance.now()
+      const last = this.invalidations.get(text)
+      const count = last !== undefined && now - last.at < instabilityWindow ? last.count + 1 : 1
+      this.invalidations.delete(text)
+      this.invalidations.set(text, { count, at: now })
+      if (this.invalidations.size > capacity) {
+        this.invalidations.delete(this.invalidations.keys().next().value!)
+      }
+    }
+    this.epoch++
+  }
+
+  /** Whether the prepared statements of a text become invalid again and again. */
+  isUnstable(text: string): boolean {
+    if (this.invalidations.size === 0) {
+      return false
+    }
+    const last = this.invalidations.get(text)
+    return last !== undefined && last.count >= maxInvalidations && performance.now() - last.at < unpreparedTime
+  }
 
   /** `isDirect`: whether a connection leads to the server itself and not to a pooler; undefined if not known. */
   allows(isDirect: boolean | undefined): boolean {
@@ -57,6 +118,8 @@ export class PreparePolicy {
 /** A text that has a name, and what the server knows of it. */
 export interface CachedStatement {
   readonly text: string
+  /** The text, preceded by the path if that is not the connection's own. */
+  readonly key: string
   readonly name: string
   /**
    * `new`: not prepared. `sent`: Parse is sent and not yet answered. `known`: prepared. `stale`: perhaps prepared, and to
@@ -85,6 +148,9 @@ export class StatementCache {
   private recentTexts = new Set<string>()
   private olderTexts = new Set<string>()
   private lookups = 0
+  /** What has set `search_path` or the role, for the connection and for the transaction; empty if nothing has. */
+  private path = ""
+  private transactionPath = ""
 
   /** `processId` is the one of BackendKeyData. */
   constructor(private readonly policy: PreparePolicy, private readonly processId: number | undefined) {
@@ -108,15 +174,17 @@ export class StatementCache {
       return undefined
     }
     this.lookups++
-    const cached = this.statements.get(text)
-    if (cached === undefined && !this.wasSeen(text)) {
+    const path = this.transactionPath === "" ? this.path : this.transactionPath
+    const key = path === "" ? text : `${path}\0${text}`
+    const cached = this.statements.get(key)
+    if (cached === undefined && !this.wasSeen(key, text)) {
       return undefined
     }
     if (!allowed) {
       this.needsBackendCheck = true
       return undefined
     }
-    const statement = cached ?? this.add(text)
+    const statement = policy.isUnstable(text) ? undefined : cached ?? this.add(key, text)
     if (statement === undefined) {
       return undefined
     }
@@ -132,18 +200,67 @@ export class StatementCache {
     return statement
   }
 
-  /** Returns whether an error only says that a name or its plan is not valid any more, and if so invalidates them. */
-  invalidateOnError(error: ServerError): boolean {
+  /**
+   * Returns whether an error of Parse or Bind only says that a name or its plan is not valid any more, and if so invalidates
+   * them. `statement` is the one that was to be bound, if it was prepared earlier.
+   */
+  invalidateOnError(error: ServerError, statement: CachedStatement | undefined): boolean {
     if ((error.code === unknownName || error.code === duplicateName) && error.message.includes(namePrefix)) {
       this.policy.poolerDetected()
       this.clear()
       return true
     }
-    if (isStalePlan(error)) {
-      this.policy.epoch++
+    if (statement !== undefined && isStalePlan(error)) {
+      this.invalidate(statement)
       return true
     }
     return false
+  }
+
+  /** Returns whether an error of Bind may come from what the server has kept of a statement, and if so forgets that. */
+  forgetOnError(error: ServerError, statement: CachedStatement): boolean {
+    if (!invalidBinding.test(error.code ?? "")) {
+      return false
+    }
+    statement.state = "stale"
+    statement.rowDescription = undefined
+    return true
+  }
+
+  /** A statement has failed only because of what the server had kept of it. */
+  invalidate(statement: CachedStatement): void {
+    statement.state = "stale"
+    statement.rowDescription = undefined
+    this.policy.invalidated(statement)
+  }
+
+  /** Tables or types were changed on this connection, so that what the server keeps of any statement may be outdated. */
+  schemaChanged(): void {
+    this.policy.epoch++
+  }
+
+  /**
+   * A command was executed after which names may mean other tables. Where it is not understood correctly, prepared statements
+   * become invalid and are prepared again.
+   */
+  executed(text: string, params: ReadonlyArray<unknown> | undefined): void {
+    if (!setsPath.test(text) && params?.some((param) => setsPath.test(String(param))) !== true) {
+      return
+    }
+    if (resetsPath.test(text)) {
+      this.path = ""
+      this.transactionPath = ""
+    } else if (setsPathLocally.test(text) || params?.includes(true) === true) {
+      this.transactionPath = pathKey(text, params)
+    } else {
+      this.path = pathKey(text, params)
+      this.transactionPath = ""
+    }
+  }
+
+  /** What was set for the transaction ends with it. */
+  transactionEnded(): void {
+    this.transactionPath = ""
   }
 
   /** Starts anew. The server may still know some of the names, and closing one that it does not know is no error. */
@@ -160,8 +277,8 @@ export class StatementCache {
   }
 
   /** Whether a text was executed before. Remembers it if not. */
-  private wasSeen(text: string): boolean {
-    if (this.recentTexts.has(text) || this.olderTexts.has(text)) {
+  private wasSeen(key: string, text: string): boolean {
+    if (this.recentTexts.has(key) || this.olderTexts.has(key)) {
       return true
     }
     if (text.length <= maxTextLength && isPreparable(text)) {
@@ -169,32 +286,33 @@ export class StatementCache {
         this.olderTexts = this.recentTexts
         this.recentTexts = new Set()
       }
-      this.recentTexts.add(text)
+      this.recentTexts.add(key)
     }
     return false
   }
 
   /** Adds a statement. In a full cache, evicts the next one of the clock if that was not used for long, or adds none. */
-  private add(text: string): CachedStatement | undefined {
+  private add(key: string, text: string): CachedStatement | undefined {
     let position = this.clock.length
     if (position >= capacity) {
       position = this.clockHand = (this.clockHand + 1) % capacity
-      const { lastUsed, name, state, text } = this.clock[position]
+      const { key, lastUsed, name, state } = this.clock[position]
       if (state === "sent" || this.lookups - lastUsed <= minUnusedLookups) {
         return undefined
       }
-      this.statements.delete(text)
+      this.statements.delete(key)
       if (state !== "new") {
         this.namesToClose.push(name)
       }
     }
     // After an eviction the text must be executed twice again. By then its name has been closed.
-    this.recentTexts.delete(text)
-    this.olderTexts.delete(text)
-    const name = `${namePrefix}${createHash("sha256").update(text).digest("base64url").slice(0, 22)}`
+    this.recentTexts.delete(key)
+    this.olderTexts.delete(key)
+    const name = `${namePrefix}${createHash("sha256").update(key).digest("base64url").slice(0, 22)}`
     const { epoch } = this.policy
     const statement: CachedStatement = {
       text,
+      key,
       name,
       state: "new",
       rowDescription: undefined,
@@ -202,10 +320,23 @@ export class StatementCache {
       lastUsed: this.lookups
     }
     this.clock[position] = statement
-    this.statements.set(text, statement)
+    this.statements.set(key, statement)
     return statement
   }
 }
 
 /** Whether a text begins like one statement that can be prepared. It may still contain several. */
 export const isPreparable = (text: string): boolean => preparable.test(text)
+
+/**
+ * Whether a statement that could not be bound was outdated, by the code of its error and what has become of the same text on
+ * another connection: undefined if it could be bound, null if that is not known. A table that is not found there is one of
+ * another `search_path`, unless `seesMore`: the transaction may have created it.
+ */
+export const isOutdated = (
+  code: string | undefined,
+  elsewhere: string | null | undefined,
+  seesMore: boolean
+): boolean =>
+  elsewhere === undefined ||
+  (elsewhere !== null && elsewhere !== code && (!seesMore || code === droppedType || /^2[23]/.test(elsewhere)))

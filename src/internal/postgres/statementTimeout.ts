@@ -12,6 +12,7 @@ const interval = 100
 
 const settingName = /statement_timeout/i
 const localSetting = /\bset\s+local\b/i
+const setCommand = /^\s*set\b/i
 
 /** What is known of the server's `statement_timeout` for one connection. */
 export class StatementTimeout {
@@ -47,9 +48,13 @@ export class StatementTimeout {
     this.override = "none"
   }
 
-  /** A statement of a user has completed. It may have changed the timeout, to a value that is not known. */
-  statementCompleted({ makesDirty, options, text }: Exchange): void {
-    if ((makesDirty || text.includes("set_config")) && mentionsSetting(text, options.params ?? [])) {
+  /**
+   * A statement of a user has completed. It may have changed the timeout, to a value that is not known. `leavesState`: whether
+   * it may have left something on the connection.
+   */
+  statementCompleted({ options, text }: Exchange, leavesState: boolean): void {
+    const maySet = leavesState || text.includes("set_config") || text.includes(";") || setCommand.test(text)
+    if (maySet && mentionsSetting(text, options.params ?? [])) {
       this.override = localSetting.test(text) ? "transaction" : "session"
     }
   }

@@ -7,7 +7,17 @@ import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
-import type { BeginOptions, Connection, Driver, Pull, StatementGuard, Status } from "../driver.js"
+import type {
+  BeginOptions,
+  Connection,
+  CopyFrom,
+  CopySource,
+  CopyTo,
+  Driver,
+  Pull,
+  StatementGuard,
+  Status
+} from "../driver.js"
 import { rowStream } from "../rowStream.js"
 import { type TransformRows, type Wrapped, wrapping } from "./wrapped.js"
 
@@ -47,7 +57,11 @@ class Plan {
 class FaultyConnection implements Wrapped {
   readonly id: number
 
-  constructor(readonly inner: Connection, private readonly plan: Plan) {
+  constructor(
+    readonly inner: Connection,
+    private readonly plan: Plan,
+    private readonly copyText: Driver["copyText"]
+  ) {
     this.id = inner.id
   }
 
@@ -76,16 +90,16 @@ class FaultyConnection implements Wrapped {
     params: ReadonlyArray<unknown>,
     guard?: StatementGuard
   ): Effect.Effect<Pull, never, Scope.Scope> {
-    return Effect.map(this.inner.cursor(sql, params, guard), (pull) => {
-      let isCounted = false
-      return Effect.suspend((): Pull => {
-        if (isCounted || guard?.refusal() !== undefined) {
-          return pull
-        }
-        isCounted = true
-        return Effect.zipRight(Effect.mapError(this.statement(sql, Effect.void, guard), Option.some), pull)
-      })
-    })
+    return this.withFaults(sql, this.inner.cursor(sql, params, guard), guard)
+  }
+
+  copyFrom<E>(request: CopyFrom, source: CopySource<E>, guard?: StatementGuard): Effect.Effect<number, SqlError | E> {
+    const copied = this.inner.copyFrom(request, source, guard)
+    return Effect.zipRight(this.statement(this.copyText.from(request), Effect.void, guard), copied)
+  }
+
+  copyTo(request: CopyTo, guard?: StatementGuard): Effect.Effect<Pull, never, Scope.Scope> {
+    return this.withFaults(this.copyText.to(request), this.inner.copyTo(request, guard), guard)
   }
 
   status(): Status {
@@ -152,12 +166,38 @@ class FaultyConnection implements Wrapped {
     return this.inner.reset
   }
 
+  markDirty() {
+    this.inner.markDirty()
+  }
+
+  resetLater() {
+    return this.inner.resetLater()
+  }
+
   get close() {
     return this.inner.close
   }
 
   destroy(): void {
     this.inner.destroy()
+  }
+
+  /** A cursor that counts as one statement, with its first pull. */
+  private withFaults(
+    sql: string,
+    cursor: Effect.Effect<Pull, never, Scope.Scope>,
+    guard: StatementGuard | undefined
+  ): Effect.Effect<Pull, never, Scope.Scope> {
+    return Effect.map(cursor, (pull) => {
+      let isCounted = false
+      return Effect.suspend((): Pull => {
+        if (isCounted || guard?.refusal() !== undefined) {
+          return pull
+        }
+        isCounted = true
+        return Effect.zipRight(Effect.mapError(this.statement(sql, Effect.void, guard), Option.some), pull)
+      })
+    })
   }
 
   private statement<A>(
@@ -199,6 +239,6 @@ export const make = (faults: (driver: Driver) => ReadonlyArray<Planned>) => (dri
     return wrapping(
       driver,
       (connect) => (onLost, restore) =>
-        Effect.map(connect(onLost, restore), (inner) => new FaultyConnection(inner, plan))
+        Effect.map(connect(onLost, restore), (inner) => new FaultyConnection(inner, plan, driver.copyText))
     )
   })

@@ -8,7 +8,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
-import type { BeginOptions, Connection, Pull, StatementGuard, Status } from "../driver.js"
+import type { BeginOptions, Connection, CopyFrom, CopySource, CopyTo, Pull, StatementGuard, Status } from "../driver.js"
 import { rowStream } from "../rowStream.js"
 import { bounded } from "../session/watchdog.js"
 import type { Sandbox, Savepoint } from "./sandbox.js"
@@ -57,29 +57,37 @@ export class SandboxConnection implements Wrapped {
   ): Effect.Effect<Pull, never, Scope.Scope> {
     return Effect.suspend(() => {
       if (this.savepoints.length === 0) {
-        return Effect.succeed(this.pullOnce(sql, params, guard))
+        return Effect.succeed(pullOnce(
+          this.execute(sql, params, undefined, guard) as Effect.Effect<ReadonlyArray<object>, SqlError>
+        ))
       }
       const error = this.sandbox.transactionControlError(sql)
       return error === undefined
-        ? Effect.map(
-          this.inner.cursor(sql, params, guard),
-          (pull): Pull => this.inside((restore) => restore(pull), (error) => Option.some(toSqlError(error)))
-        )
+        ? this.cursorInside(this.inner.cursor(sql, params, guard))
         : Effect.succeed<Pull>(Effect.fail(Option.some(toSqlError(error))))
     })
   }
 
-  /** The other connections would have to wait while rows are read one by one, so all rows are read at once. */
-  private pullOnce(sql: string, params: ReadonlyArray<unknown>, guard?: StatementGuard): Pull {
-    let isRead = false
+  copyFrom<E>(request: CopyFrom, source: CopySource<E>, guard?: StatementGuard): Effect.Effect<number, SqlError | E> {
+    // The other connections, which the source may use, would have to wait while it is read.
+    return Effect.flatMap(
+      collect(source),
+      (collected) => this.statement("", (connection) => connection.copyFrom(request, collected, guard))
+    )
+  }
+
+  copyTo(request: CopyTo, guard?: StatementGuard): Effect.Effect<Pull, never, Scope.Scope> {
     return Effect.suspend(() =>
-      isRead ? Effect.fail(Option.none()) : Effect.map(
-        Effect.mapError(this.execute(sql, params, undefined, guard), Option.some),
-        (rows) => {
-          isRead = true
-          return rows as ReadonlyArray<object>
-        }
-      )
+      this.savepoints.length === 0
+        ? Effect.succeed(pullOnce(this.statement("", (connection) => readAll(connection.copyTo(request, guard)))))
+        : this.cursorInside(this.inner.copyTo(request, guard))
+    )
+  }
+
+  private cursorInside(cursor: Effect.Effect<Pull, never, Scope.Scope>): Effect.Effect<Pull, never, Scope.Scope> {
+    return Effect.map(
+      cursor,
+      (pull): Pull => this.inside((restore) => restore(pull), (error) => Option.some(toSqlError(error)))
     )
   }
 
@@ -154,6 +162,14 @@ export class SandboxConnection implements Wrapped {
     return this.rollback
   }
 
+  markDirty(): void {
+    this.inner.markDirty()
+  }
+
+  resetLater(): boolean {
+    return false
+  }
+
   get close(): Effect.Effect<void> {
     return Effect.sync(() => this.destroy())
   }
@@ -182,10 +198,10 @@ export class SandboxConnection implements Wrapped {
   }
 
   /** Runs a statement in the open transaction, or in a savepoint of its own. */
-  private statement<A>(
+  private statement<A, E = never>(
     sql: string,
-    run: (connection: Connection) => Effect.Effect<A, SqlError>
-  ): Effect.Effect<A, SqlError> {
+    run: (connection: Connection) => Effect.Effect<A, SqlError | E>
+  ): Effect.Effect<A, SqlError | E> {
     return Effect.suspend(() => {
       const error = this.sandbox.transactionControlError(sql)
       if (error !== undefined) {
@@ -197,7 +213,7 @@ export class SandboxConnection implements Wrapped {
     })
   }
 
-  private inOwnSavepoint<A>(statement: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  private inOwnSavepoint<A, E>(statement: Effect.Effect<A, SqlError | E>): Effect.Effect<A, SqlError | E> {
     const { sandbox } = this
     return Effect.flatMap(
       Effect.mapError(sandbox.begin(this, {}), toSqlError),
@@ -268,3 +284,47 @@ export class SandboxConnection implements Wrapped {
     })
   }
 }
+
+/** The other connections would have to wait while rows are read one by one, so all rows are read at once. */
+const pullOnce = (read: Effect.Effect<ReadonlyArray<object>, SqlError>): Pull => {
+  let isRead = false
+  return Effect.suspend(() =>
+    isRead ? Effect.fail(Option.none()) : Effect.map(Effect.mapError(read, Option.some), (rows) => {
+      isRead = true
+      return rows
+    })
+  )
+}
+
+const readAll = (
+  cursor: Effect.Effect<Pull, never, Scope.Scope>
+): Effect.Effect<ReadonlyArray<object>, SqlError> =>
+  Effect.scoped(Effect.flatMap(cursor, (pull) => {
+    const all: Array<object> = []
+    const next: Effect.Effect<ReadonlyArray<object>, SqlError> = Effect.matchEffect(pull, {
+      onFailure: (error) => Option.isNone(error) ? Effect.succeed(all) : Effect.fail(error.value),
+      onSuccess: (read) => {
+        all.push(...read)
+        return next
+      }
+    })
+    return next
+  }))
+
+/** Reads a source to its end, and gives one that repeats it. */
+const collect = <E>(source: CopySource<E>): Effect.Effect<CopySource<E>> =>
+  Effect.suspend(() => {
+    const chunks: Array<ReadonlyArray<unknown>> = []
+    const next: Effect.Effect<CopySource<E>> = Effect.matchCauseEffect(source, {
+      onFailure: (end) =>
+        Effect.succeed(Effect.suspend(() => {
+          const chunk = chunks.shift()
+          return chunk === undefined ? Effect.failCause(end) : Effect.succeed(chunk)
+        })),
+      onSuccess: (chunk) => {
+        chunks.push(chunk)
+        return next
+      }
+    })
+    return next
+  })

@@ -25,6 +25,6 @@ export const wrapping = (driver: Driver, wrap: (connect: Driver["connect"]) => D
       return readers === undefined ? undefined : { ...readers, connect: wrap(readers.connect) }
     },
     serverInfo: (connection) => driver.serverInfo(unwrap(connection)),
-    extendClient: (client, acquire) => driver.extendClient(client, Effect.map(acquire, unwrap))
+    extendClient: (client, acquire, listen) => driver.extendClient(client, Effect.map(acquire, unwrap), listen)
   }
 }

@@ -1,6 +1,6 @@
 import Sqlite from "better-sqlite3"
-import { type Open, peer, worker } from "../peer.js"
-import { key, rows } from "../workloads.js"
+import { linesIn, type Open, peer, worker } from "../peer.js"
+import { copyQuery, copyRows, key, rows } from "../workloads.js"
 
 /** Opens the file with the settings that all SQLite peers use. */
 export const database = (file: string): Sqlite.Database => {
@@ -22,7 +22,17 @@ export const raw: Open = async ({ url }) => {
   })
   const insert = sqlite.prepare("INSERT INTO journal (account, amount, note) VALUES (@account, @amount, @note)")
   const insertAll = sqlite.transaction(() => rows.forEach((row) => insert.run(row)))
+  const copyAll = sqlite.transaction(() => copyRows.forEach((row) => insert.run(row)))
+  const query = sqlite.prepare(copyQuery).raw()
   return peer({
+    copyIn: worker(async () => {
+      copyAll.immediate()
+      return 0
+    }),
+    copyOut: worker(async () => {
+      const lines = (query.all() as ReadonlyArray<ReadonlyArray<unknown>>).map((row) => `${row.join(",")}\n`)
+      return linesIn(Buffer.from(lines.join("")))
+    }),
     select: worker(async () => select.all(key()).length),
     session: worker(async () => session.immediate(key())),
     insert: worker(async () => {

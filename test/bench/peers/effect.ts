@@ -8,8 +8,8 @@ import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Stream from "effect/Stream"
-import { type Options, type Peer, peer, type Worker } from "../peer.js"
-import { key, readable, rows } from "../workloads.js"
+import { linesIn, type Options, type Peer, peer, type Worker } from "../peer.js"
+import { copyParts, key, readable, rows } from "../workloads.js"
 
 type Session = <A>(effect: Effect.Effect<A, unknown>) => Effect.Effect<A, unknown>
 
@@ -17,6 +17,13 @@ export interface Client<R> {
   readonly layer: Layer.Layer<R | SqlClient.SqlClient, unknown>
   readonly session: (context: Context.Context<R | SqlClient.SqlClient>) => Session
   readonly prepare?: Effect.Effect<unknown, unknown, SqlClient.SqlClient>
+  /** How to copy, where there is more than statements. */
+  readonly copy?: (context: Context.Context<R | SqlClient.SqlClient>) => Copy
+}
+
+export interface Copy {
+  readonly copyIn: Effect.Effect<unknown, unknown>
+  readonly copyOut: Stream.Stream<Uint8Array, unknown>
 }
 
 export const withTransaction = (context: Context.Context<SqlClient.SqlClient>): Session =>
@@ -42,12 +49,26 @@ export const open = async <R>(client: Client<R>, { pool, statements }: Options):
   let index = 0
   const nextSelect = () => sql.unsafe(selects[index = (index + 1) % statements], [key()])
   const select = () => sql`SELECT id, balance FROM account WHERE id = ${key()}`
+  const isSqlite = sql.onDialectOrElse({ sqlite: () => true, orElse: () => false })
   const lock = sql.onDialectOrElse({
     sqlite: () => (id: number) => sql`SELECT balance FROM account WHERE id = ${id}`,
     orElse: () => (id: number) => sql`SELECT balance FROM account WHERE id = ${id} FOR UPDATE`
   })
 
+  const copy = client.copy?.(context)
+  const insertParts = session(
+    Effect.forEach(copyParts, (part) => sql`INSERT INTO journal ${sql.insert(part)}`, { discard: true })
+  )
+  const { copyIn = insertParts, copyOut } = copy ?? {}
+
   return peer({
+    ...(copyOut === undefined ? {} : {
+      copyOut: worker(
+        () => Stream.runFold(copyOut, 0, (count, chunk) => count + linesIn(chunk)),
+        (count) => count
+      )
+    }),
+    ...(isSqlite && copy === undefined ? {} : { copyIn: worker(() => copyIn, none) }),
     select: worker(statements === 1 ? select : nextSelect, length),
     session: worker(() => {
       const id = key()

@@ -1,7 +1,7 @@
 import { createRequire } from "node:module"
 import Pg from "pg"
-import { type Options, type Peer, peer, worker } from "../peer.js"
-import { key, readable, rows } from "../workloads.js"
+import { linesIn, type Options, type Peer, peer, worker } from "../peer.js"
+import { copyParts, copyQuery, copyRows, key, readable, rows } from "../workloads.js"
 
 // The pg-cursor that @effect/sql-pg depends on.
 const require = createRequire(createRequire(import.meta.url).resolve("@effect/sql-pg"))
@@ -87,7 +87,27 @@ const make = (named: boolean) => async ({ pool: max, statements, url }: Options)
         }
         return 0
       })
-    )
+    ),
+    copyIn: worker(() =>
+      session(async (client) => {
+        for (const part of named ? [copyRows] : copyParts) {
+          if (named) {
+            await client.query(
+              "INSERT INTO journal (account, amount, note) SELECT * FROM unnest($1::int[], $2::int[], $3::text[])",
+              [part.map((row) => row.account), part.map((row) => row.amount), part.map((row) => row.note)]
+            )
+          } else {
+            const text = `INSERT INTO journal (account, amount, note) VALUES ${placeholders(part.length)}`
+            await client.query(text, part.flatMap((row) => [row.account, row.amount, row.note]))
+          }
+        }
+        return 0
+      })
+    ),
+    copyOut: worker(async () => {
+      const { rows } = await pool.query<{ id: number; amount: number; note: string }>(copyQuery)
+      return linesIn(Buffer.from(rows.map(({ amount, id, note }) => `${id},${amount},${note}\n`).join("")))
+    })
   }, {
     wait: async (sessions) => {
       const holders = await Promise.all(Array.from({ length: max }, () => pool.connect()))

@@ -1,14 +1,23 @@
 import type * as SqlClient from "@effect/sql/SqlClient"
 import * as Context from "effect/Context"
 import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
 import * as Database from "../../../src/Database.js"
 import type * as DatabaseConfig from "../../../src/DatabaseConfig.js"
 import type { Open, Options } from "../peer.js"
+import { copyQuery, copyRows } from "../workloads.js"
 import { type Client, open } from "./effect.js"
 
 const client = (options: DatabaseConfig.Options): Client<Database.Database | SqlClient.SqlClient> => ({
   layer: Database.layerFrom(options),
-  session: (context) => (effect) => Context.get(context, Database.Database).session(effect)
+  session: (context) => (effect) => Context.get(context, Database.Database).session(effect),
+  copy: (context) => {
+    const { copyFrom, copyTo } = Context.get(context, Database.Database)
+    return {
+      copyIn: copyFrom("journal", ["account", "amount", "note"])(Stream.fromIterable(copyRows)),
+      copyOut: copyTo(copyQuery, { format: "csv" })
+    }
+  }
 })
 
 const overPostgres = ({ pool, url }: Options) => client({ url, poolSize: pool, poolMaxOverflow: 0 })

@@ -110,7 +110,7 @@ describe("many rows in one INSERT", () => {
     240_000
   )
 
-  it.scopedLive("are sent by value if a column has no array type, or a value is an array", () =>
+  it.scopedLive("may have columns of enums, and values that are arrays", () =>
     Effect.gen(function*() {
       const { sql } = yield* opened
       yield* sql`INSERT INTO moods ${

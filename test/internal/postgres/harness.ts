@@ -13,6 +13,8 @@ import * as PostgresDriver from "../../../src/internal/postgres/driver.js"
 import { eventually } from "../../support/eventually.js"
 import { query } from "../../support/postgres.js"
 
+await Effect.runPromise(PostgresDriver.load)
+
 export const settings: Settings = {
   environment: "test",
   // Not used by the driver: it is given the target.
@@ -20,6 +22,8 @@ export const settings: Settings = {
   name: "test",
   poolSize: 5,
   poolMaxOverflow: 10,
+  poolMin: 5,
+  poolIdleTimeout: Duration.seconds(30),
   poolTimeout: Duration.seconds(30),
   poolRecycle: Duration.minutes(30),
   connectTimeout: Duration.seconds(10),
@@ -32,9 +36,12 @@ export const settings: Settings = {
   healthTimeout: Duration.seconds(2),
   slowStatement: Duration.seconds(1),
   preparedStatements: "auto",
+  reset: "auto",
   transformQueryNames: undefined,
   transformResultNames: undefined,
   transformJson: true,
+  onNotice: undefined,
+  types: {},
   spanAttributes: {},
   spanParameters: false
 }
@@ -155,7 +162,9 @@ export const client = (
     compiler: made.compiler,
     spanAttributes: made.spanAttributes
   }).pipe(
-    Effect.flatMap((standard) => made.extendClient(standard, acquire)),
+    Effect.flatMap((standard) =>
+      Effect.flatMap(made.listen!, (listen) => made.extendClient(standard, acquire, listen))
+    ),
     Effect.provide(Reactivity.layer)
   )
 }

@@ -530,6 +530,14 @@ describe("prepared statements", () => {
         assert.deepStrictEqual(yield* rows(c, select, [1]), [], forgetting)
       }
       yield* rows(c, "SET work_mem = '5MB'")
+      yield* rows(c, select, [1])
+      yield* rows(c, select, [1])
+      const prepared = yield* names(c)
+      assert.isNotEmpty(prepared)
+      yield* c.reset
+      assert.deepStrictEqual(yield* names(c), prepared)
+      // Those that were prepared with SQL are dropped, and with them all others.
+      yield* rows(c, "PREPARE something AS SELECT 1")
       yield* c.reset
       assert.deepStrictEqual(yield* names(c), [])
       assert.deepStrictEqual(yield* rows(c, select, [1]), [])
@@ -559,17 +567,19 @@ describe("edge cases", () => {
   it.scopedLive("a failed COPY FROM STDIN does not shift the responses of later statements", () =>
     Effect.gen(function*() {
       const { c, database } = yield* counted()
+      // The text does not show that it copies, since a backslash escapes the quotation mark.
+      yield* c.executeRaw("SET standard_conforming_strings = off; SET escape_string_warning = off", [])
+      const hidden = "SELECT 'a\\''; COPY items FROM STDIN; --'"
       for (let round = 0; round < 5; round++) {
         yield* c.begin({})
-        // Whether the server consumes the Sync behind a failed COPY depends on the protocol.
-        const copy = yield* Effect.fork(Effect.exit(rows(c, "INSERT INTO items VALUES (99); COPY items FROM STDIN")))
+        const copy = yield* Effect.fork(Effect.exit(rows(c, `INSERT INTO items VALUES (99); ${hidden}`)))
         yield* Effect.yieldNow()
         const commit = yield* Effect.exit(c.commit)
         assert.isTrue(Exit.isFailure(yield* Fiber.join(copy)))
         assert.isTrue(Exit.isFailure(commit))
         yield* c.rollback
         assert.deepStrictEqual(yield* rows(c, "SELECT 42 AS n"), [{ n: 42 }])
-        for (const text of ["COPY items FROM STDIN", "SELECT 1; COPY items FROM STDIN"]) {
+        for (const text of [hidden, `SELECT 1; ${hidden}`]) {
           yield* c.begin({})
           assert.isTrue(Exit.isFailure(yield* Effect.exit(rows(c, text))), text)
           assert.strictEqual((yield* errorOf(rows(c, "SELECT 42 AS n")))._tag, "TransactionAborted")
@@ -579,7 +589,7 @@ describe("edge cases", () => {
         }
       }
       assert.strictEqual(yield* count(database), 0)
-      assert.strictEqual(c.status(), "idle")
+      assert.strictEqual(c.status(), "dirty")
     }))
 
   it.scopedLive("a parameter that cannot be sent affects neither its own connection nor another", () =>
