@@ -69,19 +69,21 @@ interface Transfer {
   outcome: Entry["event"] | undefined
 }
 
+const noEvents = (): Transfer => ({
+  kind: "",
+  parts: undefined,
+  alternative: undefined,
+  committed: [],
+  rolledBack: [],
+  outcome: undefined
+})
+
 const transfersOf = (journal: ReadonlyArray<Entry>): ReadonlyMap<string, Transfer> => {
   const transfers = new Map<string, Transfer>()
   for (const entry of journal) {
     let transfer = transfers.get(entry.id)
     if (transfer === undefined) {
-      transfer = {
-        kind: "",
-        parts: undefined,
-        alternative: undefined,
-        committed: [],
-        rolledBack: [],
-        outcome: undefined
-      }
+      transfer = noEvents()
       transfers.set(entry.id, transfer)
     }
     switch (entry.event) {
@@ -193,16 +195,8 @@ export const verify = (journal: ReadonlyArray<Entry>, books: Books): ReadonlyArr
   const transfers = transfersOf(journal)
   const rows = partsByAttempt(books.ledger)
   const ids = new Set([...transfers.keys(), ...rows.keys()])
-  const noEvents: Transfer = {
-    kind: "",
-    parts: undefined,
-    alternative: undefined,
-    committed: [],
-    rolledBack: [],
-    outcome: undefined
-  }
   const ofTransfers = Array.from(ids).flatMap((id) => {
-    const transfer = transfers.get(id) ?? noEvents
+    const transfer = transfers.get(id) ?? noEvents()
     return transferProblems(transfer, rows.get(id) ?? new Map()).map((problem) =>
       `${id} (${transfer.kind}, ${transfer.outcome}): ${problem}`
     )
