@@ -49,7 +49,7 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
   [["internal/dialects"]],
   [["DatabaseConfig", "internal/config/"]],
   [["Telemetry", "internal/telemetry/"]],
-  [["internal/driver", "internal/rowStream", "internal/copy/"]],
+  [["internal/driver", "internal/rowStream", "internal/statementGuard", "internal/copy/"]],
   dialects.map((dialect) => [`internal/${dialect}/`]),
   [["internal/drivers"], ["worker"]],
   [["Pool", "internal/pool/"]],

@@ -38,3 +38,7 @@ export const formatOf = (options: Options): CopyFormat | string => {
     ? { format, header, delimiter, null: nullText }
     : "null is a text of one line without the delimiter"
 }
+
+/** Whether rows can be copied, and not only data: without options. */
+export const acceptsRows = ({ delimiter, format, header, null: nullText }: CopyFormat): boolean =>
+  format === "text" && !header && delimiter === undefined && nullText === undefined

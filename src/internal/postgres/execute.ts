@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import type Pg from "pg"
 import { toSqlError } from "../../DatabaseError.js"
 import type { StatementGuard } from "../driver.js"
+import { withoutEffect } from "../statementGuard.js"
 import * as Bulk from "./bulk.js"
 import type { CommandResult, Options } from "./exchange.js"
 import * as Exchanges from "./exchanges.js"
@@ -63,7 +64,7 @@ export const withParameterTypes = <A>(
   const { types } = sender
   return !types.encodesByType || params.length === 0 ? f(undefined) : Effect.suspend(() => {
     const remembered = types.parameterTypesOf(sql)
-    const described = remembered !== undefined ? Effect.succeed(remembered) : describe(sender, sql, guard).pipe(
+    const described = remembered !== undefined ? Effect.succeed(remembered) : parameterTypesOf(sender, sql, guard).pipe(
       Effect.tap((oids) => Effect.mapError(lookUpTypes(sender, oids), toSqlError)),
       Effect.tap((oids) => Effect.sync(() => types.cacheParameterTypes(sql, oids)))
     )
@@ -72,7 +73,7 @@ export const withParameterTypes = <A>(
 }
 
 /** Asks for the types of a statement's parameters. */
-const describe = (
+export const parameterTypesOf = (
   sender: Sender,
   sql: string,
   guard: StatementGuard | undefined
@@ -85,7 +86,7 @@ const describe = (
     ({ parameterTypes }) => Effect.succeed(parameterTypes),
     toSqlError,
     // Describing has no effect, so it does not count as sent.
-    guard === undefined ? undefined : { refusal: () => guard.refusal(), isSent: false, mayWrite: false }
+    withoutEffect(guard)
   )
 
 /** The first round trip describes the INSERT with a single row, for the types of the arrays. */
@@ -95,7 +96,7 @@ const runInsert = <A>(
   insert: Bulk.Insert
 ): Effect.Effect<A, SqlError> => {
   const { finish, guard, options, params, sql } = request
-  return describe(sender, insert.singleRow, guard).pipe(
+  return parameterTypesOf(sender, insert.singleRow, guard).pipe(
     Effect.tap((elements) => Effect.mapError(lookUpTypes(sender, elements), toSqlError)),
     Effect.flatMap((elements) => {
       let plan: Bulk.ArrayPlan | undefined = undefined

@@ -33,8 +33,8 @@ const matchAt = (pattern: RegExp, text: string, at: number): RegExpExecArray | n
   return pattern.exec(text)
 }
 
-/** The index after the comment that begins here. Comments nest. */
-const afterComment = (text: string, start: number): number => {
+/** The index after the comment that begins at `start`. Comments nest. */
+export const afterComment = (text: string, start: number): number => {
   const mark = /\/\*|\*\//g
   mark.lastIndex = start + 2
   for (let depth = 1, found = mark.exec(text); found !== null; found = mark.exec(text)) {

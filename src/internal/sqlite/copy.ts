@@ -2,17 +2,19 @@
  * Copies over prepared statements, in the text and CSV formats of PostgreSQL's COPY.
  */
 import type { SqlError } from "@effect/sql/SqlError"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import { type Data, isData, Unusable, valuesOf } from "../copy/elements.js"
 import { elementMismatch, malformedData, unusableRow } from "../copy/errors.js"
+import { acceptsRows } from "../copy/format.js"
 import { makeReader, MalformedData } from "../copy/reader.js"
+import { pullSource } from "../copy/source.js"
 import { makeWriter } from "../copy/writer.js"
 import type { CopyFrom, CopySource, CopyTo, Pull, StatementGuard } from "../driver.js"
 import { make as makeError } from "../makeError.js"
+import { withoutEffect } from "../statementGuard.js"
 import { bindable } from "./params.js"
 import type { Column, Fetch, FirstBatch } from "./protocol.js"
 
@@ -91,7 +93,7 @@ class ElementReader {
         ? this.fromData(() => elements.flatMap((data) => this.reader.push(this.decode(data))))
         : elementMismatch("sqlite", this.text)
     }
-    return acceptsRows(this.request) && !elements.some(isData)
+    return acceptsRows(this.request.format) && !elements.some(isData)
       ? this.fromRows(elements)
       : elementMismatch("sqlite", this.text)
   }
@@ -155,9 +157,6 @@ class ElementReader {
   }
 }
 
-const acceptsRows = ({ format }: CopyFrom): boolean =>
-  format.format === "text" && !format.header && format.delimiter === undefined && format.null === undefined
-
 /** The declared types of the columns, in the transaction of the copy. */
 const typesOf = (
   { openCursor }: Copying,
@@ -176,10 +175,7 @@ const typesOf = (
       }
     }
     // Reading the types has no effect, so it does not count as sent.
-    const ownGuard = guard === undefined
-      ? undefined
-      : { refusal: () => guard.refusal(), isSent: false, mayWrite: false }
-    return Effect.flatMap(openCursor(options, ownGuard), (pull) =>
+    return Effect.flatMap(openCursor(options, withoutEffect(guard)), (pull) =>
       Effect.matchEffect(pull, {
         onSuccess: () => Effect.succeed(found.map(({ type }) => type)),
         onFailure: (error) => Option.isSome(error) ? Effect.fail(error.value) : Effect.succeed([])
@@ -287,17 +283,9 @@ const insertAll = <E>(
       return rows.lines.length === 0 ? Effect.void : insert(rows)
     }
     const next: Effect.Effect<number, SqlError | E> = Effect.suspend(() =>
-      Effect.matchCauseEffect(source, {
-        onSuccess: (elements): Effect.Effect<number, SqlError | E> =>
-          Effect.zipRight(insertRows(reader.read(elements)), next),
-        onFailure: (cause): Effect.Effect<number, SqlError | E> => {
-          const failure = Cause.failureOption(cause)
-          return Option.isSome(failure) && Option.isNone(failure.value)
-            ? Effect.map(insertRows(reader.end()), () => count)
-            : Effect.failCause(
-              Cause.flatMap(cause, (error) => Option.isSome(error) ? Cause.fail(error.value) : Cause.empty)
-            )
-        }
+      pullSource<number, E, SqlError>(source, {
+        onElements: (elements) => Effect.zipRight(insertRows(reader.read(elements)), next),
+        onEnd: () => Effect.map(insertRows(reader.end()), () => count)
       })
     )
     // What was inserted before must not be committed.

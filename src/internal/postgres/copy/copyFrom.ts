@@ -2,14 +2,15 @@
  * Copies a stream into a table, by COPY FROM STDIN.
  */
 import type { SqlError } from "@effect/sql/SqlError"
-import * as Cause from "effect/Cause"
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import { type DatabaseError, toSqlError } from "../../../DatabaseError.js"
 import { isData, Unusable, Utf8Encoder } from "../../copy/elements.js"
 import { elementMismatch, unusableRow } from "../../copy/errors.js"
+import { acceptsRows } from "../../copy/format.js"
+import { pullSource } from "../../copy/source.js"
 import type { CopyFrom, CopySource, StatementGuard } from "../../driver.js"
-import * as Exchanges from "../exchanges.js"
+import { parameterTypesOf } from "../execute.js"
 import type { Pipeline } from "../pipeline.js"
 import type { Sender } from "../send.js"
 import { CannotBeEncoded, checkText } from "../types/encode.js"
@@ -49,7 +50,7 @@ class ElementEncoder {
         ? elements.flatMap((data) => dataMessages(this.utf8.encode(data)))
         : elementMismatch("postgres", this.text)
     }
-    if (!acceptsRows(this.request) || elements.some(isData)) {
+    if (!acceptsRows(this.request.format) || elements.some(isData)) {
       return elementMismatch("postgres", this.text)
     }
     const messages = this.rows.encode(elements)
@@ -61,10 +62,6 @@ class ElementEncoder {
   }
 }
 
-/** Rows are sent in the text format as it is by default. */
-const acceptsRows = ({ format }: CopyFrom): boolean =>
-  format.format === "text" && !format.header && format.delimiter === undefined && format.null === undefined
-
 export const copyFrom = <E>(
   pipeline: Pipeline,
   sender: Sender,
@@ -73,21 +70,10 @@ export const copyFrom = <E>(
   guard: StatementGuard | undefined
 ): Effect.Effect<number, SqlError | E> => {
   const text = copyFromText(request)
-  if (!acceptsRows(request)) {
+  if (!acceptsRows(request.format)) {
     return copyElements(pipeline, sender, text, new ElementEncoder(request, text, noEncoder), source, guard)
   }
-  const insert = insertText(request)
-  const described = sender.send(
-    () => {
-      sender.encode(insert, [])
-      return Exchanges.describeParameters(insert, { user: true })
-    },
-    ({ parameterTypes }) => Effect.succeed(parameterTypes),
-    toSqlError,
-    // Describing has no effect, so it does not count as sent.
-    guard === undefined ? undefined : { refusal: () => guard.refusal(), isSent: false, mayWrite: false }
-  )
-  return Effect.flatMap(described, (oids) =>
+  return Effect.flatMap(parameterTypesOf(sender, insertText(request), guard), (oids) =>
     Effect.zipRight(
       Effect.mapError(lookUpTypes(sender, oids), toSqlError),
       Effect.suspend(() => {
@@ -169,22 +155,14 @@ const copyElements = <E>(
     const feed = (copy: CopyIn): Effect.Effect<void, SqlError | E> => {
       const pull = asCopySource(source, copy.identity)
       const next: Effect.Effect<void, SqlError | E> = Effect.suspend(() =>
-        Effect.matchCauseEffect(pull, {
-          onSuccess: (elements) => {
+        pullSource<void, E, SqlError>(pull, {
+          onElements: (elements) => {
             const messages = encoder.encode(elements)
             return "length" in messages
               ? Effect.zipRight(send(copy, messages), next)
               : Effect.fail(toSqlError(messages))
           },
-          onFailure: (cause) => {
-            const failures = Cause.failureOption(cause)
-            if (Option.isSome(failures) && Option.isNone(failures.value)) {
-              return Effect.zipRight(send(copy, encoder.end()), Effect.sync(() => copy.finish()))
-            }
-            return Effect.failCause(
-              Cause.flatMap(cause, (error) => Option.isSome(error) ? Cause.fail(error.value) : Cause.empty)
-            )
-          }
+          onEnd: () => Effect.zipRight(send(copy, encoder.end()), Effect.sync(() => copy.finish()))
         })
       )
       return next

@@ -4,6 +4,7 @@
 import type { CopyFormat, CopyFrom, CopyTo } from "../../driver.js"
 import { Pg } from "../protocol/pg.js"
 import type { Encoded } from "../protocol/writer.js"
+import { afterComment } from "../statementText.js"
 
 const optionsOf = ({ delimiter, format, header, null: nullText }: CopyFormat): string =>
   [
@@ -42,19 +43,6 @@ const token = new RegExp(
   ].join("|"),
   "g"
 )
-
-/** The index after the comment that begins at `start`. Comments nest. */
-const afterComment = (text: string, start: number): number => {
-  const mark = /\/\*|\*\//g
-  mark.lastIndex = start + 2
-  for (let depth = 1, found = mark.exec(text); found !== null; found = mark.exec(text)) {
-    depth += found[0] === "/*" ? 1 : -1
-    if (depth === 0) {
-      return mark.lastIndex
-    }
-  }
-  return text.length
-}
 
 const literalOf = (value: Encoded): string =>
   value === null
