@@ -40,11 +40,7 @@ beforeAll(() => {
   link(application, packages)
   Fs.mkdirSync(installed())
   Fs.copyFileSync(Path.join(root, "package.json"), Path.join(installed(), "package.json"))
-  const compiler = Path.join(root, "node_modules/typescript/bin/tsc")
-  const output = Path.join(installed(), "dist")
-  execFileSync(process.execPath, [compiler, "-p", "tsconfig.build.json", "--noCheck", "--outDir", output], {
-    cwd: root
-  })
+  execFileSync(process.execPath, [Path.join(root, "test/tools/build.js"), Path.join(installed(), "dist")])
   const source = Fs.readFileSync(Path.join(root, "test/support/bundled/app.ts"), "utf8")
   Fs.writeFileSync(main(), Esbuild.transformSync(source, { loader: "ts", format: "esm" }).code)
   Fs.writeFileSync(Path.join(application, "package.json"), JSON.stringify({ private: true, type: "module" }))

@@ -17,7 +17,7 @@ if grep -vE '^(package\.json|README\.md|LICENSE|CHANGELOG\.md|(dist|docs)/.+)$' 
   echo "the package holds unexpected files" >&2
   exit 1
 fi
-for file in worker.js internal/databaseHttp/dashboard/script.js internal/cli/main.js; do
+for file in worker.js internal/cli/main.js; do
   grep -qx "dist/$file" "$app/files" || { echo "the package lacks $file" >&2; exit 1; }
 done
 

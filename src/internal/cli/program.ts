@@ -13,7 +13,7 @@ import { createRequire } from "node:module"
 import { command } from "./commands.js"
 import * as Output from "./output.js"
 
-const { version } = createRequire(import.meta.url)("../../../package.json") as { readonly version: string }
+const { version } = createRequire(import.meta.url)("sqlayer/package.json") as { readonly version: string }
 
 /** The exit status of a process that SIGINT ended: 128 + 2. */
 const interruptedStatus = 130

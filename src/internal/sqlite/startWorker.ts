@@ -26,10 +26,8 @@ const ownFile = (): string | undefined => {
 const ownFiles = (): ReadonlyArray<string> =>
   [ownFile(), typeof __filename === "string" ? __filename : undefined].filter((file) => file !== undefined)
 
-/** A public module, by the file that this module has in the package. */
-const besideSource = (file: string, name: string) => Path.join(Path.dirname(file), "../..", name)
-
-const isSource = (name: string) => (file: string): boolean => file.endsWith(Path.join("internal", "sqlite", name))
+/** Whether the tests run this module, from its TypeScript source. */
+const isSource = (file: string): boolean => file.endsWith(Path.join("internal", "sqlite", "startWorker.ts"))
 
 /**
  * The worker as one script, for the tests. They run the TypeScript sources, which a thread cannot load: it does not inherit
@@ -43,7 +41,7 @@ const bundleWorker = (source: string): string => {
   delete process.env.ESBUILD_WORKER_THREADS
   const sqlite = require.resolve("better-sqlite3")
   return buildSync({
-    entryPoints: [besideSource(source, "worker.ts")],
+    entryPoints: [Path.join(Path.dirname(source), "../../worker.ts")],
     bundle: true,
     write: false,
     format: "cjs",
@@ -53,6 +51,7 @@ const bundleWorker = (source: string): string => {
   }).outputFiles[0].text
 }
 
+/** The worker of the installed package. A package also finds itself by its name. */
 const tryResolve = (file: string): string | undefined => {
   try {
     return Module.createRequire(file).resolve("sqlayer/worker")
@@ -61,10 +60,10 @@ const tryResolve = (file: string): string | undefined => {
   }
 }
 
-/** In the package it is the module `worker`. For a bundle it is beside the bundle, or in the installed package. */
+/** The worker is beside the bundle, or in the installed package. */
 const search = (): Program | undefined => {
   const own = ownFiles()
-  const source = own.find(isSource("startWorker.ts"))
+  const source = own.find(isSource)
   if (source !== undefined) {
     return { script: bundleWorker(source) }
   }
@@ -73,10 +72,7 @@ const search = (): Program | undefined => {
   const beside = [...folders, ...process.argv.slice(1, 2).map((file) => Path.dirname(file))].flatMap((folder) =>
     [".js", ".mjs", ".cjs"].map((extension) => Path.join(folder, bundledName + extension))
   )
-  const file = [
-    ...own.filter(isSource("startWorker.js")).map((file) => besideSource(file, "worker.js")),
-    ...beside
-  ].find((file) => existsSync(file)) ?? own.map(tryResolve).find((file) => file !== undefined)
+  const file = beside.find((file) => existsSync(file)) ?? own.map(tryResolve).find((file) => file !== undefined)
   return file === undefined ? undefined : { file }
 }
 

@@ -159,7 +159,7 @@ describe("the dashboard's address", () => {
       const script = Path.join(out, "script.mjs")
       const run = (...args: ReadonlyArray<string>) =>
         Effect.promise(() => promisify(execFile)(process.execPath, args, { cwd: root, encoding: "utf8" }))
-      yield* run("node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json", "--outDir", Path.join(out, "dist"))
+      yield* run("test/tools/build.js", Path.join(out, "dist"))
       yield* run(
         "--input-type=module",
         "--eval",
@@ -167,7 +167,7 @@ describe("the dashboard's address", () => {
          import * as Effect from "effect/Effect"
          import * as Fs from "node:fs"
          import * as Database from "${out}/dist/Database.js"
-         import { dashboard } from "${out}/dist/internal/databaseHttp/dashboard.js"
+         import { dashboard } from "${out}/dist/DatabaseHttp.js"
          await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
            const handler = HttpApp.toWebHandler(yield* dashboard({ guard: Effect.succeed(true) }))
            const response = yield* Effect.promise(() => handler(new Request("http://host/?script")))
