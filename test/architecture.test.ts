@@ -40,6 +40,7 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
     "internal/fifoQueue",
     "internal/hiddenClass",
     "internal/packages",
+    "internal/raceFirst",
     "internal/sqlQuotes",
     "internal/transformNames",
     "internal/wellFormed"
@@ -190,6 +191,15 @@ describe("the modules of src", () => {
   it("import only in one direction, and leave the dialect to the drivers", () => {
     assert.include(Object.keys(sources), "DatabaseError")
     assert.deepStrictEqual(violations(sources), [])
+  })
+
+  // src/internal/raceFirst.ts says why. A command of the command line is a process of its own.
+  it("use no race of Effect's that waits for ever if it is interrupted while it starts", () => {
+    const races = Object.entries(sources).filter(([module, source]) =>
+      !module.startsWith("internal/cli/") &&
+      /\bEffect\.(?:race|timeout|zipPar)|\bconcurrency:/.test(withoutComments(source))
+    )
+    assert.deepStrictEqual(races.map(([module]) => module), [])
   })
 
   it.each(allowed)("%s still needs the allowance %s", (module, code) => {

@@ -279,7 +279,7 @@ export const everywhere = (
         const exit = yield* Effect.scoped(program.run(environment, n, interruptor.victim)).pipe(
           Effect.exit,
           Effect.disconnect,
-          Effect.timeoutOption("10 seconds")
+          Effect.timeoutOption("1 minute")
         )
         if (exit._tag === "None") {
           addProblems(["it hangs"])

@@ -9,6 +9,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Options, Restore } from "../../Pool.js"
+import { raceFirst } from "../raceFirst.js"
 import { type PoolClock, sleep } from "./clock.js"
 
 /** Starts a fiber that is interrupted when the pool's scope closes. */
@@ -43,7 +44,7 @@ export const connect = <A>(
 
 /** The result of an effect, or none if it takes longer than `backgroundTimeout`; it is interrupted then. */
 const withTimeout = <A, E>(clock: PoolClock, effect: Effect.Effect<A, E>): Effect.Effect<Option.Option<A>, E> =>
-  Effect.raceFirst(Effect.asSome(effect), Effect.as(sleep(clock, backgroundTimeout), Option.none()))
+  raceFirst(Effect.asSome(effect), Effect.as(sleep(clock, backgroundTimeout), Option.none()))
 
 /** Runs a ping or a reset, and reports whether it succeeded within `backgroundTimeout`. */
 export const maintain = (

@@ -13,6 +13,7 @@ import type { DatabaseError } from "../../DatabaseError.js"
 import { isClean } from "../config/text.js"
 import type { Restore } from "../driver.js"
 import { make as makeError } from "../makeError.js"
+import { raceFirst } from "../raceFirst.js"
 
 export interface Credentials {
   readonly user: string
@@ -99,7 +100,7 @@ const exitBefore = <A, E>(
   effect: Effect.Effect<A, E>,
   deadline: number
 ): Effect.Effect<Exit.Exit<A, E> | undefined> =>
-  Effect.raceFirst(
+  raceFirst(
     Effect.disconnect(Effect.exit(effect)),
     Effect.async<undefined>((resume) => {
       const timer = setTimeout(() => resume(Effect.succeed(undefined)), deadline - performance.now())

@@ -16,6 +16,7 @@ import * as Stream from "effect/Stream"
 import * as Take from "effect/Take"
 import { type DatabaseError, fromSqlError, isRetryable, toSqlError } from "../../DatabaseError.js"
 import type { Listen, Notification, Restore } from "../driver.js"
+import { timeoutOption } from "../raceFirst.js"
 import type { Connection } from "./connection.js"
 import { checkDelivery, processOf, processSql } from "./listenCheck.js"
 import { serverError } from "./pg.js"
@@ -107,12 +108,11 @@ const serve = (
       isListening = true
       yield* onListening
     }
-    const change = yield* Effect.timeoutOption(Queue.take(shared.changed), pingInterval)
+    const change = yield* timeoutOption(Queue.take(shared.changed), pingInterval)
     if (change._tag === "None") {
-      yield* Effect.timeoutFail(connection.ping, {
-        duration: pingTimeout,
-        onTimeout: () => fromPostgres(serverError("08006", "the server does not answer"), { phase: "statement" })
-      })
+      if ((yield* timeoutOption(connection.ping, pingTimeout))._tag === "None") {
+        yield* fromPostgres(serverError("08006", "the server does not answer"), { phase: "statement" })
+      }
     }
   })
   return Effect.forever(reconcile)

@@ -7,8 +7,10 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import { type DatabaseError, fromSqlError } from "../../DatabaseError.js"
 import type { Restore } from "../driver.js"
+import { timeoutOption } from "../raceFirst.js"
 import type { Connection } from "./connection.js"
 import { serverError } from "./pg.js"
 import { Pg } from "./protocol/pg.js"
@@ -86,7 +88,8 @@ export const checkDelivery = (
   listening === connection.id ? Effect.void : isTakenAway(connection, listening, channels, connect).pipe(
     // What another connection cannot find out does not keep this one from listening.
     Effect.orElseSucceed(() => false),
-    Effect.timeoutTo({ duration: timeout, onSuccess: (isTaken) => isTaken, onTimeout: () => false }),
+    (check) => timeoutOption(check, timeout),
+    Effect.map(Option.getOrElse(() => false)),
     Effect.filterOrFail((isTaken) => !isTaken, refused),
     Effect.asVoid
   )

@@ -12,6 +12,7 @@ import type { DatabaseError } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
 import type { Options } from "../../Session.js"
 import type { Connection, TransactionOutcome } from "../driver.js"
+import { timeoutOption } from "../raceFirst.js"
 import { type Fail, hooksTimedOut, lostBeforeCommit, nestedStillOpen, type SessionRef } from "./errors.js"
 import type { Interruptibility } from "./interruptibility.js"
 import type { Transaction } from "./transaction.js"
@@ -109,10 +110,12 @@ const lookUpOutcome = ({ transactionOutcome }: Connection, restore: Restore): Ef
   transactionOutcome === undefined ? Effect.succeed("unknown") : transactionOutcome.pipe(
     Effect.filterOrFail((outcome) => outcome !== "unknown"),
     Effect.retry(Schedule.spaced(outcomeInterval)),
-    Effect.timeout(outcomeTimeout),
+    (lookUp) => timeoutOption(lookUp, outcomeTimeout),
     restore,
     Effect.exit,
-    Effect.map(Exit.match({ onFailure: () => "unknown", onSuccess: (outcome) => outcome }))
+    Effect.map(
+      Exit.match({ onFailure: () => "unknown", onSuccess: Option.getOrElse((): TransactionOutcome => "unknown") })
+    )
   )
 
 /**
@@ -183,11 +186,10 @@ export const runHooks = (
 ): Effect.Effect<unknown> => {
   const { timeout } = session.options
   const all = Effect.forEach(hooks, (hook) => hook, { discard: true })
-  const limited = timeout === undefined ? all : Effect.flatten(Effect.timeoutTo(Effect.disconnect(all), {
-    duration: timeout,
-    onSuccess: () => Effect.void,
-    onTimeout: () => Effect.logWarning(hooksTimedOut(session, timeout))
-  }))
+  const limited = timeout === undefined ? all : Effect.flatMap(
+    timeoutOption(Effect.disconnect(all), timeout),
+    Option.match({ onNone: () => Effect.logWarning(hooksTimedOut(session, timeout)), onSome: () => Effect.void })
+  )
   return Effect.flatMap(
     Effect.forkDaemon(Effect.interruptible(limited)),
     (fiber) => Effect.exit(restore(Fiber.await(fiber)))

@@ -12,6 +12,7 @@ import type { Lease, Restore } from "../../Pool.js"
 import { type DefaultOptions, type Options, type Service, Session } from "../../Session.js"
 import type { Connection } from "../driver.js"
 import { FifoLock } from "../fifoLock.js"
+import { raceFirst } from "../raceFirst.js"
 import type { SessionActivity } from "../telemetry/activity.js"
 import { BorrowedConnection } from "./borrowedConnection.js"
 import { ConnectionLock } from "./connectionLock.js"
@@ -169,14 +170,14 @@ export class Transaction extends BorrowedConnection implements Service {
 
   /** Runs a wait of `begin`, which fails as soon as this transaction, or one around it, has ended. */
   untilEnd<A, E, R>(wait: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return Effect.raceFirst(
-      Effect.interruptible(wait),
-      Effect.interruptible(Effect.async<never>((resume) => {
+    return raceFirst(
+      wait,
+      Effect.async<never>((resume) => {
         this.onEnd = () => resume(Effect.fail(this.endReason()) as Effect.Effect<never>)
         if (this.hasEnded) {
           this.onEnd()
         }
-      }))
+      })
     )
   }
 

@@ -12,6 +12,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Connection, Pull, StatementGuard } from "../driver.js"
+import { timeoutOption } from "../raceFirst.js"
 import { rowStream } from "../rowStream.js"
 import * as Copy from "./copy.js"
 import * as EngineClient from "./engineClient.js"
@@ -202,8 +203,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     // The engine knows what a statement has changed.
     markDirty: () => undefined,
     resetLater: () => false,
-    close: client.close.pipe(
-      Effect.timeoutOption(closeTimeout),
+    close: timeoutOption(client.close, closeTimeout).pipe(
       Effect.withClock(clock),
       Effect.ensuring(Effect.sync(transport.destroy))
     ),

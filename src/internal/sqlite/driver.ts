@@ -22,11 +22,13 @@
 import * as Statement from "@effect/sql/Statement"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Path from "node:path"
 import type * as DatabaseConfig from "../../DatabaseConfig.js"
 import { type DatabaseError, typed } from "../../DatabaseError.js"
 import type { Driver } from "../driver.js"
 import { make as makeError } from "../makeError.js"
+import { timeoutOption } from "../raceFirst.js"
 import type { Binding } from "./binding.js"
 import { chooseBinding } from "./chooseBinding.js"
 import { extendClient } from "./client.js"
@@ -129,7 +131,8 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
           onLost(error)
         }
       }).pipe(
-        Effect.timeoutFail({ duration: settings.connectTimeout, onTimeout: timeoutError }),
+        (opening) => timeoutOption(opening, settings.connectTimeout),
+        Effect.flatMap(Option.match({ onNone: () => Effect.fail(timeoutError()), onSome: Effect.succeed })),
         Effect.withClock(Connection.clock)
       )
       return Effect.onError(restore(Effect.zipRight(warnOnce, opening)), () => Effect.sync(transport.destroy))

@@ -10,6 +10,7 @@ import { elementMismatch, unusableRow } from "../../copy/errors.js"
 import { acceptsRows } from "../../copy/format.js"
 import { pullSource } from "../../copy/source.js"
 import type { CopyFrom, CopySource, StatementGuard } from "../../driver.js"
+import { raceFirst } from "../../raceFirst.js"
 import { parameterTypesOf } from "../execute.js"
 import type { Pipeline } from "../pipeline.js"
 import type { Sender } from "../send.js"
@@ -180,7 +181,7 @@ const copyElements = <E>(
       }))
 
     // Both can be interrupted, by the end of the other, even where the caller cannot.
-    const race = Effect.raceFirst(Effect.interruptible(copied), Effect.interruptible(fed))
+    const race = raceFirst(copied, fed)
     return Effect.matchCauseEffect(race, {
       onSuccess: (rows) => Effect.succeed(rows),
       onFailure: (cause) => failure === undefined ? Effect.failCause(cause) : Effect.failCause(failure)
