@@ -5,19 +5,20 @@
  *
  * @since 0.1.0
  */
-import type * as SqlClient from "@effect/sql/SqlClient"
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Database from "./Database.js"
 import type { DatabaseError } from "./DatabaseError.js"
+import { driverOfClient } from "./internal/database/opened.js"
 import * as Files from "./internal/migrations/files.js"
 import * as Model from "./internal/migrations/model.js"
 import * as ProgressText from "./internal/migrations/progress.js"
 import * as Record from "./internal/migrations/record.js"
 import type * as Runner from "./internal/migrations/runner.js"
-import type { Session } from "./Session.js"
 
 /**
  * The error of a run, or of loading the migrations.
@@ -31,11 +32,13 @@ import type { Session } from "./Session.js"
  *   - `duplicate`: two migrations have the same number.
  *   - `edited`: an applied migration has changed since.
  *   - `missing`: an applied migration no longer exists.
- *   - `unfinished`: in an earlier run, a migration ended its transaction by a statement of its own (COMMIT, ROLLBACK), so
- *     part of it may be applied. `message` says how to repair that.
+ *   - `unfinished`: in an earlier run, a migration ended its transaction by a statement of its own (COMMIT, ROLLBACK), or
+ *     one without a transaction did not complete, so part of it may be applied. `message` says how to repair that, and
+ *     `resolve` marks it.
  *   - `locked`: another runner held the lock for longer than `lockTimeout`.
  * - `message` says it in a sentence.
- * - `id` and `migration` are the number and the label (`2_create_account`) of the migration, if it concerns one.
+ * - `id` and `migration` are the number, and the number and name as they are written (`0002_create_account`), of the
+ *   migration, if it concerns one.
  * - `cause` is the error that led to it, if there is one.
  *
  * @since 0.1.0
@@ -87,10 +90,12 @@ export type Loader<R = never> = Model.Loader<R>
  *
  * - `Waiting`: another runner holds the lock, for `elapsed` so far. Repeated every 10 seconds.
  * - `Ahead`: the database has `migrations` with numbers above all that the loader has.
- * - `Started`: `migration` begins, at `position` (from 1) of the `total` that this run applies.
+ * - `Started`: `migration` begins, at `position` (from 1) of the `total` that this run applies or takes back;
+ *   `isTransactional` says whether it is a transaction.
  * - `Applied`: `migration` is committed, after `duration`.
+ * - `TakenBack`: `down` has committed that `migration` is taken back, after `duration`.
  * - `Failed`: `migration` failed with `error` after `duration`, and was rolled back, unless it ended its transaction by
- *   itself.
+ *   itself, or runs without one.
  *
  * @since 0.1.0
  * @category models
@@ -108,7 +113,8 @@ export interface Options<R = never> {
   readonly loader: Loader<R>
   /**
    * The table of the applied migrations, with or without a schema before a dot. Default: `effect_sql_migrations`, as in
-   * @effect/sql. The checksums are in a second table, with `_checksum` added to the name. Both are created when needed.
+   * @effect/sql. The checksums are in a second table, with `_checksum` added to the name. Both are created when needed, and
+   * on PostgreSQL the schema too.
    */
   readonly table?: string | undefined
   /** Maximum wait for the lock that another runner holds. Default: no limit. */
@@ -142,7 +148,7 @@ export class Migrations extends Context.Tag("sqlayer/Migrations")<Migrations, Se
 /** The runner is loaded with the first plan. */
 const runner = Effect.promise(() => import("./internal/migrations/runner.js"))
 
-const plan = <R>(options: Options<R>): Effect.Effect<Runner.Plan, MigrationError, R> =>
+const plan = <R>(database: Database.Service, options: Options<R>): Effect.Effect<Runner.Plan, MigrationError, R> =>
   Effect.gen(function*() {
     const { loader, lockTimeout = Duration.infinity, progress = ProgressText.log, table = "effect_sql_migrations" } =
       options
@@ -152,20 +158,33 @@ const plan = <R>(options: Options<R>): Effect.Effect<Runner.Plan, MigrationError
         message: `the table ${JSON.stringify(table)} is not valid: a name, or a schema and a name, are accepted`
       })
     }
-    const { resolve } = yield* runner
-    return { migrations: yield* resolve(loader), table, lockTimeout: Duration.decode(lockTimeout), progress }
+    const { forDatabase, resolve } = yield* runner
+    const migrations = yield* forDatabase(database, yield* resolve(loader))
+    return { migrations, table, lockTimeout: Duration.decode(lockTimeout), progress }
+  })
+
+/** Validates the options, and gives the database, the plan and the runner to `use`. */
+const withPlan = <R, A, E>(
+  options: Options<R>,
+  use: (runner: typeof Runner, database: Database.Service, plan: Runner.Plan) => Effect.Effect<A, E>
+): Effect.Effect<A, E | MigrationError, Database.Database | R> =>
+  Effect.gen(function*() {
+    const database = yield* Database.Database
+    return yield* use(yield* runner, database, yield* plan(database, options))
   })
 
 /**
- * The migrations in the files of a directory, named `<number>_<name>`: SQL in `0001_create_account.sql`, or an Effect as
- * the default export of a `.js`, `.mjs`, `.cjs`, `.ts`, `.mts` or `.cts` file.
+ * The migrations in the files of a directory, named `<number>_<name>`: SQL in `0001_create_account.sql`, or an Effect or a
+ * definition as the default export of a `.js`, `.mjs`, `.cjs`, `.ts`, `.mts` or `.cts` file. `0001_create_account.sqlite.sql`
+ * is for one dialect only, and `0001_create_account.down.sql` takes the migration back. SQL is UTF-8; its headers
+ * (`-- sqlayer: transaction: none`) are the options of a definition.
  *
  * A path is relative to the working directory of the process; use a URL (`new URL("migrations", import.meta.url)`) for
  * one that is relative to a module. Files whose names begin with a dot or an underscore, and files with other extensions,
  * are ignored.
  *
- * Fails with a MigrationError of kind `invalid` if another file's name is not that of a migration, and of kind `load` if
- * the directory or a file cannot be read.
+ * Fails with a MigrationError of kind `invalid` if another file's name is not that of a migration, or SQL is in another
+ * encoding or has a header that is not valid, and of kind `load` if the directory or a file cannot be read.
  *
  * @since 0.1.0
  * @category loaders
@@ -173,20 +192,58 @@ const plan = <R>(options: Options<R>): Effect.Effect<Runner.Plan, MigrationError
 export const fromDirectory: (directory: string | URL) => Loader = Files.fromDirectory
 
 /**
- * The migrations in a record: each an Effect or SQL text, under its number and name (`0001_create_account`).
+ * What a migration does: SQL text, or an Effect.
  *
- * Fails with a MigrationError of kind `invalid` if a key is not such a name.
+ * @since 0.1.0
+ * @category models
+ */
+export type Script = Model.Script
+
+/**
+ * A migration with options, or with what takes it back. In a record, and as the default export of a module.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Definition = Model.Definition
+
+/**
+ * The migrations in a record: each an Effect, SQL text, or a definition, under its number and name
+ * (`0001_create_account`).
+ *
+ * Fails with a MigrationError of kind `invalid` if a key is not such a name, or an option or a header is not valid.
  *
  * @since 0.1.0
  * @category loaders
  */
 export const fromRecord: (
-  migrations: {
-    readonly [name: string]:
-      | string
-      | Effect.Effect<unknown, unknown, SqlClient.SqlClient | Database.Database | Session>
-  }
+  migrations: { readonly [name: string]: Script | Definition }
 ) => Loader = Record.fromRecord
+
+/**
+ * A migration that creates the table `sqlayer.commits`, which sessions with `commit: "recorded"` write to, and its schema. It
+ * is one of the application's migrations, with a number of its own:
+ *
+ * ```ts
+ * import { Migrations } from "sqlayer"
+ *
+ * export const loader = Migrations.fromRecord({
+ *   "0001_create_account": "CREATE TABLE account (id integer PRIMARY KEY, balance integer NOT NULL)",
+ *   "0002_commit_records": Migrations.commitRecords
+ * })
+ * ```
+ *
+ * In a directory it is the default export of a file: `export { commitRecords as default } from "sqlayer/Migrations"`. What
+ * exists already is left as it is. If the application does not log in as the user that migrates, grant it USAGE of the schema,
+ * and SELECT, INSERT, UPDATE and DELETE of the table. On SQLite it does nothing.
+ *
+ * @since 0.1.0
+ * @category migrations
+ */
+export const commitRecords: Effect.Effect<void, SqlError, SqlClient.SqlClient> = Effect.flatMap(
+  SqlClient.SqlClient,
+  (sql) => driverOfClient(sql).migrations.createCommitTable(sql)
+)
 
 /**
  * Applies the pending migrations in the order of their numbers, each in a session of its own, and returns those that it
@@ -202,11 +259,7 @@ export const fromRecord: (
 export const run = <R = never>(
   options: Options<R>
 ): Effect.Effect<ReadonlyArray<Migration>, DatabaseError | MigrationError, Database.Database | R> =>
-  Effect.gen(function*() {
-    const database = yield* Database.Database
-    const { run } = yield* runner
-    return yield* run(database, yield* plan(options))
-  })
+  withPlan(options, ({ run }, database, plan) => run(database, plan))
 
 /**
  * The status of the database. Only reads, so the right to read is enough; tables that do not exist count as empty.
@@ -219,11 +272,96 @@ export const run = <R = never>(
 export const status = <R = never>(
   options: Options<R>
 ): Effect.Effect<Status, DatabaseError | MigrationError, Database.Database | R> =>
-  Effect.gen(function*() {
-    const database = yield* Database.Database
-    const { status } = yield* runner
-    return yield* status(database, yield* plan(options))
-  })
+  withPlan(options, ({ status }, database, plan) => status(database, plan))
+
+/**
+ * A migration that `run` would apply, and its statements with what they lock.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Planned = Runner.Planned
+
+/**
+ * The migrations that `run` would apply, in their order, with their SQL and what that locks. Loads them, which imports
+ * modules, and otherwise only reads. Fails as `run` does, but not with errors of the migrations' statements.
+ *
+ * @since 0.1.0
+ * @category running
+ */
+export const dryRun = <R = never>(
+  options: Options<R>
+): Effect.Effect<ReadonlyArray<Planned>, DatabaseError | MigrationError, Database.Database | R> =>
+  withPlan(options, ({ dryRun }, database, plan) => dryRun(database, plan))
+
+/**
+ * Records the migrations up to `number` as applied, without running them, for a database that has their content already.
+ * Returns those that it recorded; those that were applied before stay as they are.
+ *
+ * Fails with a MigrationError of kind `invalid` if no migration has that number, and otherwise as `run` does.
+ *
+ * @since 0.1.0
+ * @category running
+ */
+export const baseline = <R = never>(
+  options: Options<R>,
+  number: number
+): Effect.Effect<ReadonlyArray<Migration>, DatabaseError | MigrationError, Database.Database | R> =>
+  withPlan(options, ({ baseline }, database, plan) => baseline(database, plan, number))
+
+/**
+ * What `down` takes back, and what allows it to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DownOptions<R = never> extends Options<R> {
+  /**
+   * The number of the migration that is the last one afterwards; 0 takes all back. Default: only the last one that is
+   * applied is taken back.
+   */
+  readonly to?: number | undefined
+  /** Allows it in production (APP_ENV), together with `confirm`. Default: false. */
+  readonly production?: boolean | undefined
+  /** The migration that is taken back first, as it is written (`0002_create_account`). Only production needs it. */
+  readonly confirm?: string | undefined
+}
+
+/**
+ * Takes back the last applied migration, or those above a number, in descending order, and returns them. What takes a
+ * migration back is its file `0001_create_account.down.sql` or its `down`; each is one transaction, in which the
+ * migration is also removed from the history. Other migrations stay as they are.
+ *
+ * Fails with a MigrationError of kind `invalid`, before it takes anything back, if one of them has nothing that takes it
+ * back, if `to` is not the number of an applied one, or if this is production and is not allowed twice. Otherwise it fails
+ * as `run` does.
+ *
+ * @since 0.1.0
+ * @category running
+ */
+export const down = <R = never>(
+  options: DownOptions<R>
+): Effect.Effect<ReadonlyArray<Migration>, DatabaseError | MigrationError, Database.Database | R> =>
+  withPlan(options, ({ down }, database, plan) => down(database, plan, options))
+
+/**
+ * Marks the `unfinished` migration with a number, after it was looked at: as `"applied"`, or as `"rolled back"`, so that the
+ * next run applies it again. Runs nothing of it. Waits for a runner that is still at it.
+ *
+ * Fails with a MigrationError of kind `invalid` if it is not unfinished.
+ *
+ * @since 0.1.0
+ * @category running
+ */
+export const resolve = <R = never>(
+  options: Options<R>,
+  number: number,
+  state: "applied" | "rolled back"
+): Effect.Effect<Migration, DatabaseError | MigrationError, Database.Database | R> =>
+  withPlan(
+    options,
+    ({ resolveUnfinished }, database, plan) => resolveUnfinished(database, plan, number, state)
+  )
 
 /**
  * Applies the pending migrations when the layer is built, and provides their status. Fails as `run` does.
@@ -239,7 +377,7 @@ export const layer = <R = never>(
     Effect.gen(function*() {
       const database = yield* Database.Database
       const { run, status } = yield* runner
-      const known = yield* plan(options)
+      const known = yield* plan(database, options)
       yield* run(database, known)
       return { status: status(database, known) }
     })
@@ -261,7 +399,7 @@ export const layerStatus = <R = never>(
     Effect.gen(function*() {
       const database = yield* Database.Database
       const { status } = yield* runner
-      return { status: status(database, yield* plan(options)) }
+      return { status: status(database, yield* plan(database, options)) }
     })
   )
 

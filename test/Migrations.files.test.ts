@@ -60,23 +60,23 @@ forEachDialect((name, layer) => {
 
     it.live("are known to be edited by their bytes, but not where they were compiled in between", () =>
       Effect.gen(function*() {
-        const path = yield* directory({ "1_account.sql": account, "2_ada.mjs": inserting("ada") })
+        const path = yield* directory({ "0001_account.sql": account, "0002_ada.mjs": inserting("ada") })
         const options = { loader: Migrations.fromDirectory(path) }
         const problems = Effect.map(
           Migrations.status(options),
           ({ problems }) => problems.map(({ id, problem }) => [id, problem])
         )
         yield* Migrations.run(options)
-        Fs.renameSync(Path.join(path, "2_ada.mjs"), Path.join(path, "2_ada.ts"))
-        Fs.appendFileSync(Path.join(path, "2_ada.ts"), "// compiled")
+        Fs.renameSync(Path.join(path, "0002_ada.mjs"), Path.join(path, "0002_ada.ts"))
+        Fs.appendFileSync(Path.join(path, "0002_ada.ts"), "// compiled")
         assert.deepStrictEqual(yield* problems, [])
-        Fs.writeFileSync(Path.join(path, "1_account.sql"), account.replace("TABLE", "TABLE\r\n"))
-        Fs.renameSync(Path.join(path, "2_ada.ts"), Path.join(path, "2_ada.mjs"))
+        Fs.writeFileSync(Path.join(path, "0001_account.sql"), account.replace("TABLE", "TABLE\r\n"))
+        Fs.renameSync(Path.join(path, "0002_ada.ts"), Path.join(path, "0002_ada.mjs"))
         assert.deepStrictEqual(yield* problems, [[1, "edited"], [2, "edited"]])
         const error = yield* Effect.flip(Migrations.run(options))
         assert.strictEqual(
           error.message,
-          "migration 1_account was edited after it was applied; migration 2_ada was edited after it was applied"
+          "migration 0001_account was edited after it was applied; migration 0002_ada was edited after it was applied"
         )
       }).pipe(Effect.scoped, Effect.provide(layer)))
   })
@@ -104,7 +104,10 @@ describe("Migrations.fromDirectory", () => {
       const path = yield* directory({})
       Fs.symlinkSync("/nowhere/at/all", Path.join(path, "0007_gone.sql"))
       const gone = yield* Effect.flip(Migrations.fromDirectory(path))
-      assert.deepStrictEqual(["kind" in gone && gone.kind, "migration" in gone && gone.migration], ["load", "7_gone"])
+      assert.deepStrictEqual(["kind" in gone && gone.kind, "migration" in gone && gone.migration], [
+        "load",
+        "0007_gone"
+      ])
       assert.include(gone.message, Path.join(path, "0007_gone.sql"))
       const remote = yield* Effect.flip(Migrations.fromDirectory(new URL("http://localhost/migrations")))
       assert.strictEqual(
@@ -118,7 +121,7 @@ describe("Migrations.fromDirectory", () => {
   it.live("names what cannot be imported, before anything is applied", () =>
     Effect.gen(function*() {
       const path = yield* directory({
-        "1_account.sql": account,
+        "0001_account.sql": account,
         "2_broken.mjs": "export default nothing"
       })
       const options = { loader: Migrations.fromDirectory(path) }
@@ -134,12 +137,12 @@ describe("Migrations.fromDirectory", () => {
     it.live(`has TypeScript too where a loader for it is registered, on ${dialect.name}`, () =>
       Effect.gen(function*() {
         const url = yield* dialect.url
-        const path = yield* directory({ "1_account.sql": account, "2_ada.ts": inserting("ada", ": string") })
+        const path = yield* directory({ "0001_account.sql": account, "0002_ada.ts": inserting("ada", ": string") })
         const ended = yield* runProcess(["migrate", "--migrations", path], { DATABASE_URL: url })
         assert.strictEqual(ended.code, 0, ended.stderr)
         assert.match(
           ended.stdout,
-          /^✓ applied migration 1_account in \d+ ms\n✓ applied migration 2_ada in \d+ ms\napplied 2 migrations\n$/
+          /^✓ applied migration 0001_account in \d+ ms\n✓ applied migration 0002_ada in \d+ ms\napplied 2 migrations\n$/
         )
         const again = yield* runProcess(["migrate", "--migrations", path], { DATABASE_URL: url })
         assert.strictEqual(again.stdout, "nothing is pending\n")

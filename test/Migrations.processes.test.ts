@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
 import { vi } from "vitest"
 import * as Database from "../src/Database.js"
 import * as Migrations from "../src/Migrations.js"
@@ -80,8 +82,8 @@ for (const { dialect, name, url: freshUrl } of dialects.filter(({ name }) => nam
           Effect.provideService(
             Migrations.run({
               loader: Migrations.fromRecord({
-                "1_first": Effect.void,
-                "2_half": "CREATE TABLE half (id integer); SELECT nothing"
+                "0001_first": Effect.void,
+                "0002_half": "CREATE TABLE half (id integer); SELECT nothing"
               }),
               lockTimeout: "20 seconds"
             }),
@@ -90,7 +92,7 @@ for (const { dialect, name, url: freshUrl } of dialects.filter(({ name }) => nam
           )
         )
         // It got as far as the statement that is wrong, so the table was not there and nobody held the lock.
-        assert.match(again.message, /^migration 2_half failed on line 1: InvalidStatement: /)
+        assert.match(again.message, /^migration 0002_half failed on line 1: InvalidStatement: /)
       }).pipe(Effect.scoped))
 
     it.live("leave a marker when they are killed in a migration that has committed by itself", () =>
@@ -120,7 +122,70 @@ export default Effect.flatMap(SqlClient.SqlClient, (sql) =>
         assert.deepStrictEqual(problems.map(({ id, problem }) => [id, problem]), [[2, "unfinished"]])
         const again = yield* run(["migrate", "--json"], environment)
         assert.strictEqual(again.code, 1)
-        assert.match(answerOf(again).error?.message ?? "", /^migration 2_half is unfinished: /)
+        assert.match(answerOf(again).error?.message ?? "", /^migration 0002_half is unfinished: /)
+      }).pipe(Effect.scoped))
+
+    it.live("leave the state before, or a named one, when they are killed in the middle of what has options", () =>
+      Effect.gen(function*() {
+        const url = yield* freshUrl
+        const statements = (texts: ReadonlyArray<string>) => `
+import * as Effect from ${JSON.stringify(effect)}
+import * as SqlClient from ${JSON.stringify(client)}
+const all = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+  Effect.zipRight(Effect.forEach(${JSON.stringify(texts)}, (text) => sql.unsafe(text)), Effect.sync(() => {
+    process.stderr.write("reached\\n")
+  })))
+`
+        const stopping = (texts: ReadonlyArray<string>, options: string) =>
+          `${statements(texts)}export default { up: Effect.zipRight(all, Effect.never), ${options} }`
+        const path = yield* directory({
+          "0001_tables.sql": `CREATE TABLE parent (id integer PRIMARY KEY);
+CREATE TABLE child (parent integer REFERENCES parent ON DELETE CASCADE);
+INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1)`,
+          "0001_tables.down.mjs": `${statements(["DROP TABLE child"])}export default Effect.zipRight(all, Effect.never)`
+        })
+        const environment = { DATABASE_URL: url, DATABASE_MIGRATIONS: path }
+        const database = yield* Database.make({ environment: "test", url })
+        const options = () => ({ loader: Migrations.fromDirectory(path), progress: () => Effect.void })
+        const migrate = Effect.suspend(() =>
+          Effect.provideService(Migrations.run(options()), Database.Database, database)
+        )
+        const status = Effect.suspend(() =>
+          Effect.provideService(Migrations.status(options()), Database.Database, database)
+        )
+        const killed = (args: ReadonlyArray<string>) =>
+          Effect.gen(function*() {
+            const process = yield* start(args, environment)
+            yield* eventually(Effect.map(process.stderr, (text) => text.includes("reached")), { timeout: "1 minute" })
+            yield* process.signal("SIGKILL")
+            yield* process.ended
+          })
+        const content = database.sql`SELECT c.parent, p.id FROM child c JOIN parent p ON p.id = c.parent`.values
+        yield* migrate
+
+        // Taken back: the state before.
+        yield* killed(["migrate", "down"])
+        assert.deepStrictEqual(yield* content, [[1, 1]])
+        assert.deepStrictEqual((yield* status).applied.map(({ id }) => id), [1])
+
+        // Rebuilt: the state before.
+        const rebuild = ["ALTER TABLE child RENAME TO old", "CREATE TABLE child (parent integer)"]
+        Fs.writeFileSync(Path.join(path, "0002_rebuild.mjs"), stopping(rebuild, "rebuild: true"))
+        yield* killed(["migrate"])
+        assert.deepStrictEqual(yield* content, [[1, 1]])
+        assert.deepStrictEqual((yield* status).pending.map(({ id }) => id), [2])
+        Fs.rmSync(Path.join(path, "0002_rebuild.mjs"))
+
+        // Without a transaction: unfinished, for every later run, until it is marked.
+        const insert = ["INSERT INTO parent VALUES (2)"]
+        Fs.writeFileSync(Path.join(path, "0003_none.mjs"), stopping(insert, "transaction: \"none\""))
+        yield* killed(["migrate"])
+        assert.deepStrictEqual(yield* database.sql`SELECT id FROM parent ORDER BY id`.values, [[1], [2]])
+        assert.deepStrictEqual((yield* status).problems.map(({ id, problem }) => [id, problem]), [[3, "unfinished"]])
+        const again = yield* Effect.flip(migrate)
+        assert.match(again.message, /^migration 0003_none is unfinished: it runs without a .*--as rolled-back 3/)
+        yield* Effect.provideService(Migrations.resolve(options(), 3, "applied"), Database.Database, database)
+        assert.deepStrictEqual((yield* status).problems, [])
       }).pipe(Effect.scoped))
 
     it.live("roll back and say so when they are interrupted", () =>

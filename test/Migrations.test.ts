@@ -100,9 +100,9 @@ forEachDialect((name, layer, dialect) => {
           "0004_never": "CREATE TABLE never (id integer)"
         }
         const error = yield* migrationError(run(failing))
-        assert.deepInclude(fieldsOf(error), { kind: "failed", id: 3, migration: "3_twice" })
+        assert.deepInclude(fieldsOf(error), { kind: "failed", id: 3, migration: "0003_twice" })
         assert.propertyVal(error.cause, "_tag", "UniqueViolation")
-        assert.match(error.message, /^migration 3_twice failed: UniqueViolation: /)
+        assert.match(error.message, /^migration 0003_twice failed: UniqueViolation: /)
         const now = yield* status(failing)
         assert.deepStrictEqual([ids(now.applied), ids(now.pending)], [[1, 2], [3, 4]])
         const present = yield* tables
@@ -124,7 +124,7 @@ forEachDialect((name, layer, dialect) => {
     it.live("takes a defect for a failure of the migration", () =>
       Effect.gen(function*() {
         const error = yield* migrationError(run({ ...two, "0003_throws": Effect.die(new Error("no such luck")) }))
-        assert.strictEqual(error.message, "migration 3_throws failed: no such luck")
+        assert.strictEqual(error.message, "migration 0003_throws failed: no such luck")
         assert.strictEqual((error.cause as Error).message, "no such luck")
         assert.deepStrictEqual(ids((yield* status(two)).applied), [1, 2])
       }).pipe(Effect.provide(layer)))
@@ -170,7 +170,7 @@ INSERT INTO child VALUES (1)`
             { on: "begin", nth: 4, error: TestDatabase.error("ConnectionFailed") }
           ])
           const error = yield* migrationError(run(two).pipe(Effect.provide(Layer.provide(database, faults))))
-          assert.deepInclude(fieldsOf(error), { kind: "failed", migration: "2_fill" })
+          assert.deepInclude(fieldsOf(error), { kind: "failed", migration: "0002_fill" })
           assert.propertyVal(error.cause, "_tag", "CommitOutcomeUnknown")
           assert.deepStrictEqual(yield* Effect.provide(run(two), database), [])
         }).pipe(Effect.scoped))
@@ -197,8 +197,8 @@ INSERT INTO child VALUES (1)`
         assert.deepInclude(fieldsOf(error), {
           kind: "edited",
           id: 1,
-          migration: "1_create_account",
-          message: "migration 1_create_account was edited after it was applied"
+          migration: "0001_create_account",
+          message: "migration 0001_create_account was edited after it was applied"
         })
         assert.notInclude(yield* tables, "more")
         const { pending, problems } = yield* status(edited)
@@ -325,7 +325,7 @@ INSERT INTO child VALUES (1)`
         assert.match(yield* refused({ "99999999999999999999_a": "" }), /^invalid: .* must be a whole one from 1 /)
         assert.strictEqual(
           yield* refused({ "1_a": "", "01_b": "" }),
-          "duplicate: two migrations have the number 1: 1_a and 1_b"
+          "duplicate: two migrations have the number 1: 1_a and 01_b"
         )
         assert.strictEqual(
           yield* refused({}, { table: "a.b.c" }),
@@ -391,7 +391,13 @@ INSERT INTO child VALUES (1)`
           "migration 1_a: the comment that begins on line 3 has no end"
         )
         assert.strictEqual(
-          yield* message("SELECT 1;\nCREATE TRIGGER a AFTER INSERT ON b BEGIN SELECT 1; COMMIT; SELECT 2"),
+          yield* message(
+            `SELECT 1;\nCREATE ${
+              dialect.dialect === "postgres"
+                ? "FUNCTION a() RETURNS integer BEGIN ATOMIC"
+                : "TRIGGER a AFTER INSERT ON b BEGIN"
+            } SELECT 1; COMMIT; SELECT 2`
+          ),
           "migration 1_a: the statement that begins on line 2 has a BEGIN without an END"
         )
       }).pipe(Effect.provide(layer)))
@@ -579,7 +585,7 @@ INSERT INTO quotes ("a;b") VALUES ('x;--y'), (NULL) -- ' last;`
           const sql = yield* SqlClient.SqlClient
           const migrations = { "0001_whole": "CREATE TABLE whole (id integer)", "0002_half": migration }
           const first = yield* migrationError(run(migrations))
-          assert.deepInclude(fieldsOf(first), { kind: "failed", id: 2, migration: "2_half" })
+          assert.deepInclude(fieldsOf(first), { kind: "failed", id: 2, migration: "0002_half" })
           if (what === "commits and fails by itself") {
             assert.propertyVal(first.cause, "message", "no")
           } else {
@@ -601,8 +607,8 @@ INSERT INTO quotes ("a;b") VALUES ('x;--y'), (NULL) -- ' last;`
           const repaired = "CREATE TABLE never (id integer)"
           for (const next of [migrations, { ...migrations, "0002_half": Effect.void, "0003_never": repaired }]) {
             const again = yield* migrationError(run(next))
-            assert.deepInclude(fieldsOf(again), { kind: "unfinished", id: 2, migration: "2_half" })
-            assert.match(again.message, /^migration 2_half is unfinished: .*COMMIT or ROLLBACK/)
+            assert.deepInclude(fieldsOf(again), { kind: "unfinished", id: 2, migration: "0002_half" })
+            assert.match(again.message, /^migration 0002_half is unfinished: .*COMMIT or ROLLBACK/)
           }
           assert.strictEqual((yield* tables).filter(isOurs).join(), kept)
           assert.notInclude(yield* tables, "never")
@@ -674,7 +680,7 @@ INSERT INTO quotes ("a;b") VALUES ('x;--y'), (NULL) -- ' last;`
           const error = yield* migrationError(
             run({ "0001_one": account, "0002_catching": catching, "0003_next": fill })
           )
-          assert.deepInclude(fieldsOf(error), { kind: "failed", id: 2, migration: "2_catching" })
+          assert.deepInclude(fieldsOf(error), { kind: "failed", id: 2, migration: "0002_catching" })
           assert.match(
             error.message,
             /a statement of it failed, and its error was caught: InvalidStatement: .* in INSERT INTO early/s
@@ -811,14 +817,13 @@ describe("Migrations on a PostgreSQL server", () => {
       assert.deepStrictEqual(ids((yield* asReader(status(two))).applied), [1, 2])
       // Where nothing is to be done, nothing but reading is needed.
       assert.deepStrictEqual(yield* asReader(run(two)), [])
-      const denied = yield* Effect.flip(asReader(run({ ...two, "3_more": "SELECT 1" })))
-      assert.deepInclude(fieldsOf(denied as Migrations.MigrationError), { kind: "failed", migration: "3_more" })
+      const denied = yield* Effect.flip(asReader(run({ ...two, "0003_more": "SELECT 1" })))
+      assert.deepInclude(fieldsOf(denied as Migrations.MigrationError), { kind: "failed", migration: "0003_more" })
     }).pipe(Effect.scoped))
 
-  it.live("keeps its tables in a schema when told", () =>
+  it.live("keeps its tables in a schema when told, and creates it", () =>
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient
-      yield* sql`CREATE SCHEMA app`
       yield* run(two, { table: "app.history" })
       assert.deepStrictEqual(yield* run(two, { table: "app.history" }), [])
       const rows = yield* sql<
@@ -891,7 +896,7 @@ describe("Migrations.toTerminal", () => {
     Effect.gen(function*() {
       assert.strictEqual(
         yield* shown(false),
-        "✓ applied migration 1_create_account in 1 ms\n✓ applied migration 2_fill in 1 ms\n" +
+        "✓ applied migration 0001_create_account in 1 ms\n✓ applied migration 0002_fill in 1 ms\n" +
           "✗ migration 3_bad failed after 1 ms\n"
       )
     }))
@@ -901,10 +906,10 @@ describe("Migrations.toTerminal", () => {
       const plain = yield* shown(true, { NO_COLOR: "1" })
       assert.include(
         plain,
-        "… applying migration 1_create_account (1 of 3)\r\u001b[K✓ applied migration 1_create_account in 1 ms\n"
+        "… applying migration 0001_create_account (1 of 3)\r\u001b[K✓ applied migration 0001_create_account in 1 ms\n"
       )
       assert.notInclude(plain, "\u001b[3")
-      assert.include(yield* shown(true), "\u001b[32m✓\u001b[0m applied migration 2_fill in 1 ms\n")
+      assert.include(yield* shown(true), "\u001b[32m✓\u001b[0m applied migration 0002_fill in 1 ms\n")
       assert.notInclude(yield* shown(true, { TERM: "dumb" }), "\u001b[3")
     }))
 })

@@ -6,10 +6,13 @@ import * as Crypto from "node:crypto"
 import * as Fs from "node:fs/promises"
 import * as Path from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
-import { label, type Loader, MigrationError, type Resolved } from "./model.js"
+import { Dialect } from "../../DatabaseError.js"
+import { decode } from "./encoding.js"
+import { type Loader, type Migration, MigrationError, migrationOf, type Options, type Resolved } from "./model.js"
 import * as SqlText from "./sqlText.js"
 
-const named = /^(\d+)_([^.]+)\.(sql|[cm]?[jt]s)$/
+/** `0001_create_account.sql`, `0001_create_account.sqlite.sql`, `0001_create_account.down.sql`. */
+const named = /^(\d+)_([^.]+)(?:\.(?!down\.)([^.]+))?(\.down)?\.(sql|[cm]?[jt]s)$/
 
 /** Whether a file that is not a migration is ignored, rather than refused as a misnamed migration. */
 const isIgnored = (name: string, isDirectory: boolean): boolean =>
@@ -27,51 +30,125 @@ const importHint = (error: unknown): string =>
     ? "this Node.js loads no TypeScript by itself: compile it, or run with a loader (node --import tsx)"
     : reasonOf(error)
 
-const resolved = (directory: string, file: string, [, digits, name, extension]: RegExpExecArray) =>
+/** A file of a migration, as its name tells. */
+interface File {
+  readonly path: string
+  readonly migration: Migration
+  readonly label: string
+  /** What follows the name: the dialect that it is for, or nothing. */
+  readonly suffix: string | undefined
+  /** The dialect that it is for. */
+  readonly options: Pick<Options, "dialect">
+  readonly isDown: boolean
+  readonly extension: string
+}
+
+/** The file that a name tells, undefined if it is not the name of a migration. */
+const fileOf = (directory: string, name: string): File | undefined => {
+  const [, digits, text, suffix, down, extension] = named.exec(name) ?? []
+  const known = Dialect.literals.find((name) => name === suffix)
+  if (digits === undefined || (suffix !== undefined && known === undefined)) {
+    return undefined
+  }
+  const label = `${digits}_${text}`
+  return {
+    path: Path.join(directory, name),
+    migration: migrationOf(Object.assign([Number(digits), text, Effect.void] as const, { label })),
+    label,
+    suffix,
+    options: known === undefined ? {} : { dialect: known },
+    isDown: down !== undefined,
+    extension
+  }
+}
+
+/** What a file has, without what takes it back. */
+const read = ({ extension, isDown, label, migration, options: given, path }: File) =>
   Effect.gen(function*() {
-    const path = Path.join(directory, file)
-    const id = Number(digits)
-    const migration = { id, name }
-    const fail = (reason: string, cause: unknown) =>
+    const fail = (reason: string, cause?: unknown) =>
       new MigrationError({
         kind: "load",
-        id,
-        migration: label(migration),
-        message: `migration ${label(migration)} cannot be loaded from ${path}: ${reason}`,
-        cause
+        id: migration.id,
+        migration: label,
+        message: `migration ${label} cannot be loaded from ${path}: ${reason}`,
+        ...(cause === undefined ? {} : { cause })
       })
-    const text = yield* Effect.tryPromise({
-      try: () => Fs.readFile(path, "utf8"),
+    const bytes = yield* Effect.tryPromise({
+      try: () => Fs.readFile(path),
       catch: (error) => fail(reasonOf(error), error)
     })
-    const load = extension === "sql" ? SqlText.migration(migration, text) : Effect.tryPromise({
-      try: () => import(/* @vite-ignore */ /* webpackIgnore: true */ pathToFileURL(path).href),
-      catch: (error) => fail(importHint(error), error)
-    })
-    return Object.assign([id, name, load] as const, { checksum: checksum(extension, text) }) satisfies Resolved
+    if (extension !== "sql") {
+      const load = Effect.tryPromise({
+        try: () => import(/* @vite-ignore */ /* webpackIgnore: true */ pathToFileURL(path).href),
+        catch: (error) => fail(importHint(error), error)
+      })
+      return { load, options: given, checksum: checksum(extension, bytes.toString("utf8")), text: undefined }
+    }
+    const decoded = decode(bytes)
+    if (decoded._tag === "NotUtf8") {
+      return yield* new MigrationError({
+        kind: "invalid",
+        id: migration.id,
+        migration: label,
+        message: `migration ${label}: ${path} is not UTF-8, but ${decoded.encoding}: save it as UTF-8; nothing was run`
+      })
+    }
+    const { text } = decoded
+    const name = Path.basename(path)
+    const options = yield* SqlText.withHeaders(migration, text, given, name)
+    if (isDown && options.transaction !== undefined) {
+      return yield* SqlText.invalidText(migration, "what takes a migration back is a transaction", name)
+    }
+    return { load: SqlText.migration(migration, text, options), options, checksum: checksum(extension, text), text }
+  })
+
+const misnamed = (path: string): MigrationError =>
+  new MigrationError({
+    kind: "invalid",
+    message: `${path} is no migration: they are files called <number>_<name>.sql, .js, .mjs, .cjs, .ts, .mts or .cts ` +
+      `(0001_create_account.sql)`
   })
 
 /** The migrations among the entries of a directory. An entry that looks like a misnamed migration is refused. */
-const migrationsAmong = (
+export const filesAmong = (
   directory: string,
   entries: ReadonlyArray<{ readonly name: string; isDirectory(): boolean }>
-) =>
-  Effect.gen(function*() {
-    const found: Array<readonly [string, RegExpExecArray]> = []
+): Effect.Effect<ReadonlyArray<File>, MigrationError> =>
+  Effect.suspend(() => {
+    const files: Array<File> = []
     for (const entry of entries) {
       const { name } = entry
-      const match = entry.isDirectory() ? null : named.exec(name)
-      if (match !== null) {
-        found.push([name, match])
+      const file = entry.isDirectory() ? undefined : fileOf(directory, name)
+      if (file !== undefined) {
+        files.push(file)
       } else if (!isIgnored(name, entry.isDirectory())) {
-        return yield* new MigrationError({
-          kind: "invalid",
-          message: `${Path.join(directory, name)} is no migration: ` +
-            `they are files called <number>_<name>.sql, .js, .mjs, .cjs, .ts, .mts or .cts (0001_create_account.sql)`
-        })
+        return Effect.fail(misnamed(Path.join(directory, name)))
       }
     }
-    return found
+    return Effect.succeed(files)
+  })
+
+/** The migrations that files have together. */
+const resolved = (files: ReadonlyArray<File>) =>
+  Effect.gen(function*() {
+    const downs = files.filter(({ isDown }) => isDown)
+    const ups = files.filter(({ isDown }) => !isDown)
+    const isOf = (down: File) => (up: File) => up.label === down.label && up.suffix === down.suffix
+    for (const down of downs) {
+      if (!ups.some(isOf(down))) {
+        return yield* SqlText.invalidText(down.migration, `${Path.basename(down.path)} has no migration to take back`)
+      }
+    }
+    return yield* Effect.forEach(ups, (up) =>
+      Effect.gen(function*() {
+        const { load, ...content } = yield* read(up)
+        const down = downs.find((down) => isOf(down)(up))
+        return Object.assign([up.migration.id, up.migration.name, load] as const, {
+          ...content,
+          label: up.label,
+          down: down === undefined ? undefined : yield* read(down)
+        }) satisfies Resolved
+      }))
   })
 
 export const fromDirectory = (directory: string | URL): Loader =>
@@ -97,8 +174,5 @@ export const fromDirectory = (directory: string | URL): Loader =>
           cause: error
         })
     })
-    return yield* Effect.forEach(
-      yield* migrationsAmong(path, entries),
-      ([file, match]) => resolved(path, file, match)
-    )
+    return yield* resolved(yield* filesAmong(path, entries))
   })

@@ -4,7 +4,7 @@
  *
  * While a migration runs, a marker is in its place in the table of checksums. It is part of the migration's transaction,
  * in which the history row and the checksum replace it. So it can be seen by others only if the migration ended that
- * transaction by itself.
+ * transaction by itself. The marker of a migration that runs without a transaction is committed before it begins.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
@@ -17,11 +17,17 @@ export interface Row extends Applied {
   readonly checksum: string | undefined
 }
 
+/** A migration that has a marker and is not applied. */
+export interface Unfinished extends Migration {
+  /** Whether it is a transaction, which it has ended by itself. */
+  readonly isTransactional: boolean
+}
+
 export interface Content {
   /** The applied migrations, ordered by number. */
   readonly rows: ReadonlyArray<Row>
-  /** The migrations that have a marker and are not applied, ordered by number. */
-  readonly unfinished: ReadonlyArray<Migration>
+  /** Ordered by number. */
+  readonly unfinished: ReadonlyArray<Unfinished>
 }
 
 export interface History {
@@ -30,9 +36,13 @@ export interface History {
   /** Creates the tables that do not exist yet. */
   readonly prepare: Effect.Effect<void, SqlError>
   /** Marks a migration as running. */
-  readonly mark: (migration: Resolved) => Effect.Effect<void, SqlError>
+  readonly mark: (migration: Migration, isTransactional: boolean) => Effect.Effect<void, SqlError>
   /** Records that a migration is applied, and removes its marker. */
   readonly record: (migration: Resolved) => Effect.Effect<void, SqlError>
+  /** Marks a migration that is applied as being taken back: it is no longer applied. */
+  readonly markDown: (migration: Migration) => Effect.Effect<void, SqlError>
+  /** Removes the marker, or the checksum, of a migration that is not applied. */
+  readonly unmark: (id: number) => Effect.Effect<void, SqlError>
   /** Saves the checksum of a migration that was applied without one. */
   readonly saveChecksum: (migration: Resolved) => Effect.Effect<void, SqlError>
 }
@@ -47,6 +57,17 @@ interface Selected {
 
 /** The name of the migration follows. No checksum has this prefix. */
 const markerPrefix = "running:"
+/** Ends the marker of a migration that runs without a transaction. */
+const withoutTransaction = " (without a transaction)"
+
+const markerOf = (name: string, isTransactional: boolean): string =>
+  `${markerPrefix}${name}${isTransactional ? "" : withoutTransaction}`
+
+const unfinishedOf = (id: number, marker: string): Unfinished => {
+  const isTransactional = !marker.endsWith(withoutTransaction)
+  const name = marker.slice(markerPrefix.length, isTransactional ? undefined : -withoutTransaction.length)
+  return { id, name, isTransactional }
+}
 
 export const make = ({ sql }: Database.Service, dialect: MigrationDialect, table: string): History => {
   const checksumTable = `${table}_checksum`
@@ -62,6 +83,10 @@ AND NOT EXISTS (SELECT 1 FROM ${sql(table)} m WHERE m.migration_id = c.migration
   const saveChecksum = ({ 0: id, checksum }: Resolved) =>
     checksum === undefined ? Effect.void : dialect.saveChecksum(sql, checksumTable, id, checksum)
 
+  const unmark = (id: number) => sql`DELETE FROM ${sql(checksumTable)} WHERE migration_id = ${id}`.withoutTransform
+  const mark = ({ id, name }: Migration, isTransactional: boolean) =>
+    dialect.saveChecksum(sql, checksumTable, id, markerOf(name, isTransactional))
+
   return {
     read: Effect.gen(function*() {
       if (!(yield* dialect.tableExists(sql, table))) {
@@ -69,7 +94,7 @@ AND NOT EXISTS (SELECT 1 FROM ${sql(table)} m WHERE m.migration_id = c.migration
       }
       const hasChecksums = yield* dialect.tableExists(sql, checksumTable)
       const rows: Array<Row> = []
-      const unfinished: Array<Migration> = []
+      const unfinished: Array<Unfinished> = []
       for (const row of yield* (hasChecksums ? withChecksums : withoutChecksums).withoutTransform) {
         const id = Number(row.migration_id)
         const checksum = row.checksum ?? undefined
@@ -79,26 +104,33 @@ AND NOT EXISTS (SELECT 1 FROM ${sql(table)} m WHERE m.migration_id = c.migration
           const at = dialect.createdAt(row.created_at)
           rows.push({ id, name: row.name, at, checksum: isMarker ? undefined : checksum })
         } else if (isMarker) {
-          unfinished.push({ id, name: checksum.slice(markerPrefix.length) })
+          unfinished.push(unfinishedOf(id, checksum))
         }
       }
       return { rows, unfinished }
     }),
     prepare: Effect.gen(function*() {
       if (!(yield* dialect.tableExists(sql, table))) {
+        yield* dialect.createSchema(sql, table)
         yield* dialect.createTable(sql, table)
       }
       if (!(yield* dialect.tableExists(sql, checksumTable))) {
         yield* dialect.createChecksumTable(sql, checksumTable)
       }
     }),
-    mark: ([id, name]) => dialect.saveChecksum(sql, checksumTable, id, markerPrefix + name),
+    mark,
+    markDown: (migration) =>
+      Effect.zipRight(
+        sql`DELETE FROM ${sql(table)} WHERE migration_id = ${migration.id}`.withoutTransform,
+        mark(migration, true)
+      ),
+    unmark,
     record: (migration) => {
       const [migration_id, name] = migration
       return Effect.zipRight(
         sql`INSERT INTO ${sql(table)} ${sql.insert({ migration_id, name })}`.withoutTransform,
         migration.checksum === undefined
-          ? sql`DELETE FROM ${sql(checksumTable)} WHERE migration_id = ${migration_id}`.withoutTransform
+          ? unmark(migration_id)
           : saveChecksum(migration)
       )
     },

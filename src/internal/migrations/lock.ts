@@ -5,9 +5,11 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
 import type * as Database from "../../Database.js"
-import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
+import { type DatabaseError, isDatabaseError, typed } from "../../DatabaseError.js"
 import type { Session } from "../../Session.js"
 import type { MigrationDialect } from "../driver.js"
 import { MigrationError, type Progress } from "./model.js"
@@ -28,59 +30,111 @@ const waitingInterval = 10_000
 const maxWait = (attempt: number, remaining: number) =>
   Duration.millis(Math.max(1, Math.min(attempt === 0 ? 100 : waitingInterval, remaining)))
 
+/** Makes attempts to get the lock until one gives a value, which is not the case while another runner holds the lock. */
+const untilLocked = <A, E, R>(
+  { lockTimeout, progress }: Settings,
+  attempt: (maxWait: Duration.Duration) => Effect.Effect<Option.Option<A>, E, R>
+): Effect.Effect<A, E | MigrationError, R> =>
+  Effect.gen(function*() {
+    const clock = yield* Effect.clock
+    const started = clock.unsafeCurrentTimeMillis()
+    const elapsed = () => clock.unsafeCurrentTimeMillis() - started
+    const timeout = Duration.toMillis(lockTimeout)
+    let nextEvent = 0
+    for (let count = 0;; count++) {
+      const result = yield* attempt(maxWait(count, timeout - elapsed()))
+      if (Option.isSome(result)) {
+        return result.value
+      }
+      const waited = elapsed()
+      if (waited >= timeout) {
+        return yield* new MigrationError({
+          kind: "locked",
+          message: `another runner is migrating, and was not done within ${Duration.format(lockTimeout)}`
+        })
+      }
+      if (waited >= nextEvent) {
+        nextEvent = waited + waitingInterval
+        yield* progress({ _tag: "Waiting", elapsed: Duration.millis(waited) })
+      }
+      yield* Effect.sleep(pause(count))
+    }
+  })
+
+const prepareLock = ({ sql }: Database.Service, dialect: MigrationDialect, { table }: Settings) =>
+  typed(dialect.prepareLock?.(sql, table) ?? Effect.void)
+
+/** Options of a session that takes the lock. */
+export interface SessionOptions {
+  readonly name: string
+  /** Of its statements. */
+  readonly statementTimeout?: Duration.Duration | undefined
+}
+
 /**
  * Runs effects in sessions that begin by taking the lock, and hold it until they end. What such an effect fails with,
  * other than a MigrationError, is mapped by `onFailure`.
  */
-export const withLock =
-  ({ session, sql }: Database.Service, dialect: MigrationDialect, { lockTimeout, progress, table }: Settings) =>
-  <A, E, E2>(
-    name: string,
-    effect: Effect.Effect<A, E, Session>,
-    onFailure: (error: Exclude<E, SqlError | MigrationError> | DatabaseError) => E2
-  ): Effect.Effect<A, E2 | MigrationError | DatabaseError> =>
-    Effect.gen(function*() {
-      const clock = yield* Effect.clock
-      const started = clock.unsafeCurrentTimeMillis()
-      const elapsed = () => clock.unsafeCurrentTimeMillis() - started
-      const timeout = Duration.toMillis(lockTimeout)
-      let nextEvent = 0
-      for (let attempt = 0;; attempt++) {
-        let isLocked = false
-        const locked = Effect.flatMap(dialect.tryLock(sql, table), (acquired) => {
-          isLocked = acquired
-          return acquired ? Effect.asSome(effect) : Effect.succeedNone
+export const withLock = (database: Database.Service, dialect: MigrationDialect, settings: Settings) =>
+<A, E, E2>(
+  sessionOptions: SessionOptions,
+  effect: Effect.Effect<A, E, Session>,
+  onFailure: (error: Exclude<E, SqlError | MigrationError> | DatabaseError) => E2
+): Effect.Effect<A, E2 | MigrationError | DatabaseError> =>
+  Effect.zipRight(
+    prepareLock(database, dialect, settings),
+    untilLocked(settings, (maxWait) => {
+      let isLocked = false
+      const locked = Effect.flatMap(dialect.tryLock(database.sql, settings.table), (acquired) => {
+        isLocked = acquired
+        return acquired ? Effect.asSome(effect) : Effect.succeedNone
+      })
+      return database.session(locked, { ...dialect.sessionOptions(maxWait), ...sessionOptions }).pipe(
+        Effect.catchAllCause((cause): Effect.Effect<Option.Option<A>, E2 | MigrationError | DatabaseError> => {
+          const error = Cause.squash(cause)
+          if (Cause.isInterruptedOnly(cause)) {
+            return Effect.failCause(cause as Cause.Cause<never>)
+          }
+          if (isLocked) {
+            return Effect.fail(error instanceof MigrationError ? error : onFailure(error as never))
+          }
+          // Where the beginning of a session takes the lock, waiting for it ends in a LockTimeout.
+          return isDatabaseError(error) && error._tag === "LockTimeout"
+            ? Effect.succeedNone
+            : Effect.failCause(cause as Cause.Cause<DatabaseError>)
         })
-        const options = { ...dialect.sessionOptions(maxWait(attempt, timeout - elapsed())), name }
-        const result = yield* session(locked, options).pipe(
-          Effect.catchAllCause((cause): Effect.Effect<Option.Option<A>, E2 | MigrationError | DatabaseError> => {
-            const error = Cause.squash(cause)
-            if (Cause.isInterruptedOnly(cause)) {
-              return Effect.failCause(cause as Cause.Cause<never>)
-            }
-            if (isLocked) {
-              return Effect.fail(error instanceof MigrationError ? error : onFailure(error as never))
-            }
-            // Where the beginning of a session takes the lock, waiting for it ends in a LockTimeout.
-            return isDatabaseError(error) && error._tag === "LockTimeout"
-              ? Effect.succeedNone
-              : Effect.failCause(cause as Cause.Cause<DatabaseError>)
-          })
-        )
-        if (Option.isSome(result)) {
-          return result.value
-        }
-        const waited = elapsed()
-        if (waited >= timeout) {
-          return yield* new MigrationError({
-            kind: "locked",
-            message: `another runner is migrating, and was not done within ${Duration.format(lockTimeout)}`
-          })
-        }
-        if (waited >= nextEvent) {
-          nextEvent = waited + waitingInterval
-          yield* progress({ _tag: "Waiting", elapsed: Duration.millis(waited) })
-        }
-        yield* Effect.sleep(pause(attempt))
-      }
+      )
     })
+  )
+
+/** Takes the lock without a transaction on the connection that the migration uses, and holds it until the scope closes. */
+export const holdLock = (
+  database: Database.Service,
+  dialect: MigrationDialect,
+  settings: Settings,
+  name: string
+): Effect.Effect<void, MigrationError | DatabaseError, Scope.Scope> =>
+  Effect.zipRight(
+    prepareLock(database, dialect, settings),
+    untilLocked(settings, () =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function*() {
+          const scope = yield* Scope.make()
+          const acquired = yield* dialect.holdLock(database.sql, settings.table, (effect) =>
+            Effect.flatMap(
+              database.acquireSession({ ...dialect.sessionOptions(Duration.zero), name, propagation: "new" }),
+              (handle) => typed(handle.run(effect))
+            )).pipe(
+              restore,
+              Scope.extend(scope),
+              Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+            )
+          if (!acquired) {
+            yield* Scope.close(scope, Exit.void)
+            return Option.none<void>()
+          }
+          yield* Effect.addFinalizer((exit) => Scope.close(scope, exit))
+          return Option.some<void>(undefined)
+        })
+      ))
+  )

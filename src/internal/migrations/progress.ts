@@ -26,6 +26,8 @@ const line = (progress: Progress): string => {
       return `applying migration ${label(progress.migration)} (${progress.position} of ${progress.total})`
     case "Applied":
       return `applied migration ${label(progress.migration)} in ${formatDuration(progress.duration)}`
+    case "TakenBack":
+      return `took back migration ${label(progress.migration)} in ${formatDuration(progress.duration)}`
     case "Failed":
       return `migration ${label(progress.migration)} failed after ${formatDuration(progress.duration)}`
   }
@@ -36,6 +38,7 @@ export const log = (progress: Progress): Effect.Effect<void> => {
   switch (progress._tag) {
     case "Waiting":
     case "Applied":
+    case "TakenBack":
       return Effect.logInfo(line(progress))
     case "Ahead":
       return Effect.logWarning(line(progress))
@@ -52,8 +55,8 @@ export interface Terminal {
   readonly isTTY?: boolean | undefined
 }
 
-const marks = { Waiting: "…", Ahead: "!", Started: "…", Applied: "✓", Failed: "✗" }
-const colors = { Waiting: 33, Ahead: 33, Started: 2, Applied: 32, Failed: 31 }
+const marks = { Waiting: "…", Ahead: "!", Started: "…", Applied: "✓", TakenBack: "✓", Failed: "✗" }
+const colors = { Waiting: 33, Ahead: 33, Started: 2, Applied: 32, TakenBack: 32, Failed: 31 }
 
 /**
  * Writes one line for each event. On a terminal the line of a running migration is overwritten when it ends; other

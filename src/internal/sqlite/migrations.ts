@@ -2,16 +2,66 @@
  * What migrations need of SQLite.
  */
 import * as Effect from "effect/Effect"
-import type { MigrationDialect } from "../driver.js"
+import type { DatabaseError } from "../../DatabaseError.js"
+import type { Connection, ForeignKeys, MigrationDialect } from "../driver.js"
+import { make as makeError } from "../makeError.js"
 import { quoted } from "../sqlQuotes.js"
+import type { SqliteConnection } from "./connection.js"
+import type { LockFile } from "./lockFile.js"
 
-export const migrations: MigrationDialect = {
+const violationOf = (row: ReadonlyArray<string | number | null>): DatabaseError => {
+  const [table, rowid, parent] = row
+  const name = String(table)
+  return makeError("ForeignKeyViolation", {
+    dialect: "sqlite",
+    code: "SQLITE_CONSTRAINT_FOREIGNKEY",
+    reason:
+      `a row of ${name}${rowid === null ? "" : ` (rowid ${String(rowid)})`} refers to a row of ${String(parent)} ` +
+      "that does not exist",
+    table: name
+  })
+}
+
+/** The connection of the driver, which TestDatabase may have wrapped. */
+const innermost = (connection: Connection): SqliteConnection => {
+  const { inner } = connection as { readonly inner?: Connection }
+  return inner === undefined ? connection as SqliteConnection : innermost(inner)
+}
+
+const foreignKeys: ForeignKeys = {
+  enforce: (connection, enforced) => innermost(connection).enforceForeignKeys(enforced),
+  check: (sql) =>
+    Effect.flatMap(
+      sql`PRAGMA foreign_key_check`.values,
+      ([row]) =>
+        row === undefined ? Effect.void : Effect.fail(violationOf(row as ReadonlyArray<string | number | null>))
+    )
+}
+
+/** `lockFile` is undefined for a database in memory, whose only connection is its lock. */
+export const migrations = (lockFile: LockFile | undefined): MigrationDialect => ({
   lexicon: {
     // https://sqlite.org/lang_keywords.html: the common quotes, then MySQL's and Microsoft's.
+    blank: /(?:[ \t\n\f\r\uFEFF]|--[^\n]*)+/y,
+    word: /[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*/y,
     quoted: [...quoted, /`[^`]*`(?:`[^`]*`)*/y, /\[[^\]]*\]/y],
     opening: /['"`[]/y,
-    nestedComments: false
+    nestedComments: false,
+    parenthesesEnclose: false,
+    // As https://sqlite.org/c3ref/complete.html.
+    bodies: {
+      statement: /^(?:EXPLAIN (?:QUERY PLAN )?)?CREATE (?:TEMP |TEMPORARY )?TRIGGER\b/,
+      opening: undefined
+    },
+    copyData: false,
+    clientCommand: /\.[A-Za-z][^\n]*/y,
+    clientName: "the sqlite3 shell",
+    ignoredCommand: /^$/,
+    refusal: () => undefined
   },
+  accepts: (name) => name === undefined || name === "sqlite",
+  // A schema is a database, which is attached or not.
+  createSchema: () => Effect.void,
   tableExists: (sql, table) => {
     const [name, schema = "main"] = table.split(".").toReversed()
     return Effect.map(
@@ -36,7 +86,15 @@ export const migrations: MigrationDialect = {
 ON CONFLICT (migration_id) DO UPDATE SET checksum = excluded.checksum`.withoutTransform,
   // current_timestamp is UTC without a time zone.
   createdAt: (value) => new Date(`${value as string}Z`),
+  createCommitTable: () => Effect.void,
   // A writing transaction is the only one, from its beginning on, which its first statement is.
-  tryLock: (sql) => Effect.as(sql`SELECT 1`, true),
-  sessionOptions: (maxWait) => ({ lockTimeout: maxWait })
-}
+  tryLock: (sql) => Effect.zipRight(sql`SELECT 1`, lockFile === undefined ? Effect.succeed(true) : lockFile.isFree),
+  holdLock: () => lockFile === undefined ? Effect.succeed(true) : lockFile.hold,
+  sessionOptions: (maxWait) => ({ lockTimeout: maxWait }),
+  // What it sets is gone with its connection, which is reset.
+  saveSettings: () => Effect.succeed(Effect.void),
+  setStatementTimeout: () => Effect.void,
+  foreignKeys,
+  // A transaction that writes excludes other writers, whatever its statements are.
+  locksOf: (statement) => /^\s*vacuum\b/i.test(statement) ? "the file, which VACUUM rewrites" : undefined
+})
