@@ -104,16 +104,38 @@ export {
 }
 
 /**
- * Copies the database to a file, while it is in use. Can be interrupted, and then leaves an incomplete file. Fails with
- * SqlError, whose cause is a DatabaseError.
+ * Options of `backup`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface BackupOptions {
+  /**
+   * Runs with the number of pages of the database and how many remain, up to 20 times a second, and once more with the last
+   * page. Its defects are those of the backup. Default: nothing.
+   */
+  readonly onProgress?: ((progress: SqliteClientModule.BackupMetadata) => Effect.Effect<void>) | undefined
+}
+
+/**
+ * Copies the database to a file, while it is in use. A file in WAL mode is copied as it was at the beginning, on a connection
+ * of its own that is opened for it: other statements and sessions run and commit meanwhile. Of a database in memory, of one
+ * in another journal mode, and with `thread: "main"`, the copy has the connection that writes, so that others wait for it.
+ *
+ * Can be interrupted, and then leaves an incomplete file. Fails with SqlError, whose cause is a DatabaseError: ConnectionFailed
+ * if the destination cannot be opened. With node:sqlite it needs Node 24 or later, and otherwise is an InvalidStatement.
  *
  * @since 0.1.0
  * @category copies
  */
 export const backup = (
-  destination: string
+  destination: string,
+  options?: BackupOptions
 ): Effect.Effect<SqliteClientModule.BackupMetadata, SqlError, SqliteClient> =>
-  Effect.flatMap(SqliteClient, (client) => client.backup(destination))
+  Effect.flatMap(SqliteClient, (client) => {
+    const copy: Client.Backup = client.backup
+    return copy(destination, options)
+  })
 
 /**
  * Loads an extension into every connection of the database, also those that are opened later. Fails with SqlError, whose

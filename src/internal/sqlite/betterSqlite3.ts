@@ -2,21 +2,34 @@
  * The binding of better-sqlite3, versions 12 and 13.
  */
 import type Sqlite from "better-sqlite3"
-import { backupPages, type Binding, type Database, type RowFormat, type RunResult, type Statement } from "./binding.js"
+import * as Fs from "node:fs"
+import {
+  backupPages,
+  type Binding,
+  checkExists,
+  type Database,
+  type RowFormat,
+  type RunResult,
+  type Statement
+} from "./binding.js"
+import * as Integers from "./integers.js"
 
 export type Module = typeof Sqlite
 
 class BetterStatement implements Statement {
   readonly returnsRows: boolean
   readonly isReadOnly: boolean
+  /** Whether integers are read as bigints first: rows of a statement that writes cannot be read a second time. */
+  private readsBigInts: boolean
 
   constructor(private readonly statement: Sqlite.Statement) {
     this.returnsRows = statement.reader
     this.isReadOnly = statement.readonly
+    this.readsBigInts = !statement.readonly
   }
 
   /** The statement may be cached, and then it keeps the settings of its last use. */
-  private configure({ asArray, safeIntegers }: RowFormat): Sqlite.Statement {
+  private configure(asArray: boolean, safeIntegers: boolean): Sqlite.Statement {
     const { statement } = this
     statement.safeIntegers(safeIntegers)
     if (this.returnsRows) {
@@ -25,20 +38,41 @@ class BetterStatement implements Statement {
     return statement
   }
 
-  columns() {
-    return this.statement.columns().map(({ name, type }) => ({ name, type }))
+  readonly columns = () => this.statement.columns().map(({ name, type }) => ({ name, type }))
+
+  run(params: ReadonlyArray<unknown>): RunResult {
+    const { changes, lastInsertRowid } = this.configure(false, true).run(...params)
+    return { changes, lastInsertRowid: BigInt(lastInsertRowid) }
   }
 
-  run(params: ReadonlyArray<unknown>, format: RowFormat): RunResult {
-    return this.configure(format).run(...params)
+  private read(
+    params: ReadonlyArray<unknown>,
+    asArray: boolean,
+    safeIntegers: boolean,
+    check: (() => void) | undefined
+  ): Array<unknown> {
+    const statement = this.configure(asArray, safeIntegers)
+    return check === undefined ? statement.all(...params) : Integers.readEach(statement.iterate(...params), check)
   }
 
-  all(params: ReadonlyArray<unknown>, format: RowFormat): Array<unknown> {
-    return this.configure(format).all(...params)
+  all(params: ReadonlyArray<unknown>, { asArray, safeIntegers }: RowFormat, check?: () => void): Array<unknown> {
+    if (safeIntegers) {
+      return this.read(params, asArray, true, check)
+    }
+    if (!this.readsBigInts) {
+      const rows = this.read(params, asArray, false, check)
+      if (!Integers.mayBeRounded(rows)) {
+        return rows
+      }
+      // It has such integers, or REALs of that size, and so it probably will have them the next time.
+      this.readsBigInts = true
+    }
+    return this.read(params, asArray, true, check).map((row) => Integers.toNumbers(row, this.columns))
   }
 
-  iterate(params: ReadonlyArray<unknown>, format: RowFormat): IterableIterator<unknown> {
-    return this.configure(format).iterate(...params)
+  iterate(params: ReadonlyArray<unknown>, { asArray, safeIntegers }: RowFormat): IterableIterator<unknown> {
+    const rows = this.configure(asArray, true).iterate(...params)
+    return safeIntegers ? rows : Integers.iterateNumbers(rows, this.columns)
   }
 }
 
@@ -50,20 +84,46 @@ const makeDatabase = (database: Sqlite.Database): Database => ({
   serialize: () => database.serialize(),
   backup: (destination, onProgress) =>
     database.backup(destination, {
-      progress: () => {
-        onProgress()
+      progress: (progress) => {
+        onProgress(progress)
         return backupPages
       }
     }),
   loadExtension: (path) => void database.loadExtension(path),
+  defineFunction: (name, options, f) => void database.function(name, { ...options, safeIntegers: true }, f),
+  defineAggregate: (name, { inverse, ...options }) =>
+    void database.aggregate(name, {
+      ...options,
+      ...(inverse === undefined ? {} : { inverse }),
+      safeIntegers: true
+    }),
   close: () => void database.close()
 })
+
+/**
+ * The bytes of a file, as one that is not in WAL mode: a database in memory has none. The mode is in bytes 18 and 19 of
+ * the header (https://sqlite.org/fileformat.html).
+ */
+const readFile = (filename: string): Buffer => {
+  const bytes = Fs.readFileSync(filename)
+  for (const offset of [18, 19]) {
+    if (bytes[offset] === 2) {
+      bytes[offset] = 1
+    }
+  }
+  return bytes
+}
 
 export const makeBinding = (module: Module): Binding => ({
   name: "better-sqlite3",
   // SQLite itself never waits for a lock, which would block the thread. The client retries instead.
-  open: (filename, { mustExist, readOnly }) =>
-    makeDatabase(new module(filename, { readonly: readOnly, fileMustExist: mustExist, timeout: 0 })),
+  open: (filename, { immutable, mustExist, readOnly }) => {
+    checkExists(filename, mustExist || readOnly)
+    // Its SQLite reads no URI, which is the only way to open a file as immutable. This reads a copy in memory.
+    const source = immutable ? readFile(filename) : filename
+    // `fileMustExist` would also refuse new files to ATTACH.
+    return makeDatabase(new module(source, { readonly: readOnly, timeout: 0 }))
+  },
   codeOf: (error) => error instanceof module.SqliteError ? error.code : undefined
 })
 

@@ -1,6 +1,8 @@
 /**
  * What the engine needs of a SQLite library. `betterSqlite3.ts` and `nodeSqlite.ts` provide it.
  */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
 
 /** The library that a connection uses. */
 export type BindingName = "better-sqlite3" | "node:sqlite"
@@ -8,14 +10,14 @@ export type BindingName = "better-sqlite3" | "node:sqlite"
 /** The form of a row: an object, or an array of its values. */
 export interface RowFormat {
   readonly asArray: boolean
-  /** Whether integers are bigints. Otherwise they are numbers. */
+  /** Whether integers are bigints. Otherwise they are numbers, and one that a number cannot hold is an error. */
   readonly safeIntegers: boolean
 }
 
 /** What a statement without rows reports. */
 export interface RunResult {
   readonly changes: number
-  readonly lastInsertRowid: number | bigint
+  readonly lastInsertRowid: bigint
 }
 
 export interface BackupMetadata {
@@ -31,10 +33,27 @@ export interface Statement {
   readonly isReadOnly: boolean
   /** The names of the columns, and the types that their tables declare. */
   readonly columns: () => ReadonlyArray<{ readonly name: string; readonly type: string | null }>
-  readonly run: (params: ReadonlyArray<unknown>, format: RowFormat) => RunResult
-  readonly all: (params: ReadonlyArray<unknown>, format: RowFormat) => Array<unknown>
+  readonly run: (params: ReadonlyArray<unknown>) => RunResult
+  /** All rows. `check` is called between two of them, and may throw. One that only reads may be executed twice. */
+  readonly all: (params: ReadonlyArray<unknown>, format: RowFormat, check?: () => void) => Array<unknown>
   /** Steps through the rows one by one. Returning from the iteration resets the statement. */
   readonly iterate: (params: ReadonlyArray<unknown>, format: RowFormat) => IterableIterator<unknown>
+}
+
+export interface FunctionOptions {
+  /** Whether it always gives the same for the same arguments, so that an index may use it. */
+  readonly deterministic: boolean
+  /** Whether it takes any number of arguments. Otherwise it takes as many as the code. */
+  readonly varargs: boolean
+}
+
+/** The code of an aggregate. */
+export interface AggregateOptions extends FunctionOptions {
+  readonly start: () => unknown
+  readonly step: (state: unknown, ...args: ReadonlyArray<unknown>) => unknown
+  /** Without it the aggregate is no window function. */
+  readonly inverse: ((state: unknown, ...args: ReadonlyArray<unknown>) => unknown) | undefined
+  readonly result: (state: unknown) => unknown
 }
 
 /** An open database. It never waits for a lock. */
@@ -48,13 +67,22 @@ export interface Database {
   /** The content as the bytes of a file. */
   readonly serialize: () => Uint8Array
   /** Copies the content to a file, some pages at a time. `onProgress` may throw, which ends the copy. */
-  readonly backup: (destination: string, onProgress: () => void) => Promise<BackupMetadata>
+  readonly backup: (destination: string, onProgress: (progress: BackupMetadata) => void) => Promise<BackupMetadata>
   readonly loadExtension: (path: string) => void
+  /** Defines an SQL function. Its integer arguments are bigints. */
+  readonly defineFunction: (
+    name: string,
+    options: FunctionOptions,
+    f: (...args: ReadonlyArray<unknown>) => unknown
+  ) => void
+  readonly defineAggregate: (name: string, options: AggregateOptions) => void
   readonly close: () => void
 }
 
 export interface OpenMode {
   readonly readOnly: boolean
+  /** Whether the file is read without locks and without its WAL, as one that nobody changes. */
+  readonly immutable: boolean
   /** Whether a missing file is an error. Otherwise it is created. */
   readonly mustExist: boolean
 }
@@ -71,6 +99,20 @@ export class SqliteError extends Error {
   override readonly name = "SqliteError"
   constructor(message: string, readonly code: string) {
     super(message)
+  }
+}
+
+/** SQLite's own error does not tell a missing file or directory from a missing permission. */
+export const checkExists = (filename: string, mustExist: boolean): void => {
+  const missing = filename === ":memory:"
+    ? undefined
+    : !Fs.existsSync(Path.dirname(filename))
+    ? "Cannot open database because the directory does not exist"
+    : mustExist && !Fs.existsSync(filename)
+    ? "unable to open database file: it does not exist"
+    : undefined
+  if (missing !== undefined) {
+    throw new SqliteError(missing, "SQLITE_CANTOPEN")
   }
 }
 

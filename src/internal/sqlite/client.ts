@@ -8,7 +8,10 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
+import type { Backup } from "./backup.js"
 import type { SqliteConnection } from "./connection.js"
+
+export type { Backup } from "./backup.js"
 
 /** @effect/sql-sqlite-node's tag: a tag is its key. */
 export const SqliteClient = Context.GenericTag<SqliteClientModule.SqliteClient>("@effect/sql-sqlite-node/SqliteClient")
@@ -18,13 +21,15 @@ const TypeId = Symbol.for("@effect/sql-sqlite-node/SqliteClient") as SqliteClien
 interface Options {
   readonly client: SqlClient.SqlClient
   readonly acquire: Effect.Effect<SqliteConnection, DatabaseError, Scope.Scope>
+  /** Copies the database to a file on a connection of its own, where that does not disturb the others. */
+  readonly backup: () => Backup | undefined
   readonly config: SqliteClientModule.SqliteClientConfig
   /** Called with the path of an extension that was loaded, which other connections must load too. */
   readonly onExtension: (path: string) => void
 }
 
 export const extendClient = (
-  { acquire, client, config, onExtension }: Options
+  { acquire, backup, client, config, onExtension }: Options
 ): Context.Context<SqlClient.SqlClient | SqliteClientModule.SqliteClient> => {
   const withConnection = <A>(
     f: (connection: SqliteConnection) => Effect.Effect<A, SqlError>
@@ -33,7 +38,9 @@ export const extendClient = (
     [TypeId]: TypeId,
     config,
     export: withConnection((connection) => connection.export),
-    backup: (destination: string) => withConnection((connection) => connection.backup(destination)),
+    backup: ((destination, options) =>
+      backup()?.(destination, options) ??
+        withConnection((connection) => connection.backup(destination, options))) satisfies Backup,
     loadExtension: (path: string) =>
       Effect.tap(
         withConnection((connection) => connection.loadExtension(path)),

@@ -1,7 +1,6 @@
 /**
  * A connection to a SQLite file, or to a database in memory.
  */
-import type * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Clock from "effect/Clock"
@@ -9,11 +8,14 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Connection, Pull, StatementGuard } from "../driver.js"
-import { timeoutOption } from "../raceFirst.js"
+import { make as makeError } from "../makeError.js"
+import { timeoutFail, timeoutOption } from "../raceFirst.js"
 import { rowStream } from "../rowStream.js"
+import * as Backup from "./backup.js"
 import * as Copy from "./copy.js"
 import * as EngineClient from "./engineClient.js"
 import type { StatementInfo } from "./errors.js"
@@ -25,20 +27,42 @@ import { quote } from "./statementText.js"
 /** A connection with the additional methods of @effect/sql-sqlite-node's client. */
 export interface SqliteConnection extends Connection {
   readonly export: Effect.Effect<Uint8Array, SqlError>
-  readonly backup: (destination: string) => Effect.Effect<SqliteClient.BackupMetadata, SqlError>
+  readonly backup: Backup.Backup
   readonly loadExtension: (path: string) => Effect.Effect<void, SqlError>
+  /** Enforces foreign keys, or stops to. Fails with InvalidStatement in a transaction, where SQLite ignores that. */
+  readonly enforceForeignKeys: (enforced: boolean) => Effect.Effect<void, DatabaseError>
 }
 
 export interface Options extends EngineClient.Options {
+  /** How long one attempt to open the file may take, without waiting for locks. */
+  readonly openTimeout: Duration.Duration
+  /** The error of an attempt that takes longer. */
+  readonly openTimeoutError: () => DatabaseError
+  /** Called with what a transaction has changed on the connection, before that is undone. */
+  readonly onUndone: (setting: string) => Effect.Effect<void>
   /** Called with the journal mode of the file, once it is open. */
   readonly onOpen: (journalMode: unknown) => void
 }
+
+/**
+ * How long opening tries to change the journal mode of a file that another connection uses, in milliseconds. It takes an
+ * instant where several processes open a new file at once, and is in vain where one of them has locked it.
+ */
+const modePatience = 250
 
 /** How long closing waits for the engine. */
 const closeTimeout = Duration.seconds(1)
 
 /** Timeouts of files, locks and threads run in real time, also under a TestClock. */
 export const clock = Clock.make()
+
+/** The delays between attempts to open a file that another connection has locked, as between those of a statement. */
+const openSchedule = (lockTimeout: Duration.Duration) => {
+  const delays = Schedule.jittered(
+    Schedule.union(Schedule.exponential(EngineClient.minRetryDelay), Schedule.spaced(EngineClient.maxRetryDelay))
+  )
+  return Duration.isZero(lockTimeout) ? delays : Schedule.upTo(delays, lockTimeout)
+}
 
 let connectionCount = 0
 
@@ -51,8 +75,18 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
 
   const perform = <A = void>(operation: Operation) => client.perform(operation) as Effect.Effect<A, DatabaseError>
 
-  const command: Sandbox.Command = (sql) =>
-    Effect.asVoid(perform({ _tag: "Run", sql, params: [], form: "rows", cached: false, safeIntegers: false }))
+  /** A statement of sqlayer's own. */
+  const own = (sql: string): Operation => ({
+    _tag: "Run",
+    sql,
+    params: [],
+    form: "rows",
+    cached: false,
+    safeIntegers: false,
+    own: true
+  })
+
+  const command: Sandbox.Command = (sql) => perform(own(sql))
 
   const statement = <Row extends object>(
     sql: string,
@@ -190,6 +224,22 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
         command(`RELEASE ${quote(name)}`)
       ),
     ...Sandbox.make(client, command, description),
+    enforceForeignKeys: (enforced) => {
+      const value = enforced ? "ON" : "OFF"
+      return Effect.filterOrFail(
+        Effect.zipRight(
+          command(`PRAGMA foreign_keys = ${value}`),
+          perform<ReadonlyArray<{ readonly foreign_keys: unknown }>>(own("PRAGMA foreign_keys"))
+        ),
+        ([{ foreign_keys }]) => Boolean(foreign_keys) === enforced,
+        () =>
+          makeError("InvalidStatement", {
+            dialect: "sqlite",
+            code: "SQLITE_ERROR",
+            reason: `foreign keys cannot be turned ${value} inside a transaction`
+          })
+      )
+    },
     failStatement: Effect.suspend(() => {
       if (client.transaction === undefined) {
         client.failTransaction()
@@ -199,7 +249,11 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
         : Effect.void
     }),
     ping: perform({ _tag: "Ping" }),
-    reset: perform({ _tag: "Reset" }),
+    reset: Effect.suspend(() => {
+      const undone = client.takeTemporarySetting()
+      const reset = perform({ _tag: "Reset" })
+      return undone === undefined ? reset : Effect.zipRight(options.onUndone(undone), reset)
+    }),
     // The engine knows what a statement has changed.
     markDirty: () => undefined,
     resetLater: () => false,
@@ -209,11 +263,22 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     ),
     destroy: () => client.destroy(),
     export: Effect.mapError(perform({ _tag: "Export" }), toSqlError),
-    backup: (destination) => Effect.mapError(perform({ _tag: "Backup", destination }), toSqlError),
+    backup: Backup.make((operation) => Effect.mapError(perform(operation), toSqlError), clock),
     loadExtension: (path) => Effect.mapError(perform({ _tag: "LoadExtension", path }), toSqlError)
   }
 
-  return Effect.map(perform({ _tag: "Open" }), (journalMode) => {
+  const start = performance.now()
+  const attempt = Effect.suspend(() =>
+    perform<unknown>({ _tag: "Open", keepsMode: performance.now() - start >= modePatience })
+  )
+  const opened = timeoutFail(attempt, options.openTimeout, options.openTimeoutError).pipe(
+    Effect.retry({
+      while: ({ _tag }) => _tag === "LockTimeout",
+      schedule: openSchedule(options.timeouts.lockTimeout ?? EngineClient.defaultLockTimeout)
+    }),
+    Effect.withClock(clock)
+  )
+  return Effect.map(opened, (journalMode) => {
     client.markOpen()
     options.onOpen(journalMode)
     return connection

@@ -22,22 +22,26 @@
 import * as Statement from "@effect/sql/Statement"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Path from "node:path"
 import type * as DatabaseConfig from "../../DatabaseConfig.js"
 import { type DatabaseError, typed } from "../../DatabaseError.js"
 import type { Driver } from "../driver.js"
 import { make as makeError } from "../makeError.js"
-import { timeoutOption } from "../raceFirst.js"
-import type { Binding } from "./binding.js"
+import { timeoutFail } from "../raceFirst.js"
+import * as Backup from "./backup.js"
+import { type Binding, SqliteError } from "./binding.js"
 import { chooseBinding } from "./chooseBinding.js"
 import { extendClient } from "./client.js"
 import * as Connection from "./connection.js"
 import { copyFromText } from "./copy.js"
+import { type LoadedFunctions, loadFunctions } from "./functions.js"
 import { inspection } from "./inspection.js"
+import * as LockFile from "./lockFile.js"
 import { migrations } from "./migrations.js"
+import { OpenFiles } from "./openFiles.js"
 import type { OpenOptions } from "./protocol.js"
 import { fileMoved, fromSqlite } from "./resultCode.js"
+import { SharedSettings } from "./sharedSettings.js"
 import { hasWorker, missingWorker } from "./startWorker.js"
 import { localTransport, type Transport } from "./transport.js"
 import { workerTransport } from "./workerTransport.js"
@@ -61,9 +65,20 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
   const filename = isMemory ? memory : Path.resolve(target.filename)
   const description = target.filename
   const extensions: Array<string> = []
+  const sharedSettings = new SharedSettings()
+  const wantedMode = target.journalMode ?? "wal"
   const lacksWorker = !isMemory && target.thread === "worker" && !hasWorker()
   const runsHere = isMemory || target.thread === "main" || lacksWorker
-  const makeTransport = (options: OpenOptions) => runsHere ? localTransport(options, binding) : workerTransport(options)
+  const sources = target.functions ?? []
+  /** The functions, where the statements run on this thread. */
+  let functions: LoadedFunctions = []
+  const loadHere = runsHere && sources.length > 0
+    ? Effect.map(Effect.promise(() => loadFunctions(sources)), (loaded) => {
+      functions = loaded
+    })
+    : Effect.void
+  const makeTransport = (options: OpenOptions) =>
+    runsHere ? localTransport(options, binding, functions) : workerTransport(options)
   const timeoutError = () =>
     makeError("ConnectionFailed", {
       dialect: "sqlite",
@@ -71,72 +86,109 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       reason: `could not open ${description}: it took longer than ${Duration.format(settings.connectTimeout)}`,
       transient: true
     })
-  let isWarned = !lacksWorker
-  const warnOnce = Effect.suspend(() => {
-    const warning = isWarned
+  const warned = new Set<string>()
+  const warnOnce = (message: string): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const isNew = !warned.has(message)
+      warned.add(message)
+      return isNew ? Effect.logWarning(message) : Effect.void
+    })
+  const warnOfThread = lacksWorker
+    ? warnOnce(`the statements of ${description} run on the main thread, which long ones block: ${missingWorker}`)
+    : Effect.void
+  const warnOfJournalMode = Effect.suspend(() =>
+    isMemory || target.readOnly || journalMode === wantedMode
       ? Effect.void
-      : Effect.logWarning(
-        `the statements of ${description} run on the main thread, which long ones block: ${missingWorker}`
+      : warnOnce(
+        `${description} is not in the journal mode ${wantedMode}: it is used by another process, cannot be written, or is ` +
+          `on a file system that does not allow it (mode: ${String(journalMode)})`
       )
-    isWarned = true
-    return warning
-  })
+  )
   /** The journal mode of the connection that was opened last. */
   let journalMode: unknown
-  /** The transports of the open connections. */
-  const transports = new Set<Transport>()
-  const openTransport = (options: OpenOptions): Transport => {
-    const { destroy, ...rest } = makeTransport(options)
-    const transport: Transport = {
-      ...rest,
-      destroy: () => {
-        transports.delete(transport)
-        destroy()
-      }
-    }
-    transports.add(transport)
-    return transport
-  }
-  const connect = (reader: boolean): Driver["connect"] => (onLost, restore) =>
-    Effect.suspend(() => {
-      let transport: Transport
-      try {
-        // A file that was opened once is not created again: if it was deleted, an empty database would replace it.
-        const mustExist = reader || (!isMemory && journalMode !== undefined)
-        transport = openTransport({
-          binding: binding.name,
-          filename,
-          readOnly: target.readOnly,
-          reader,
-          mustExist,
-          extensions
-        })
-      } catch (error) {
-        return Effect.fail(fromSqlite(error, { phase: "connect", description }))
-      }
-      const opening = Connection.make({
-        transport,
-        description,
-        timeouts: settings,
-        openTimeout: settings.connectTimeout,
-        extensions,
-        onOpen: (mode) => {
-          journalMode = mode
-        },
-        onLost: (error) => {
-          if (error.code === fileMoved) {
-            // While any connection has the old file open, SQLite cannot open the new one.
-            transports.forEach(({ destroy }) => destroy())
-          }
-          onLost(error)
-        }
-      }).pipe(
-        (opening) => timeoutOption(opening, settings.connectTimeout),
-        Effect.flatMap(Option.match({ onNone: () => Effect.fail(timeoutError()), onSome: Effect.succeed })),
-        Effect.withClock(Connection.clock)
-      )
-      return Effect.onError(restore(Effect.zipRight(warnOnce, opening)), () => Effect.sync(transport.destroy))
+  const files = new OpenFiles(filename)
+  /** Waits until no connection has a file open that was replaced, and checks that the WAL is not that of another file. */
+  const prepareFile = isMemory || target.immutable === true ? Effect.void : Effect.suspend(() => {
+    const ending = files.leaveReplaced()
+    const check = Effect.suspend(() => {
+      const kept = files.setAsideWal()
+      const reason = files.describeStaleWal()
+      return reason !== undefined
+        ? Effect.fail(fromSqlite(new SqliteError(reason, "SQLITE_CORRUPT"), { phase: "connect", description }))
+        : kept === undefined
+        ? Effect.void
+        : Effect.logWarning(`${description} was replaced while it was open: the WAL of the old file is kept as ${kept}`)
     })
+    return ending.length === 0
+      ? check
+      : Effect.zipRight(
+        timeoutFail(Effect.promise(() => Promise.all(ending)), settings.connectTimeout, timeoutError).pipe(
+          Effect.withClock(Connection.clock)
+        ),
+        check
+      )
+  })
+  /**
+   * Whether another connection can read beside the one that writes. Without WAL a reader blocks the commit of the writer. On
+   * the main thread two connections would not run at once.
+   */
+  const canReadBeside = (): boolean => !runsHere && journalMode === "wal"
+  const connect = (reader: boolean): Driver["connect"] => (onLost, restore) =>
+    Effect.zipRight(
+      restore(Effect.zipRight(loadHere, prepareFile)),
+      Effect.suspend(() => {
+        let transport: Transport
+        try {
+          // A file that was opened once is not created again: if it was deleted, an empty database would replace it.
+          const mustExist = reader || target.mustExist === true || (!isMemory && journalMode !== undefined)
+          transport = files.add(makeTransport({
+            binding: binding.name,
+            filename,
+            readOnly: target.readOnly,
+            immutable: target.immutable === true,
+            journalMode: wantedMode,
+            pragmas: target.pragmas ?? {},
+            settings: sharedSettings.after(0),
+            reader,
+            mustExist,
+            extensions,
+            functions: sources
+          }))
+        } catch (error) {
+          return Effect.fail(fromSqlite(error, { phase: "connect", description }))
+        }
+        const opening = Connection.make({
+          transport,
+          description,
+          timeouts: settings,
+          openTimeout: settings.connectTimeout,
+          openTimeoutError: timeoutError,
+          extensions,
+          settings: sharedSettings,
+          onOverwritten: (reason) => files.onOverwritten(reason),
+          onUndone: (setting) =>
+            isMemory ? Effect.void : warnOnce(
+              `what a session changes on its connection to ${description} ends with it (${setting}): outside of sessions it ` +
+                "holds for every connection of the file, as the PRAGMAs of the option pragmas do"
+            ),
+          onOpen: (mode) => {
+            journalMode = mode
+            files.opened(transport)
+          },
+          onLost: (error) => {
+            if (error.code === fileMoved) {
+              // While any connection has the old file open, SQLite cannot open the new one.
+              files.destroyAll()
+            }
+            onLost(error)
+          }
+        })
+        return Effect.onError(
+          restore(Effect.zipRight(warnOfThread, Effect.zipLeft(opening, warnOfJournalMode))),
+          () => Effect.sync(transport.destroy)
+        )
+      })
+    )
   return {
     dialect: "sqlite",
     description,
@@ -169,6 +221,15 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
             transformQueryNames: settings.transformQueryNames,
             transformResultNames: settings.transformResultNames
           },
+          backup: () =>
+            canReadBeside()
+              ? Backup.onOwnConnection(
+                connect(true)(() => undefined, (effect) => effect) as Effect.Effect<
+                  Connection.SqliteConnection,
+                  DatabaseError
+                >
+              )
+              : undefined,
           onExtension: (path) => {
             extensions.push(path)
           }
@@ -176,14 +237,13 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       ),
     // SQLite has one writer at a time, and a database in memory is the same as its connection.
     supportsSettings: false,
-    migrations,
+    migrations: migrations(isMemory ? undefined : LockFile.make(filename, () => binding)),
     inspection: inspection(target),
     testDatabases: undefined,
     inMemory: isMemory,
     pool: { size: 1, maxOverflow: 0, min: 1, recycle: Duration.infinity },
-    // Without WAL a reader blocks the commit of the writer. On the main thread two connections would not run at once.
     readers: () =>
-      !runsHere && journalMode === "wal"
+      canReadBeside()
         ? {
           connect: connect(true),
           pool: { size: maxReaders, maxOverflow: 0, min: maxReaders, recycle: Duration.infinity }

@@ -5,8 +5,14 @@
 import { type Binding, type Database, SqliteError } from "./binding.js"
 import { Cursors, interruptedError } from "./cursors.js"
 import { FileIdentity } from "./fileIdentity.js"
+import { defineFunctions, FunctionError, type LoadedFunctions } from "./functions.js"
+import { toExactNumber, tooLarge } from "./integers.js"
+import { applySetting, openDatabase } from "./opening.js"
+import * as Pragmas from "./pragmas.js"
 import {
+  type Backup,
   type Begin,
+  type ChangedSetting,
   type Failure,
   type Fetch,
   type FirstBatch,
@@ -21,8 +27,9 @@ import {
   runsStatement,
   transactionOver
 } from "./protocol.js"
+import { outlivesTransaction, type Setting } from "./settings.js"
 import { type PreparedStatement, StatementCache } from "./statementCache.js"
-import { quote } from "./statementText.js"
+import { isInsert, quote } from "./statementText.js"
 
 /** Lets the sender of a request cancel it while it runs. */
 export interface Cancellation {
@@ -35,13 +42,23 @@ export interface Cancellation {
 
 const memory = ":memory:"
 
+/** How long queries outside of transactions rely on the last check of the file, in milliseconds. */
+const maxUnchecked = 100
+
 const transactionEnded = "the transaction has already ended, by an earlier failure or by a statement of its own"
 const transactionFailed = "an earlier statement of the transaction failed, so it can only be rolled back: " +
   "a failure that is to be caught and gone on after belongs in a nested session"
 
 const objects = { asArray: false, safeIntegers: false }
 
-const journalMode = (db: Database): unknown => db.pragma("journal_mode")[0]?.journal_mode
+/** The rowid as it is reported. It is that of the last row that the connection inserted, also after other statements. */
+const rowidOf = (rowid: bigint, sql: string, safeIntegers: boolean): number | bigint => {
+  const number = safeIntegers ? rowid : toExactNumber(rowid)
+  if (typeof number === "bigint" && !safeIntegers && isInsert(sql)) {
+    throw tooLarge("the rowid of the inserted row")
+  }
+  return number
+}
 
 /** The error of one row of several. */
 class RowError {
@@ -61,20 +78,30 @@ export class Engine {
   /** Whether the current request belongs to a transaction of the client, and not to one that a statement began. */
   private inSession = false
   private fileIdentity: FileIdentity | undefined
+  /** When the file was last checked. */
+  private lastCheck = 0
+  /** The settings that statements outside of transactions have changed, here or on another connection. */
+  private readonly settings = new Map<string, ChangedSetting>()
+  /** The setting that the current request has changed. */
+  private changedSetting: ChangedSetting | undefined
 
   constructor(
     private readonly binding: Binding,
     private readonly options: OpenOptions,
-    private readonly cancellation: Cancellation
+    private readonly cancellation: Cancellation,
+    /** The functions of the options, which were loaded before. */
+    private readonly functions: LoadedFunctions
   ) {
     this.cursors = new Cursors(cancellation.isCanceled)
     this.extensions = [...options.extensions]
+    options.settings.forEach((setting) => this.settings.set(setting.key, setting))
   }
 
   /** Handles a request. Only a backup is asynchronous. */
   handle({ begin, operation, requiresTransaction, transactionFailed }: Request): Response | Promise<Response> {
     let begun = false
     this.inSession = begin !== undefined || requiresTransaction
+    this.changedSetting = undefined
     try {
       if (begin !== undefined) {
         this.begin(begin)
@@ -102,7 +129,8 @@ export class Engine {
     return error instanceof RowError ? { ...this.failureOf(error.error), row: error.row } : {
       message: error instanceof Error ? error.message : String(error),
       code: error instanceof SqliteError ? error.code : this.binding.codeOf(error),
-      row: undefined
+      row: undefined,
+      values: error instanceof FunctionError ? error.values : []
     }
   }
 
@@ -118,7 +146,8 @@ export class Engine {
       transactionBegun,
       inTransaction: this.database?.inTransaction() === true,
       transactionFailed: this.transactionFailed,
-      dirty: this.dirty || this.cursors.size > 0
+      dirty: this.dirty || this.cursors.size > 0,
+      setting: this.changedSetting
     }
   }
 
@@ -140,7 +169,7 @@ export class Engine {
   private perform(operation: Operation): unknown {
     switch (operation._tag) {
       case "Run":
-        return this.run(this.statements.prepare(this.db, operation.sql, operation.cached), operation)
+        return this.run(this.statements.prepare(this.db, operation.sql, operation.cached, operation.own), operation)
       case "RunMany":
         return this.runMany(operation)
       case "Fetch":
@@ -154,7 +183,7 @@ export class Engine {
       case "Rollback":
         return this.rollback()
       case "Open":
-        return this.open(this.options.mustExist)
+        return this.open(this.options.mustExist, operation.keepsMode)
       case "Ping":
         return this.ping()
       case "Reset":
@@ -162,7 +191,7 @@ export class Engine {
       case "Export":
         return this.db.serialize()
       case "Backup":
-        return this.backup(operation.destination)
+        return this.backup(operation)
       case "LoadExtension":
         return this.loadExtension(operation.path)
       case "Close":
@@ -178,45 +207,37 @@ export class Engine {
   }
 
   /** Opens the database and returns its journal mode. */
-  private open(mustExist: boolean): unknown {
-    const { filename, reader, readOnly } = this.options
-    const db = this.binding.open(filename, { readOnly, mustExist })
-    let mode: unknown
+  private open(mustExist: boolean, keepsMode: boolean): unknown {
+    const { filename, reader } = this.options
+    const { database, immutable, journalMode } = openDatabase(
+      this.binding,
+      { ...this.options, extensions: this.extensions },
+      { settings: this.settings.values(), mustExist, keepsMode }
+    )
     try {
-      if (reader) {
-        // Not opened as read-only: the last connection to close could not checkpoint the WAL.
-        db.pragma("query_only = ON")
-      } else if (filename !== memory && !readOnly) {
-        db.pragma("journal_mode = WAL")
-      }
-      // In WAL mode the usual NORMAL can lose the last commits when the power fails.
-      db.pragma("synchronous = FULL")
-      db.pragma("foreign_keys = ON")
-      // Opening does not read the file. This finds out now whether it is a database.
-      db.prepare("SELECT 1 FROM sqlite_schema LIMIT 1").all([], objects)
-      mode = journalMode(db)
-      for (const path of this.extensions) {
-        db.loadExtension(path)
-      }
+      defineFunctions(database, this.functions)
     } catch (error) {
-      db.close()
+      database.close()
       throw error
     }
-    this.database = db
+    this.database = database
     this.queryOnly = reader
-    this.fileIdentity = filename === memory ? undefined : new FileIdentity(filename, mode === "wal")
-    return mode
+    this.fileIdentity = filename === memory
+      ? undefined
+      : new FileIdentity(database, filename, immutable ? "immutable" : journalMode === "wal" ? "wal" : "rollback")
+    return journalMode
   }
 
-  private checkFileIdentity(): void {
-    const change = this.fileIdentity?.describeChange(() => journalMode(this.db) === "wal")
+  private checkFile(operation: "read" | "write" | "commit"): void {
+    const change = this.fileIdentity?.changeOf(operation)
     if (change !== undefined) {
-      throw new SqliteError(change, "SQLITE_READONLY_DBMOVED")
+      throw new SqliteError(change.reason, change.code)
     }
+    this.lastCheck = performance.now()
   }
 
   private ping(): void {
-    this.checkFileIdentity()
+    this.checkFile("read")
     this.statements.prepare(this.db, "SELECT 1", true).statement.all([], objects)
   }
 
@@ -228,20 +249,55 @@ export class Engine {
   }
 
   private execute(sql: string): void {
-    this.statements.prepare(this.db, sql, true).statement.run([], objects)
+    this.statements.prepare(this.db, sql, true).statement.run([])
   }
 
-  private run(prepared: PreparedStatement, operation: Pick<Run, "params" | "form" | "safeIntegers">): unknown {
+  private run(prepared: PreparedStatement, operation: Pick<Run, "sql" | "params" | "form" | "safeIntegers">): unknown {
+    if (prepared.setting === undefined) {
+      return this.runStatement(prepared, operation)
+    }
+    const isInTransaction = this.db.inTransaction()
+    const value = this.runStatement(prepared, operation)
+    this.recordSetting(prepared.setting, operation, isInTransaction)
+    return value
+  }
+
+  private recordSetting(setting: Setting, operation: Pick<Run, "sql" | "params">, isInTransaction: boolean): void {
+    const changed: ChangedSetting = {
+      key: setting.key,
+      alias: setting._tag === "Attach" ? setting.alias : undefined,
+      attaches: setting._tag === "Attach" && setting.attaches,
+      sql: operation.sql,
+      params: operation.params
+    }
+    if (!isInTransaction) {
+      // A later change of the same setting comes behind the others.
+      this.settings.delete(setting.key)
+      this.settings.set(setting.key, changed)
+      this.changedSetting = changed
+    } else if (outlivesTransaction(setting)) {
+      this.dirty = true
+      this.changedSetting = changed
+    }
+  }
+
+  private runStatement(
+    prepared: PreparedStatement,
+    operation: Pick<Run, "sql" | "params" | "form" | "safeIntegers">
+  ): unknown {
     if (!prepared.isQuery) {
       this.cursors.buffer()
     }
     if (prepared.isCommit || (prepared.isRelease && !this.inSession)) {
       this.enterCommit()
     }
+    if (prepared.isQuery && performance.now() - this.lastCheck > maxUnchecked && !this.db.inTransaction()) {
+      this.checkFile("read")
+    }
     const value = prepared.needsTransaction && !this.db.inTransaction()
       ? this.runInTransaction(() => this.step(prepared, operation))
       : this.step(prepared, operation)
-    this.dirty ||= prepared.changesConnection
+    this.dirty ||= prepared.createsTemporary
     return value
   }
 
@@ -253,6 +309,7 @@ export class Engine {
     const db = this.db
     let value: unknown
     let violation: unknown
+    this.checkFile("write")
     this.execute("BEGIN")
     try {
       try {
@@ -265,9 +322,10 @@ export class Engine {
         violation = error
       }
       if (db.inTransaction()) {
-        this.checkFileIdentity()
+        this.checkFile("commit")
         this.enterCommit()
         this.execute("COMMIT")
+        this.fileIdentity?.committed()
       }
     } finally {
       if (db.inTransaction()) {
@@ -282,29 +340,21 @@ export class Engine {
 
   private step(
     { isQuery, statement }: PreparedStatement,
-    { form, params, safeIntegers }: Pick<Run, "params" | "form" | "safeIntegers">
+    { form, params, safeIntegers, sql }: Pick<Run, "sql" | "params" | "form" | "safeIntegers">
   ) {
-    const format = { asArray: form === "values", safeIntegers }
     if (!statement.returnsRows) {
-      const result = statement.run(params, format)
-      return form === "raw" ? result : []
+      const { changes, lastInsertRowid } = statement.run(params)
+      return form === "raw" ? { changes, lastInsertRowid: rowidOf(lastInsertRowid, sql, safeIntegers) } : []
     }
     // RETURNING yields its first row after everything was written, so stopping between its rows would undo nothing.
-    return isQuery && this.cancellation.isCancelable()
-      ? this.collect(statement.iterate(params, format))
-      : statement.all(params, format)
+    const check = isQuery && this.cancellation.isCancelable() ? this.checkCanceled : undefined
+    return statement.all(params, { asArray: form === "values", safeIntegers }, check)
   }
 
-  private collect(rows: IterableIterator<unknown>): Array<unknown> {
-    const { isCanceled } = this.cancellation
-    const collected: Array<unknown> = []
-    for (const row of rows) {
-      if (isCanceled()) {
-        throw interruptedError()
-      }
-      collected.push(row)
+  private readonly checkCanceled = (): void => {
+    if (this.cancellation.isCanceled()) {
+      throw interruptedError()
     }
-    return collected
   }
 
   private runMany({ rows, sql }: RunMany): void {
@@ -316,7 +366,7 @@ export class Engine {
         throw interruptedError()
       }
       try {
-        statement.run(rows[i], objects)
+        statement.run(rows[i])
       } catch (error) {
         throw new RowError(i, error)
       }
@@ -325,16 +375,21 @@ export class Engine {
 
   private fetch({ cursor, form, params, safeIntegers, sql }: Fetch): FirstBatch {
     const prepared = this.statements.prepare(this.db, sql, false)
-    const { isQuery, statement } = prepared
+    const { setting, statement } = prepared
+    const isQuery = prepared.isQuery && setting === undefined
     const rows = isQuery
       ? statement.iterate(params, { asArray: form === "values", safeIntegers })
-      : this.run(prepared, { params, form, safeIntegers }) as Array<unknown>
+      : this.run(prepared, { sql, params, form, safeIntegers }) as Array<unknown>
     const columns = form === "values" && statement.returnsRows ? statement.columns() : undefined
     return { ...this.cursors.open(cursor, rows), isQuery, columns }
   }
 
-  private begin({ extensions, readOnly }: Begin): void {
+  private begin({ extensions, readOnly, settings }: Begin): void {
     this.cursors.buffer()
+    for (const setting of settings) {
+      applySetting(this.db, setting)
+      this.settings.set(setting.key, setting)
+    }
     for (const path of extensions) {
       // Another connection has loaded it after this one was opened.
       if (!this.extensions.includes(path)) {
@@ -342,12 +397,12 @@ export class Engine {
       }
     }
     if (readOnly || this.options.readOnly) {
-      // A transaction that writes checks this before its commit.
-      this.checkFileIdentity()
+      this.checkFile("read")
       this.execute("BEGIN")
       this.setQueryOnly(readOnly)
     } else {
       // A transaction that takes the write lock only after reading fails with SQLITE_BUSY_SNAPSHOT if another has written.
+      this.checkFile("write")
       this.execute("BEGIN IMMEDIATE")
     }
   }
@@ -361,11 +416,15 @@ export class Engine {
 
   private commit(): void {
     this.cursors.closeAll()
-    if (!this.queryOnly) {
-      this.checkFileIdentity()
+    const writes = !this.queryOnly
+    if (writes) {
+      this.checkFile("commit")
     }
     this.enterCommit()
     this.execute("COMMIT")
+    if (writes) {
+      this.fileIdentity?.committed()
+    }
     this.setQueryOnly(false)
   }
 
@@ -396,7 +455,7 @@ export class Engine {
       this.resetMemory()
     } else {
       this.close()
-      this.open(true)
+      this.open(true, true)
     }
     this.dirty = false
   }
@@ -417,21 +476,32 @@ export class Engine {
         db.exec(`DROP ${type} IF EXISTS temp.${quote(name)}`)
       }
     }
+    const attached = new Set(Array.from(
+      this.settings.values(),
+      ({ alias, attaches }) => attaches ? alias?.toLowerCase() : undefined
+    ))
     for (const { name } of db.pragma("database_list") as Array<{ readonly name: string }>) {
-      if (name !== "main" && name !== "temp") {
+      if (name !== "main" && name !== "temp" && !attached.has(name.toLowerCase())) {
         db.exec(`DETACH ${quote(name)}`)
       }
     }
     db.pragma("foreign_keys = ON")
     db.pragma("busy_timeout = 0")
+    Pragmas.apply(db, this.options.pragmas)
+    for (const setting of this.settings.values()) {
+      if (setting.key.startsWith("pragma")) {
+        applySetting(db, setting)
+      }
+    }
   }
 
-  private backup(destination: string): Promise<unknown> {
+  private backup({ destination, progress }: Backup): Promise<unknown> {
+    const pages = new Int32Array(progress)
     this.cursors.buffer()
-    return this.db.backup(destination, () => {
-      if (this.cancellation.isCanceled()) {
-        throw interruptedError()
-      }
+    return this.db.backup(destination, ({ remainingPages, totalPages }) => {
+      this.checkCanceled()
+      Atomics.store(pages, 0, totalPages)
+      Atomics.store(pages, 1, remainingPages)
     })
   }
 

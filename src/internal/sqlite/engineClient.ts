@@ -16,16 +16,19 @@ import type { Context } from "../makeError.js"
 import { abortedError, closedError, lostError, notSentError, type StatementInfo, timeoutError } from "./errors.js"
 import * as EventLoop from "./eventLoop.js"
 import {
+  type ChangedSetting,
   isBusy,
   isRollbackStatement,
   maxInFlight,
   type Operation,
+  overwritten,
   type Request,
   runsStatement,
   transactionOver
 } from "./protocol.js"
 import { RequestLock, type Waiter } from "./requestLock.js"
 import { fromSqlite } from "./resultCode.js"
+import type { SharedSettings } from "./sharedSettings.js"
 import { isDataStatement } from "./statementText.js"
 import type { Completion, SentRequest, Transport } from "./transport.js"
 
@@ -40,10 +43,12 @@ export interface Options {
   /** Names the database in errors. */
   readonly description: string
   readonly timeouts: Timeouts
-  /** How long opening may wait for another connection's lock. */
-  readonly openTimeout: Duration.Duration
   /** The extensions that were loaded so far. The driver appends to it. */
   readonly extensions: ReadonlyArray<string>
+  /** The settings that statements have changed so far, on any connection of the file. */
+  readonly settings: SharedSettings
+  /** Called when the file was overwritten while it was open. */
+  readonly onOverwritten: (reason: string) => void
   /** Called at most once, when a connection that was opened is lost. */
   readonly onLost: (error: DatabaseError) => void
 }
@@ -55,11 +60,12 @@ export interface Cursor {
   readonly transaction: number
 }
 
-const defaultLockTimeout = Duration.seconds(5)
+/** How long a statement, or opening the file, waits for the lock of another connection if nothing says otherwise. */
+export const defaultLockTimeout = Duration.seconds(5)
 
 /** The delay before the first retry of a busy request, in milliseconds. It doubles with each retry, and is jittered. */
-const minRetryDelay = 1
-const maxRetryDelay = 50
+export const minRetryDelay = 1
+export const maxRetryDelay = 50
 
 /** In milliseconds, undefined if there is no limit. */
 const millisOf = (duration: Duration.Duration | undefined): number | undefined => {
@@ -89,9 +95,14 @@ export class EngineClient {
   private lastFiber: number | undefined
   /** How many transactions have ended. Each end closes the cursors that are open. */
   private endedTransactions = 0
+  /** The version of the shared settings that the connection has. */
+  private settingsVersion: number
+  /** The setting that a transaction has changed, which the next reset undoes. */
+  private temporarySetting: string | undefined
   private readonly lock = new RequestLock(maxInFlight)
 
   constructor(private readonly options: Options) {
+    this.settingsVersion = options.settings.version
     options.transport.onLost((reason) => this.lose(lostError(options.description, "statement", reason, {})))
   }
 
@@ -103,6 +114,13 @@ export class EngineClient {
       return "active"
     }
     return this.transaction !== undefined || this.inTransaction ? "aborted" : this.dirty ? "dirty" : "idle"
+  }
+
+  /** The setting that a transaction has changed, which the next reset undoes. Tells each once. */
+  takeTemporarySetting(): string | undefined {
+    const setting = this.temporarySetting
+    this.temporarySetting = undefined
+    return setting
   }
 
   /** From now on a loss is reported to `onLost`. */
@@ -228,7 +246,7 @@ export class EngineClient {
       if (refused !== undefined) {
         return resume(Exit.fail(fail(refused)))
       }
-      const { openTimeout, timeouts, transport } = this.options
+      const { timeouts, transport } = this.options
       let sent: SentRequest | undefined
       let retryTimer: NodeJS.Timeout | undefined
       let deadline = Number.POSITIVE_INFINITY
@@ -291,11 +309,7 @@ export class EngineClient {
       const waiter: Waiter = {
         shared: this.canShare(operation),
         onAcquired: () => {
-          const lockTimeout = millisOf(
-            operation._tag === "Open"
-              ? openTimeout
-              : this.transaction?.lockTimeout ?? timeouts.lockTimeout ?? defaultLockTimeout
-          )
+          const lockTimeout = millisOf(this.transaction?.lockTimeout ?? timeouts.lockTimeout ?? defaultLockTimeout)
           if (lockTimeout !== undefined) {
             deadline = performance.now() + lockTimeout
           }
@@ -363,12 +377,19 @@ export class EngineClient {
   }
 
   private makeRequest(operation: Operation): Request {
-    const { extensions } = this.options
+    const { extensions, settings } = this.options
     const begins = this.beginPending &&
       (operation._tag === "Run" || operation._tag === "RunMany" || operation._tag === "Fetch")
     return {
       operation,
-      begin: begins ? { readOnly: this.transaction?.readOnly === true, extensions } : undefined,
+      begin: begins
+        ? {
+          readOnly: this.transaction?.readOnly === true,
+          extensions,
+          settings: settings.after(this.settingsVersion),
+          settingsVersion: settings.version
+        }
+        : undefined,
       requiresTransaction: (this.transaction === undefined ? this.transactionFailed : !this.beginPending) &&
         (runsStatement(operation) || operation._tag === "Commit"),
       transactionFailed: this.transactionFailed
@@ -443,7 +464,7 @@ export class EngineClient {
     if (completion._tag === "NotSent") {
       return notSentError(statement)
     }
-    const { dirty, failure, inTransaction, transactionBegun, transactionFailed } = completion.response
+    const { dirty, failure, inTransaction, setting, transactionBegun, transactionFailed } = completion.response
     this.inTransaction = inTransaction
     // A request that was already in flight does not know of a lock timeout that failed the transaction here.
     this.transactionFailed = transactionFailed ||
@@ -457,6 +478,10 @@ export class EngineClient {
     }
     if (begin !== undefined && transactionBegun) {
       this.beginPending = false
+      this.settingsVersion = begin.settingsVersion
+    }
+    if (setting !== undefined) {
+      this.recordSetting(setting)
     }
     if (!inTransaction && endsTransaction(operation)) {
       this.clearTransaction()
@@ -470,17 +495,35 @@ export class EngineClient {
     if (completion.timedOut && failure.code === "SQLITE_INTERRUPT") {
       return timeoutError(statement)
     }
-    const error = fromSqlite(failure, {
+    const params = operation._tag === "RunMany" ? operation.rows[failure.row ?? -1] : statement.params
+    if (failure.code === overwritten) {
+      this.options.onOverwritten(failure.message)
+    }
+    const error = fromSqlite(failure.code === overwritten ? { ...failure, code: "SQLITE_CORRUPT" } : failure, {
       phase: phaseOf(operation),
       description,
       statement: statement.sql,
-      params: operation._tag === "RunMany" ? operation.rows[failure.row ?? -1] : statement.params,
+      params: failure.values.length === 0 ? params : failure.values.concat(params ?? []),
       line: failure.row === undefined ? undefined : statement.lines?.[failure.row]
     })
     if (error._tag === "ConnectionLost" || error._tag === "CommitOutcomeUnknown") {
       this.lose(error)
     }
     return error
+  }
+
+  /** Outside of a transaction a changed setting holds for all connections, and inside until the connection is reset. */
+  private recordSetting(setting: ChangedSetting): void {
+    const { settings } = this.options
+    if (this.dirty && this.inTransaction) {
+      this.temporarySetting = setting.key
+    } else {
+      const isCurrent = settings.version === this.settingsVersion
+      settings.record(setting)
+      if (isCurrent) {
+        this.settingsVersion = settings.version
+      }
+    }
   }
 
   /**
@@ -502,6 +545,7 @@ export class EngineClient {
   private canRetry({ begin, operation }: Request, wasInTransaction: boolean, error: DatabaseError): boolean {
     const expectedInTransaction = wasInTransaction || (begin !== undefined && !this.beginPending)
     return !this.isClosed && this.inTransaction === expectedInTransaction && operation._tag !== "FetchNext" &&
+      operation._tag !== "Open" &&
       isBusy(error.code) && (error._tag === "LockTimeout" || !this.inTransaction)
   }
 

@@ -9,6 +9,7 @@ import {
   type BackupMetadata,
   backupPages,
   type Binding,
+  checkExists,
   type Database,
   type RowFormat,
   type RunResult,
@@ -16,6 +17,7 @@ import {
   type Statement
 } from "./binding.js"
 import { nameOfCode } from "./codeNames.js"
+import * as Integers from "./integers.js"
 import { explainText, isBlank, parametersOf, writesByText } from "./statementText.js"
 
 interface NodeStatement {
@@ -38,6 +40,8 @@ interface NodeDatabase {
   readonly serialize?: () => Uint8Array
   readonly enableLoadExtension?: (enabled: boolean) => void
   readonly loadExtension: (path: string) => void
+  readonly function?: (name: string, options: object, f: (...args: ReadonlyArray<unknown>) => unknown) => void
+  readonly aggregate?: (name: string, options: object) => void
 }
 
 interface NodeOptions {
@@ -52,7 +56,7 @@ export interface Module {
   readonly backup?: (
     database: NodeDatabase,
     destination: string,
-    options: { readonly rate: number; readonly progress: () => void }
+    options: { readonly rate: number; readonly progress: (progress: BackupMetadata) => void }
   ) => Promise<number>
 }
 
@@ -82,11 +86,47 @@ const rowOfArray = (names: ReadonlyArray<string>, values: ReadonlyArray<unknown>
   return row
 }
 
-/** Node's error for an integer that a number cannot hold contains the integer. */
-const readError = (error: unknown): unknown =>
+/** Whether it is the error for an integer that a number cannot hold. It does not tell the column. */
+const isOutOfRange = (error: unknown): boolean =>
   error instanceof RangeError && "code" in error && error.code === "ERR_OUT_OF_RANGE"
-    ? new SqliteError("an integer is too large for a number: read it with SafeIntegers", "SQLITE_RANGE")
-    : error
+
+/** Bun's iterator ends at an integer that a number cannot hold, without an error. */
+const endsSilently = process.versions.bun !== undefined
+
+/** What the code of an aggregate has thrown. Node does not always pass it on, and reports a success instead. */
+class AggregateFailure {
+  private thrown: unknown
+
+  /** The code, which records what it throws. */
+  record<Args extends ReadonlyArray<unknown>>(f: (...args: Args) => unknown): (...args: Args) => unknown {
+    const recording = (...args: Args): unknown => {
+      try {
+        return f(...args)
+      } catch (error) {
+        this.thrown = error
+        throw error
+      }
+    }
+    // Node takes the number of arguments from it.
+    return Object.defineProperty(recording, "length", { value: f.length })
+  }
+
+  /** Runs a step of a statement, and throws what an aggregate has thrown in it. */
+  during<A>(f: () => A): A {
+    let error: unknown
+    try {
+      const value = f()
+      if (this.thrown === undefined) {
+        return value
+      }
+    } catch (thrown) {
+      error = thrown
+    }
+    const { thrown = error } = this
+    this.thrown = undefined
+    throw thrown
+  }
+}
 
 class BuiltInStatement implements Statement {
   readonly returnsRows: boolean
@@ -95,7 +135,12 @@ class BuiltInStatement implements Statement {
   /** How many rows the last execution returned. */
   private rowCount = 0
 
-  constructor(private readonly statement: NodeStatement, sql: string, isReadOnly: () => boolean) {
+  constructor(
+    private readonly statement: NodeStatement,
+    sql: string,
+    isReadOnly: () => boolean,
+    private readonly aggregates: AggregateFailure
+  ) {
     this.returnsRows = statement.columns().length > 0
     this.isReadOnly = isReadOnly()
     this.parameters = parametersOf(sql)
@@ -113,9 +158,7 @@ class BuiltInStatement implements Statement {
     return params.includes(undefined) ? params.map((param) => param ?? null) : params
   }
 
-  columns() {
-    return this.statement.columns().map(({ name, type }) => ({ name, type }))
-  }
+  readonly columns = () => this.statement.columns().map(({ name, type }) => ({ name, type }))
 
   private configure(asArray: boolean, safeIntegers: boolean): NodeStatement {
     this.statement.setReadBigInts(safeIntegers)
@@ -128,20 +171,39 @@ class BuiltInStatement implements Statement {
     return this.statement.columns().map(({ name }) => name)
   }
 
-  run(params: ReadonlyArray<unknown>, { safeIntegers }: RowFormat): RunResult {
-    const { changes, lastInsertRowid } = this.configure(false, safeIntegers).run(...this.bind(params))
-    return { changes: Number(changes), lastInsertRowid }
+  run(params: ReadonlyArray<unknown>): RunResult {
+    const bound = this.bind(params)
+    const { changes, lastInsertRowid } = this.aggregates.during(() => this.configure(false, true).run(...bound))
+    return { changes: Number(changes), lastInsertRowid: BigInt(lastInsertRowid) }
   }
 
-  all(params: ReadonlyArray<unknown>, { asArray, safeIntegers }: RowFormat): Array<unknown> {
-    const readsArrays = asArray || this.rowCount > fewRows
+  all(params: ReadonlyArray<unknown>, { asArray, safeIntegers }: RowFormat, check?: () => void): Array<unknown> {
     const bound = this.bind(params)
-    let rows: Array<unknown>
-    try {
-      rows = this.configure(readsArrays, safeIntegers).all(...bound)
-    } catch (error) {
-      throw readError(error)
+    // The rows of a statement that writes cannot be read a second time.
+    if (!safeIntegers && this.isReadOnly && !(endsSilently && check !== undefined)) {
+      try {
+        return this.read(bound, asArray, false, check)
+      } catch (error) {
+        if (!isOutOfRange(error)) {
+          throw error
+        }
+      }
     }
+    const rows = this.read(bound, asArray, true, check)
+    return safeIntegers ? rows : rows.map((row) => Integers.toNumbers(row, this.columns))
+  }
+
+  private read(
+    bound: ReadonlyArray<unknown>,
+    asArray: boolean,
+    safeIntegers: boolean,
+    check: (() => void) | undefined
+  ): Array<unknown> {
+    if (check !== undefined) {
+      return Integers.readEach(this.step(bound, asArray, safeIntegers), check)
+    }
+    const readsArrays = asArray || this.rowCount > fewRows
+    const rows = this.aggregates.during(() => this.configure(readsArrays, safeIntegers).all(...bound))
     this.rowCount = rows.length
     if (asArray) {
       return (rows as Array<Array<unknown>>).map((values) => values.map(bufferOf))
@@ -154,8 +216,14 @@ class BuiltInStatement implements Statement {
   }
 
   iterate(params: ReadonlyArray<unknown>, { asArray, safeIntegers }: RowFormat): IterableIterator<unknown> {
-    const { statement } = this
-    const rows = this.configure(asArray, safeIntegers).iterate(...this.bind(params))
+    const rows = this.step(this.bind(params), asArray, true)
+    return safeIntegers ? rows : Integers.iterateNumbers(rows, this.columns)
+  }
+
+  private step(bound: ReadonlyArray<unknown>, asArray: boolean, safeIntegers: boolean): IterableIterator<unknown> {
+    const { aggregates, statement } = this
+    const rows = this.configure(asArray, safeIntegers).iterate(...bound)
+    const step = () => rows.next()
     let names: ReadonlyArray<string> | undefined
     const convert = (row: unknown): unknown => {
       if (asArray) {
@@ -175,12 +243,8 @@ class BuiltInStatement implements Statement {
     }
     const iterator: IterableIterator<unknown> = {
       next: () => {
-        try {
-          const { done, value } = rows.next()
-          return done === true ? { done, value: undefined } : { done: false, value: convert(value) }
-        } catch (error) {
-          throw readError(error)
-        }
+        const { done, value } = aggregates.during(step)
+        return done === true ? { done, value: undefined } : { done: false, value: convert(value) }
       },
       return: () => {
         rows.return?.()
@@ -204,7 +268,7 @@ const isReadOnly = (database: NodeDatabase, sql: string): boolean => {
   return !program.some(({ opcode, p2 }) => operationsThatWrite.has(opcode) || (opcode === "Transaction" && p2 !== 0))
 }
 
-const prepare = (database: NodeDatabase, sql: string): Statement => {
+const prepare = (database: NodeDatabase, sql: string, aggregates: AggregateFailure): Statement => {
   if (isBlank(sql)) {
     throw new RangeError("The supplied SQL string contains no statements")
   }
@@ -212,7 +276,7 @@ const prepare = (database: NodeDatabase, sql: string): Statement => {
   if (!isBlank(sql.slice(statement.sourceSQL.length))) {
     throw new RangeError("The supplied SQL string contains more than one statement")
   }
-  return new BuiltInStatement(statement, sql, () => isReadOnly(database, sql))
+  return new BuiltInStatement(statement, sql, () => isReadOnly(database, sql), aggregates)
 }
 
 const isFromSqlite = (error: unknown): error is Error & { readonly code: string; readonly errcode?: number } =>
@@ -231,15 +295,19 @@ const openWith = (module: Module, path: string | URL, readOnly: boolean): NodeDa
 }
 
 /** SQLite's own error does not tell this from a missing permission. */
-const checkDirectory = (filename: string, purpose: string): void => {
-  if (filename !== ":memory:" && !Fs.existsSync(Path.dirname(filename))) {
-    throw new SqliteError(`Cannot ${purpose} because the directory does not exist`, "SQLITE_CANTOPEN")
+const checkDirectory = (filename: string): void => {
+  if (!Fs.existsSync(Path.dirname(filename))) {
+    throw new SqliteError("Cannot save backup because the directory does not exist", "SQLITE_CANTOPEN")
   }
 }
 
-const makeDatabase = (module: Module, database: NodeDatabase): Database => ({
+const makeDatabase = (
+  module: Module,
+  database: NodeDatabase,
+  aggregates = new AggregateFailure()
+): Database => ({
   inTransaction: () => database.isTransaction,
-  prepare: (sql) => prepare(database, sql),
+  prepare: (sql) => prepare(database, sql, aggregates),
   exec: (sql) => database.exec(sql),
   pragma: (sql) => database.prepare(`PRAGMA ${sql}`).all() as ReadonlyArray<Row>,
   serialize: () => {
@@ -255,7 +323,7 @@ const makeDatabase = (module: Module, database: NodeDatabase): Database => ({
     if (module.backup === undefined) {
       throw new SqliteError("a backup needs better-sqlite3, or Node 24", "SQLITE_ERROR")
     }
-    checkDirectory(destination, "save backup")
+    checkDirectory(destination)
     const totalPages = await module.backup(database, destination, { rate: backupPages, progress: onProgress })
     return { totalPages, remainingPages: 0 }
   },
@@ -271,6 +339,25 @@ const makeDatabase = (module: Module, database: NodeDatabase): Database => ({
       database.enableLoadExtension?.(false)
     }
   },
+  defineFunction: (name, options, f) => {
+    if (database.function === undefined) {
+      throw new SqliteError("functions need better-sqlite3, or a node:sqlite that has them: Node", "SQLITE_ERROR")
+    }
+    database.function(name, { ...options, useBigIntArguments: true }, f)
+  },
+  defineAggregate: (name, { inverse, result, start, step, ...options }) => {
+    if (database.aggregate === undefined) {
+      throw new SqliteError("aggregates need better-sqlite3, or a node:sqlite that has them: Node", "SQLITE_ERROR")
+    }
+    database.aggregate(name, {
+      ...options,
+      start: aggregates.record(start),
+      step: aggregates.record(step),
+      result: aggregates.record(result),
+      ...(inverse === undefined ? {} : { inverse: aggregates.record(inverse) }),
+      useBigIntArguments: true
+    })
+  },
   close: () => database.close()
 })
 
@@ -281,10 +368,13 @@ export const isComplete = (module: Module): boolean =>
 
 export const makeBinding = (module: Module): Binding => ({
   name: "node:sqlite",
-  open: (filename, { mustExist, readOnly }) => {
-    checkDirectory(filename, "open database")
-    // Only a URI can say that a missing file is not created.
-    const path = mustExist && !readOnly ? new URL(`${pathToFileURL(filename).href}?mode=rw`) : filename
+  open: (filename, { immutable, mustExist, readOnly }) => {
+    checkExists(filename, mustExist || readOnly)
+    // Only a URI can say that a missing file is not created, or that a file is immutable.
+    const query = immutable ? "immutable=1" : mustExist && !readOnly ? "mode=rw" : undefined
+    const path = query === undefined || filename === ":memory:"
+      ? filename
+      : new URL(`${pathToFileURL(filename).href}?${query}`)
     const database = openWith(module, path, readOnly)
     database.enableLoadExtension?.(false)
     return makeDatabase(module, database)

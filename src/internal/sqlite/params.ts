@@ -1,12 +1,14 @@
 /**
- * Checks parameters before they are bound, and copies them.
+ * Checks parameters before they are bound, converts those that SQLite has no type for, and copies them.
  */
+import * as DateTime from "effect/DateTime"
 import * as Either from "effect/Either"
-import { isTypedArray } from "node:util/types"
+import { isDate, isTypedArray } from "node:util/types"
 import type { DatabaseError } from "../../DatabaseError.js"
 import { make } from "../makeError.js"
 import { isWellFormed, malformedText } from "../wellFormed.js"
 import { bytesOf, compact } from "./bytes.js"
+import { textOfTime } from "./times.js"
 
 const minInteger = -(2n ** 63n)
 const maxInteger = 2n ** 63n - 1n
@@ -36,6 +38,30 @@ const classNameOf = (value: object): string => {
 
 const advice = "encode it to text, a number, a bigint, bytes or null"
 
+/** The milliseconds of a Date or a DateTime. A Date may be of another realm. */
+const timeOf = (param: object): number | undefined =>
+  isDate(param)
+    ? Date.prototype.getTime.call(param)
+    : DateTime.isDateTime(param)
+    ? DateTime.toEpochMillis(param)
+    : undefined
+
+/** What SQLite has no type for, as what it has: 1 and 0, and text in ISO 8601, in UTC. Undefined for all others. */
+const convert = (param: unknown): bigint | string | undefined => {
+  if (typeof param === "boolean") {
+    // As a number it would be a REAL.
+    return param ? 1n : 0n
+  }
+  const time = typeof param === "object" && param !== null && !ArrayBuffer.isView(param) ? timeOf(param) : undefined
+  return time === undefined ? undefined : textOfTime(time)
+}
+
+/** Why a Date or a DateTime was not converted. */
+const problemOfTime = (time: number): string =>
+  Number.isNaN(time)
+    ? "is an invalid Date"
+    : `is a time of a year before 0000 or after 9999, which SQLite's date functions cannot read: ${advice}`
+
 const problemOf = (param: unknown): string | undefined => {
   switch (typeof param) {
     case "string":
@@ -45,13 +71,18 @@ const problemOf = (param: unknown): string | undefined => {
       return undefined
     case "bigint":
       return param < minInteger || param > maxInteger ? `is an integer of more than 64 bits: ${advice}` : undefined
-    case "object":
+    case "object": {
       if (param === null) {
         return undefined
       }
-      return ArrayBuffer.isView(param)
-        ? isOutOfBounds(param) ? `holds bytes whose memory is gone: ${advice}` : undefined
-        : `is of type ${classNameOf(param)}, which SQLite cannot store: ${advice}`
+      if (ArrayBuffer.isView(param)) {
+        return isOutOfBounds(param) ? `holds bytes whose memory is gone: ${advice}` : undefined
+      }
+      const time = timeOf(param)
+      return time === undefined
+        ? `is of type ${classNameOf(param)}, which SQLite cannot store: ${advice}`
+        : problemOfTime(time)
+    }
     default:
       return `is of type ${typeof param}, which SQLite cannot store: ${advice}`
   }
@@ -85,7 +116,8 @@ export const bindable = (
   const bound: Array<unknown> = []
   try {
     for (let i = 0; i < params.length; i++) {
-      const param = params[i]
+      const given = params[i]
+      const param = convert(given) ?? given
       const problem = problemOf(param)
       if (problem !== undefined) {
         return Either.left(bindError(statement, i + 1, problem))

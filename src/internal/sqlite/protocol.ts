@@ -5,6 +5,8 @@
 
 import type { MessagePort } from "node:worker_threads"
 import type { BindingName } from "./binding.js"
+import type { FunctionSource } from "./functionOptions.js"
+import type { Pragmas } from "./pragmas.js"
 import { isRollback } from "./statementText.js"
 
 /** What to open. */
@@ -14,12 +16,40 @@ export interface OpenOptions {
   /** An absolute path, or `:memory:`. */
   readonly filename: string
   readonly readOnly: boolean
+  /** Whether the file is read without locks and without its WAL, as one that nobody changes. */
+  readonly immutable: boolean
+  /** The journal mode that the file is put into. */
+  readonly journalMode: string
+  /** The PRAGMAs of every connection. */
+  readonly pragmas: Pragmas
+  /** The settings that statements have changed on other connections. */
+  readonly settings: ReadonlyArray<ChangedSetting>
   /** Whether the connection only reads, beside another connection that writes. */
   readonly reader: boolean
   /** Whether a missing file is an error. Otherwise it is created. */
   readonly mustExist: boolean
   /** Paths of extensions to load. */
   readonly extensions: ReadonlyArray<string>
+  /** SQL functions to define. */
+  readonly functions: ReadonlyArray<FunctionSource>
+}
+
+/** A statement that has changed a setting, which holds for every connection of the file. */
+export interface ChangedSetting {
+  /** What a later change replaces. */
+  readonly key: string
+  /** The name of the database that is attached or detached. */
+  readonly alias: string | undefined
+  readonly attaches: boolean
+  readonly sql: string
+  readonly params: ReadonlyArray<unknown>
+}
+
+/** Opens the database, and returns its journal mode. */
+export interface Open {
+  readonly _tag: "Open"
+  /** Whether a file whose journal mode cannot be changed now, because another connection uses it, keeps its mode. */
+  readonly keepsMode: boolean
 }
 
 /** Runs a statement. */
@@ -31,6 +61,8 @@ export interface Run {
   readonly form: "rows" | "raw" | "values"
   readonly cached: boolean
   readonly safeIntegers: boolean
+  /** Whether it is a statement of sqlayer's own, whose settings are neither refused nor recorded. */
+  readonly own?: boolean
 }
 
 /** Opens a stream of a statement's rows and reads the first batch. */
@@ -51,12 +83,20 @@ export interface RunMany {
   readonly rows: ReadonlyArray<ReadonlyArray<unknown>>
 }
 
+/** Copies the database to a file. */
+export interface Backup {
+  readonly _tag: "Backup"
+  readonly destination: string
+  /** Where it writes how many pages there are, and how many remain: two integers of 32 bits. */
+  readonly progress: SharedArrayBuffer
+}
+
 /** One thing to do. */
 export type Operation =
   | Run
   | RunMany
   | Fetch
-  | { readonly _tag: "Open" }
+  | Open
   | { readonly _tag: "FetchNext"; readonly cursor: number }
   | { readonly _tag: "FetchEnd"; readonly cursor: number; readonly transaction: number }
   | { readonly _tag: "Commit" }
@@ -64,7 +104,7 @@ export type Operation =
   | { readonly _tag: "Ping" }
   | { readonly _tag: "Reset" }
   | { readonly _tag: "Export" }
-  | { readonly _tag: "Backup"; readonly destination: string }
+  | Backup
   | { readonly _tag: "LoadExtension"; readonly path: string }
   | { readonly _tag: "Close" }
 
@@ -85,6 +125,10 @@ export interface Begin {
   readonly readOnly: boolean
   /** The extensions that were loaded so far. The connection loads those that it lacks. */
   readonly extensions: ReadonlyArray<string>
+  /** The settings that were changed on another connection, and not yet on this one. */
+  readonly settings: ReadonlyArray<ChangedSetting>
+  /** What the client counts them by. */
+  readonly settingsVersion: number
 }
 
 /** An operation and its preconditions. */
@@ -125,12 +169,17 @@ export interface Column {
 /** The code of a failure because the transaction has ended, or can only be rolled back. */
 export const transactionOver = "over"
 
+/** The code of a failure because the file was overwritten while it was open. */
+export const overwritten = "overwritten"
+
 /** The error that the SQLite library threw. */
 export interface Failure {
   readonly message: string
   readonly code: string | undefined
   /** The index of the row that RunMany failed at. */
   readonly row: number | undefined
+  /** Values that the message may quote, besides the parameters. */
+  readonly values: ReadonlyArray<unknown>
 }
 
 /** The result of a request, and the state of the connection after it. */
@@ -144,6 +193,8 @@ export interface Response {
   readonly transactionFailed: boolean
   /** Whether the connection has state that only a reset clears. */
   readonly dirty: boolean
+  /** The setting that the request has changed. Inside a transaction it holds until the connection is reset. */
+  readonly setting: ChangedSetting | undefined
 }
 
 /** The `workerData` of a connection's thread. */

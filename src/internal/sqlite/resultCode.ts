@@ -93,7 +93,7 @@ const byText: ReadonlyArray<readonly [RegExp, Tag | "connection", string]> = [
   [/ is only for statements that return data$/, "InvalidStatement", "SQLITE_MISUSE"],
   [/^Array overflow|^Out of memory$/, "ResourceExhausted", "SQLITE_NOMEM"],
   [/^The database connection is not open$/, "connection", "SQLITE_MISUSE"],
-  [/^Cannot open database because the directory does not exist$/, "ConnectionFailed", "SQLITE_CANTOPEN"]
+  [/^Cannot (?:open database|save backup) because the directory does not exist$/, "ConnectionFailed", "SQLITE_CANTOPEN"]
 ]
 
 interface Names {
@@ -134,7 +134,8 @@ const byMessage: ReadonlyArray<readonly [RegExp, (...groups: Array<string>) => N
   [/^no such (?:table|view): (.+)$/s, (name) => tableOf(unquoted(name))],
   [/^no such column: (.+)$/s, (name) => columnOf(unquoted(name))],
   [/^table (\S+) has no column named (.+)$/s, (table, column) => ({ table, column })],
-  [/^(?:table|view) (.+) already exists$/s, (name) => tableOf(unquoted(name))]
+  [/^(?:table|view) (.+) already exists$/s, (name) => tableOf(unquoted(name))],
+  [/^a value of the column "(.+)" is an integer /s, (column) => ({ column })]
 ]
 
 const namesIn = (message: string): Names => {
@@ -147,6 +148,13 @@ const namesIn = (message: string): Names => {
   return {}
 }
 
+/** The error of a function of the application, whose message may contain anything. */
+const ofFunction = /^the function \S+ has (?:thrown|returned)/
+
+/** Whether it is the error of `integers.ts`, which names a column of the statement. */
+const isTooLarge = (message: string, code: string): boolean =>
+  code === "SQLITE_RANGE" && message.endsWith(": read it with SafeIntegers")
+
 /** Messages that contain names of the schema, and no values. */
 const namesOnly = /^(?:UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed|^cannot store \w+ value in /
 
@@ -155,8 +163,14 @@ const withDetail = /^([a-z0-9 ]+: )(.+)$/is
 
 /** Masks the values in a message. The message of a trigger's RAISE may contain anything. */
 const maskMessage = (message: string, code: string, sources: Sources): string => {
+  if (isTooLarge(message, code)) {
+    return message
+  }
   if (code.startsWith("SQLITE_CONSTRAINT") && code !== "SQLITE_CONSTRAINT_TRIGGER" && namesOnly.test(message)) {
     return message
+  }
+  if (ofFunction.test(message)) {
+    return maskText(message, { params: sources.params })
   }
   const [, head, tail] = withDetail.exec(message) ?? []
   if (tail === undefined || code === "SQLITE_CONSTRAINT_TRIGGER") {

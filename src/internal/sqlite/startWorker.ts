@@ -5,8 +5,9 @@ import { existsSync } from "node:fs"
 import * as Module from "node:module"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
-import { Worker } from "node:worker_threads"
+import { Worker, type WorkerOptions } from "node:worker_threads"
 import type { WorkerData } from "./protocol.js"
+import { type ThreadOptions, threadOptions, withoutProcessFlags } from "./threadOptions.js"
 
 /** The program of the thread: the path of a file, or a script. */
 type Program = { readonly file: string } | { readonly script: string }
@@ -87,11 +88,30 @@ export const hasWorker = (): boolean => find() !== undefined
 export const missingWorker =
   `the program of its thread was not found: add sqlayer/worker to the bundle as ${bundledName}`
 
+/** Starts a thread, without the flags of the process that no thread can have. */
+const start = (program: Program, options: WorkerOptions, inherited: ThreadOptions): Worker => {
+  try {
+    return "file" in program
+      ? new Worker(program.file, { ...options, ...inherited })
+      : new Worker(program.script, { ...options, ...inherited, eval: true })
+  } catch (error) {
+    const remaining = withoutProcessFlags(inherited, error)
+    if (remaining === undefined) {
+      throw error
+    }
+    return start(program, options, remaining)
+  }
+}
+
 export const startWorker = (workerData: WorkerData): Worker => {
   const program = find()
-  const options = { name: "sqlayer", workerData, transferList: [workerData.port] }
   if (program === undefined) {
     throw new Error(missingWorker)
   }
-  return "file" in program ? new Worker(program.file, options) : new Worker(program.script, { ...options, eval: true })
+  const options = { name: "sqlayer", workerData, transferList: [workerData.port] }
+  return start(
+    program,
+    options,
+    threadOptions(process, workerData.options.functions.some(({ module }) => /\.[cm]?tsx?$/.test(module)))
+  )
 }

@@ -2,7 +2,8 @@
  * A least-recently-used cache of a connection's prepared statements.
  */
 import type { Database, Statement } from "./binding.js"
-import { canRunInTransaction, changesConnection, isCommit, isRelease } from "./statementText.js"
+import { checkSetting, type Setting, settingOf } from "./settings.js"
+import { canRunInTransaction, createsTemporary, isCommit, isRelease, textOf } from "./statementText.js"
 
 /** A prepared statement and its properties. */
 export interface PreparedStatement {
@@ -13,8 +14,10 @@ export interface PreparedStatement {
   readonly needsTransaction: boolean
   readonly isCommit: boolean
   readonly isRelease: boolean
-  /** Whether it leaves state on the connection that only a reset clears. */
-  readonly changesConnection: boolean
+  /** Whether it makes something temporary, which only a reset clears. */
+  readonly createsTemporary: boolean
+  /** The setting of the connection that it changes, if it is not sqlayer's own. */
+  readonly setting: Setting | undefined
 }
 
 const maxStatements = 200
@@ -22,8 +25,12 @@ const maxStatements = 200
 export class StatementCache {
   private readonly statements = new Map<string, PreparedStatement>()
 
-  /** Prepares a statement. If it is `cached` it comes from the cache, and stays there. */
-  prepare(database: Database, sql: string, cached: boolean): PreparedStatement {
+  /**
+   * Prepares a statement. If it is `cached` it comes from the cache, and stays there. A statement that changes a setting is
+   * not kept: SQLite changes some of them when it prepares the statement. So this refuses what must not be changed, unless
+   * the statement is sqlayer's `own`.
+   */
+  prepare(database: Database, sql: string, cached: boolean, own = false): PreparedStatement {
     const existing = cached ? this.statements.get(sql) : undefined
     if (existing !== undefined) {
       // A Map iterates in the order of insertion, so its first entry is the least recently used one.
@@ -31,6 +38,8 @@ export class StatementCache {
       this.statements.set(sql, existing)
       return existing
     }
+    const changed = own ? undefined : settingOf(textOf(sql))
+    const setting = changed === undefined ? undefined : checkSetting(database, changed)
     const statement = database.prepare(sql)
     const prepared: PreparedStatement = {
       statement,
@@ -38,9 +47,10 @@ export class StatementCache {
       needsTransaction: !statement.isReadOnly && canRunInTransaction(sql),
       isCommit: isCommit(sql),
       isRelease: isRelease(sql),
-      changesConnection: changesConnection(sql)
+      createsTemporary: createsTemporary(sql),
+      setting
     }
-    if (cached) {
+    if (cached && changed === undefined) {
       this.statements.set(sql, prepared)
       if (this.statements.size > maxStatements) {
         this.statements.delete(this.statements.keys().next().value!)

@@ -8,7 +8,7 @@ export const quote = (name: string): string => `"${name.replaceAll("\"", "\"\"")
 const leading = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)*/
 
 /** The text without leading white space and comments. */
-const textOf = (sql: string): string => sql.slice(leading.exec(sql)![0].length)
+export const textOf = (sql: string): string => sql.slice(leading.exec(sql)![0].length)
 
 const notInTransaction = /^(?:begin|vacuum|pragma)\b/i
 
@@ -38,36 +38,10 @@ const release = /^release\b/i
 /** Whether a statement releases a savepoint. It commits if the savepoint has begun the transaction. */
 export const isRelease = (sql: string): boolean => release.test(textOf(sql))
 
-const attach = /^(?:attach|detach)\b/i
 const temporary = /^create\s+temp(?:orary)?\b|^create\b[^(]*\btemp["'`\]]?\s*\./i
-const pragma = /^pragma\s+(?:\w+\s*\.\s*)?(\w+)\s*([=(])/i
 
-/** PRAGMAs that take an argument and change no setting. */
-const pragmasWithoutEffect: ReadonlySet<string> = new Set([
-  "foreign_key_check",
-  "foreign_key_list",
-  "incremental_vacuum",
-  "index_info",
-  "index_list",
-  "index_xinfo",
-  "integrity_check",
-  "optimize",
-  "quick_check",
-  "table_info",
-  "table_list",
-  "table_xinfo",
-  "wal_checkpoint"
-])
-
-/** Whether a statement leaves state on the connection: an attached database, a temporary table, or a setting. */
-export const changesConnection = (sql: string): boolean => {
-  const text = textOf(sql)
-  if (attach.test(text) || temporary.test(text)) {
-    return true
-  }
-  const [, name, sign] = pragma.exec(text) ?? []
-  return name !== undefined && (sign === "=" || !pragmasWithoutEffect.has(name.toLowerCase()))
-}
+/** Whether a statement makes something temporary, which the connection keeps. */
+export const createsTemporary = (sql: string): boolean => temporary.test(textOf(sql))
 
 const select = /^(?:select|values)\b/i
 const write = /^(?:insert|update|delete|replace)\b/i
@@ -77,6 +51,11 @@ export const writesByText = (sql: string): boolean | undefined => {
   const text = textOf(sql)
   return select.test(text) ? false : write.test(text) ? true : undefined
 }
+
+const insert = /^(?:insert|replace)\b|^with\b[^]*\b(?:insert\s+(?:or\s+\w+\s+)?into|replace\s+into)\b/i
+
+/** Whether a statement inserts rows. */
+export const isInsert = (sql: string): boolean => insert.test(textOf(sql))
 
 const explain = /^explain\b(?:\s+query\s+plan\b)?/i
 

@@ -2,10 +2,13 @@
  * SQLite's target: what a URL and the options say together.
  */
 import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
 import * as Path from "node:path"
 import * as Rule from "../config/rule.js"
-import type { PoolOptions, Resolved, TargetOptions } from "../config/target.js"
+import type { JournalMode, PoolOptions, Resolved, TargetOptions } from "../config/target.js"
 import type { Validation } from "../config/validation.js"
+import { type FunctionSource, functionsRule } from "./functionOptions.js"
+import * as Pragmas from "./pragmas.js"
 import { memory, type SqliteUrl } from "./url.js"
 
 /** See DatabaseConfig.SqliteTarget. */
@@ -13,7 +16,21 @@ export interface SqliteTarget {
   readonly _tag: "sqlite"
   readonly filename: string
   readonly readOnly: boolean
+  readonly mustExist?: boolean | undefined
+  readonly immutable?: boolean | undefined
   readonly thread: "worker" | "main"
+  readonly journalMode?: JournalMode | undefined
+  readonly pragmas?: Pragmas.Pragmas | undefined
+  readonly functions?: ReadonlyArray<FunctionSource> | undefined
+}
+
+const pragmasRule = (given: unknown): Rule.Rule<Pragmas.Pragmas> => {
+  const read = Pragmas.read(given)
+  const problems = read === undefined || read.problems.length === 0 ? "" : ` (${read.problems.join("; ")})`
+  return {
+    accepts: `PRAGMAs and their values, as in cache_size=-64000, synchronous=normal${problems}`,
+    decode: () => read === undefined || read.problems.length > 0 ? Option.none() : Option.some(read.pragmas)
+  }
 }
 
 /**
@@ -22,18 +39,30 @@ export interface SqliteTarget {
  */
 export const resolve = (
   { timeout, ...url }: SqliteUrl,
-  { thread }: TargetOptions,
+  { functions: givenFunctions, journalMode, pragmas: given, thread }: TargetOptions,
   pool: PoolOptions,
-  { parameter }: Validation<"url">
-): Resolved<SqliteTarget> => ({
-  target: { ...url, thread: url.filename === memory ? "main" : thread },
-  name: Path.basename(url.filename),
-  pool: {
-    ...pool,
-    poolSize: 1,
-    poolMaxOverflow: 0,
-    poolMin: 1,
-    poolRecycle: Duration.infinity,
-    lockTimeout: parameter("timeout", timeout, Rule.duration()) ?? pool.lockTimeout
+  { parameter, value }: Validation<"url" | "pragmas" | "functions">
+): Resolved<SqliteTarget> => {
+  const pragmas = value("pragmas", pragmasRule(given))
+  const functions = value("functions", functionsRule(givenFunctions))
+  const busyTimeout = pragmas?.busy_timeout
+  return {
+    target: {
+      ...url,
+      thread: url.filename === memory ? "main" : thread,
+      ...(journalMode === undefined ? {} : { journalMode }),
+      ...(pragmas === undefined ? {} : { pragmas }),
+      ...(functions === undefined ? {} : { functions })
+    },
+    name: Path.basename(url.filename),
+    pool: {
+      ...pool,
+      poolSize: 1,
+      poolMaxOverflow: 0,
+      poolMin: 1,
+      poolRecycle: Duration.infinity,
+      lockTimeout: parameter("timeout", timeout, Rule.duration()) ?? pool.lockTimeout ??
+        (busyTimeout === undefined ? undefined : Duration.millis(Number(busyTimeout)))
+    }
   }
-})
+}

@@ -3,6 +3,7 @@
  */
 import type { Binding } from "./binding.js"
 import { Engine } from "./engine.js"
+import type { LoadedFunctions } from "./functions.js"
 import type { OpenOptions, Request, Response } from "./protocol.js"
 
 /** How a request ended. */
@@ -52,25 +53,36 @@ export interface Transport {
   readonly onLost: (listener: (reason: string) => void) => void
   /** Closes without waiting. What was not committed is rolled back. */
   readonly destroy: () => void
+  /** Resolves when the database is closed, and a thread has ended. */
+  readonly ended: Promise<void>
 }
 
 /** An engine on this thread. Nothing else runs meanwhile, so a statement is canceled only by its timeout, between rows. */
-export const localTransport = (options: OpenOptions, binding: Binding): Transport => {
+export const localTransport = (
+  options: OpenOptions,
+  binding: Binding,
+  functions: LoadedFunctions = []
+): Transport => {
   let canceled = false
   let deadline = Number.POSITIVE_INFINITY
   const engine = new Engine(binding, options, {
     isCancelable: () => deadline !== Number.POSITIVE_INFINITY,
     isCanceled: () => canceled || performance.now() > deadline,
     enterCommit: () => true
-  })
+  }, functions)
   const sent: SentRequest = {
     cancel: () => {
       canceled = true
       return false
     }
   }
+  let onEnded: () => void
+  const ended = new Promise<void>((resolve) => {
+    onEnded = resolve
+  })
   return {
     synchronous: true,
+    ended,
     send: (request, timeout, onComplete) => {
       canceled = false
       deadline = timeout === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeout
@@ -97,6 +109,7 @@ export const localTransport = (options: OpenOptions, binding: Binding): Transpor
         requiresTransaction: false,
         transactionFailed: false
       })
+      onEnded()
     }
   }
 }

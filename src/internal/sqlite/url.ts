@@ -9,6 +9,8 @@ export interface SqliteUrl {
   /** A path, or `:memory:`. */
   readonly filename: string
   readonly readOnly: boolean
+  readonly mustExist?: boolean | undefined
+  readonly immutable?: boolean | undefined
   /** In seconds. `target.ts` validates it. */
   readonly timeout?: string | undefined
 }
@@ -19,12 +21,27 @@ export const memory = ":memory:"
 /** The reading of a URL that cannot be taken apart. */
 const inMemory: SqliteUrl = { _tag: "sqlite", filename: memory, readOnly: false }
 
-const modes: ReadonlyArray<string> = ["ro", "rwc", "memory"]
+const modes: ReadonlyArray<string> = ["ro", "rw", "rwc", "memory"]
 
-type Parameter = "mode" | "uri" | "timeout" | "check_same_thread"
+/** SQLite's words for a boolean in a URI. */
+const booleans: { readonly [word: string]: boolean } = {
+  1: true,
+  on: true,
+  yes: true,
+  true: true,
+  0: false,
+  off: false,
+  no: false,
+  false: false
+}
+
+/** The parameters of SQLite's own URIs (https://sqlite.org/uri.html). */
+const uriParameters = ["mode", "immutable", "cache"] as const
+
+type Parameter = (typeof uriParameters)[number] | "uri" | "timeout" | "check_same_thread"
 
 // The parameters that SQLAlchemy passes to Python's driver. `check_same_thread` is accepted and has no effect.
-const sqlAlchemyParameters = ["mode", "timeout", "check_same_thread"] as const
+const sqlAlchemyParameters = [...uriParameters, "timeout", "check_same_thread"] as const
 
 /** The file that a URL names, or the expected form if it names none. */
 type FileReference =
@@ -45,7 +62,7 @@ const parseSqliteUrl = (rest: string): FileReference => {
   return { path: isMemory ? memory : inner.replace(/^\//, ""), search, parameters: sqlAlchemyParameters }
 }
 
-const parseFileUri = (rest: string, parameters: ReadonlyArray<Parameter> = ["mode"]): FileReference => {
+const parseFileUri = (rest: string, parameters: ReadonlyArray<Parameter> = uriParameters): FileReference => {
   const [path, search = ""] = cut(cut(rest, "#")[0], "?")
   const local = /^\/\/(?:localhost)?(\/.*)$/is.exec(path)
   return local === null && path.startsWith("//")
@@ -53,12 +70,16 @@ const parseFileUri = (rest: string, parameters: ReadonlyArray<Parameter> = ["mod
     : { path: local?.[1] ?? path, search, parameters }
 }
 
+/** A path of a URL as the operating system writes it: `/C:/data/app.db` is `C:\\data\\app.db` on Windows. */
+export const localPath = (path: string, platform: NodeJS.Platform): string =>
+  platform === "win32" && /^\/?[a-z]:\//i.test(path) ? path.replace(/^\//, "").replaceAll("/", "\\") : path
+
 const parsers = { sqlite: parseSqliteUrl, file: parseFileUri }
 
 export type Scheme = keyof typeof parsers
 
 /** Reads what follows the scheme and its colon. */
-export const parse = (scheme: Scheme, rest: string): Reading<SqliteUrl> => {
+export const parse = (scheme: Scheme, rest: string, platform = process.platform): Reading<SqliteUrl> => {
   // What may be a user and a password is refused, so that it is never shown as a file's name.
   const reference = /:.*@/s.test(rest)
     ? { expected: "a file and no user (@ in a file's name is %40)" }
@@ -67,7 +88,7 @@ export const parse = (scheme: Scheme, rest: string): Reading<SqliteUrl> => {
     return { problems: [problem(reference.expected, `${scheme}://${mask}`)], value: inMemory }
   }
   const unmet: Array<string> = []
-  const name = decode(reference.path, "the file's name", unmet)
+  const name = localPath(decode(reference.path, "the file's name", unmet), platform)
   if (mayHoldSecret(name)) {
     return { problems: [problem("a file that is not named like a password", `${scheme}://${mask}`)], value: inMemory }
   }
@@ -77,11 +98,22 @@ export const parse = (scheme: Scheme, rest: string): Reading<SqliteUrl> => {
   if (!modes.includes(mode)) {
     unmet.push(`parameter mode to be one of ${modes.join(", ")}`)
   }
+  const immutable = values.immutable?.toLowerCase() ?? "0"
+  const isImmutable = Object.hasOwn(booleans, immutable) && booleans[immutable]
+  if (!Object.hasOwn(booleans, immutable)) {
+    unmet.push("parameter immutable to be 1 or 0")
+  }
+  if (values.cache !== undefined && values.cache !== "private") {
+    unmet.push(
+      "parameter cache to be private (connections that share a cache lock each other's tables and do not wait for them; " +
+        "in WAL mode they read beside the writer without it)"
+    )
+  }
   if (reference.path === "" || filename.trim() !== filename) {
     unmet.push("a file's name without spaces around it")
   }
-  if (filename === memory && mode === "ro") {
-    unmet.push("a file in place of memory, which cannot be read only")
+  if (filename === memory && (mode === "ro" || mode === "rw" || isImmutable)) {
+    unmet.push("a file in place of memory, which cannot be read only and begins empty")
   }
   const given = `${scheme}:${cut(rest, "?")[0]}${shown}`
   return {
@@ -90,14 +122,17 @@ export const parse = (scheme: Scheme, rest: string): Reading<SqliteUrl> => {
     value: {
       _tag: "sqlite",
       filename: /^file:/i.test(filename) ? `./${filename}` : filename,
-      readOnly: mode === "ro",
+      readOnly: mode === "ro" || isImmutable,
+      ...(mode === "rw" && !isImmutable ? { mustExist: true } : {}),
+      ...(isImmutable ? { immutable: true } : {}),
       timeout: values.timeout
     }
   }
 }
 
 /** Writes a URL that `parse` reads as the same file. */
-export const format = ({ filename, readOnly }: Pick<SqliteUrl, "filename" | "readOnly">): string => {
+export const format = ({ filename, immutable, mustExist, readOnly }: Omit<SqliteUrl, "_tag" | "timeout">): string => {
   const path = filename === memory ? memory : filename.split("/").map(encodeURIComponent).join("/")
-  return `sqlite:///${path}${formatQuery({ mode: readOnly ? "ro" : undefined })}`
+  const mode = immutable === true ? undefined : readOnly ? "ro" : mustExist === true ? "rw" : undefined
+  return `sqlite:///${path}${formatQuery({ mode, immutable: immutable === true ? "1" : undefined })}`
 }

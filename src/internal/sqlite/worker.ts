@@ -4,6 +4,7 @@
 import type { Binding } from "./binding.js"
 import { containsBytes } from "./bytes.js"
 import { Engine } from "./engine.js"
+import { type LoadedFunctions, loadFunctions } from "./functions.js"
 import { loadBinding } from "./loadBinding.js"
 import {
   Activity,
@@ -31,12 +32,12 @@ const start = ({ options, port, ...shared }: WorkerData): void => {
   /** The request that is being handled. */
   let current = 0
 
-  const serve = (binding: Binding): void => {
+  const serve = (binding: Binding, functions: LoadedFunctions): void => {
     const engine = new Engine(binding, options, {
       isCancelable: () => true,
       isCanceled: () => Atomics.load(phases, current) === Phase.canceled,
       enterCommit: () => Atomics.compareExchange(phases, current, Phase.running, Phase.committing) !== Phase.canceled
-    })
+    }, functions)
 
     const handle = (request: RequestMessage): Response | Promise<Response> => {
       current = request.requestId
@@ -73,5 +74,5 @@ const start = ({ options, port, ...shared }: WorkerData): void => {
   }
 
   // A failure ends the thread with an error, which its parent reports.
-  void loadBinding(options.binding).then(serve)
+  void loadBinding(options.binding).then(async (binding) => serve(binding, await loadFunctions(options.functions)))
 }

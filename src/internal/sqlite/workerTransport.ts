@@ -180,6 +180,7 @@ export const workerTransport = (
   addThread(thread)
   worker.unref()
   worker.on("error", (error) => lose(`its thread failed: ${error.message}`))
+  const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()))
   worker.on("exit", (code) => {
     removeThread(thread)
     receiveAll()
@@ -194,6 +195,7 @@ export const workerTransport = (
 
   return {
     synchronous: false,
+    ended,
     send: (request, timeout, onComplete) => {
       if (lostReason !== undefined) {
         onComplete({ _tag: "Lost", reason: lostReason, timedOut: false, committing: false })

@@ -21,5 +21,12 @@ export const lock = (filename: string): Effect.Effect<Effect.Effect<void>, never
     (database) => Effect.sync(() => void database.close())
   )
 
-/** Makes SQLite itself wait for locks. sqlayer does not use this, because it blocks the thread. */
+/**
+ * Makes SQLite itself wait for locks, until the connection is reset. sqlayer does not use this, because it blocks the thread,
+ * and refuses it outside of transactions.
+ */
 export const waitForLocks = "PRAGMA busy_timeout = 600000"
+
+/** The same on a connection outside of a transaction. */
+export const waitForLocksOn = <E>(run: (sql: string) => Effect.Effect<unknown, E>): Effect.Effect<void, E> =>
+  Effect.forEach(["BEGIN", waitForLocks, "ROLLBACK"], run, { discard: true })

@@ -39,6 +39,8 @@ const compiled: Effect.Effect<string, never, Scope.Scope> = Effect.map(
     const files = [`${program}.ts`, "src/worker.ts"]
     execFileSync(process.execPath, [compiler, ...options.split(" "), out, ...files], { cwd: root })
     Fs.writeFileSync(Path.join(out, "package.json"), JSON.stringify({ type: "module" }))
+    // Where an application that is not the installed package has the program of the thread: beside its own.
+    Fs.writeFileSync(Path.join(out, Path.dirname(program), "sqlayer-worker.js"), "import \"../../../src/worker.js\"\n")
     return Path.join(out, `${program}.js`)
   }
 )

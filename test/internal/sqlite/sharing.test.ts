@@ -130,9 +130,10 @@ for (const thread of ["worker", "main"] as const) {
 
     it.scopedLive("without WAL a commit waits for readers", () =>
       Effect.gen(function*() {
-        const { connection, filename } = yield* opened
+        const filename = yield* file
+        const connection = yield* connect(driver(filename, { thread, journalMode: "delete" }))
+        yield* run(connection, "CREATE TABLE t (a)")
         yield* run(connection, "INSERT INTO t VALUES ('first')")
-        yield* run(connection, "PRAGMA journal_mode = DELETE")
         const other = yield* running(
           `const rows = new Sqlite(file).prepare("SELECT a FROM t UNION ALL SELECT a FROM t").iterate()
           rows.next()

@@ -1,11 +1,14 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import { describe, it } from "@effect/vitest"
+import * as BigDecimal from "effect/BigDecimal"
 import * as Chunk from "effect/Chunk"
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
+import * as Vm from "node:vm"
 import { assert } from "vitest"
 import { type DatabaseError, fromSqlError } from "../../../src/DatabaseError.js"
 import type { SqliteConnection } from "../../../src/internal/sqlite/connection.js"
@@ -68,8 +71,10 @@ for (const [name, opened] of Object.entries(databases)) {
     test("the error of a parameter that cannot be bound tells its position and type", (connection) =>
       Effect.gen(function*() {
         const cases: ReadonlyArray<readonly [unknown, string]> = [
-          [true, "boolean"],
-          [new Date(0), "Date"],
+          [new Date(Number.NaN), "invalid Date"],
+          [new Date("-000001-12-31T23:59:59.999Z"), "year"],
+          [new Date("+010000-01-01T00:00:00.000Z"), "year"],
+          [BigDecimal.fromBigInt(1n), "Object"],
           [[1], "Array"],
           [{ a: 1 }, "Object"],
           [Object.create(null), "object"],
@@ -86,7 +91,45 @@ for (const [name, opened] of Object.entries(databases)) {
         }
         assert.strictEqual(yield* tagOf(run(connection, "SELECT ?", [])), "InvalidData")
         assert.strictEqual(yield* tagOf(run(connection, "SELECT 1", [1])), "InvalidData")
-        assert.deepStrictEqual(yield* run(connection, "SELECT ? AS n", [-(2n ** 63n)]), [{ n: -(2 ** 63) }])
+        const smallest = run(connection, "SELECT ? AS n", [-(2n ** 63n)])
+        assert.deepStrictEqual(yield* Effect.provideService(smallest, SqlClient.SafeIntegers, true), [
+          { n: -(2n ** 63n) }
+        ])
+      }))
+
+    test("booleans are 1 and 0, and times are text in ISO 8601, in UTC, which SQLite's date functions read", (connection) =>
+      Effect.gen(function*() {
+        const text = "2024-05-06T07:08:09.123Z"
+        const zoned = DateTime.unsafeMakeZoned(text, { timeZone: "Asia/Tokyo" })
+        const foreign: unknown = Vm.runInNewContext(`new Date("${text}")`)
+        const subclassed = new (class extends Date {
+          override toISOString = () => "never called"
+        })(text)
+        for (const time of [new Date(text), DateTime.unsafeMake(text), zoned, foreign, subclassed]) {
+          const sql =
+            "SELECT ? AS a, unixepoch(?) AS seconds, typeof(?) AS type, strftime('%Y-%m-%dT%H:%M:%fZ', ?) AS same"
+          const row = { a: text, seconds: 1714979289, type: "text", same: text }
+          const params = [time, time, time, time]
+          assert.deepStrictEqual(yield* run(connection, sql, params), [row])
+          assert.deepStrictEqual(yield* connection.executeUnprepared(sql, params, undefined), [row])
+          assert.deepStrictEqual(yield* connection.executeValues(sql, params), [Object.values(row)])
+          assert.deepStrictEqual(yield* collected(connection, sql, params), [row])
+        }
+        for (const limit of ["0000-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"]) {
+          assert.deepStrictEqual(yield* run(connection, "SELECT datetime(?) AS a", [new Date(limit)]), [
+            { a: limit.slice(0, 19).replace("T", " ") }
+          ])
+        }
+        assert.deepStrictEqual(
+          yield* run(connection, "SELECT ? AS t, typeof(?) AS type, ? AS f, ? = 1 AS one, NOT ? AS negated", [
+            true,
+            true,
+            false,
+            true,
+            true
+          ]),
+          [{ t: 1, type: "integer", f: 0, one: 1, negated: 0 }]
+        )
       }))
 
     test("bytes of a transferred or resized buffer cannot be bound", (connection) =>
@@ -251,17 +294,18 @@ for (const [name, opened] of Object.entries(databases)) {
         yield* connection.rollback
       }))
 
-    test("a reset clears temporary tables, attached databases and settings", (connection) =>
+    test("a reset clears temporary tables, and databases and settings of a transaction", (connection) =>
       Effect.gen(function*() {
         yield* run(connection, "CREATE TABLE kept (a)")
         yield* run(connection, "INSERT INTO kept VALUES (1)")
         yield* run(connection, "CREATE TEMP TABLE \"odd \"\" name\" (a)")
         yield* run(connection, "CREATE TEMP VIEW v AS SELECT * FROM kept")
         yield* run(connection, "CREATE TEMP TRIGGER tr AFTER INSERT ON kept BEGIN DELETE FROM kept; END")
+        yield* connection.begin({})
         yield* run(connection, "ATTACH ':memory:' AS \"other \"\" one\"")
-        yield* run(connection, "PRAGMA foreign_keys = OFF")
         yield* run(connection, "PRAGMA query_only = ON")
         yield* run(connection, "PRAGMA busy_timeout = 1000")
+        yield* connection.rollback
         assert.strictEqual(connection.status(), "dirty")
         yield* connection.reset
         assert.strictEqual(connection.status(), "idle")
@@ -270,7 +314,6 @@ for (const [name, opened] of Object.entries(databases)) {
           yield* connection.executeValues("SELECT name FROM pragma_database_list WHERE name <> 'temp'", []),
           [["main"]]
         )
-        assert.deepStrictEqual(yield* connection.executeValues("SELECT * FROM pragma_foreign_keys", []), [[1]])
         assert.deepStrictEqual(yield* connection.executeValues("SELECT * FROM pragma_busy_timeout", []), [[0]])
         yield* run(connection, "INSERT INTO kept VALUES (2)")
         assert.deepStrictEqual(yield* connection.executeValues("SELECT a FROM kept", []), [[1], [2]])

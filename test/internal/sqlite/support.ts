@@ -45,7 +45,9 @@ const settings: Omit<DatabaseConfig.Settings, "target"> = {
   statementTimeout: undefined,
   lockTimeout: undefined,
   idleInTransactionTimeout: undefined,
+  readers: undefined,
   silence: Duration.seconds(10),
+  hostRecheck: Duration.seconds(5),
   shutdownTimeout: Duration.seconds(10),
   healthTimeout: Duration.seconds(2),
   slowStatement: Duration.seconds(1),
@@ -65,8 +67,17 @@ export const driver = (
   filename: string,
   options: Partial<DatabaseConfig.Settings> & Partial<Omit<DatabaseConfig.SqliteTarget, "_tag" | "filename">> = {}
 ): Driver => {
-  const { readOnly = false, thread = "worker", ...rest } = options
-  const target: DatabaseConfig.SqliteTarget = { _tag: "sqlite", filename, readOnly, thread }
+  const { immutable, journalMode, mustExist, pragmas, readOnly = false, thread = "worker", ...rest } = options
+  const target: DatabaseConfig.SqliteTarget = {
+    _tag: "sqlite",
+    filename,
+    readOnly,
+    thread,
+    immutable,
+    journalMode,
+    mustExist,
+    pragmas
+  }
   return SqliteDriver.make({ ...settings, ...rest, target }, target)
 }
 

@@ -11,11 +11,13 @@ import type { Worker } from "node:worker_threads"
 import { assert } from "vitest"
 import { type DatabaseError, fromSqlError } from "../../../src/DatabaseError.js"
 import * as Connection from "../../../src/internal/sqlite/connection.js"
-import type { Operation, Request } from "../../../src/internal/sqlite/protocol.js"
+import { closedError } from "../../../src/internal/sqlite/errors.js"
+import type { OpenOptions, Operation, Request } from "../../../src/internal/sqlite/protocol.js"
+import { SharedSettings } from "../../../src/internal/sqlite/sharedSettings.js"
 import type { Completion } from "../../../src/internal/sqlite/transport.js"
 import { type GracePeriods, workerTransport } from "../../../src/internal/sqlite/workerTransport.js"
 import { eventually } from "../../support/eventually.js"
-import { lock, waitForLocks } from "./blocking.js"
+import { lock, waitForLocksOn } from "./blocking.js"
 import { binding, connect, driver, file } from "./support.js"
 
 const numbers = (count: number) => `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${count})`
@@ -48,24 +50,43 @@ const connectWithThread = (filename: string, lost: Array<DatabaseError> = []) =>
     return [connection, [...threads][0]] as const
   })
 
+const openOptions = (filename: string): OpenOptions => ({
+  binding,
+  filename,
+  readOnly: false,
+  immutable: false,
+  journalMode: "wal",
+  pragmas: {},
+  settings: [],
+  reader: false,
+  mustExist: false,
+  extensions: [],
+  functions: []
+})
+
 /** Opens a connection with grace periods that do not elapse within a test, or elapse at once. */
 const connectWith = (
   filename: string,
   grace: GracePeriods,
   timeouts: { readonly statementTimeout?: Duration.Duration } = {},
-  onLost: (error: DatabaseError) => void = () => {}
+  onLost: (error: DatabaseError) => void = () => {},
+  journalMode = "wal"
 ) =>
   Effect.acquireRelease(
     Effect.suspend(() =>
       Connection.make({
         transport: workerTransport(
-          { binding, filename, readOnly: false, reader: false, mustExist: false, extensions: [] },
+          { ...openOptions(filename), journalMode },
           grace
         ),
         description: filename,
         timeouts,
         openTimeout: Duration.seconds(10),
+        openTimeoutError: () => closedError(filename),
+        onUndone: () => Effect.void,
         extensions: [],
+        settings: new SharedSettings(),
+        onOverwritten: () => {},
         onOpen: () => {},
         onLost
       })
@@ -129,7 +150,7 @@ describe("workerTransport", () => {
     Effect.gen(function*() {
       const { filename } = yield* files
       const connection = yield* connect(driver(filename))
-      yield* run(connection, waitForLocks)
+      yield* waitForLocksOn((sql) => run(connection, sql))
       const unlock = yield* lock(filename)
       const insert = yield* Effect.fork(run(connection, "INSERT INTO t VALUES (1)"))
       yield* iterations(1000)
@@ -149,7 +170,7 @@ describe("workerTransport", () => {
         { statementTimeout: Duration.millis(100) },
         (error) => lost.push(error)
       )
-      yield* run(connection, waitForLocks)
+      yield* waitForLocksOn((sql) => run(connection, sql))
       const unlock = yield* lock(filename)
       const insert = yield* Effect.fork(typed(run(connection, "INSERT INTO t VALUES (1) RETURNING a")))
       yield* Effect.sleep(300)
@@ -167,7 +188,7 @@ describe("workerTransport", () => {
         new Sqlite(filename).exec("INSERT INTO t VALUES (1)").close()
         const lost: Array<DatabaseError> = []
         const [connection, thread] = yield* connectWithThread(filename, lost)
-        yield* run(connection, waitForLocks)
+        yield* waitForLocksOn((sql) => run(connection, sql))
         const unlock = yield* lock(filename)
         yield* giveUp(connection, run(connection, "INSERT INTO t VALUES (?)", [value]))
         assert.deepStrictEqual(lost.map((error) => error._tag), ["ConnectionLost"])
@@ -189,7 +210,7 @@ describe("workerTransport", () => {
         const { attached, filename } = yield* files
         const lost: Array<DatabaseError> = []
         const [connection, thread] = yield* connectWithThread(filename, lost)
-        yield* run(connection, waitForLocks)
+        yield* waitForLocksOn((sql) => run(connection, sql))
         yield* connection.begin({ statementTimeout: Duration.seconds(1) })
         yield* run(connection, "INSERT INTO t VALUES (1)")
         // After BEGIN IMMEDIATE, which would lock it too.
@@ -222,9 +243,8 @@ describe("workerTransport", () => {
         const filename = yield* file
         // Without WAL a commit waits for the readers.
         new Sqlite(filename).exec("CREATE TABLE t (a)").close()
-        const connection = yield* connectWith(filename, { commit: 600_000 })
-        yield* run(connection, "PRAGMA journal_mode = DELETE")
-        yield* run(connection, waitForLocks)
+        const connection = yield* connectWith(filename, { commit: 600_000 }, {}, () => {}, "delete")
+        yield* waitForLocksOn((sql) => run(connection, sql))
         const begin = Effect.zipRight(
           run(connection, sql.startsWith("RELEASE") ? "SAVEPOINT first" : "BEGIN"),
           run(connection, "INSERT INTO t VALUES (1)")
@@ -296,9 +316,8 @@ describe("workerTransport", () => {
       const filename = yield* file
       new Sqlite(filename).exec("CREATE TABLE t (a)").close()
       const lost: Array<DatabaseError> = []
-      const [connection] = yield* connectWithThread(filename, lost)
-      yield* run(connection, "PRAGMA journal_mode = DELETE")
-      yield* run(connection, waitForLocks)
+      const connection = yield* connect(driver(filename, { journalMode: "delete" }), (error) => lost.push(error))
+      yield* waitForLocksOn((sql) => run(connection, sql))
       yield* connection.begin({})
       yield* run(connection, "INSERT INTO t VALUES (1)")
       const reader = new Sqlite(filename)
@@ -362,14 +381,7 @@ describe("workerTransport", () => {
   it.scopedLive("a listener that throws loses the connection, and nothing else", () =>
     Effect.gen(function*() {
       const filename = yield* file
-      const transport = workerTransport({
-        binding,
-        filename,
-        readOnly: false,
-        reader: false,
-        mustExist: false,
-        extensions: []
-      })
+      const transport = workerTransport(openOptions(filename))
       const request = (operation: Operation): Request => ({
         operation,
         begin: undefined,
@@ -385,7 +397,7 @@ describe("workerTransport", () => {
           }
           throw new Error("broken")
         }
-        transport.send(request({ _tag: "Open" }), undefined, onComplete)
+        transport.send(request({ _tag: "Open", keepsMode: false }), undefined, onComplete)
         const endless = `${numbers(1).slice(0, numbers(1).indexOf("WHERE"))}) SELECT i FROM n`
         transport.send(
           request({ _tag: "Run", sql: endless, params: [], form: "rows", cached: false, safeIntegers: false }),

@@ -1,0 +1,124 @@
+/**
+ * The transports that have a file open, of all databases of this process.
+ */
+import { identityOf } from "./fileIdentity.js"
+import { describeStaleWal, setAsideWal, walOf } from "./staleWal.js"
+import type { Transport } from "./transport.js"
+
+/** The file that a transport has open, and its WAL, each by device and inode. */
+interface Opened {
+  readonly filename: string
+  readonly file: string
+  readonly wal: string | undefined
+}
+
+/** A transport that has not ended. */
+interface Entry {
+  readonly transport: Transport
+  /** Undefined until it has opened the file. */
+  opened: Opened | undefined
+  isDestroyed: boolean
+}
+
+/** Those of all databases of this process: several may have one file open. */
+const entries = new Set<Entry>()
+
+/** The transports of one database. */
+export class OpenFiles {
+  /** Why the file is not opened again, and which one it is. */
+  private overwritten: { readonly file: string | undefined; readonly reason: string } | undefined
+  /** What the transport that has ended last had open. */
+  private lastOpened: Opened | undefined
+  private readonly own = new Map<Transport, Entry>()
+
+  constructor(private readonly filename: string) {}
+
+  /** Tracks a transport until it has ended. */
+  add(transport: Transport): Transport {
+    const entry: Entry = {
+      transport: {
+        ...transport,
+        destroy: () => {
+          entry.isDestroyed = true
+          transport.destroy()
+        }
+      },
+      opened: undefined,
+      isDestroyed: false
+    }
+    entries.add(entry)
+    this.own.set(entry.transport, entry)
+    const onEnded = () => {
+      entries.delete(entry)
+      this.own.delete(entry.transport)
+      this.lastOpened = entry.opened ?? this.lastOpened
+    }
+    void transport.ended.then(onEnded)
+    return entry.transport
+  }
+
+  /** Called when a transport has opened the file. */
+  opened(transport: Transport): void {
+    const file = identityOf(this.filename)
+    const entry = this.own.get(transport)
+    if (file !== undefined && entry !== undefined && !entry.isDestroyed) {
+      entry.opened = { filename: this.filename, file, wal: identityOf(walOf(this.filename)) }
+    }
+  }
+
+  destroyAll(): void {
+    this.own.forEach(({ transport }) => transport.destroy())
+  }
+
+  /**
+   * Closes the transports of a file that was replaced, also those of other databases, and returns what to wait for before the
+   * new one is opened: until they are closed, the WAL and the shared memory are those of the old one.
+   */
+  leaveReplaced(): ReadonlyArray<Promise<void>> {
+    const file = identityOf(this.filename)
+    const wal = identityOf(walOf(this.filename))
+    const ending: Array<Promise<void>> = []
+    for (const { isDestroyed, opened, transport } of entries) {
+      if (opened === undefined || (opened.filename !== this.filename && opened.file !== this.lastOpened?.file)) {
+        continue
+      }
+      const isReplaced = opened.file !== file
+      if (isReplaced && !isDestroyed) {
+        transport.destroy()
+      }
+      if (isReplaced || (isDestroyed && opened.wal !== wal)) {
+        ending.push(transport.ended)
+      }
+    }
+    return ending
+  }
+
+  /**
+   * Sets the WAL of a file that was replaced aside: SQLite does not delete it when it finds that the file was moved. Returns
+   * the name that it is kept under. To be called when what `leaveReplaced` gave has ended.
+   */
+  setAsideWal(): string | undefined {
+    const { lastOpened: last } = this
+    const file = identityOf(this.filename)
+    return last?.wal !== undefined && file !== undefined && last.file !== file &&
+        last.wal === identityOf(walOf(this.filename))
+      ? setAsideWal(this.filename)
+      : undefined
+  }
+
+  /** Called when the file was overwritten while it was open. Until another takes its place it is not opened again. */
+  onOverwritten(reason: string): void {
+    this.overwritten ??= { file: identityOf(this.filename), reason }
+  }
+
+  /** Why the WAL is not that of the file. It belongs to the file if this process has opened it, and has it open. */
+  describeStaleWal(): string | undefined {
+    const file = identityOf(this.filename)
+    if (this.overwritten !== undefined && this.overwritten.file === file) {
+      return this.overwritten.reason
+    }
+    this.overwritten = undefined
+    const isOpen = Array.from(entries).some(({ opened }) => opened !== undefined && opened.file === file)
+    return file === undefined || isOpen ? undefined : describeStaleWal(this.filename)
+  }
+}

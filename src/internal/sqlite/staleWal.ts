@@ -1,0 +1,105 @@
+/**
+ * Recognizes a WAL that was left behind by another file of the same name. SQLite would add its transactions to a backup that
+ * took the file's place, since nothing in a WAL tells which file it belongs to. This does not use Effect, so that a worker
+ * thread need not load it.
+ *
+ * The format: https://sqlite.org/fileformat.html#walformat
+ */
+import * as Fs from "node:fs"
+
+export const walOf = (filename: string): string => `${filename}-wal`
+
+const headerSize = 32
+const frameHeaderSize = 24
+
+/** Reads a part of an open file. Undefined if the file ends before. */
+const readAt = (file: number, length: number, position: number): Buffer | undefined => {
+  const bytes = Buffer.alloc(length)
+  return Fs.readSync(file, bytes, 0, length, position) === length ? bytes : undefined
+}
+
+const withFile = <A>(filename: string, f: (file: number) => A): A => {
+  const file = Fs.openSync(filename, "r")
+  try {
+    return f(file)
+  } finally {
+    Fs.closeSync(file)
+  }
+}
+
+/** What the header of a WAL says of it: the number of its restarts, and its salts. Undefined if there is none. */
+export const generationOf = (filename: string): string | undefined => {
+  try {
+    return withFile(walOf(filename), (wal) => readAt(wal, headerSize, 0)?.toString("hex", 12, 24))
+  } catch {
+    return undefined
+  }
+}
+
+/** Whether a page of the file is as the WAL has it, which is so once a part of the WAL was written into the file. */
+const hasPageOfWal = (filename: string): boolean => {
+  try {
+    return readPages(filename)
+  } catch {
+    // What cannot be read now is not held against it.
+    return true
+  }
+}
+
+const readPages = (filename: string): boolean =>
+  withFile(walOf(filename), (wal) => {
+    const header = readAt(wal, headerSize, 0)
+    if (header === undefined) {
+      return true
+    }
+    const size = header.readUInt32BE(8)
+    const salts = header.subarray(16, 24)
+    return withFile(filename, (database) => {
+      let position = headerSize
+      for (;;) {
+        const frame = readAt(wal, frameHeaderSize + size, position)
+        if (frame === undefined || !frame.subarray(8, 16).equals(salts)) {
+          // A WAL without frames adds nothing.
+          return position === headerSize
+        }
+        const page = readAt(database, size, (frame.readUInt32BE(0) - 1) * size)
+        if (page !== undefined && page.equals(frame.subarray(frameHeaderSize))) {
+          return true
+        }
+        position += frameHeaderSize + size
+      }
+    })
+  })
+
+/** Keeps the WAL under another name, and deletes the shared memory. Returns the name. */
+export const setAsideWal = (filename: string): string => {
+  const kept = `${walOf(filename)}.replaced`
+  Fs.renameSync(walOf(filename), kept)
+  Fs.rmSync(`${filename}-shm`, { force: true })
+  return kept
+}
+
+/** Moving a file changes its inode's time (ctime) and keeps that of its content (mtime). Writing sets both to one time. */
+const minDifference = 2
+
+/**
+ * Why a WAL does not belong to the file. Undefined if it does, or if that cannot be told: a backup of the same database that
+ * was copied into place, and was made after the WAL began.
+ *
+ * The process must have no connection to the file: reading it would release their locks.
+ */
+export const describeStaleWal = (filename: string): string | undefined => {
+  const file = Fs.statSync(filename, { throwIfNoEntry: false })
+  const wal = Fs.statSync(walOf(filename), { throwIfNoEntry: false })
+  if (file === undefined || wal === undefined || file.size === 0 || wal.size <= headerSize) {
+    return undefined
+  }
+  const isMoved = file.ctimeMs > wal.ctimeMs && file.ctimeMs - file.mtimeMs > minDifference
+  const isWrittenLater = file.mtimeMs > wal.mtimeMs
+  if (!isMoved && !(isWrittenLater && !hasPageOfWal(filename))) {
+    return undefined
+  }
+  const what = isMoved ? "was moved here, or linked, after" : "was written by another program after"
+  return `the file ${what} its WAL was written, which may be that of another file and would be added to it. After a ` +
+    `restore delete ${walOf(filename)} and ${filename}-shm; if they belong together, touch ${walOf(filename)}`
+}
