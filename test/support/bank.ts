@@ -13,15 +13,15 @@ import * as Database from "../../src/Database.js"
 import { type Books, countEvents, type Entry, verify } from "./bankJournal.js"
 import * as Workers from "./bankWorkers.js"
 import { query } from "./client.js"
-import type { ClusterOptions } from "./cluster.js"
 import { eventually } from "./eventually.js"
 import { connections } from "./observe.js"
 import { newSeed, random } from "./random.js"
 import * as Rig from "./rig.js"
 import type { Server } from "./server.js"
+import type { ServerOptions } from "./serverProcess.js"
 
 /** The settings of the bank's server, with short timeouts. */
-export const serverOptions: ClusterOptions = {
+export const serverOptions: ServerOptions = {
   maxConnections: 60,
   config: { deadlock_timeout: "100ms", idle_in_transaction_session_timeout: "4s" }
 }

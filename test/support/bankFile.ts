@@ -103,7 +103,7 @@ export const run = async (
   try {
     await Effect.runPromise(
       Effect.scoped(
-        Effect.flatMap(Database.make({ environment: "test", url: `sqlite:///${file}` }), Workers.open)
+        Effect.flatMap(Database.make({ environment: "test", url: `sqlite:///${file}` }), (db) => Workers.open(db))
       )
     )
     const deadline = performance.now() + options.millis

@@ -1,6 +1,7 @@
 /**
  * The bank's workers: they move money in sessions of every kind, and record how each session ends.
  */
+import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -12,21 +13,28 @@ import * as Stream from "effect/Stream"
 import * as Struct from "effect/Struct"
 import type * as Database from "../../src/Database.js"
 import { fromSqlError } from "../../src/DatabaseError.js"
+import * as Migrations from "../../src/Migrations.js"
 import * as Session from "../../src/Session.js"
 import { type Entry, initialBalance } from "./bankJournal.js"
 import type { Random } from "./random.js"
 
-const accounts = 20
+const defaultAccounts = 20
 
 export interface Options {
   readonly db: Database.Service
   /** The prefix of the ids of transfers, different for each process. */
   readonly name: string
   readonly workers: number
+  /** The number of accounts, as `open` made them. The fewer there are, the more transfers wait for each other. Default: 20. */
+  readonly accounts?: number | undefined
   readonly random: Random
-  readonly record: (entry: Entry) => void
-  /** The maximum pause between two interruptions of a worker, in milliseconds. */
-  readonly maxPause: number
+  readonly record: (entry: Entry, worker: number) => void
+  /** The maximum pause between two interruptions of a worker, in milliseconds. Default: no worker is interrupted. */
+  readonly maxPause?: number | undefined
+  /** The kinds of transfers, by name. Default: all. */
+  readonly kinds?: ReadonlyArray<string> | undefined
+  /** Replaces the random options of a worker's sessions. */
+  readonly sessionOptions?: ((worker: number) => Session.Options) | undefined
 }
 
 export interface Workers {
@@ -91,7 +99,7 @@ interface Kind {
 }
 
 /** All kinds of transfers. A part called `never` must not reach the ledger. */
-const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
+const kindsOf = ({ accounts = defaultAccounts, db, random }: Options): Readonly<Record<string, Kind>> => {
   const { session, sql } = db
   const manyRows = sql`SELECT one.balance FROM accounts AS one, accounts AS two, accounts AS three`
   return {
@@ -374,7 +382,7 @@ const kindsOf = ({ db, random }: Options): Readonly<Record<string, Kind>> => {
 const optionsFrom = (random: Random): Session.Options => ({
   name: "bank",
   retry: random.chance(0.6),
-  ...(random.chance(0.4) && { commit: "verified" }),
+  ...(random.chance(0.4) && { commit: random.pick(["verified", "recorded"] as const) }),
   ...(random.chance(0.3) && { timeout: random.between(20, 1_500) }),
   ...(random.chance(0.2) && { statementTimeout: random.between(100, 1_000) }),
   ...(random.chance(0.2) && { lockTimeout: random.between(20, 1_000) }),
@@ -383,9 +391,10 @@ const optionsFrom = (random: Random): Session.Options => ({
   })
 })
 
-/** Creates the accounts. */
-export const open = ({ sql }: Database.Service): Effect.Effect<void, SqlError> =>
+/** Creates the accounts, and what recorded commits need. */
+export const open = ({ sql }: Database.Service, accounts = defaultAccounts): Effect.Effect<void, SqlError> =>
   Effect.all([
+    Effect.provideService(Migrations.commitRecords, SqlClient.SqlClient, sql),
     sql`CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)`,
     // No unique key: a transfer that is executed twice must be detected, not prevented.
     sql`CREATE TABLE ledger (
@@ -400,7 +409,7 @@ export const open = ({ sql }: Database.Service): Effect.Effect<void, SqlError> =
 /** Starts the workers. */
 export const start = (options: Options): Effect.Effect<Workers> =>
   Effect.gen(function*() {
-    const { db, name, random, record } = options
+    const { accounts = defaultAccounts, db, name, random, record } = options
     const { sql } = db
     let count = 0
     let stopping = false
@@ -429,17 +438,22 @@ export const start = (options: Options): Effect.Effect<Workers> =>
       })
     })
 
-    const transfer = (kind: string, { alternative, commits = true, parts, run }: Kind, chance: Random) =>
+    const transfer = (
+      worker: number,
+      kind: string,
+      { alternative, commits = true, parts, run }: Kind,
+      chance: Random
+    ) =>
       Effect.suspend(() => {
         const id = `${name}-${++count}`
         let attempts = 0
-        const sessionOptions = optionsFrom(chance)
+        const sessionOptions = options.sessionOptions?.(worker) ?? optionsFrom(chance)
         const since = performance.now()
-        record({ id, event: "requested", kind, parts, alternative })
+        record({ id, event: "requested", kind, parts, alternative }, worker)
         const registerHooks = (attempt: number) =>
           Effect.zipRight(
-            Session.afterCommit(Effect.sync(() => record({ id, event: "committed", attempt }))),
-            Session.afterRollback(Effect.sync(() => record({ id, event: "rolled back", attempt })))
+            Session.afterCommit(Effect.sync(() => record({ id, event: "committed", attempt }, worker))),
+            Session.afterRollback(Effect.sync(() => record({ id, event: "rolled back", attempt }, worker)))
           )
         return run(
           (work) =>
@@ -454,21 +468,23 @@ export const start = (options: Options): Effect.Effect<Workers> =>
             if (outcome.reason === "SessionTimeout" && sessionOptions.timeout !== undefined) {
               maxExcess = Math.max(maxExcess, performance.now() - since - Duration.toMillis(sessionOptions.timeout))
             }
-            record({ id, ...outcome })
+            record({ id, ...outcome }, worker)
           })
         ))
       })
 
     const work = (worker: number) => {
       const own = random.branch(worker)
-      const kinds = Object.entries(kindsOf({ ...options, random: own }))
+      const kinds = Object.entries(kindsOf({ ...options, random: own })).filter(([kind]) =>
+        options.kinds?.includes(kind) ?? true
+      )
       return Effect.whileLoop({
         while: () => !stopping,
         step: () => {},
         body: () =>
           Effect.gen(function*() {
             const [name, kind] = own.chance(0.3) ? kinds[0] : own.pick(kinds)
-            const fiber = yield* Effect.fork(transfer(name, kind, own.branch(own.next())))
+            const fiber = yield* Effect.fork(transfer(worker, name, kind, own.branch(own.next())))
             running.set(worker, fiber)
             const exit = yield* Fiber.await(fiber)
             running.delete(worker)
@@ -478,29 +494,32 @@ export const start = (options: Options): Effect.Effect<Workers> =>
       })
     }
 
-    const interruptWorkers = Effect.forever(Effect.suspend(() => {
-      const chance = interruptions
-      return Effect.zipRight(
-        Effect.sleep(chance.between(0, options.maxPause)),
-        Effect.suspend(() => {
-          const fibers = Array.from(running.values())
-          if (fibers.length === 0) {
-            return Effect.void
-          }
-          const since = performance.now()
-          return Effect.map(Fiber.interrupt(chance.pick(fibers)), () => {
-            maxInterruption = Math.max(maxInterruption, performance.now() - since)
+    const interruptWorkers = (maxPause: number) =>
+      Effect.forever(Effect.suspend(() => {
+        const chance = interruptions
+        return Effect.zipRight(
+          Effect.sleep(chance.between(0, maxPause)),
+          Effect.suspend(() => {
+            const fibers = Array.from(running.values())
+            if (fibers.length === 0) {
+              return Effect.void
+            }
+            const since = performance.now()
+            return Effect.map(Fiber.interrupt(chance.pick(fibers)), () => {
+              maxInterruption = Math.max(maxInterruption, performance.now() - since)
+            })
           })
-        })
-      )
-    }))
+        )
+      }))
     const interruptions = random.branch("interruptions")
 
     const fibers = yield* Effect.forEach(
       Array.from({ length: options.workers }, (_, worker) => worker),
       (worker) => Effect.forkDaemon(work(worker))
     )
-    const interrupter = yield* Effect.forkDaemon(interruptWorkers)
+    const interrupter = yield* Effect.forkDaemon(
+      options.maxPause === undefined ? Effect.void : interruptWorkers(options.maxPause)
+    )
     return {
       stop: Effect.zipRight(
         Effect.sync(() => {

@@ -3,10 +3,10 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Fs from "node:fs"
 import type { TestProject } from "vitest/node"
-import { childrenOf } from "./cluster.js"
 import { eventually } from "./eventually.js"
 import globalSetup from "./globalSetup.js"
 import * as Postgres from "./postgres.js"
+import { childrenOf } from "./serverProcess.js"
 import { type Address, request } from "./sharedServer.js"
 
 /** Runs globalSetup as vitest does, with this TEST_DATABASE_URL, and returns what it provides to the workers. */

@@ -4,9 +4,9 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { withClient } from "./client.js"
-import { makeCluster } from "./cluster.js"
 import { prepare } from "./installation.js"
 import * as Postgres from "./postgres.js"
+import { makeServerProcess } from "./serverProcess.js"
 
 /** The package with every defect that an installation of it can have. */
 const brokenPackage = Effect.acquireRelease(
@@ -60,12 +60,12 @@ describe("prepare", () => {
         ({ remove }) => Effect.promise(remove)
       )
       assert.strictEqual(Path.dirname(installation.native), installation.root)
-      const cluster = yield* Effect.acquireRelease(
-        Effect.promise(() => makeCluster(installation)),
-        (cluster) => Effect.promise(cluster.dispose)
+      const serverProcess = yield* Effect.acquireRelease(
+        Effect.promise(() => makeServerProcess(installation)),
+        (serverProcess) => Effect.promise(serverProcess.dispose)
       )
       const answer = yield* Effect.promise(() =>
-        withClient({ connectionString: cluster.url }, (client) => client.query("SELECT 1 AS n"))
+        withClient({ connectionString: serverProcess.url }, (client) => client.query("SELECT 1 AS n"))
       )
       assert.deepStrictEqual(answer.rows, [{ n: 1 }])
     }))

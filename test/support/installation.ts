@@ -162,6 +162,32 @@ const copyNative = (native: string, target: string): void => {
   Fs.chmodSync(target, 0o755)
 }
 
+/** Makes an empty database cluster, with a system identifier of its own. */
+export const initdb = async (
+  { native, owner, password, root, username }: Omit<Installation, "template">,
+  directory: string
+): Promise<void> => {
+  const passwordFile = Path.join(root, `password-${randomBytes(4).toString("hex")}`)
+  Fs.writeFileSync(passwordFile, password, { mode: 0o600 })
+  chown(owner, passwordFile)
+  await run(
+    owner,
+    Path.join(native, "bin", "initdb"),
+    `--pgdata=${directory}`,
+    `--username=${username}`,
+    `--pwfile=${passwordFile}`,
+    "--auth=scram-sha-256",
+    "--encoding=UTF8",
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    "--wal-segsize=1",
+    "--no-instructions",
+    "--no-sync"
+  )
+  Fs.rmSync(passwordFile)
+}
+
 /** An installation that exists until it is removed, or until this process ends in whatever way. */
 export interface Prepared {
   readonly installation: Installation
@@ -180,28 +206,9 @@ export const prepare = async (packaged = nativeDirectory()): Promise<Prepared> =
       copyNative(packaged, native)
     }
     const template = Path.join(root, "template")
-    const username = "postgres"
-    const password = randomBytes(12).toString("hex")
-    const passwordFile = Path.join(root, "password")
-    Fs.writeFileSync(passwordFile, password, { mode: 0o600 })
-    chown(owner, passwordFile)
-    await run(
-      owner,
-      Path.join(native, "bin", "initdb"),
-      `--pgdata=${template}`,
-      `--username=${username}`,
-      `--pwfile=${passwordFile}`,
-      "--auth=scram-sha-256",
-      "--encoding=UTF8",
-      "--locale=C",
-      "--locale-provider=builtin",
-      "--builtin-locale=C.UTF-8",
-      "--wal-segsize=1",
-      "--no-instructions",
-      "--no-sync"
-    )
-    Fs.rmSync(passwordFile)
-    return { installation: { native, root, template, username, password, owner }, remove: keeper.end }
+    const empty = { native, root, username: "postgres", password: randomBytes(12).toString("hex"), owner }
+    await initdb(empty, template)
+    return { installation: { ...empty, template }, remove: keeper.end }
   } catch (error) {
     await keeper.end()
     throw error

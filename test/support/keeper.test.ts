@@ -6,10 +6,10 @@ import { createRequire } from "node:module"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
-import { isAlive } from "./cluster.js"
 import { eventually } from "./eventually.js"
 import { makeKeeper } from "./keeper.js"
 import type { Report } from "./orphan.js"
+import { isAlive } from "./serverProcess.js"
 
 const orphan = fileURLToPath(new URL("orphan.config.ts", import.meta.url))
 

@@ -5,8 +5,8 @@ import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { childrenOf } from "./cluster.js"
 import * as Postgres from "./postgres.js"
+import { childrenOf } from "./serverProcess.js"
 
 /** The content of the file that ORPHAN_REPORT names. */
 export interface Report {

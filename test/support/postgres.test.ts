@@ -7,10 +7,10 @@ import * as Scope from "effect/Scope"
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import { blocked } from "./blocked.js"
-import { childrenOf, isAlive } from "./cluster.js"
 import { eventually } from "./eventually.js"
 import { connections } from "./observe.js"
 import * as Postgres from "./postgres.js"
+import { childrenOf, isAlive } from "./serverProcess.js"
 
 const databaseOf = (url: string): string => new URL(url).pathname.slice(1)
 

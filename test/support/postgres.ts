@@ -7,10 +7,12 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
 import { inject } from "vitest"
+import { type BlueGreen, makeBlueGreen } from "./blueGreen.js"
 import { query } from "./client.js"
-import type { ClusterOptions } from "./cluster.js"
+import { type Cluster, type ClusterOptions, makeCluster } from "./cluster.js"
 import type { Installation } from "./installation.js"
 import { type Server, serverFrom } from "./server.js"
+import type { ServerOptions } from "./serverProcess.js"
 import { type Address, request } from "./sharedServer.js"
 
 export { query } from "./client.js"
@@ -54,5 +56,13 @@ export const freshDatabase: Effect.Effect<string, never, Scope.Scope> = Effect.a
 ).pipe(Effect.map((name) => withDatabase(url(), name)))
 
 /** Starts a server. It is stopped and its data removed when the scope closes. */
-export const server = (options?: ClusterOptions): Effect.Effect<Server, never, Scope.Scope> =>
+export const server = (options?: ServerOptions): Effect.Effect<Server, never, Scope.Scope> =>
   Effect.flatMap(Effect.promise(installation), (installation) => serverFrom(installation, options))
+
+/** Starts a primary with its standbys. They are stopped and their data removed when the scope closes. */
+export const cluster = (options?: ClusterOptions): Effect.Effect<Cluster, never, Scope.Scope> =>
+  Effect.flatMap(Effect.promise(installation), (installation) => makeCluster(installation, options))
+
+/** Starts two clusters joined by logical replication. They are stopped and their data removed when the scope closes. */
+export const blueGreen = (options: Parameters<typeof makeBlueGreen>[1]): Effect.Effect<BlueGreen, never, Scope.Scope> =>
+  Effect.flatMap(Effect.promise(installation), (installation) => makeBlueGreen(installation, options))

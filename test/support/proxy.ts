@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { once } from "node:events"
 import * as Net from "node:net"
-import { freePort } from "./cluster.js"
+import { freePort } from "./serverProcess.js"
 
 /**
  * What to do with a chunk that has arrived. `cut` and `reset` close both sides without forwarding it; `silence` keeps
@@ -43,6 +43,8 @@ export interface Proxy {
   readonly url: string
   /** The open connections, oldest first. */
   readonly connections: () => ReadonlyArray<ProxyConnection>
+  /** Sends new connections to another target, as a name or an address that was moved does. Open ones stay where they are. */
+  readonly retarget: (target: string | { readonly host: string; readonly port: number }) => Effect.Effect<void>
   readonly cutAll: Effect.Effect<void>
   readonly resetAll: Effect.Effect<void>
   /**
@@ -202,7 +204,8 @@ export const proxy = (
   )
 
 const listen = async (target: string | { readonly host: string; readonly port: number }) => {
-  const { host, port: targetPort, url } = parseTarget(target)
+  const { url, ...initial } = parseTarget(target)
+  let at: { readonly host: string; readonly port: number } = initial
   const state: State = { silent: false, delay: 0, bytesPerSecond: Number.POSITIVE_INFINITY }
   const open = new Map<ProxyConnection, () => void>()
   let clientHook: Hook | undefined
@@ -210,7 +213,7 @@ const listen = async (target: string | { readonly host: string; readonly port: n
   let accepted = 0
 
   const connect = (client: Net.Socket): void => {
-    const server = Net.connect({ host, port: targetPort, allowHalfOpen: true, noDelay: true })
+    const server = Net.connect({ host: at.host, port: at.port, allowHalfOpen: true, noDelay: true })
     client.setNoDelay(true)
     let silent = false
     const close = (how: "destroy" | "resetAndDestroy") => () => {
@@ -278,6 +281,10 @@ const listen = async (target: string | { readonly host: string; readonly port: n
     port,
     url: url.toString(),
     connections: () => [...open.keys()],
+    retarget: (target) =>
+      Effect.sync(() => {
+        at = parseTarget(target)
+      }),
     cutAll: Effect.sync(() => each((connection) => connection.cut())),
     resetAll: Effect.sync(() => each((connection) => connection.reset())),
     silence: Effect.sync(() => {

@@ -33,7 +33,8 @@ const shared = Effect.gen(function*() {
     kill: mustNotRun,
     pause: mustNotRun,
     resume: mustNotRun,
-    start: mustNotRun
+    start: mustNotRun,
+    configure: () => mustNotRun
   })
 })
 

@@ -3,8 +3,8 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type ClusterOptions, makeCluster, type StopMode } from "./cluster.js"
 import { type Installation, prepare } from "./installation.js"
+import { makeServerProcess, type ServerOptions, type ServerProcess, type StopMode } from "./serverProcess.js"
 
 /** A server of a test's own. It keeps its port and data when it is stopped and started again. */
 export interface Server {
@@ -23,6 +23,8 @@ export interface Server {
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
   readonly start: Effect.Effect<void>
+  /** Changes settings of postgresql.conf, which a running server reads at once. */
+  readonly configure: (settings: Readonly<Record<string, string>>) => Effect.Effect<void>
 }
 
 /** An installation that is removed when the scope closes. */
@@ -31,26 +33,31 @@ export const scopedInstallation: Effect.Effect<Installation, never, Scope.Scope>
   ({ remove }) => Effect.promise(remove)
 ).pipe(Effect.map(({ installation }) => installation))
 
+/** What a test does with a server's process. */
+export const fromProcess = (serverProcess: ServerProcess): Server => ({
+  url: serverProcess.url,
+  port: serverProcess.port,
+  get pid() {
+    return serverProcess.pid()
+  },
+  socketDir: serverProcess.socketDir,
+  stop: (mode) => Effect.promise(() => serverProcess.stop(mode)),
+  kill: Effect.uninterruptible(Effect.promise(serverProcess.kill)),
+  pause: Effect.uninterruptible(Effect.promise(serverProcess.pause)),
+  resume: Effect.sync(serverProcess.resume),
+  start: Effect.uninterruptible(Effect.promise(serverProcess.start)),
+  configure: (settings) => Effect.sync(() => serverProcess.configure(settings))
+})
+
 /** Starts a server. It is stopped and its data removed when the scope closes. */
 export const serverFrom = (
   installation: Installation,
-  options?: ClusterOptions
+  options?: ServerOptions
 ): Effect.Effect<Server, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.promise(() => makeCluster(installation, options)),
-    (cluster) => Effect.promise(cluster.dispose)
-  ).pipe(
-    Effect.map((cluster) => ({
-      url: cluster.url,
-      port: cluster.port,
-      get pid() {
-        return cluster.pid()
-      },
-      socketDir: cluster.socketDir,
-      stop: (mode) => Effect.promise(() => cluster.stop(mode)),
-      kill: Effect.uninterruptible(Effect.promise(cluster.kill)),
-      pause: Effect.uninterruptible(Effect.promise(cluster.pause)),
-      resume: Effect.sync(cluster.resume),
-      start: Effect.uninterruptible(Effect.promise(cluster.start))
-    }))
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.promise(() => makeServerProcess(installation, options)),
+      ({ dispose }) => Effect.promise(dispose)
+    ),
+    fromProcess
   )

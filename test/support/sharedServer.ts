@@ -9,8 +9,8 @@ import * as Net from "node:net"
 import * as Consumers from "node:stream/consumers"
 import { inspect } from "node:util"
 import { withClient } from "./client.js"
-import { makeCluster } from "./cluster.js"
 import { type Installation, prepare, type Prepared } from "./installation.js"
+import { makeServerProcess } from "./serverProcess.js"
 
 /** Where the workers ask. Plain data, so that vitest can pass it to them. */
 export interface Address {
@@ -56,8 +56,8 @@ const checkConnection = async (url: string): Promise<void> => {
 /** Answers requests for the server. `existing` is the URL of a server to use instead of starting one. */
 export const makeSharedServer = async (existing?: string): Promise<SharedServer> => {
   const prepared = memoize<Prepared>(() => prepare())
-  const cluster = memoize(async () =>
-    makeCluster((await prepared.get()).installation, {
+  const serverProcess = memoize(async () =>
+    makeServerProcess((await prepared.get()).installation, {
       maxConnections: 200,
       // Its data does not have to survive a crash.
       config: { fsync: "off", full_page_writes: "off" }
@@ -68,7 +68,7 @@ export const makeSharedServer = async (existing?: string): Promise<SharedServer>
   const answers: { readonly [K in keyof Answers]: () => Promise<Answers[K]> } = {
     url: async () => {
       if (existing === undefined) {
-        return (await cluster.get()).url
+        return (await serverProcess.get()).url
       }
       await checked.get()
       return existing
@@ -111,7 +111,7 @@ export const makeSharedServer = async (existing?: string): Promise<SharedServer>
       for (const socket of sockets) {
         socket.destroy()
       }
-      await (await cluster.settled())?.dispose()
+      await (await serverProcess.settled())?.dispose()
       await (await prepared.settled())?.remove()
     }
   }
