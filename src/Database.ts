@@ -14,19 +14,25 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Fiber from "effect/Fiber"
+import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as DatabaseConfig from "./DatabaseConfig.js"
 import * as DatabaseError from "./DatabaseError.js"
 import * as Health from "./Health.js"
+import { History, inScope } from "./internal/cluster/causality.js"
+import * as Tokens from "./internal/cluster/token.js"
 import { dialectOf } from "./internal/config/dialectOf.js"
 import { failWithPaths } from "./internal/config/errorPaths.js"
+import { makeCleaner } from "./internal/database/commitRecords.js"
 import { driverOf } from "./internal/database/driverOf.js"
 import { openDatabases } from "./internal/database/opened.js"
-import { type Connection, type Driver, Interceptor, type Readers } from "./internal/driver.js"
+import { type Connection, type Driver, Interceptor, type Position, type Readers } from "./internal/driver.js"
 import * as Probe from "./internal/health/probe.js"
 import { make as makeError } from "./internal/makeError.js"
 import { Sessions } from "./internal/session/sessions.js"
@@ -77,6 +83,28 @@ export type CopyElement = object | string
 export type Notification = { readonly _tag: "Message"; readonly payload: string } | { readonly _tag: "Gap" }
 
 /**
+ * What a session has to see: the position of a commit, as text that can be sent to another process. It says of which cluster
+ * and timeline it is, and holds no secret. Schema for the token; texts that are none are refused.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export const Token = Schema.String.pipe(
+  Schema.pattern(Tokens.pattern, { message: () => "expected a token that Database.token gave" }),
+  Schema.brand("sqlayer/Database/Token")
+)
+
+/**
+ * What a session has to see: the position of a commit, as text.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Token = typeof Token.Type
+
+const tokenOf = (position: Position): Token => Tokens.format(position) as Token
+
+/**
  * An open database. The functions of this module that have the same names use the `Database` of the context; these are for
  * a second database, under a tag of its own.
  *
@@ -108,6 +136,12 @@ export interface Service {
   readonly acquireSession: (
     options?: Session.Options
   ) => Effect.Effect<Session.Handle, DatabaseError.DatabaseError, Scope.Scope>
+  /** What sessions have to see here. See `Database.token`. */
+  readonly token: Effect.Effect<Option.Option<Token>, DatabaseError.DatabaseError>
+  /** Lets sessions see what a token stands for. See `Database.after`. */
+  readonly after: (
+    token: Token | Option.Option<Token>
+  ) => <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** Copies a stream into a table. See `Database.copyFrom`. */
   readonly copyFrom: (
     table: string,
@@ -185,11 +219,13 @@ const makePool = (
   settings: DatabaseConfig.Settings,
   name: string,
   { dialect }: Driver,
-  { connect, pool }: Readers
+  { connect, pool }: Readers,
+  attributes?: Driver["spanAttributes"]
 ): Effect.Effect<Pool.Pool<Connection>, never, Scope.Scope> =>
   Pool.make({
     name,
     dialect,
+    attributes,
     size: pool.size,
     maxOverflow: pool.maxOverflow,
     min: pool.min,
@@ -206,6 +242,8 @@ const makePool = (
     destroy: (connection) => connection.destroy()
   })
 
+const loadReaders = Effect.promise(() => import("./internal/cluster/readers.js"))
+
 const open = (
   settings: DatabaseConfig.Settings,
   ownDriver?: Driver
@@ -214,6 +252,9 @@ const open = (
     const driver = yield* intercept(ownDriver ?? (yield* driverOf(settings)))
     const { dialect } = driver
     const tracker = new ActivityTracker(Recorders.operations(settings.name, dialect, driver.spanAttributes))
+    if (driver.servers !== undefined) {
+      driver.servers.observer = Recorders.servers(settings.name, dialect)
+    }
     // When the pool has shut down, and with it the last session has ended.
     yield* Effect.addFinalizer(() => tracker.repeatedLogs.flush)
     const pool = yield* makePool(settings, settings.name, driver, driver)
@@ -227,11 +268,34 @@ const open = (
       yield* Effect.addFinalizer(() => Effect.zip(pool.shutdown, readers.shutdown, { concurrent: true }))
     }
 
+    const replicas = driver.replicas === undefined ? undefined : yield* (yield* loadReaders).make(
+      driver.replicas,
+      dialect,
+      settings.hostRecheck,
+      Recorders.routes(settings.name, dialect),
+      ({ attributes, connect }, pool) =>
+        makePool(settings, `${settings.name} (readers)`, driver, { connect, pool }, attributes)
+    )
+    if (replicas !== undefined) {
+      yield* Effect.addFinalizer(() =>
+        Effect.flatMap(
+          Effect.forEach(
+            [pool, ...replicas.all.map((reader) => reader.pool)],
+            ({ shutdown }) => Effect.forkDaemon(shutdown)
+          ),
+          Fiber.joinAll
+        )
+      )
+    }
+
     const { spanAttributes } = driver
     const sessions = new Sessions({
       dialect,
       pool,
       readers,
+      replicas,
+      history: replicas === undefined ? undefined : new History(),
+      onRecorded: driver.commitRecords === undefined ? undefined : yield* makeCleaner(pool, driver.commitRecords),
       spanAttributes,
       supportsSettings: driver.supportsSettings,
       tracker
@@ -250,8 +314,33 @@ const open = (
     const listen = driver.listen === undefined ? undefined : yield* driver.listen
     const context = yield* driver.extendClient(client, pool.acquire, listen)
     const probing = { driver, pool, timeout: settings.healthTimeout }
-    const health = yield* Health.make(probing)
+    const health = yield* Health.make({ ...probing, readers: replicas?.all.map((reader) => reader.pool) })
     const probe = yield* Probe.make(probing)
+
+    const token: Service["token"] = Effect.contextWithEffect((context: Context.Context<never>) => {
+      const track = sessions.track(context)
+      const requirement = track?.requirement
+      if (track === undefined || requirement === undefined) {
+        return Effect.succeedNone
+      }
+      if (typeof requirement !== "string") {
+        return Effect.succeedSome(tokenOf(requirement))
+      }
+      // Something was committed, and it is not known where: that is before the present position.
+      return Effect.scoped(Effect.flatMap(pool.acquire, (connection) => {
+        const told = track.begin()
+        return Effect.map(connection.position ?? Effect.succeed(undefined), (position) => {
+          told(position)
+          return Option.map(Option.fromNullable(position), tokenOf)
+        })
+      }))
+    })
+    const after = (token: Token | Option.Option<Token>) => <A, E, R>(effect: Effect.Effect<A, E, R>) => {
+      const position = Tokens.parse(Option.isOption(token) ? Option.getOrElse(token, () => "") : token)
+      return position === undefined ? effect : inScope(effect, true, (scope) => {
+        scope.historyOf(sessions.database).advance(position, 0)
+      })
+    }
 
     const session = <A, E, R>(effect: Effect.Effect<A, E, R>, options: Session.Options = {}) =>
       DatabaseError.typed(sessions.run(effect, options, (error) => error))
@@ -266,6 +355,8 @@ const open = (
           ? Stream.fail(noNotifications(dialect))
           : Stream.mapError(listen(channel), DatabaseError.fromSqlError),
       session: dataFirstOrLast(session) as Service["session"],
+      token,
+      after,
       acquireSession: (options = {}) => sessions.acquire(options),
       health: health.check,
       report: health.report,
@@ -274,6 +365,7 @@ const open = (
     }
     openDatabases.set(service.sql, {
       driver,
+      isProduction: settings.environment === "production",
       acquire: pool.acquire,
       probe: (effect) => probe((connection) => sessions.runOn(connection, effect), true),
       openWith: (other) => open(settings, other)
@@ -421,6 +513,60 @@ export const acquireSession = (
   options?: Session.Options
 ): Effect.Effect<Session.Handle, DatabaseError.DatabaseError, Database | Scope.Scope> =>
   Effect.flatMap(Database, (database) => database.acquireSession(options))
+
+/**
+ * What sessions that run here have to see: the last commit of this process or, within `causal` and `after`, of the program
+ * inside. A session on another process that runs `after` this token sees that commit, whichever server it reads from. None
+ * if nothing was committed yet, where positions are not asked for (without readers and outside of `causal`), and on SQLite.
+ *
+ * It costs no round trip, except behind a commit whose answer was lost, or of a COPY: then the primary is asked, and it fails
+ * as a statement does.
+ *
+ * @since 0.1.0
+ * @category causality
+ */
+export const token: Effect.Effect<Option.Option<Token>, DatabaseError.DatabaseError, Database> = Effect.flatMap(
+  Database,
+  (database) => database.token
+)
+
+/**
+ * Runs an effect whose `readOnly` sessions also see what a token stands for. A reader that has replayed it serves them; if
+ * none has within `readerWait`, the primary does. A token of another cluster, or of another timeline after a failover, means
+ * the primary. A session that is open already is not affected. `Option.none()`, and a text that is no token, change nothing.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Database } from "sqlayer"
+ *
+ * const answer = (token: Database.Token, read: Effect.Effect<number>) =>
+ *   read.pipe(Database.session({ readOnly: true }), Database.after(token))
+ * ```
+ *
+ * @since 0.1.0
+ * @category causality
+ */
+export const after: {
+  (
+    token: Token | Option.Option<Token>
+  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R | Database>
+  <A, E, R>(effect: Effect.Effect<A, E, R>, token: Token | Option.Option<Token>): Effect.Effect<A, E, R | Database>
+} = dual(
+  2,
+  <A, E, R>(effect: Effect.Effect<A, E, R>, token: Token | Option.Option<Token>): Effect.Effect<A, E, R | Database> =>
+    Effect.flatMap(Database, (database) => database.after(token)(effect))
+)
+
+/**
+ * Runs an effect whose `readOnly` sessions have to see only what was committed within it. Without this they have to see all
+ * that the process has committed, so that any of its users sees the writes of all others, and waits for them. It begins
+ * without a token; `after` inside gives it one. What is committed inside also counts for the code around it. Positions are
+ * asked for inside even without readers, so that `token` can be passed on.
+ *
+ * @since 0.1.0
+ * @category causality
+ */
+export const causal = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => inScope(effect, false)
 
 /**
  * Copies a stream into the columns of a table, many times faster than INSERT, and gives the number of rows. It is one

@@ -13,7 +13,14 @@ import * as Record from "effect/Record"
 import * as Redacted from "effect/Redacted"
 import type { Types } from "./DatabaseTypes.js"
 import * as Rule from "./internal/config/rule.js"
-import { sslModes } from "./internal/config/target.js"
+import {
+  journalModes,
+  type PoolOptions,
+  type Resolved,
+  sslModes,
+  type TargetOptions
+} from "./internal/config/target.js"
+import { problem } from "./internal/config/text.js"
 import * as Url from "./internal/config/url.js"
 import * as Validation from "./internal/config/validation.js"
 
@@ -34,6 +41,36 @@ export type Environment = "production" | "development" | "test"
  * @category models
  */
 export type SslMode = "disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full"
+
+/**
+ * An SQL function of an application, for SQLite. Its code is in a module, which is loaded into the thread where the statements
+ * run, once for each connection, and has no access to the variables of the application.
+ *
+ * A function gets and returns null, numbers, texts and Buffers. An integer that a number cannot hold is a bigint. Returned
+ * numbers are REALs, bigints are integers, booleans are 1 and 0, Dates are their text as parameters are, and undefined is NULL.
+ * A function that throws fails its statement with InvalidStatement, whose message is the one of the error with the values of
+ * the arguments and parameters masked; one that returns something else fails it with InvalidData.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SqliteFunction {
+  /** The module: a file: URL, such as `new URL("./functions.js", import.meta.url)`, or a path from the working directory. */
+  readonly module: string | URL
+  /** The name of the export of the module. Default: the name of the function. */
+  readonly export?: string | undefined
+  /** How many arguments it takes, from 0 to 100, or `any` number. Default: as many as the code declares. */
+  readonly arity?: number | "any" | undefined
+  /** Whether it always returns the same for the same arguments, which indexes and generated columns need. Default: false. */
+  readonly deterministic?: boolean | undefined
+  /**
+   * Whether it is an aggregate. Its export is then an object: `step(state, ...args)` returns the next state, or undefined if
+   * the state stays; `start` is the first state, or a function that returns it (default: null); `result(state)` returns
+   * the value (default: the state). With `inverse(state, ...args)`, which undoes a step, it is a window function too.
+   * Default: false.
+   */
+  readonly aggregate?: boolean | undefined
+}
 
 /**
  * Options of a database. All have defaults, except `url` in production.
@@ -114,6 +151,12 @@ export interface Options {
    * which a connection that listens for notifications is checked. Default: 10 seconds; 0 waits for ever. PostgreSQL only.
    */
   readonly silence?: Duration.DurationInput | undefined
+  /**
+   * With several hosts, or a host with several addresses: how often a server that is down or silent is looked at again, in the
+   * background and only while the database is used. Until it answers the others are tried before it. Default: 5 seconds. At
+   * least 1 millisecond. PostgreSQL only.
+   */
+  readonly hostRecheck?: Duration.DurationInput | undefined
   /** How long closing the database waits for running sessions. Default: 10 seconds; 0 does not wait. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
   /** Maximum duration of a health check. Default: 2 seconds. */
@@ -174,6 +217,44 @@ export interface Options {
    * statement blocks the event loop.
    */
   readonly thread?: "worker" | "main" | undefined
+  /**
+   * SQLite: the journal mode that the file is put into when it is opened. Default: `wal`, in which readers and a writer do not
+   * wait for each other. A file that another process has locked keeps the mode that it has.
+   */
+  readonly journalMode?: "wal" | "delete" | "truncate" | "persist" | undefined
+  /**
+   * SQLite: PRAGMAs that every connection of the file sets when it is opened, by name: `cache_size`, `mmap_size`,
+   * `synchronous`, `journal_size_limit`, `wal_autocheckpoint` and others; a name or a value that is not known is refused, and so
+   * are those that sqlayer sets itself. `auto_vacuum`, `encoding` and `page_size` are those of a new file. `busy_timeout`
+   * (milliseconds) stands for `lockTimeout`, which takes precedence. Default: none, with `synchronous = FULL`.
+   */
+  readonly pragmas?: { readonly [name: string]: string | number | boolean } | string | undefined
+  /**
+   * SQLite: SQL functions of the application by their names, on every connection. A name or a shape that is not accepted is
+   * refused with the options; a module that cannot be loaded, or lacks the export, is a ConnectionFailed when the file is
+   * opened. Default: none. PostgreSQL ignores them.
+   */
+  readonly functions?: { readonly [name: string]: SqliteFunction } | undefined
+  /**
+   * PostgreSQL: the URL of the readers: the name of a managed service's readers, or the hosts of standbys. `readOnly` sessions
+   * run there. With several hosts each one is read from, as far as it is a standby, or what `target_session_attrs` asks for.
+   * Default: none, `readOnly` sessions run where all others do.
+   */
+  readonly readerUrl?: string | Redacted.Redacted<string> | undefined
+  /** PostgreSQL: `auto` makes readers of the standbys among several hosts of `url`. It excludes `readerUrl`. Default: none. */
+  readonly readers?: "auto" | undefined
+  /** Connections that are kept to each reader, at least 1; under load up to `poolMaxOverflow` more. Default: `poolSize`. */
+  readonly readerPoolSize?: number | undefined
+  /**
+   * How far a reader may be behind the primary; one that is farther behind, or of which that is not known, is not read from.
+   * Default: 10 seconds.
+   */
+  readonly readerMaxLag?: Duration.DurationInput | undefined
+  /**
+   * How long a session waits for a reader that has not yet replayed what the session has to see; then it runs on the primary.
+   * Default: 100 milliseconds; 0 does not wait.
+   */
+  readonly readerWait?: Duration.DurationInput | undefined
   /** Transforms the names of identifiers in statements, such as camelCase to snake_case. Default: names stay as they are. */
   readonly transformQueryNames?: ((name: string) => string) | undefined
   /** Transforms the names of columns in results. Default: names stay as they are. */
@@ -247,8 +328,16 @@ export interface PostgresTarget {
    * begins with a slash is the directory of a Unix socket.
    */
   readonly hosts: readonly [PostgresHost, ...Array<PostgresHost>]
-  /** libpq's `target_session_attrs`: the kind of server to connect to. Default: `any`. */
+  /**
+   * libpq's `target_session_attrs`: the kind of server to connect to. Default: `any` with one host, and `read-write` with
+   * several, where libpq has `any`.
+   */
   readonly targetSessionAttrs: "any" | "read-write" | "read-only" | "primary" | "standby" | "prefer-standby"
+  /**
+   * libpq's `load_balance_hosts`: `random` tries the hosts, and the addresses of each, in another order for each connection.
+   * Default: `disable`, in the order in which they are given.
+   */
+  readonly loadBalanceHosts?: "random" | undefined
   /** The database's name. Default: the user's name. */
   readonly database: string
   /** The user's name. Default: the operating system's name for the user of this process. */
@@ -321,10 +410,49 @@ export interface SqliteTarget {
   readonly _tag: "sqlite"
   /** A path, or `:memory:`. */
   readonly filename: string
-  /** Whether the file is opened for reading only (`mode=ro`). Default: false. */
+  /** Whether the file is opened for reading only (`mode=ro`, or `immutable=1`). Default: false. */
   readonly readOnly: boolean
+  /** Whether the file is not created if it does not exist (`mode=rw`). Default: false. */
+  readonly mustExist?: boolean | undefined
+  /**
+   * Whether the file is read without locks and without its WAL, as one that nobody changes (`immutable=1`). better-sqlite3
+   * reads it into memory. Default: false.
+   */
+  readonly immutable?: boolean | undefined
   /** The thread that statements run in. Default: `worker`; always `main` for `:memory:`. */
   readonly thread: "worker" | "main"
+  /** The journal mode that the file is put into. Default: `wal`. */
+  readonly journalMode?: "wal" | "delete" | "truncate" | "persist" | undefined
+  /** PRAGMAs of every connection, by name. Default: none. */
+  readonly pragmas?: { readonly [name: string]: string } | undefined
+  /** SQL functions of every connection, with the URLs of their modules. Default: none. */
+  readonly functions?:
+    | ReadonlyArray<{
+      readonly name: string
+      readonly module: string
+      readonly export: string
+      readonly arity: number | "any" | undefined
+      readonly deterministic: boolean
+      readonly aggregate: boolean
+    }>
+    | undefined
+}
+
+/**
+ * The servers that `readOnly` sessions run on.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Readers {
+  /** Where they are: each of its hosts is a reader. */
+  readonly target: Url.Target
+  /** Connections that are kept to each of them. */
+  readonly poolSize: number
+  /** How far one may be behind the primary. */
+  readonly maxLag: Duration.Duration
+  /** How long a session waits for one to replay what it has to see. */
+  readonly wait: Duration.Duration
 }
 
 /**
@@ -364,6 +492,8 @@ export interface Settings {
   readonly idleInTransactionTimeout: Duration.Duration | undefined
   /** How long a server may say nothing while an answer of it is awaited; zero is for ever. */
   readonly silence: Duration.Duration
+  /** How often a server that is down or silent is looked at again. */
+  readonly hostRecheck: Duration.Duration
   /** How long closing the database waits for running sessions. */
   readonly shutdownTimeout: Duration.Duration
   /** Maximum duration of a health check. */
@@ -374,6 +504,8 @@ export interface Settings {
   readonly preparedStatements: PreparedStatements
   /** PostgreSQL: when a connection is cleaned of what its borrower has left. */
   readonly reset: Reset
+  /** PostgreSQL: where `readOnly` sessions run; undefined if that is where all others do. */
+  readonly readers: Readers | undefined
   /** Transforms the names of identifiers in statements. */
   readonly transformQueryNames: ((name: string) => string) | undefined
   /** Transforms the names of columns in results. */
@@ -410,6 +542,8 @@ const preparedStatementsValues: ReadonlyArray<PreparedStatements> = ["auto", "on
 
 const resetValues: ReadonlyArray<Reset> = ["auto", "always"]
 
+const readersValues: ReadonlyArray<"auto"> = ["auto"]
+
 const threads: ReadonlyArray<SqliteTarget["thread"]> = ["worker", "main"]
 
 /** The environment variables of options that are plain text. */
@@ -426,6 +560,7 @@ const textVariables = {
   lockTimeout: "DATABASE_LOCK_TIMEOUT",
   idleInTransactionTimeout: "DATABASE_IDLE_IN_TRANSACTION_TIMEOUT",
   silence: "DATABASE_SILENCE",
+  hostRecheck: "DATABASE_HOST_RECHECK",
   shutdownTimeout: "DATABASE_SHUTDOWN_TIMEOUT",
   healthTimeout: "DATABASE_HEALTH_TIMEOUT",
   slowStatement: "DATABASE_SLOW_STATEMENT",
@@ -436,13 +571,24 @@ const textVariables = {
   sslRootCert: "DATABASE_SSLROOTCERT",
   sslCert: "DATABASE_SSLCERT",
   sslKey: "DATABASE_SSLKEY",
-  passwordFile: "DATABASE_PASSWORD_FILE"
+  passwordFile: "DATABASE_PASSWORD_FILE",
+  journalMode: "DATABASE_JOURNAL_MODE",
+  pragmas: "DATABASE_PRAGMAS",
+  readers: "DATABASE_READERS",
+  readerPoolSize: "DATABASE_READER_POOL_SIZE",
+  readerMaxLag: "DATABASE_READER_MAX_LAG",
+  readerWait: "DATABASE_READER_WAIT"
 } as const
 
 /** The environment variables of all options that have one. */
-const variables = { ...textVariables, environment: "APP_ENV", url: "DATABASE_URL" } as const
+const variables = {
+  ...textVariables,
+  environment: "APP_ENV",
+  url: "DATABASE_URL",
+  readerUrl: "DATABASE_READER_URL"
+} as const
 
-type Field = keyof typeof variables | "name" | "thread" | "user" | "password"
+type Field = keyof typeof variables | "name" | "thread" | "functions" | "user" | "password"
 
 type Values = { readonly [F in Field]?: unknown }
 
@@ -486,6 +632,7 @@ const validate = (
     statementTimeout: value("statementTimeout", Rule.duration("no limit")),
     idleInTransactionTimeout: value("idleInTransactionTimeout", Rule.duration("no limit")),
     silence: value("silence", Rule.duration("for ever")) ?? Duration.seconds(10),
+    hostRecheck: value("hostRecheck", Rule.duration()) ?? Duration.seconds(5),
     shutdownTimeout: value("shutdownTimeout", Rule.duration("no waiting")) ?? Duration.seconds(10),
     healthTimeout: value("healthTimeout", Rule.duration()) ?? Duration.seconds(2),
     slowStatement: Duration.isZero(slow) ? Duration.infinity : slow
@@ -498,7 +645,10 @@ const validate = (
     sslKey: value("sslKey", Rule.fileOrPem("PRIVATE KEY")),
     user: value("user", Rule.user),
     password: value("password", Rule.password),
-    passwordFile: value("passwordFile", Rule.filename)
+    passwordFile: value("passwordFile", Rule.filename),
+    journalMode: value("journalMode", Rule.oneOf(journalModes, "ignore case")),
+    pragmas: values.pragmas,
+    functions: values.functions
   }
   const preparedStatements = value("preparedStatements", Rule.oneOf(preparedStatementsValues))
   const reset = value("reset", Rule.oneOf(resetValues)) ?? "auto"
@@ -510,12 +660,14 @@ const validate = (
   const { problems, value: resolveTarget } = Url.parse(text ?? Url.placeholder)
   problems.forEach((message) => validation.refuse("url", message))
   const resolved = resolveTarget({ ...targetOptions, thread }, pool, validation)
+  const readers = resolveReaders(validation, resolved, pool, { ...targetOptions, thread })
   return validation.conclude({
     environment,
     target: resolved.target,
     name: name ?? resolved.name,
     ...resolved.pool,
     ...timeouts,
+    readers,
     preparedStatements: preparedStatements ?? resolved.preparedStatements ?? "auto",
     reset,
     transformQueryNames: extras.transformQueryNames,
@@ -526,6 +678,54 @@ const validate = (
     spanAttributes: extras.spanAttributes ?? {},
     spanParameters: extras.spanParameters ?? false
   })
+}
+
+/** Where `readOnly` sessions run. Refuses the options of readers where the dialect has none. */
+const resolveReaders = (
+  validation: Validation.Validation<Field>,
+  { pool: { poolSize }, readers }: Resolved<Url.Target>,
+  pool: PoolOptions,
+  targetOptions: TargetOptions
+): Readers | undefined => {
+  const text = validation.value("readerUrl", Rule.secretText)
+  const auto = validation.value("readers", Rule.oneOf(readersValues))
+  const readerPoolSize = validation.value("readerPoolSize", Rule.wholeNumber(1))
+  const maxLag = validation.value("readerMaxLag", Rule.duration())
+  const wait = validation.value("readerWait", Rule.duration("no waiting"))
+  if (readers === undefined) {
+    const given = { readerUrl: text, readers: auto, readerPoolSize, readerMaxLag: maxLag, readerWait: wait }
+    for (const [field, value] of Record.toEntries(given)) {
+      if (value !== undefined) {
+        validation.refuse(field, "expected nothing, as the database is a single file and has no readers")
+      }
+    }
+    return undefined
+  }
+  if (text === undefined && auto === undefined) {
+    return undefined
+  }
+  if (text !== undefined && auto !== undefined) {
+    validation.refuse("readers", problem("one of readers and the readers' URL", "both"))
+  }
+  const { problems, value: resolveTarget } = Url.parse(text ?? Url.placeholder)
+  problems.forEach((message) => validation.refuse("readerUrl", message))
+  const own = text === undefined ? undefined : resolveTarget(targetOptions, pool, validation.forUrl("readerUrl"))
+  if (own !== undefined && problems.length === 0 && own.readers === undefined) {
+    validation.refuse("readerUrl", problem("a URL of the same kind of database as the writer's", "another"))
+  }
+  if (text === undefined && readers.standbys === undefined) {
+    validation.refuse(
+      "readers",
+      problem("a database URL with several hosts, whose standbys are the readers", "one host")
+    )
+  }
+  const found = own?.readers?.own ?? readers.standbys
+  return found === undefined ? undefined : {
+    target: found,
+    poolSize: readerPoolSize ?? poolSize,
+    maxLag: maxLag ?? Duration.seconds(10),
+    wait: wait ?? Duration.millis(100)
+  }
 }
 
 /**
@@ -564,13 +764,15 @@ const readText = (variable: string): Config.Config<Option.Option<string>> => Con
 export const config: Config.Config<Settings> = Config.all({
   texts: Config.all(Record.map(textVariables, readText)),
   url: Config.option(Config.redacted(variables.url)),
+  readerUrl: Config.option(Config.redacted(variables.readerUrl)),
   environment: readText(variables.environment),
   nodeEnvironment: readText("NODE_ENV")
-}).pipe(Config.mapOrFail(({ environment, nodeEnvironment, texts, url }) => {
+}).pipe(Config.mapOrFail(({ environment, nodeEnvironment, readerUrl, texts, url }) => {
   const isAppEnvSet = Option.exists(environment, (text) => text.trim() !== "")
   const values = {
     ...Record.map(texts, Option.getOrUndefined),
     url: Option.getOrUndefined(url),
+    readerUrl: Option.getOrUndefined(readerUrl),
     environment: Option.getOrUndefined(isAppEnvSet ? environment : nodeEnvironment)
   }
   const names: { readonly [F in Field]?: string } = {

@@ -318,10 +318,16 @@ export class InsufficientPrivilege extends taggedError<InsufficientPrivilege>()(
 /**
  * A statement tried to write in a read-only transaction or database (25006; SQLITE_READONLY).
  *
+ * `transient` is true where nobody asked for that: the session is not `readOnly` and no statement of its has made it so. Then
+ * the server is a standby, or has become one, and the session may succeed on another connection. Absent otherwise.
+ *
  * @since 0.1.0
  * @category errors
  */
-export class ReadOnlyViolation extends taggedError<ReadOnlyViolation>()("ReadOnlyViolation") {}
+export class ReadOnlyViolation extends taggedError<ReadOnlyViolation>()(
+  "ReadOnlyViolation",
+  { transient: Schema.optionalWith(Schema.Boolean, { exact: true }) }
+) {}
 
 /**
  * The database ran out of memory or disk space, or a limit was exceeded (class 53 except 53300, class 54; SQLITE_FULL,
@@ -431,7 +437,8 @@ export const DatabaseError = Schema.Union(
 export type DatabaseError = typeof DatabaseError.Type
 
 /**
- * The arguments of the errors' constructors. ConnectionFailed also takes `transient`, and PoolTimeout also `stats`.
+ * The arguments of the errors' constructors. ConnectionFailed and ReadOnlyViolation also take `transient`, and PoolTimeout
+ * `stats`.
  *
  * @since 0.1.0
  * @category models
@@ -521,14 +528,16 @@ const retryable: ReadonlySet<string> = new Set<DatabaseError["_tag"]>([
 
 /**
  * Whether the session that failed may succeed when it is run again from the beginning: true for ConnectionLost,
- * PoolTimeout, SerializationFailure, DeadlockDetected, LockTimeout, and for ConnectionFailed if it is `transient`. None of
- * them occurs after a transaction was committed.
+ * PoolTimeout, SerializationFailure, DeadlockDetected, LockTimeout, and for ConnectionFailed and ReadOnlyViolation if they
+ * are `transient`. None of them occurs after a transaction was committed.
  *
  * @since 0.1.0
  * @category predicates
  */
 export const isRetryable = (error: DatabaseError): boolean =>
-  error._tag === "ConnectionFailed" ? error.transient : retryable.has(error._tag)
+  error._tag === "ConnectionFailed" || error._tag === "ReadOnlyViolation"
+    ? error.transient === true
+    : retryable.has(error._tag)
 
 /**
  * Whether a connection could not be opened or broke: ConnectionFailed, AuthenticationFailed or ConnectionLost.

@@ -20,6 +20,7 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Database } from "./Database.js"
 import type * as DatabaseError from "./DatabaseError.js"
+import * as Causality from "./internal/databaseHttp/causality.js"
 import type { DashboardOptions } from "./internal/databaseHttp/dashboard.js"
 import * as Handlers from "./internal/databaseHttp/handlers.js"
 import * as Health from "./internal/databaseHttp/health.js"
@@ -168,6 +169,49 @@ export const middleware: {
     )
 
 /**
+ * How `causality` carries a token.
+ *
+ * - `key`: signs the tokens, so that nobody can make requests wait with one of his own: at least 32 characters, the same on
+ *   all instances.
+ * - `cookie`: the cookie's name, or false for no cookie. Default: `sqlayer-token`. It is HttpOnly, with SameSite=Lax.
+ * - `header`: the header's name, of requests and of responses, or false for no header. Default: `x-sqlayer-token`. That of a
+ *   request has precedence over its cookie.
+ * - `secure`: whether the cookie is sent by HTTPS only. Default: true.
+ * - `maxAge`: how long the browser keeps the cookie. Default: 1 hour.
+ *
+ * @since 0.1.0
+ * @category causality
+ */
+export interface CausalityOptions extends Causality.CausalityOptions {}
+
+/**
+ * Lets a user read what he has written, on whichever instance and whichever reader his next request runs: the token of his
+ * last commit (`Database.token`) travels with the response, signed, in a cookie and a header, and comes back with the next
+ * request, which runs `Database.after` it. A token whose signature is not right is ignored. Requests of others are not waited
+ * for: each request is a scope of its own, as by `Database.causal`.
+ *
+ * Put it around the middleware of sessions, and around what turns errors into responses. Throws if the key is too short.
+ *
+ * ```ts
+ * import { HttpRouter } from "@effect/platform"
+ * import { Redacted } from "effect"
+ * import { DatabaseHttp } from "sqlayer"
+ *
+ * const app = HttpRouter.empty.pipe(
+ *   HttpRouter.use(DatabaseHttp.middleware()),
+ *   HttpRouter.use(DatabaseHttp.problems),
+ *   DatabaseHttp.causality({ key: Redacted.make("a secret of at least 32 characters") })
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category causality
+ */
+export const causality: (
+  options: CausalityOptions
+) => <E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R | Database> = Causality.causality
+
+/**
  * Runs each request to a group of an HttpApi in a session. It applies to the handlers that were added before it and have no
  * session yet. The request is read and decoded before the session, and the response is encoded before the commit. Options
  * that are a function of the request can use what the group's middleware provides, and fail with the errors of the group.
@@ -287,7 +331,30 @@ export type Readiness = Health.Readiness
  * @since 0.1.0
  * @category health
  */
-export const readiness: Effect.Effect<Readiness, never, Database> = Health.readiness
+export const readiness: Effect.Effect<Readiness, never, Database> = Health.readinessWith({})
+
+/**
+ * What a readiness check demands.
+ *
+ * @since 0.1.0
+ * @category health
+ */
+export interface ReadinessOptions {
+  /**
+   * Whether it is enough that a standby answers, so that an application that serves reads stays in service while there is no
+   * primary. Default: false.
+   */
+  readonly readers?: boolean | undefined
+}
+
+/**
+ * The same as `readiness` with options.
+ *
+ * @since 0.1.0
+ * @category health
+ */
+export const readinessWith: (options: ReadinessOptions) => Effect.Effect<Readiness, never, Database> =
+  Health.readinessWith
 
 /**
  * The health checks as a group of an HttpApi, which `healthLayer` implements.
@@ -302,7 +369,7 @@ export const readiness: Effect.Effect<Readiness, never, Database> = Health.readi
 export const HealthApi = Health.HealthApi
 
 /**
- * Implements the group HealthApi of an HttpApi.
+ * Implements the group HealthApi of an HttpApi. `options` are those of the readiness check.
  *
  * @since 0.1.0
  * @category health
@@ -310,7 +377,8 @@ export const HealthApi = Health.HealthApi
 export const healthLayer = <ApiId extends string, Groups extends HttpApiGroup.HttpApiGroup.Any, E, R>(
   api:
     & HttpApi.HttpApi<ApiId, Groups, E, R>
-    & ("health" extends HttpApiGroup.HttpApiGroup.Name<Groups> ? unknown : never)
+    & ("health" extends HttpApiGroup.HttpApiGroup.Name<Groups> ? unknown : never),
+  options: ReadinessOptions = {}
 ): Layer.Layer<HttpApiGroup.ApiGroup<ApiId, "health">, never, Database> =>
   Layer.unwrapEffect(Effect.map(
     Effect.promise(() => import("@effect/platform/HttpApiBuilder")),
@@ -321,10 +389,23 @@ export const healthLayer = <ApiId extends string, Groups extends HttpApiGroup.Ht
         (handlers) =>
           handlers
             .handle("live", () => Health.live)
-            .handle("ready", () => Health.ready)
-            .handle("startup", () => Health.startup)
+            .handle("ready", () => Health.ready(options))
+            .handle("startup", () => Health.startup(options))
       )
   ))
+
+/**
+ * Makes the routes of `healthRoutes` with options.
+ *
+ * @since 0.1.0
+ * @category health
+ */
+export const healthRoutesWith = (options: ReadinessOptions): HttpRouter.HttpRouter<never, Database> =>
+  HttpRouter.empty.pipe(
+    HttpRouter.get("/health/live", Health.live),
+    HttpRouter.get("/health/ready", Health.ready(options)),
+    HttpRouter.get("/health/startup", Health.startup(options))
+  )
 
 /**
  * The health checks as a router, to be concatenated or mounted: `GET /health/live`, `/health/ready` and `/health/startup`,
@@ -333,11 +414,7 @@ export const healthLayer = <ApiId extends string, Groups extends HttpApiGroup.Ht
  * @since 0.1.0
  * @category health
  */
-export const healthRoutes: HttpRouter.HttpRouter<never, Database> = HttpRouter.empty.pipe(
-  HttpRouter.get("/health/live", Health.live),
-  HttpRouter.get("/health/ready", Health.ready),
-  HttpRouter.get("/health/startup", Health.startup)
-)
+export const healthRoutes: HttpRouter.HttpRouter<never, Database> = healthRoutesWith({})
 
 /**
  * Makes a route that responds with the application's metrics in Prometheus' text format. `path` is its path; default:

@@ -130,6 +130,8 @@ export interface Pool<A> {
   readonly warm: Effect.Effect<void, DatabaseError>
   /** A snapshot of the pool's statistics. */
   readonly stats: () => Stats
+  /** The open connections: those that `stats` counts as idle and as used. */
+  readonly connections: () => ReadonlyArray<{ readonly connection: A; readonly isUsed: boolean }>
   /**
    * Closes all connections that are open now: idle ones at once, the others when they are returned. Waiters get new ones.
    * Use it after a change that existing connections do not see, such as a failover.
@@ -156,6 +158,8 @@ export interface Options<A> {
   readonly name: string
   /** The dialect of the pool's own errors and metrics. */
   readonly dialect: Dialect
+  /** Further attributes of its metrics, such as the server's address. Default: none. */
+  readonly attributes?: ReadonlyArray<readonly [name: string, value: unknown]> | undefined
   /** The number of connections that are opened as they are needed. At least 1. */
   readonly size: number
   /**

@@ -26,7 +26,7 @@ export type Isolation = DriverIsolation
  * The options of a session. A value of the wrong type fails the session with InvalidData before it begins.
  *
  * A session that is nested in another one, or joins it, shares that one's transaction. There `deferrable`, `retry`,
- * `commit`, `statementTimeout` and `lockTimeout` have no effect, `isolation` and `readOnly` cannot ask for more than the
+ * `commit`, `reader`, `statementTimeout` and `lockTimeout` have no effect, `isolation` and `readOnly` cannot ask for more than the
  * outermost session has, and `settings` and `role` cannot ask for others.
  *
  * @since 0.1.0
@@ -77,13 +77,28 @@ export interface Options {
    */
   readonly retry?: boolean | Schedule.Schedule<unknown, DatabaseError> | undefined
   /**
-   * `"verified"`: when the connection is lost while COMMIT is in flight, the outcome is looked up on another connection,
-   * for at most 5 seconds. If the transaction has committed, the session succeeds; if it has not, it fails with
-   * ConnectionLost, which can be retried. CommitOutcomeUnknown remains for outcomes that cannot be found out. It costs a
-   * transaction id and no round trip. PostgreSQL 13 or later, and not on a standby; on SQLite it has no effect. Default: a
-   * connection lost during COMMIT fails with CommitOutcomeUnknown.
+   * When the connection is lost while COMMIT is in flight, the outcome is looked up on another connection, for at most 5
+   * seconds. If the transaction has committed, the session succeeds; if it has not, it fails with ConnectionLost, which can
+   * be retried. CommitOutcomeUnknown remains for outcomes that cannot be found out. Neither value costs a round trip; on
+   * SQLite neither has an effect. Default: a connection lost during COMMIT fails with CommitOutcomeUnknown.
+   *
+   * - `"verified"` asks the server for the transaction's status. Only the very server that was asked to commit can tell: if
+   *   it was restarted, or another one has taken its place, the outcome is unknown at once. Where commits wait for a
+   *   synchronous standby, a commit counts once a standby has confirmed it. PostgreSQL 13 or later; it costs a transaction id.
+   * - `"recorded"` writes a row into the table `sqlayer.commits` in the message of COMMIT, which tells the outcome after
+   *   failovers, restores and changes of the cluster too, and on engines that do not know the status of transactions. The
+   *   migration `Migrations.commitRecords` creates the table. Without it the commit fails with InvalidStatement. Rows are
+   *   removed after an hour.
    */
-  readonly commit?: "verified" | undefined
+  readonly commit?: "verified" | "recorded" | undefined
+  /**
+   * PostgreSQL with readers: where a `readOnly` session runs. `"auto"` prefers a reader that has replayed what the session has
+   * to see and is not too far behind, and uses the primary where there is none. `"primary"` always uses that. `"replica"`
+   * insists on a reader, and fails with a ConnectionFailed that can be retried where there is none; it needs `readOnly`, and
+   * without readers it fails with InvalidStatement. Serializable sessions and those that write run on the primary. Default:
+   * `"auto"`.
+   */
+  readonly reader?: "auto" | "primary" | "replica" | undefined
   /**
    * What a session does inside another session of the same database. `"nested"`, the default, is a savepoint: it can be
    * rolled back alone. `"join"` runs in the surrounding session without one: its work is undone only with that session.

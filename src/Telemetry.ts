@@ -190,6 +190,78 @@ export const sessionsRolledBack = counter(
 export const sessionsRetried = counter("sqlayer.session.retried", "{session}", "The number of retries of sessions")
 
 /**
+ * With readers: the number of `readOnly` sessions that got a connection, by the attributes `target` (`replica` or `primary`)
+ * and `reason`, which is for a replica
+ *
+ * - `fresh`: it had what the session has to see
+ * - `waited`: it had it after a wait
+ *
+ * and for the primary
+ *
+ * - `option`, `isolation`: the session's options ask for it
+ * - `behind`: no reader had replayed what the session has to see within `readerWait`
+ * - `lag`: all readers are farther behind than `readerMaxLag`
+ * - `history`: what the session has to see is of another cluster or timeline than what the readers have
+ * - `unknown`: the session follows a commit whose position is not known
+ * - `unavailable`: no reader can be connected to
+ * - `failed`: a reader failed, or canceled the session for a conflict with recovery, before it had answered
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const readerSessions = counter(
+  "sqlayer.reader.sessions",
+  "{session}",
+  "The number of read-only sessions by where they ran"
+)
+
+/**
+ * How long sessions waited for a reader to replay what they have to see, in seconds. Sessions that did not wait are not
+ * recorded.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const causalityWait = durationHistogram("sqlayer.causality.wait", "The time sessions waited for a fresh reader")
+
+/**
+ * With several servers: the number of open connections to each, by the attributes `server.address`, `server.port` and
+ * `sqlayer.server.role` (`writer`, `standby` or `unknown`), which is what the server was when the connection was opened.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const serverConnections = upDownCounter(
+  "sqlayer.server.connections",
+  "{connection}",
+  "The number of open connections to a server"
+)
+
+/**
+ * How far a standby is behind its primary, in seconds, by the attributes `server.address` and `server.port`. It is measured
+ * every `hostRecheck` while the database is used, and stays at its last value where a standby does not answer.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const replicaLag = withUnit(
+  "s",
+  MetricKey.gauge("sqlayer.replica.lag", { description: "How far a standby is behind its primary" })
+)
+
+/**
+ * The time between the loss of the server that can be written to and the moment that one was found again, in seconds. A
+ * restart of a single server is one too.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const failoverDuration = durationHistogram(
+  "sqlayer.failover.duration",
+  "The time without a server that can be written to"
+)
+
+/**
  * The time between a session's request for a connection and its return, in seconds. Each attempt of a session that is
  * retried is recorded.
  *
@@ -241,6 +313,15 @@ export const statementSpan = "sql.execute"
  * @category attributes
  */
 export const sessionSpan = "sql.transaction"
+
+/**
+ * The attribute of spans and metrics with what a server is: `writer` or `standby`. Spans have it where that is known, as it
+ * is of several servers.
+ *
+ * @since 0.1.0
+ * @category attributes
+ */
+export const serverRole = "sqlayer.server.role"
 
 /**
  * A session that is open. A nested session is part of the outermost one.

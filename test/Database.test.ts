@@ -34,10 +34,10 @@ import * as DatabaseError from "../src/DatabaseError.js"
 import * as Session from "../src/Session.js"
 import { assertHoldsNot } from "./internal/renderings.js"
 import { directory, file } from "./internal/sqlite/support.js"
-import { freePort } from "./support/cluster.js"
 import { eventually } from "./support/eventually.js"
 import { connections } from "./support/observe.js"
 import { freshDatabase, query, server, url as sharedUrl } from "./support/postgres.js"
+import { freePort } from "./support/serverProcess.js"
 
 let names = 0
 

@@ -79,6 +79,7 @@ describe("DatabaseConfig", () => {
         assert.isUndefined(actual.lockTimeout)
         assert.isUndefined(actual.idleInTransactionTimeout)
         assert.deepStrictEqual(actual.silence, Duration.seconds(10))
+        assert.deepStrictEqual(actual.hostRecheck, Duration.seconds(5))
       }
     })
 
@@ -229,6 +230,7 @@ describe("DatabaseConfig", () => {
         DATABASE_LOCK_TIMEOUT: "600 millis",
         DATABASE_IDLE_IN_TRANSACTION_TIMEOUT: "7 hours",
         DATABASE_SILENCE: "8 seconds",
+        DATABASE_HOST_RECHECK: "9 seconds",
         DATABASE_SHUTDOWN_TIMEOUT: "0",
         DATABASE_HEALTH_TIMEOUT: "9 seconds",
         DATABASE_SLOW_STATEMENT: "250 millis",
@@ -254,6 +256,7 @@ describe("DatabaseConfig", () => {
         lockTimeout: Duration.millis(600),
         idleInTransactionTimeout: Duration.millis(7 * 3_600_000),
         silence: Duration.millis(8_000),
+        hostRecheck: Duration.millis(9_000),
         shutdownTimeout: Duration.millis(0),
         healthTimeout: Duration.millis(9_000),
         slowStatement: Duration.millis(250)
@@ -292,6 +295,7 @@ describe("DatabaseConfig", () => {
         DATABASE_LOCK_TIMEOUT: "0.1 millis",
         DATABASE_IDLE_IN_TRANSACTION_TIMEOUT: "25 days",
         DATABASE_SILENCE: "for ever",
+        DATABASE_HOST_RECHECK: "0",
         DATABASE_SHUTDOWN_TIMEOUT: "never",
         DATABASE_HEALTH_TIMEOUT: "0",
         DATABASE_SLOW_STATEMENT: "slow",
@@ -547,6 +551,100 @@ describe("DatabaseConfig", () => {
         assert.deepStrictEqual(errorsOf(result).map(([, path]) => path), ["url"])
         assert.notInclude(outputs(result), "hunter2")
       }
+    })
+  })
+
+  describe("readers", () => {
+    const several = "postgres://app:pw@one,two:5433,three/ledger"
+
+    it("are none unless they are named", () => {
+      assert.isUndefined(settings({ DATABASE_URL: several, DATABASE_READER_POOL_SIZE: "3" }).readers)
+    })
+
+    it("are the standbys among several hosts, or those of a URL of their own", () => {
+      const auto = settings({ DATABASE_URL: several, DATABASE_READERS: "auto", DATABASE_POOL_SIZE: "7" }).readers!
+      assert(auto.target._tag === "postgres")
+      assert.deepStrictEqual(auto.target.hosts.map(({ host, port }) => `${host}:${port}`), [
+        "one:5432",
+        "two:5433",
+        "three:5432"
+      ])
+      assert.strictEqual(auto.target.targetSessionAttrs, "standby")
+      assert.strictEqual(auto.poolSize, 7)
+      assert.deepStrictEqual([auto.maxLag, auto.wait].map(Duration.toMillis), [10_000, 100])
+      const own = settings({
+        DATABASE_URL: server,
+        DATABASE_READER_URL: "postgres://app:pw@reader.example.com/ledger",
+        DATABASE_READER_POOL_SIZE: "4",
+        DATABASE_READER_MAX_LAG: "3",
+        DATABASE_READER_WAIT: "0"
+      }).readers!
+      assert(own.target._tag === "postgres")
+      assert.deepStrictEqual(own.target.hosts, [{ host: "reader.example.com", port: 5432 }])
+      assert.strictEqual(own.poolSize, 4)
+      assert.deepStrictEqual([own.maxLag, own.wait].map(Duration.toMillis), [3_000, 0])
+      const attrs = (parameters: string) => {
+        const { target } = resolved({ url: server, readerUrl: `${several}${parameters}` }).readers!
+        assert(target._tag === "postgres")
+        return target.targetSessionAttrs
+      }
+      assert.strictEqual(attrs(""), "standby")
+      assert.strictEqual(attrs("?target_session_attrs=prefer-standby"), "standby")
+      assert.strictEqual(attrs("?target_session_attrs=any"), "any")
+    })
+
+    it("that are wrong are reported, each by its name", () => {
+      const names = (variables: Variables) => errorsOf(load(variables)).map(([, path]) => path)
+      assert.sameMembers(
+        names({
+          DATABASE_URL: several,
+          DATABASE_READER_URL: "postgres://app:secret@reader:port/ledger",
+          DATABASE_READERS: "all",
+          DATABASE_READER_POOL_SIZE: "0",
+          DATABASE_READER_MAX_LAG: "0",
+          DATABASE_READER_WAIT: "soon"
+        }),
+        [
+          "DATABASE_READER_URL",
+          "DATABASE_READERS",
+          "DATABASE_READER_POOL_SIZE",
+          "DATABASE_READER_MAX_LAG",
+          "DATABASE_READER_WAIT"
+        ]
+      )
+      assert.deepStrictEqual(names({ DATABASE_URL: server, DATABASE_READERS: "auto" }), ["DATABASE_READERS"])
+      assert.deepStrictEqual(
+        names({ DATABASE_URL: several, DATABASE_READERS: "auto", DATABASE_READER_URL: server }),
+        ["DATABASE_READERS"]
+      )
+      assert.deepStrictEqual(
+        names({ DATABASE_URL: server, DATABASE_READER_URL: "sqlite:///reader.db" }),
+        ["DATABASE_READER_URL"]
+      )
+      assert.deepStrictEqual(
+        names({ DATABASE_URL: server, DATABASE_READER_URL: `${server}?target_session_attrs=most` }),
+        ["DATABASE_READER_URL"]
+      )
+      const secret = errorsOf(
+        DatabaseConfig.resolve({ url: server, readerUrl: "postgres://app:secret@reader:port/ledger" })
+      )
+      assert.notInclude(outputs(secret), "secret")
+    })
+
+    it("are refused by a database that is one file", () => {
+      const errors = errorsOf(load({
+        DATABASE_URL: "sqlite:///ledger.db",
+        DATABASE_READER_URL: server,
+        DATABASE_READERS: "auto",
+        DATABASE_READER_POOL_SIZE: "2",
+        DATABASE_READER_MAX_LAG: "1",
+        DATABASE_READER_WAIT: "1"
+      }))
+      assert.strictEqual(errors.length, 5)
+      errors.forEach(([, path, message]) => {
+        assert.match(path, /^DATABASE_READER/)
+        assert.include(message, "the database is a single file and has no readers")
+      })
     })
   })
 

@@ -1,5 +1,6 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
+import Sqlite from "better-sqlite3"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -459,12 +460,14 @@ describe("TestDatabase.sandbox: what only SQLite has", () => {
 
     test("what is wrong already is not a session's fault", ({ database, inSandbox }) =>
       Effect.gen(function*() {
-        yield* database.sql`PRAGMA foreign_keys = OFF`
-        yield* Effect.scoped(Effect.gen(function*() {
-          const reserved = yield* database.sql.reserve
-          yield* reserved.executeUnprepared("PRAGMA foreign_keys = OFF", [], undefined)
-          yield* reserved.executeUnprepared("INSERT INTO children (id, parent) VALUES (5, 5)", [], undefined)
-        }))
+        const [{ file }] = yield* database.sql<{ readonly file: string }>`PRAGMA database_list`
+        // A database in memory always enforces its foreign keys.
+        if (file !== "") {
+          const other = new Sqlite(file)
+          other.pragma("foreign_keys = OFF")
+          other.exec("INSERT INTO children (id, parent) VALUES (5, 5)")
+          other.close()
+        }
         yield* inSandbox(Effect.gen(function*() {
           yield* Database.session(insert(1))
           assert.strictEqual(yield* tagOf(Database.session(orphan)), "ForeignKeyViolation")

@@ -23,8 +23,9 @@ const sources = sourcesOf(path.join(project, "src"))
 
 const dialects = ["postgres", "sqlite"]
 
-/** The modules of a dialect that read its URLs. They need no driver, so the configuration can use them. */
-const urlModules = (dialect: string) => ["dialect", "target", "url"].map((name) => `internal/${dialect}/${name}`)
+/** The modules of a dialect that read its URLs and options. They need no driver, so the configuration can use them. */
+const optionModules = (dialect: string) =>
+  ["binding", "dialect", "functionOptions", "pragmas", "target", "url"].map((name) => `internal/${dialect}/${name}`)
 
 // The modules from left to right: each imports only modules to its left, or modules of its own part of a row. A name that
 // ends with a slash is a folder, without the modules that stand further to the left. (The linter refuses circles.)
@@ -38,6 +39,9 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
     "internal/fiber",
     "internal/fifoLock",
     "internal/fifoQueue",
+    "internal/pool/clock",
+    "internal/cluster/servers",
+    "internal/cluster/connectLimit",
     "internal/hiddenClass",
     "internal/packages",
     "internal/raceFirst",
@@ -46,15 +50,23 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
     "internal/wellFormed"
   ]],
   [["internal/config/rule", "internal/config/target", "internal/config/text", "internal/config/validation"]],
-  dialects.map(urlModules),
+  dialects.map(optionModules),
   [["internal/dialects"]],
   [["DatabaseConfig", "internal/config/"]],
   [["Telemetry", "internal/telemetry/"]],
-  [["internal/driver", "internal/rowStream", "internal/statementGuard", "internal/copy/"]],
+  [[
+    "internal/driver",
+    "internal/rowStream",
+    "internal/statementGuard",
+    "internal/copy/",
+    "internal/cluster/causality",
+    "internal/cluster/staleness",
+    "internal/cluster/token"
+  ]],
   dialects.map((dialect) => [`internal/${dialect}/`]),
   [["internal/drivers"], ["worker"]],
   [["Pool", "internal/pool/"]],
-  [["Session", "internal/session/"]],
+  [["Session", "internal/session/", "internal/cluster/"]],
   [["internal/sqlClient/"]],
   [["Health", "internal/health/"]],
   [["Database", "internal/database/"]],
@@ -384,11 +396,32 @@ export const make = (_: Settings, target: MysqlTarget): Driver => ({
   serverInfo: ${nothing},
   extendClient: (client) => Effect.succeed(Context.make(SqlClient.SqlClient, client)),
   migrations: {
-    lexicon: { quoted: [], opening: /'/y, nestedComments: false },
+    lexicon: {
+      blank: / +/y,
+      word: /[a-z]+/y,
+      quoted: [],
+      opening: /'/y,
+      nestedComments: false,
+      parenthesesEnclose: false,
+      bodies: { statement: /^$/, opening: undefined },
+      copyData: false,
+      clientCommand: /source /y,
+      clientName: "mysql",
+      ignoredCommand: /^$/,
+      refusal: () => undefined
+    },
+    accepts: () => true,
+    createSchema: ${nothing},
+    holdLock: ${nothing},
+    saveSettings: ${nothing},
+    setStatementTimeout: ${nothing},
+    foreignKeys: undefined,
+    locksOf: () => undefined,
     tableExists: ${nothing},
     createTable: ${nothing},
     createChecksumTable: ${nothing},
     saveChecksum: ${nothing},
+    createCommitTable: () => Effect.void,
     createdAt: () => new Date(0),
     tryLock: ${nothing},
     sessionOptions: () => ({})

@@ -3,6 +3,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import { assert, describe, it } from "@effect/vitest"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
@@ -137,6 +138,32 @@ describe("notifications", () => {
       assert.isNull(yield* fiber.poll.pipe(Effect.map((exit) => exit._tag === "None" ? null : exit.value)))
       yield* query(second.url, "SELECT pg_promote()")
       yield* arrivesFrom(second.url)
+    }))
+
+  it.scopedLive("wait while the server is a standby, also for who subscribes then", () =>
+    Effect.gen(function*() {
+      const only = yield* server()
+      const database = yield* Database.make({ environment: "test", url: only.url })
+      const received = yield* Queue.unbounded<Database.Notification>()
+      const subscribe = Effect.fork(
+        Stream.runForEach(database.notifications("a"), (notification) => Queue.offer(received, notification))
+      )
+      const arrives = eventually(Effect.gen(function*() {
+        yield* query(only.url, "SELECT pg_notify('a', 'sent')")
+        return (yield* Queue.takeAll(received)).length > 0
+      }))
+      const first = yield* subscribe
+      yield* arrives
+      yield* Fiber.interrupt(first)
+      yield* only.stop("fast")
+      Fs.writeFileSync(Path.join(only.socketDir, "data", "standby.signal"), "")
+      yield* only.start
+      const second = yield* subscribe
+      yield* Effect.sleep("500 millis")
+      assert.strictEqual((yield* second.poll)._tag, "None")
+      yield* query(only.url, "SELECT pg_promote()")
+      yield* arrives
+      yield* Fiber.interrupt(second)
     }))
 
   it.scopedLive("are refused where the database has none", () =>

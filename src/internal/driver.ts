@@ -17,6 +17,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Settings } from "../DatabaseConfig.js"
 import type { DatabaseError, Dialect } from "../DatabaseError.js"
+import type { Server, Servers } from "./cluster/servers.js"
 
 /** The isolation levels of the SQL standard. */
 export type Isolation = "read uncommitted" | "read committed" | "repeatable read" | "serializable"
@@ -34,12 +35,44 @@ export interface BeginOptions {
   readonly settings?: { readonly [name: string]: string } | undefined
   /** The role that its statements run as. */
   readonly role?: string | undefined
-  /** Whether `transactionOutcome` must be available if the connection is lost during COMMIT. Default: false. */
-  readonly verified?: boolean | undefined
+  /**
+   * Whether `transactionOutcome` must be available if the connection is lost during COMMIT: by asking the server for the
+   * transaction (`verified`), or by a row that is written together with COMMIT (`recorded`). Default: it need not be.
+   */
+  readonly outcome?: "verified" | "recorded" | undefined
 }
 
-/** The outcome of a transaction. `unknown`: it cannot be found out, or not yet. */
-export type TransactionOutcome = "committed" | "aborted" | "unknown"
+/** A position in the history of a cluster of servers. Later positions of the same timeline are greater. */
+export interface Position {
+  /** Identifies the cluster. */
+  readonly system: string
+  /** Increases when a standby is promoted. */
+  readonly timeline: number
+  readonly offset: bigint
+}
+
+/**
+ * Called when a position is about to be asked for, in the message of a statement. The result is called with it before the
+ * statement's result is given, or with undefined if it is not known.
+ */
+export type PositionTracking = () => (position: Position | undefined) => void
+
+/** What a replica must have, so that a session may read from it. */
+export interface Freshness {
+  /** What it must have replayed, if that is known. */
+  readonly position: Position | undefined
+  /** How far it may be behind, in milliseconds. */
+  readonly maxLag: number
+}
+
+/**
+ * Why a replica is not fresh. `behind`: it has not replayed the position yet. `lag`: it is too far behind, or by how much is
+ * not known. `history`: the position is of another cluster, or of another timeline.
+ */
+export type Staleness = "behind" | "lag" | "history"
+
+/** The outcome of a transaction. `pending`: it is not known yet. `unknown`: it cannot be found out. */
+export type TransactionOutcome = "committed" | "aborted" | "pending" | "unknown"
 
 /**
  * The state of a connection, which is known without a round trip:
@@ -84,6 +117,8 @@ export interface CopyFormat {
 
 /** What is copied into a table. */
 export interface CopyFrom {
+  /** The statement that copies data, in place of the one that the other members make. */
+  readonly text?: string | undefined
   /** The table's name, quoted. */
   readonly table: string
   readonly columns: ReadonlyArray<CopyColumn>
@@ -154,6 +189,8 @@ export interface Connection extends SqlConnection.Connection {
   /** The backend's process id, or the connection's number where there is none. Unique among open connections. */
   readonly id: number
   readonly status: () => Status
+  /** The server that it leads to. Undefined if the dialect has none. */
+  readonly server?: Server | undefined
   readonly begin: (options: BeginOptions) => Effect.Effect<void, DatabaseError>
   /**
    * Fails with TransactionAborted if the server replied with ROLLBACK, with CommitOutcomeUnknown if the connection was lost
@@ -162,8 +199,26 @@ export interface Connection extends SqlConnection.Connection {
    */
   readonly commit: Effect.Effect<void, DatabaseError>
   /**
-   * Looks up, on another connection, the outcome of the last transaction, whose commit failed with CommitOutcomeUnknown.
-   * Undefined if that transaction was not `verified`, or if its outcome cannot be found out.
+   * Commits as `commit` does and asks, in the same message, for a position behind the commit: undefined where the server
+   * cannot tell, null if the transaction was never begun on it. Undefined if the dialect has no positions.
+   */
+  readonly commitWithPosition?: Effect.Effect<Position | null | undefined, DatabaseError> | undefined
+  /** Asks for the present position. Undefined if the dialect has none. */
+  readonly position?: Effect.Effect<Position | undefined, DatabaseError> | undefined
+  /** From now on the positions behind statements that commit by themselves are told. Undefined ends that. */
+  readonly trackPositions?: ((tracking: PositionTracking | undefined) => void) | undefined
+  /**
+   * Begins a transaction on a replica. If that is not fresh the first statement is not executed, and fails with an error that
+   * `stalenessOf` knows. It costs no round trip. Undefined if the dialect has no replicas.
+   */
+  readonly beginOnReplica?:
+    | ((options: BeginOptions, required: Freshness) => Effect.Effect<void, DatabaseError>)
+    | undefined
+  /** Asks a replica whether it is fresh: undefined if it is. */
+  readonly staleness?: ((required: Freshness) => Effect.Effect<Staleness | undefined, DatabaseError>) | undefined
+  /**
+   * Looks up once, on another connection, the outcome of the last transaction, whose commit failed with
+   * CommitOutcomeUnknown. Undefined if that transaction was begun without `outcome`, or if its outcome cannot be found out.
    */
   readonly transactionOutcome: Effect.Effect<TransactionOutcome, DatabaseError> | undefined
   /** Rolls back the open transaction. Does nothing if there is none. */
@@ -253,26 +308,88 @@ export interface Inspection {
    */
   readonly target: Effect.Effect<Settings["target"], DatabaseError>
   readonly details: (sql: SqlClient.SqlClient) => Effect.Effect<ServerDetails, SqlError>
+  /** How each server of a database is examined. Undefined if the dialect has no servers. */
+  readonly cluster?: ClusterInspection | undefined
+}
+
+/** How `sqlayer check` examines the servers of a database. */
+export interface ClusterInspection {
+  /** The servers that a target names, each with a target of its own that accepts it whatever its role. */
+  readonly servers: (target: Settings["target"]) => ReadonlyArray<{
+    readonly host: string
+    readonly port: number
+    readonly target: Settings["target"]
+  }>
+  readonly examine: (connection: Connection) => Effect.Effect<ReplicationDetails, DatabaseError>
+}
+
+/** What `sqlayer check` shows of one of several servers, beside its role. */
+export interface ReplicationDetails {
+  readonly version: string
+  readonly connections: ConnectionLimits
+  /** The server's time, in milliseconds since 1970. */
+  readonly clock: number
+  /** How many standbys are connected to it. */
+  readonly standbys: number
+  /** Whether a commit of this user waits for a standby. */
+  readonly isSynchronous: boolean
 }
 
 /**
  * How the text of a migration is split into statements. Strings in single quotes and identifiers in double quotes are
- * part of every dialect's `quoted`.
+ * part of every dialect's `quoted`. Patterns are sticky unless they say otherwise.
  */
 export interface Lexicon {
-  /** Sticky patterns of complete quoted texts, in which a semicolon separates nothing. The first that matches applies. */
+  /** White space, and comments up to the end of a line. */
+  readonly blank: RegExp
+  /** Names and keywords without quotes. */
+  readonly word: RegExp
+  /** Complete quoted texts, in which a semicolon separates nothing. The first that matches applies. */
   readonly quoted: ReadonlyArray<RegExp>
-  /** A sticky pattern of what opens a quoted text; where only this matches, the text has no end. */
+  /** What opens a quoted text; where only this matches, the text has no end. */
   readonly opening: RegExp
   /** Whether comments between slashes nest. */
   readonly nestedComments: boolean
+  /** Whether a semicolon in parentheses separates nothing. */
+  readonly parenthesesEnclose: boolean
+  /** The bodies of statements, in which semicolons separate statements of the body. They end with `; END`. */
+  readonly bodies: {
+    /** Matches the first words, in upper case, of statements that may have a body. Not sticky. */
+    readonly statement: RegExp
+    /** The two words that open a body, outside of parentheses. Undefined if these statements always have one. */
+    readonly opening: string | undefined
+  }
+  /** Whether the data of COPY FROM STDIN follows it. */
+  readonly copyData: boolean
+  /** A command of the client program, which stands in the place of a statement, to the end of its line. */
+  readonly clientCommand: RegExp
+  readonly clientName: string
+  /** Those of its commands that have no meaning for a migration. Not sticky. */
+  readonly ignoredCommand: RegExp
+  /** Why a statement cannot be in a migration. Its first words are in upper case. */
+  readonly refusal: (words: string, text: string) => string | undefined
+}
+
+/** The enforcement of foreign keys, where a table cannot be rebuilt under it. */
+export interface ForeignKeys {
+  /**
+   * Enforces the foreign keys of a connection, or stops to. Fails with InvalidStatement where that is not possible, which is
+   * in a transaction.
+   */
+  readonly enforce: (connection: Connection, enforced: boolean) => Effect.Effect<void, DatabaseError>
+  /** Fails with ForeignKeyViolation if a row refers to none. */
+  readonly check: (sql: SqlClient.SqlClient) => Effect.Effect<void, SqlError | DatabaseError>
 }
 
 /** What migrations need of a dialect. Every effect runs on the client that it is given, in its session if it has one. */
 export interface MigrationDialect {
   readonly lexicon: Lexicon
+  /** Whether a migration for the dialect of this name is one for this dialect; undefined is one for all. */
+  readonly accepts: (name: Dialect | undefined) => boolean
   /** Whether a table exists; its name may have a schema before a dot. */
   readonly tableExists: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<boolean, SqlError>
+  /** Creates the schema of a table, if its name has one and that does not exist. */
+  readonly createSchema: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<void, SqlError>
   /** Creates the table of the applied migrations: `migration_id`, `name`, and `created_at` with the current time. */
   readonly createTable: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<void, SqlError>
   /** Creates the table of the checksums: `migration_id` and `checksum`. */
@@ -290,9 +407,43 @@ export interface MigrationDialect {
    * Tries to make the current transaction the only one that migrates, until it ends. False if another one is. It never
    * waits: a statement that waits holds up CREATE INDEX CONCURRENTLY, which the other transaction may be running.
    */
-  readonly tryLock: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<boolean, SqlError>
+  readonly tryLock: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<boolean, SqlError | DatabaseError>
+  /**
+   * Tries to take the lock of `tryLock` until the scope closes, while a migration uses another connection, without a
+   * transaction. `inSession` runs an effect in a session that is open until then.
+   */
+  readonly holdLock: (
+    sql: SqlClient.SqlClient,
+    table: string,
+    inSession: <A, E>(
+      effect: Effect.Effect<A, E>
+    ) => Effect.Effect<A, Exclude<E, SqlError> | DatabaseError, Scope.Scope>
+  ) => Effect.Effect<boolean, DatabaseError, Scope.Scope>
+  /** Makes what `tryLock` locks, outside of a transaction, where the database does not have it by itself. */
+  readonly prepareLock?: ((sql: SqlClient.SqlClient, table: string) => Effect.Effect<void, SqlError>) | undefined
+  /** Creates what sessions whose commits are recorded write to, unless it exists. Does nothing if they need nothing. */
+  readonly createCommitTable: (sql: SqlClient.SqlClient) => Effect.Effect<void, SqlError>
   /** Options of a session that takes the lock, whose beginning may wait for the lock for `maxWait`. */
   readonly sessionOptions: (maxWait: Duration.Duration) => Pick<BeginOptions, "isolation" | "lockTimeout">
+  /**
+   * Remembers what the statements of a migration may change and the history's depend on. The effect that it gives restores
+   * that, and removes what they have set, as the migration may share its connection with others through a pooler.
+   */
+  readonly saveSettings: (sql: SqlClient.SqlClient) => Effect.Effect<Effect.Effect<void, SqlError>, SqlError>
+  /** Sets how long a statement of the reserved connection that it runs on may take, if that can be set. */
+  readonly setStatementTimeout: (sql: SqlClient.SqlClient, timeout: Duration.Duration) => Effect.Effect<void, SqlError>
+  /** Undefined where a table can be rebuilt as it is. */
+  readonly foreignKeys: ForeignKeys | undefined
+  /** What a statement locks while it runs, and until its transaction ends, if that is known. */
+  readonly locksOf: (statement: string) => string | undefined
+}
+
+/** How the rows that recorded commits have written are removed. */
+export interface CommitRecords {
+  /** Removes the rows that nobody asks for any more, unless another process has done so within the interval. */
+  readonly clean: (connection: Connection) => Effect.Effect<void, DatabaseError>
+  /** How often, in milliseconds. */
+  readonly interval: number
 }
 
 /** The template that test databases are copied from. */
@@ -335,6 +486,8 @@ export interface Driver {
     onLost: (error: DatabaseError) => void,
     restore: Restore
   ) => Effect.Effect<Connection, DatabaseError>
+  /** What is known of the servers. Undefined if the dialect has none. */
+  readonly servers?: Servers | undefined
   /** The texts of the statements that copy, as errors and spans show them: with placeholders for parameters. */
   readonly copyText: {
     readonly from: (request: CopyFrom) => string
@@ -343,6 +496,11 @@ export interface Driver {
   /** Whether `copyFrom` executes several statements, and needs a transaction around them. Default: false. */
   readonly copiesInParts?: boolean | undefined
   readonly serverInfo: (connection: Connection) => Effect.Effect<ServerInfo, DatabaseError>
+  /**
+   * Asks the server whether it is what the database was opened for, and fails with ReadOnlyViolation if it is not. Undefined
+   * if the dialect has no servers: then a ping is enough.
+   */
+  readonly checkHealth?: ((connection: Connection) => Effect.Effect<void, DatabaseError>) | undefined
   /** Makes what receives notifications until the scope closes. Undefined if the database has none. */
   readonly listen: Effect.Effect<Listen, never, Scope.Scope> | undefined
   /** Makes the dialect's own client (PgClient, SqliteClient) of the standard one, with its extra methods and its tag. */
@@ -366,6 +524,29 @@ export interface Driver {
    * then those sessions use the same connections as all others.
    */
   readonly readers?: (() => Readers | undefined) | undefined
+  /** Undefined if recorded commits write nothing. */
+  readonly commitRecords?: CommitRecords | undefined
+  /** Further servers for `readOnly` sessions. Undefined if none are configured. */
+  readonly replicas?: Replicas | undefined
+}
+
+/** Servers that follow the one that is written to. */
+export interface Replicas {
+  readonly servers: readonly [Replica, ...Array<Replica>]
+  readonly pool: PoolShape
+  /** How far one may be behind, in milliseconds. */
+  readonly maxLag: number
+  /** How long a session waits for one to become fresh, in milliseconds. */
+  readonly wait: number
+}
+
+/** One of them. */
+export interface Replica {
+  /** Where it is, without secrets. */
+  readonly description: string
+  /** The attributes of its pool's metrics. */
+  readonly attributes: Driver["spanAttributes"]
+  readonly connect: Driver["connect"]
 }
 
 /** Connections that can only read. They never create the database. */

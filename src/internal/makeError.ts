@@ -13,6 +13,8 @@ export interface Context {
   readonly statement?: string | undefined
   /** The statement's parameters, which are masked in the database's messages. The error does not keep them. */
   readonly params?: ReadonlyArray<unknown> | undefined
+  /** Whether a server that refuses to write was not asked to, so that it is no longer the primary. */
+  readonly isDemoted?: boolean | undefined
   /** The line of the data, or the row, that could not be copied. */
   readonly line?: number | undefined
 }
@@ -22,7 +24,7 @@ export type LooseFields = { readonly [Name in keyof Fields]: Fields[Name] | unde
   readonly dialect: Fields["dialect"]
   readonly code: string
   readonly reason: string
-  /** Of ConnectionFailed only: whether another attempt may succeed. Default: false. */
+  /** Of ConnectionFailed and ReadOnlyViolation only: whether another attempt may succeed. Default: false. */
   readonly transient?: boolean | undefined
 }
 
@@ -44,6 +46,8 @@ export const make = (tag: Tag, fields: LooseFields): DatabaseError => {
   }
   if (tag === "ConnectionFailed") {
     defined.transient = transient === true
+  } else if (tag === "ReadOnlyViolation" && transient === true) {
+    defined.transient = true
   }
   return new constructors[tag](defined, { disableValidation: true })
 }

@@ -35,3 +35,14 @@ export const timeoutOption = <A, E, R>(
   duration: Duration.DurationInput
 ): Effect.Effect<Option.Option<A>, E, R> =>
   raceFirst(Effect.asSome(effect), Effect.as(Effect.sleep(duration), Option.none()))
+
+/** The result of the effect, or the failure `onTimeout` if it takes longer. */
+export const timeoutFail = <A, E, R, E2>(
+  effect: Effect.Effect<A, E, R>,
+  duration: Duration.DurationInput,
+  onTimeout: () => E2
+): Effect.Effect<A, E | E2, R> =>
+  Effect.flatMap(
+    timeoutOption(effect, duration),
+    Option.match({ onNone: () => Effect.fail(onTimeout()), onSome: Effect.succeed })
+  )

@@ -35,4 +35,8 @@ export const install = (kinds: ReadonlyArray<Kind>): void => {
     })
   }
   run(root, "npx", ["tsc", "-p", folder])
+  // How an application starts is measured with the modules as the package has them.
+  run(root, process.execPath, ["test/tools/build.js"])
+  // Where an application that is not the installed package has the program of SQLite's thread: beside its own.
+  fs.writeFileSync(path.join(folder, "build/test/bench/sqlayer-worker.js"), "import \"../../src/worker.js\"\n")
 }

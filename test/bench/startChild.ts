@@ -41,8 +41,8 @@ const withClient = async (load: () => Promise<() => Layer<SqlClient, unknown>>):
 const sqlayer = (all: boolean, thread: "main" | "worker") =>
   withClient(async () => {
     const { layerFrom } = all
-      ? (await import("../../src/index.js")).Database
-      : await import("../../src/Database.js")
+      ? (await import("sqlayer")).Database
+      : await import("sqlayer/Database")
     return () => layerFrom(dialect === "postgres" ? { url } : { url: `sqlite:///${url}`, thread })
   })
 

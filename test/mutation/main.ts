@@ -11,9 +11,9 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { parseArgs } from "node:util"
-import { makeCluster } from "../support/cluster.js"
 import { prepare } from "../support/installation.js"
 import { newSeed } from "../support/random.js"
+import { makeServerProcess } from "../support/serverProcess.js"
 
 interface Group {
   readonly mutate: ReadonlyArray<string>
@@ -223,7 +223,7 @@ fs.writeFileSync(
 const { installation, remove } = await prepare()
 try {
   // One server for the whole run: each mutant that is stopped by its timeout would otherwise start another one.
-  const cluster = await makeCluster(installation, { maxConnections: 200, config: { fsync: "off" } })
+  const serverProcess = await makeServerProcess(installation, { maxConnections: 200, config: { fsync: "off" } })
   const stryker = spawn(
     process.execPath,
     [path.join(import.meta.dirname, "node_modules/@stryker-mutator/core/bin/stryker.js"), "run", config],
@@ -232,7 +232,7 @@ try {
       stdio: "inherit",
       env: {
         ...process.env,
-        TEST_DATABASE_URL: cluster.url,
+        TEST_DATABASE_URL: serverProcess.url,
         MUTATION_TESTS: group.tests.join(","),
         MUTATION_TEST_TIMEOUT: String(group.testTimeout),
         MUTATION_SAMPLE: values.sample ?? "Infinity",
@@ -242,7 +242,7 @@ try {
   )
   const [code] = await once(stryker, "exit")
   process.exitCode = code ?? 1
-  await cluster.dispose()
+  await serverProcess.dispose()
 } finally {
   await remove()
   fs.rmSync(directory, { recursive: true, force: true })

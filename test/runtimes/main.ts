@@ -15,8 +15,8 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { withClient } from "../support/client.js"
-import { makeCluster } from "../support/cluster.js"
 import { prepare } from "../support/installation.js"
+import { makeServerProcess } from "../support/serverProcess.js"
 import { bundlerRows } from "./bundlers.js"
 import { installCommands, readmeProgram, root } from "./documented.js"
 import { type Row, type Table, writeTable } from "./table.js"
@@ -258,15 +258,15 @@ const install = async (manager: Manager, packed: string): Promise<Project> => {
 type Database = "SQLite" | "PostgreSQL"
 
 const { installation, remove } = await prepare()
-const cluster = await makeCluster(installation)
+const serverProcess = await makeServerProcess(installation)
 
 const databaseUrl = async (database: Database): Promise<string> => {
   const name = `run_${randomBytes(6).toString("hex")}`
   if (database === "SQLite") {
     return `sqlite:///${Path.join(work, `${name}.db`)}`
   }
-  await withClient({ connectionString: cluster.url }, (client) => client.query(`CREATE DATABASE ${name}`))
-  const url = new URL(cluster.url)
+  await withClient({ connectionString: serverProcess.url }, (client) => client.query(`CREATE DATABASE ${name}`))
+  const url = new URL(serverProcess.url)
   url.pathname = `/${name}`
   return url.toString()
 }
@@ -413,7 +413,7 @@ try {
     })
   }
 } finally {
-  await cluster.dispose()
+  await serverProcess.dispose()
   await remove()
   Fs.rmSync(work, { recursive: true, force: true })
 }

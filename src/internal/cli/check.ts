@@ -16,6 +16,8 @@ import { ConnectionFailed, typed } from "../../DatabaseError.js"
 import * as Migrations from "../../Migrations.js"
 import { driverOf } from "../database/driverOf.js"
 import type { ConnectionLimits, ServerDetails } from "../driver.js"
+import { label } from "../migrations/model.js"
+import { type Cluster, examineCluster, type Server, serverText } from "./cluster.js"
 import { type Failure, failure, inMillis } from "./output.js"
 
 /** The arguments of the command. */
@@ -51,8 +53,12 @@ export interface Report {
     readonly pending: ReadonlyArray<Migrations.Migration>
     readonly ahead: ReadonlyArray<Migrations.Migration>
   } | null
+  /** The servers that the URLs name. Empty for SQLite. */
+  readonly servers: ReadonlyArray<Server>
   /** The reasons why it is not ok, one line each. */
   readonly problems: ReadonlyArray<string>
+  /** What can go wrong although it is ok, one line each. */
+  readonly warnings: ReadonlyArray<string>
 }
 
 /**
@@ -99,68 +105,89 @@ const examine = (settings: DatabaseConfig.Settings, { migrations }: Arguments) =
 
 const plural = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`
 
-const labels = (migrations: ReadonlyArray<Migrations.Migration>): string =>
-  migrations.map(({ id, name }) => `${id}_${name}`).join(", ")
+const labels = (migrations: ReadonlyArray<Migrations.Migration>): string => migrations.map(label).join(", ")
 
 /** Examines the database that the settings name, without changing it. */
 export const check = (settings: DatabaseConfig.Settings, args: Arguments): Effect.Effect<Report> =>
-  Effect.map(Effect.timed(Effect.either(examine(settings, args))), ([waited, result]): Report => {
-    const problems: Array<string> = []
-    const { instances } = args
-    const { poolMaxOverflow: maxOverflow, poolSize: size } = settings
-    const needed = (size + maxOverflow) * instances
-    if (Either.isLeft(result)) {
-      const error = failure(result.left)
-      problems.push(error.message)
-      return {
-        ok: false,
-        database: DatabaseConfig.render(settings.target),
-        environment: settings.environment,
-        reachable: false,
-        millis: inMillis(waited),
-        error,
-        server: null,
-        pool: { size, maxOverflow, instances, needed, fits: null },
-        migrations: null,
-        problems
-      }
-    }
-    const { duration, server, status } = result.right
-    const available = server.connections?.available
-    const fits = available === undefined ? null : needed <= available
-    if (fits === false) {
-      problems.push(
-        `${
-          plural(instances, "instance")
-        } may open ${needed} connections, and the server has ${available} for this user: ` +
-          "make DATABASE_POOL_SIZE or DATABASE_POOL_MAX_OVERFLOW smaller, or max_connections larger"
-      )
-    }
-    const migrations = status === undefined || Either.isLeft(status) ? undefined : status.right
-    if (status !== undefined && Either.isLeft(status)) {
-      problems.push(failure(status.left).message)
-    }
-    if (migrations !== undefined) {
-      problems.push(...migrations.problems.map(({ message }) => message))
-      if (migrations.pending.length > 0) {
-        problems.push(`${plural(migrations.pending.length, "migration")} pending: ${labels(migrations.pending)}`)
-      }
-    }
+  Effect.zipWith(
+    Effect.timed(Effect.either(examine(settings, args))),
+    Effect.orElseSucceed(examineCluster(settings, args.instances), () => noCluster),
+    ([waited, result], cluster) => reportOf(settings, args, waited, result, cluster),
+    { concurrent: true }
+  )
+
+const noCluster: Cluster = { servers: [], problems: [], warnings: [] }
+
+const reportOf = (
+  settings: DatabaseConfig.Settings,
+  { instances }: Arguments,
+  waited: Duration.Duration,
+  result: Either.Either<
+    Effect.Effect.Success<ReturnType<typeof examine>>,
+    Effect.Effect.Error<ReturnType<typeof examine>>
+  >,
+  { problems: clusterProblems, servers, warnings }: Cluster
+): Report => {
+  const problems: Array<string> = []
+  const { poolMaxOverflow: maxOverflow, poolSize: size } = settings
+  const needed = (size + maxOverflow) * instances
+  if (Either.isLeft(result)) {
+    const error = failure(result.left)
+    problems.push(error.message)
     return {
-      ok: problems.length === 0,
+      ok: false,
       database: DatabaseConfig.render(settings.target),
       environment: settings.environment,
-      reachable: true,
-      millis: inMillis(duration),
-      error: null,
-      server,
-      pool: { size, maxOverflow, instances, needed, fits },
-      migrations: migrations === undefined
-        ? null
-        : { applied: migrations.applied.length, pending: migrations.pending, ahead: migrations.ahead },
-      problems
+      reachable: false,
+      millis: inMillis(waited),
+      error,
+      server: null,
+      pool: { size, maxOverflow, instances, needed, fits: null },
+      migrations: null,
+      servers,
+      problems: [...problems, ...clusterProblems],
+      warnings
     }
-  })
+  }
+  const { duration, server, status } = result.right
+  const available = server.connections?.available
+  const fits = available === undefined ? null : needed <= available
+  if (fits === false) {
+    problems.push(
+      `${
+        plural(instances, "instance")
+      } may open ${needed} connections, and the server has ${available} for this user: ` +
+        "make DATABASE_POOL_SIZE or DATABASE_POOL_MAX_OVERFLOW smaller, or max_connections larger"
+    )
+  }
+  problems.push(...clusterProblems)
+  const migrations = status === undefined || Either.isLeft(status) ? undefined : status.right
+  if (status !== undefined && Either.isLeft(status)) {
+    problems.push(failure(status.left).message)
+  }
+  if (migrations !== undefined) {
+    problems.push(...migrations.problems.map(({ message }) => message))
+    if (migrations.pending.length > 0) {
+      problems.push(`${plural(migrations.pending.length, "migration")} pending: ${labels(migrations.pending)}`)
+    }
+  }
+  return {
+    ok: problems.length === 0,
+    database: DatabaseConfig.render(settings.target),
+    environment: settings.environment,
+    reachable: true,
+    millis: inMillis(duration),
+    error: null,
+    server,
+    pool: { size, maxOverflow, instances, needed, fits },
+    migrations: migrations === undefined
+      ? null
+      : { applied: migrations.applied.length, pending: migrations.pending, ahead: migrations.ahead },
+    servers,
+    problems,
+    warnings
+  }
+}
 
 const poolText = ({ fits, instances, maxOverflow, needed, size }: Report["pool"]): string =>
   fits === null
@@ -185,6 +212,9 @@ export const toLines = (report: Report): ReadonlyArray<readonly [string, string]
       lines.push(["user", server.user])
       lines.push(["TLS", server.tls === null ? "none" : `${server.tls.version}, ${server.tls.cipher}`])
     }
+  }
+  if (report.servers.length > 1) {
+    report.servers.forEach((server, i) => lines.push([i === 0 ? "servers" : "", serverText(server)]))
   }
   lines.push(["pool", poolText(pool)])
   if (server !== null && server.connections !== null) {

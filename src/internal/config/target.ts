@@ -14,6 +14,11 @@ export const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "
 
 export type SslMode = (typeof sslModes)[number]
 
+/** The journal modes that survive a crash, of a database that is a file. */
+export const journalModes = ["wal", "delete", "truncate", "persist"] as const
+
+export type JournalMode = (typeof journalModes)[number]
+
 /** A file's name, or the text of a file in PEM format. */
 export type FileOrPem = string | Redacted.Redacted<string>
 
@@ -28,6 +33,11 @@ export interface TargetOptions {
   readonly password: Redacted.Redacted<string> | Effect.Effect<unknown, unknown> | undefined
   readonly passwordFile: string | undefined
   readonly thread: "worker" | "main"
+  readonly journalMode: JournalMode | undefined
+  /** As they were given: the dialect validates them. */
+  readonly pragmas: unknown
+  /** As they were given: the dialect validates them. */
+  readonly functions: unknown
 }
 
 /** The pool settings and timeouts that a dialect, or its URL, may override. */
@@ -49,6 +59,16 @@ export interface Resolved<Target> {
   /** The default of `preparedStatements`, if the URL says one. */
   readonly preparedStatements?: "off" | undefined
   readonly pool: PoolOptions
+  /** How readers are found. Undefined if the dialect has none. */
+  readonly readers?: ResolvedReaders<Target> | undefined
+}
+
+/** The targets of connections that only read. */
+export interface ResolvedReaders<Target> {
+  /** The standbys among the hosts of this URL; undefined if it has a single host. */
+  readonly standbys: Target | undefined
+  /** This URL, if it is that of the readers. */
+  readonly own: Target
 }
 
 /** Combines a URL that was read with the options. Problems are added to the validation. */

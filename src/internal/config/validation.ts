@@ -17,6 +17,8 @@ export interface Validation<Field extends string> {
   readonly refuse: (field: Field, message: string) => void
   /** Adds the problem that a value is needed and absent. */
   readonly missing: (field: Field, expected: string) => void
+  /** The same validation for a further URL: the problems of the URL are those of this field. */
+  readonly forUrl: (field: Field) => Validation<Field>
   /** The result, or all problems as one error. */
   readonly conclude: <A>(result: A) => Either.Either<A, ConfigError.ConfigError>
 }
@@ -28,9 +30,16 @@ export const make = <Field extends string>(
   urlField: NoInfer<Field>
 ): Validation<Field> => {
   const errors: Array<ConfigError.ConfigError> = []
-  const refuse = (field: Field, message: string): void => {
-    errors.push(ConfigError.InvalidData([nameOf(field)], message))
+  const seen = new Set<string>()
+  /** The same problem may be found with two URLs. */
+  const add = (field: Field, message: string, make: typeof ConfigError.InvalidData): void => {
+    const key = `${nameOf(field)} ${message}`
+    if (!seen.has(key)) {
+      seen.add(key)
+      errors.push(make([nameOf(field)], message))
+    }
   }
+  const refuse = (field: Field, message: string): void => add(field, message, ConfigError.InvalidData)
   const validate = <A>(field: Field, value: unknown, rule: Rule.Rule<A>, prefix: string): A | undefined => {
     const given = typeof value === "string" ? value.trim() : value
     if (Rule.isAbsent(given, rule)) {
@@ -42,16 +51,19 @@ export const make = <Field extends string>(
     }
     return Option.getOrUndefined(accepted)
   }
-  return {
-    value: (field, rule) => validate(field, values[field], rule, ""),
-    parameter: (name, given, rule) => validate(urlField, given, rule, `parameter ${name} to be `),
-    refuse,
-    missing: (field, expected) => {
-      errors.push(ConfigError.MissingData([nameOf(field)], `expected ${expected}`))
-    },
-    conclude: (result) =>
-      Arr.isNonEmptyReadonlyArray(errors)
-        ? Either.left(Arr.reduce(errors.slice(1), errors[0], ConfigError.And))
-        : Either.right(result)
+  const validationOf = (ownUrl: Field): Validation<Field> => {
+    const own = (field: Field): Field => field === urlField ? ownUrl : field
+    return {
+      value: (field, rule) => validate(own(field), values[own(field)], rule, ""),
+      parameter: (name, given, rule) => validate(ownUrl, given, rule, `parameter ${name} to be `),
+      refuse: (field, message) => refuse(own(field), message),
+      missing: (field, expected) => add(own(field), `expected ${expected}`, ConfigError.MissingData),
+      forUrl: validationOf,
+      conclude: (result) =>
+        Arr.isNonEmptyReadonlyArray(errors)
+          ? Either.left(Arr.reduce(errors.slice(1), errors[0], ConfigError.And))
+          : Either.right(result)
+    }
   }
+  return validationOf(urlField)
 }

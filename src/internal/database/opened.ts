@@ -10,6 +10,7 @@ import type { Connection, Driver } from "../driver.js"
 
 export interface OpenDatabase {
   readonly driver: Driver
+  readonly isProduction: boolean
   /** A connection from its pool. */
   readonly acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>
   /**

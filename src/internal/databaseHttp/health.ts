@@ -123,20 +123,31 @@ const migrationsPart = (database: Database.Service, migrations: Migrations.Servi
     return known.last !== undefined && isComplete(known.last) ? Effect.succeed(known.last) : known.read
   })
 
-/** See DatabaseHttp.readiness. */
-export const readiness: Effect.Effect<Readiness, never, Database.Database> = Effect.gen(function*() {
-  const database = yield* Database.Database
-  const migrations = Option.getOrUndefined(yield* Effect.serviceOption(Migrations.Migrations))
-  const reportFiber = yield* Effect.fork(database.report)
-  const status = migrations === undefined ? undefined : yield* migrationsPart(database, migrations)
-  const report = yield* Fiber.join(reportFiber)
-  const isMigrated = status === undefined || isComplete(status)
-  return {
-    status: report.healthy && isMigrated ? "ready" : "unavailable",
-    database: databasePart(report),
-    migrations: status
-  }
-})
+/** See DatabaseHttp.ReadinessOptions. */
+export interface ReadinessOptions {
+  readonly readers?: boolean | undefined
+}
+
+const hasReader = ({ servers }: Health.Report): boolean =>
+  servers.some(({ role, state }) => role === "standby" && state === "up")
+
+/** See DatabaseHttp.readinessWith. */
+export const readinessWith = (
+  { readers = false }: ReadinessOptions
+): Effect.Effect<Readiness, never, Database.Database> =>
+  Effect.gen(function*() {
+    const database = yield* Database.Database
+    const migrations = Option.getOrUndefined(yield* Effect.serviceOption(Migrations.Migrations))
+    const reportFiber = yield* Effect.fork(database.report)
+    const status = migrations === undefined ? undefined : yield* migrationsPart(database, migrations)
+    const report = yield* Fiber.join(reportFiber)
+    const isMigrated = status === undefined || isComplete(status)
+    return {
+      status: (report.healthy || (readers && hasReader(report))) && isMigrated ? "ready" : "unavailable",
+      database: databasePart(report),
+      migrations: status
+    }
+  })
 
 const noStore = { headers: { "cache-control": "no-store" } }
 
@@ -149,21 +160,19 @@ const encode = Schema.encodeSync(Readiness)
 const respond = (readiness: Readiness): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.unsafeJson(encode(readiness), { ...noStore, status: readiness.status === "ready" ? 200 : 503 })
 
-export const ready: Effect.Effect<HttpServerResponse.HttpServerResponse, never, Database.Database> = Effect.map(
-  readiness,
-  respond
-)
+type Response = Effect.Effect<HttpServerResponse.HttpServerResponse, never, Database.Database>
+
+export const ready = (options: ReadinessOptions): Response => Effect.map(readinessWith(options), respond)
 
 /** The databases that were ready once. */
 const started = new WeakSet<Database.Service>()
 
-export const startup: Effect.Effect<HttpServerResponse.HttpServerResponse, never, Database.Database> = Effect.gen(
-  function*() {
+export const startup = (options: ReadinessOptions): Response =>
+  Effect.gen(function*() {
     const database = yield* Database.Database
-    const current = yield* readiness
+    const current = yield* readinessWith(options)
     if (current.status === "ready") {
       started.add(database)
     }
     return respond({ ...current, status: started.has(database) ? "ready" : current.status })
-  }
-)
+  })

@@ -6,13 +6,12 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
-import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Pool } from "../../Pool.js"
 import type { Connection, Driver } from "../driver.js"
 import { make as makeError } from "../makeError.js"
-import { timeoutOption } from "../raceFirst.js"
+import { timeoutFail } from "../raceFirst.js"
 
 export interface Options {
   /** Opens a connection of the probe's own when it cannot use one of the pool. */
@@ -76,10 +75,7 @@ export const make = ({ driver, pool, timeout }: Options): Effect.Effect<Probe, n
     })
   /** Fails in time even if the effect cannot be interrupted at once; it is then interrupted in the background. */
   const withTimeout = <A, E, R>(duration: Duration.Duration, effect: Effect.Effect<A, E, R>) =>
-    Effect.flatMap(
-      timeoutOption(Effect.disconnect(effect), duration),
-      Option.match({ onNone: () => Effect.fail(timeoutError()), onSome: Effect.succeed })
-    )
+    timeoutFail(Effect.disconnect(effect), duration, timeoutError)
 
   const probe: Probe = (query, readsData = false) => {
     const onNewConnection = Effect.uninterruptibleMask((restore) =>

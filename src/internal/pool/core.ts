@@ -166,6 +166,17 @@ export class Core<A> {
     this.publish()
   }
 
+  connections(): ReadonlyArray<{ readonly connection: A; readonly isUsed: boolean }> {
+    const open: Array<{ readonly connection: A; readonly isUsed: boolean }> = []
+    for (const { connection, state } of this.entries) {
+      const isUsed = state === "used" || state === "resetting"
+      if (isUsed || state === "idle" || state === "checking") {
+        open.push({ connection, isUsed })
+      }
+    }
+    return open
+  }
+
   snapshot(): Stats {
     return this.stats.snapshot(this.now())
   }

@@ -57,6 +57,7 @@ export const makeWith = <A>(
       ),
       warm: Effect.async<void, DatabaseError>((resume) => core.warm(resume)),
       stats: () => core.snapshot(),
+      connections: () => core.connections(),
       invalidate: Effect.sync(() => core.invalidate()),
       shutdown
     }

@@ -41,12 +41,12 @@ export class StatsTracker {
   private readonly recorder: Recorders.PoolRecorder
 
   constructor(
-    private readonly options: Pick<Options<never>, "name" | "dialect" | "size" | "maxOverflow" | "min">,
+    private readonly options: Pick<Options<never>, "name" | "dialect" | "attributes" | "size" | "maxOverflow" | "min">,
     private readonly waiters: { readonly size: number },
     maxIdle: number
   ) {
     this.maximum = options.size + options.maxOverflow
-    this.recorder = Recorders.pool(options.name, options.dialect)
+    this.recorder = Recorders.pool(options.name, options.dialect, options.attributes)
     this.recorder.limits(this.maximum, options.min ?? options.size, maxIdle)
     this.publish()
   }

@@ -11,6 +11,7 @@ import { TLSSocket } from "node:tls"
 import type PgModule from "pg"
 import type { PostgresHost } from "../../DatabaseConfig.js"
 import type { DatabaseError } from "../../DatabaseError.js"
+import type { Server } from "../cluster/servers.js"
 import type { Restore } from "../driver.js"
 import { sendElsewhere } from "./bindCheck.js"
 import { Connection } from "./connection.js"
@@ -62,12 +63,15 @@ export interface Route {
   readonly host: PostgresHost
   readonly address: string
   readonly encryption: Tls.Encryption
+  readonly server: Server
+  /** Whether the process may exit before the attempt has ended. */
+  readonly isBackground: boolean
 }
 
 /** Connects with one encryption. */
 export const attempt = (
   setup: Setup,
-  { address, encryption, host }: Route,
+  { address, encryption, host, isBackground, server }: Route,
   credentials: Credentials,
   deadline: number,
   connectAgain: ConnectAgain,
@@ -139,6 +143,9 @@ export const attempt = (
         }
       }
       const timer = setTimeout(() => fail(new Error("timeout expired")), deadline - performance.now())
+      if (isBackground) {
+        timer.unref()
+      }
       giveUp = () => {
         settle()
         socket.destroy()
@@ -154,6 +161,7 @@ export const attempt = (
           const address = socket.remoteAddress ?? host.host
           const encryption = isEncrypted ? "required" : "plain"
           const { statementTimeout } = settings
+          setup.engine.identify(parameters, host.host)
           const pipeline = new Pipeline({
             connection,
             backendKey: processID === null || secretKey === null ? undefined : { processId: processID, secretKey },
@@ -161,6 +169,7 @@ export const attempt = (
             parameters,
             preparePolicy,
             types: setup.types,
+            engine: setup.engine,
             onNotice: settings.onNotice,
             beginSettings: beginSettings(startup, parameters),
             resetAlways: settings.reset === "always",
@@ -169,7 +178,7 @@ export const attempt = (
               statementTimeout === undefined ? undefined : milliseconds(statementTimeout)
             )
           })
-          watch(pipeline, setup, { host, address, encryption }, credentials)
+          watch(pipeline, setup, { host, address, encryption, server, isBackground }, credentials)
           connectionCount += 1
           const id = processID ?? connectionCount
           resume(Effect.succeed(new Connection(pipeline, id, describeHost(target, host), connectAgain)))
@@ -186,7 +195,7 @@ export const attempt = (
           isDirect,
           tls,
           timeout: deadline - performance.now(),
-          background: false
+          background: isBackground
         },
         (socket) => startUp(socket, resume),
         ({ cause, stage }) => resume(Effect.fail({ cause, isEncryptionRelated: stage === "tls" }))
@@ -213,7 +222,10 @@ const watch = (
       return pipeline.activity
     },
     probe: (onAnswer) => probe(setup, route, credentials, onAnswer),
-    onSilence: (millis) => pipeline.loseSilent(millis)
+    onSilence: (millis) => {
+      setup.servers.failed(route.server, "silent", "no answer to a statement, nor on a connection of its own")
+      pipeline.loseSilent(millis)
+    }
   }
   silence?.watch(watched)
   statementTimeouts.watch(pipeline)
@@ -230,6 +242,8 @@ const watch = (
 
 /** How long a server that is asked whether it lives may take to answer, if attempts to connect have no limit. */
 const defaultProbeTimeout = 5_000
+/** The same where another server may have taken its place. */
+const clusterProbeTimeout = 2_000
 /** The parts of that time. One that takes longer, because the event loop was busy, counts once. */
 const probeParts = 10
 
@@ -237,7 +251,7 @@ const probeParts = 10
 const unusedConnect: ConnectAgain = () => Effect.dieMessage("a probe opens no further connection")
 
 /** Whether a failed attempt to connect was answered by a server, even if with an error. */
-const isAnswer = ({ cause }: AttemptFailure): boolean =>
+export const isAnswer = ({ cause }: AttemptFailure): boolean =>
   !(cause instanceof AggregateError) && !("syscall" in cause) &&
   (cause as { readonly code?: unknown }).code !== "ECONNRESET" &&
   !/^(?:timeout expired|Connection terminated)/.test(cause.message)
@@ -252,9 +266,12 @@ const probe = (
   credentials: Credentials,
   onAnswer: (isAlive: boolean) => void
 ): void => {
-  const timeout = Duration.isFinite(setup.settings.connectTimeout)
-    ? Duration.toMillis(setup.settings.connectTimeout)
-    : defaultProbeTimeout
+  const timeout = Math.min(
+    Duration.isFinite(setup.settings.connectTimeout)
+      ? Duration.toMillis(setup.settings.connectTimeout)
+      : defaultProbeTimeout,
+    setup.servers.isCluster ? clusterProbeTimeout : Infinity
+  )
   // The connection of a probe is not watched, since it has a timeout already.
   const unwatched: Setup = { ...setup, silence: undefined }
   const ask = Effect.uninterruptibleMask((restore) =>
@@ -268,11 +285,13 @@ const probe = (
   )
   const fiber = Effect.runFork(ask)
   let part = 0
+  setup.servers.doubted(route.server)
   const onPart = (): void => {
     part++
     if (part === probeParts) {
       fiber.unsafeInterruptAsFork(FiberId.none)
     } else {
+      setup.servers.doubted(route.server)
       timer = setTimeout(onPart, timeout / probeParts)
     }
   }

@@ -24,6 +24,23 @@ const seedSql = (): string => `SET seed TO ${(Math.random() * 2 - 1).toFixed(15)
 /** Drops the statements that were prepared with SQL, and the driver's own. */
 const deallocateSql = "DEALLOCATE ALL"
 
+/** A command that is sent by itself. */
+interface Command {
+  /** The same for each connection. */
+  readonly name: string
+  readonly text: string
+  /** Whether a connection is not clean without it, whatever the engine. */
+  readonly isRequired: boolean
+}
+
+/** The same as commands that are sent one by one, to an engine that may not know all of them. */
+export const separateCommands = (deallocates: boolean): ReadonlyArray<Command> =>
+  [...commands, ...(deallocates ? [deallocateSql] : []), seedSql()].map((text) => ({
+    name: text.startsWith("SET seed") ? "SET seed" : text,
+    text,
+    isRequired: text === "RESET ALL" || text === deallocateSql
+  }))
+
 /** The isolation level is given, since the last borrower may have set one that waits for a snapshot. */
 export const cleaningSteps = (deallocates: boolean): ReadonlyArray<Step> =>
   ["BEGIN ISOLATION LEVEL READ COMMITTED", ...commands, ...(deallocates ? [deallocateSql] : []), seedSql(), "COMMIT"]

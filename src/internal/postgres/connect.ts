@@ -9,18 +9,19 @@ import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
-import type { PostgresHost } from "../../DatabaseConfig.js"
 import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
+import type { Server, Servers } from "../cluster/servers.js"
 import type { Restore } from "../driver.js"
 import { make as makeError } from "../makeError.js"
-import { attempt, type AttemptFailure, type ConnectAgain, maxDelay } from "./attempt.js"
+import { attempt, type AttemptFailure, type ConnectAgain, isAnswer, maxDelay } from "./attempt.js"
+import { type Candidate, candidatesOf, ranked } from "./candidates.js"
 import type { Connection } from "./connection.js"
 import { areSame, type Credentials, credentialsOf } from "./credentials.js"
-import { checkRole, type TargetSessionAttrs } from "./role.js"
+import { checkRole, examine, type TargetSessionAttrs } from "./role.js"
 import { describe, describeHost, type Setup } from "./setup.js"
 import { fromPostgres } from "./sqlState.js"
 import type { LeftOut } from "./startupParameters.js"
-import { staggered } from "./transport/staggered.js"
+import { attemptDelay, staggered } from "./transport/staggered.js"
 import * as Tls from "./transport/tls.js"
 
 /** What the attempts of one call of `connect` have in common. */
@@ -39,18 +40,25 @@ const logLeftOut = ({ isFirst, parameter }: LeftOut, description: string): Effec
     : Effect.void
 
 /** One attempt for each encryption that may be used, and another one for each start-up parameter that is refused. */
-const connectHost = (
+const startUp = (
   { credentials, setup }: Parts,
-  host: PostgresHost,
-  required: TargetSessionAttrs,
+  { host, server }: Candidate,
   deadline: number,
-  restore: Restore
-): Effect.Effect<Connection, DatabaseError> => {
+  restore: Restore,
+  isBackground: boolean
+): Effect.Effect<Connection, AttemptFailure> => {
   const description = describeHost(setup.target, host)
   const connectAgain: ConnectAgain = (restore) => connect(setup, restore)
   const attemptWith = (encryption: Tls.Encryption): Effect.Effect<Connection, AttemptFailure> =>
     Effect.catchAll(
-      attempt(setup, { host, address: host.host, encryption }, credentials, deadline, connectAgain, restore),
+      attempt(
+        setup,
+        { host, address: server.address, encryption, server, isBackground },
+        credentials,
+        deadline,
+        connectAgain,
+        restore
+      ),
       (failure) =>
         failure.leftOut === undefined
           ? Effect.fail(failure)
@@ -60,10 +68,78 @@ const connectHost = (
   const established = second === undefined
     ? attemptWith(first)
     : Effect.catchIf(attemptWith(first), ({ isEncryptionRelated }) => isEncryptionRelated, () => attemptWith(second))
-  return established.pipe(
-    Effect.mapError(({ cause }) => fromPostgres(cause, { phase: "connect", description })),
-    Effect.flatMap((connection) => checkRole(connection, required, description, deadline, restore))
-  )
+  return Effect.tapBoth(established, {
+    onSuccess: () => Effect.sync(() => setup.servers.answered(server)),
+    onFailure: (failure) => Effect.sync(() => noteFailure(setup.servers, server, failure))
+  })
+}
+
+/** Whether an attempt has run out of time. */
+const isTimeout = ({ code, message }: Error & { readonly code?: unknown }): boolean =>
+  message === "timeout expired" || code === "ETIMEDOUT"
+
+/** Notes what a failed attempt says of its server. One that starts up or shuts down is as good as down. */
+const noteFailure = (servers: Servers, server: Server, failure: AttemptFailure): void => {
+  const cause: Error & { readonly code?: unknown } = failure.cause
+  if (isAnswer(failure) && cause.code !== "57P03") {
+    servers.answered(server)
+  } else {
+    const isSilent = isTimeout(cause) || (cause instanceof AggregateError && cause.errors.every(isTimeout))
+    servers.failed(server, isSilent ? "silent" : "down", fromPostgres(cause, { phase: "connect" }).reason)
+  }
+}
+
+/** Waits until the server may be connected to. Gives what ends the attempt, or undefined if its time is over. */
+const permitted = (
+  { connectLimit }: Setup,
+  server: Server,
+  deadline: number
+): Effect.Effect<(() => void) | undefined> =>
+  Effect.async<(() => void) | undefined>((resume) => {
+    const timer = setTimeout(() => {
+      end()
+      resume(Effect.succeed(undefined))
+    }, Math.min(maxDelay, deadline - performance.now()))
+    let isGranted = false
+    let end: () => void = () => undefined
+    const onGranted = (): void => {
+      clearTimeout(timer)
+      isGranted = true
+      // It may be granted before `take` has returned.
+      resume(Effect.sync(() => end))
+    }
+    end = connectLimit.take(server, onGranted)
+    return Effect.sync(() => {
+      clearTimeout(timer)
+      if (!isGranted) {
+        end()
+      }
+    })
+  })
+
+/** Connects to one server, and checks that it has the role. */
+const connectTo = (
+  parts: Parts,
+  candidate: Candidate,
+  required: TargetSessionAttrs,
+  deadline: number,
+  restore: Restore
+): Effect.Effect<Connection, DatabaseError> => {
+  const { setup } = parts
+  const { servers } = setup
+  const { host, server } = candidate
+  const description = describeHost(setup.target, host)
+  const failure = (cause: Error) => fromPostgres(cause, { phase: "connect", description })
+  return Effect.flatMap(restore(permitted(setup, server, deadline)), (end) =>
+    end === undefined
+      ? Effect.fail(failure(new Error("timeout expired")))
+      : startUp(parts, candidate, deadline, restore, false).pipe(
+        Effect.mapError(({ cause }) => failure(cause)),
+        Effect.flatMap((connection) =>
+          checkRole(connection, { required, servers, server, description, deadline }, restore)
+        ),
+        Effect.ensuring(Effect.sync(end))
+      ))
 }
 
 /** Combines the failures of several hosts. It is transient if one of them is. */
@@ -78,49 +154,107 @@ const combine = (errors: ReadonlyArray<DatabaseError>): DatabaseError => {
   })
 }
 
-type Attempt = (restore: Restore) => Effect.Effect<Connection, DatabaseError>
+/**
+ * How long a server that does not answer is waited for when all others have failed, in milliseconds: at first, and if it
+ * was silent before. It is looked at in the background, with all of the connect timeout.
+ */
+const patience = 1_000
+const patienceWithSilent = attemptDelay
 
 /**
  * Makes attempts that overlap (RFC 8305), and gives the first connection that is established. The others are closed. As in
  * libpq, a host that rejects the user ends all attempts, since the others would too.
+ *
+ * A server that has not answered when another one is connected is not tried first the next time. When all others have
+ * failed it is not waited for until the timeout, since one of those may have been promoted meanwhile.
  */
-const firstOf = (attempts: ReadonlyArray<Attempt>, restore: Restore): Effect.Effect<Connection, DatabaseError> =>
-  attempts.length === 1 ? attempts[0](restore) : Effect.flatMap(Effect.runtime(), (runtime) => {
+const firstOf = (
+  candidates: ReadonlyArray<Candidate>,
+  { servers, target }: Setup,
+  attempt: (candidate: Candidate, restore: Restore) => Effect.Effect<Connection, DatabaseError>,
+  restore: Restore
+): Effect.Effect<Connection, DatabaseError> =>
+  candidates.length === 1 ? attempt(candidates[0], restore) : Effect.flatMap(Effect.runtime(), (runtime) => {
     const fibers: Array<Fiber.RuntimeFiber<Connection, DatabaseError>> = []
+    /** The attempts that are under way, with the time at which each is not waited for any longer. */
+    const running = new Map<Server, number>()
+    const errors: Array<DatabaseError> = []
+    const unanswered = ({ host }: Candidate) =>
+      fromPostgres(new Error("timeout expired"), { phase: "connect", description: describeHost(target, host) })
+    let hasWon = false
     let giveUp = (): void => undefined
     const start = (
-      attempt: Attempt,
+      candidate: Candidate,
       onSuccess: (connection: Connection) => void,
       onFailure: (error: DatabaseError) => void
     ): () => void => {
+      const { server } = candidate
+      const startedAt = performance.now()
+      running.set(server, startedAt + (server.state === "silent" ? patienceWithSilent : patience))
       let isGivenUp = false
       // Fibers inherit whether they can be interrupted, and this runs in an uninterruptible region.
-      const fiber = Runtime.runFork(runtime, Effect.interruptible(Effect.uninterruptibleMask(attempt)))
+      const fiber = Runtime.runFork(
+        runtime,
+        Effect.interruptible(Effect.uninterruptibleMask((restore) => attempt(candidate, restore)))
+      )
       fibers.push(fiber)
       fiber.addObserver((exit) => {
+        running.delete(server)
         if (isGivenUp) {
-          Exit.match(exit, { onFailure: () => undefined, onSuccess: (late) => late.destroy() })
-        } else {
-          Exit.match(exit, { onFailure: (cause) => onFailure(failureOf(cause)), onSuccess })
+          return Exit.match(exit, { onFailure: () => undefined, onSuccess: (late) => late.destroy() })
         }
+        Exit.match(exit, {
+          onFailure: (cause) => {
+            const error = failureOf(cause)
+            errors.push(error)
+            onFailure(error)
+          },
+          onSuccess: (connection) => {
+            hasWon = true
+            onSuccess(connection)
+          }
+        })
       })
       return () => {
         isGivenUp = true
+        if (hasWon && performance.now() - startedAt >= attemptDelay && server.answeredAt < startedAt) {
+          servers.suspect(server, `no answer within ${attemptDelay} milliseconds, when another server had answered`)
+        }
         fiber.unsafeInterruptAsFork(FiberId.none)
       }
     }
     const race = Effect.async<Connection, DatabaseError>((resume) => {
-      giveUp = staggered<Connection, DatabaseError>({
-        count: attempts.length,
-        start: (index, onSuccess, onFailure) => start(attempts[index], onSuccess, onFailure),
+      const impatience = setInterval(() => {
+        const now = performance.now()
+        const isAnswered = candidates.some(({ server }) => server.state === "up" && !running.has(server))
+        if (isAnswered && errors.length + running.size === candidates.length) {
+          const silent = candidates.filter(({ server }) => running.has(server))
+          if (silent.every(({ server }) => running.get(server)! <= now)) {
+            giveUp()
+            silent.forEach(({ server }) => servers.suspect(server, "no answer, when all other servers had answered"))
+            resume(Effect.fail(combine([...errors, ...silent.map(unanswered)])))
+          }
+        }
+      }, patienceWithSilent / 5)
+      const stop = staggered<Connection, DatabaseError>({
+        count: candidates.length,
+        start: (index, onSuccess, onFailure) => start(candidates[index], onSuccess, onFailure),
         isFinal: (error) => error._tag === "AuthenticationFailed",
         onSuccess: (connection) => {
+          clearInterval(impatience)
           // An interruption may arrive after `resume` was called with a connection, which is then closed.
           giveUp = () => connection.destroy()
           resume(Effect.succeed(connection))
         },
-        onFailure: (errors) => resume(Effect.fail(combine(errors)))
+        onFailure: (errors) => {
+          clearInterval(impatience)
+          resume(Effect.fail(combine(errors)))
+        }
       })
+      giveUp = () => {
+        clearInterval(impatience)
+        stop()
+      }
     })
     return Effect.onInterrupt(
       restore(race),
@@ -133,8 +267,8 @@ const failureOf = (cause: Cause.Cause<DatabaseError>): DatabaseError =>
   Option.getOrElse(Cause.failureOption(cause), () => fromPostgres(Cause.squash(cause), { phase: "connect" }))
 
 /**
- * Tries each host once. The attempts begin in order and overlap, and the timeout is that of all of them. `prefer-standby`
- * accepts any server in a second round; the first one may use half of the time.
+ * Tries each server once. The attempts overlap, and the timeout is that of all of them. `prefer-standby` accepts any server
+ * in a second round; the first one may use half of the time.
  */
 const connectAs = (
   parts: Parts,
@@ -142,12 +276,18 @@ const connectAs = (
   timeout: number,
   restore: Restore
 ): Effect.Effect<Connection, DatabaseError> => {
-  const { hosts, targetSessionAttrs } = parts.setup.target
+  const { servers, target } = parts.setup
+  const { targetSessionAttrs } = target
   const round = (required: TargetSessionAttrs, time: number) =>
-    firstOf(
-      hosts.map((host): Attempt => (restore) => connectHost(parts, host, required, startedAt + time, restore)),
-      restore
-    )
+    Effect.flatMap(restore(candidatesOf(target, servers, startedAt + time)), (candidates) => {
+      servers.used()
+      return firstOf(
+        ranked(candidates, required),
+        parts.setup,
+        (candidate, restore) => connectTo(parts, candidate, required, startedAt + time, restore),
+        restore
+      )
+    })
   return targetSessionAttrs === "prefer-standby"
     ? Effect.catchAll(
       round(targetSessionAttrs, timeout / 2),
@@ -188,3 +328,38 @@ export const connect = (setup: Setup, restore: Restore): Effect.Effect<Connectio
       )
     })
   })
+
+/** How long a look at a server takes at most, in milliseconds, however long connecting may take. */
+const maxLookTime = 5_000
+
+/**
+ * Looks at a server in the background: whether it answers, its role, its timeline and its lag. Keeps no process alive, and
+ * calls `onEnd` in any case.
+ */
+export const lookAt = (setup: Setup, server: Server, onEnd: () => void): void => {
+  const { settings, servers, target } = setup
+  const timeout = Math.min(Math.max(1, Duration.toMillis(settings.connectTimeout)), maxLookTime)
+  const host = target.hosts.find(({ host, port }) => host === server.host && port === server.port)
+  // What is not watched for silence has a deadline.
+  const unwatched: Setup = { ...setup, silence: undefined }
+  const look = Effect.uninterruptibleMask((restore) => {
+    const deadline = performance.now() + timeout
+    return Effect.flatMap(
+      credentialsOf(target, describe(target), deadline, restore),
+      (credentials) =>
+        host === undefined
+          ? Effect.void
+          : Effect.flatMap(
+            startUp({ setup: unwatched, credentials }, { host, server }, deadline, restore, true),
+            (connection) => {
+              const timer = setTimeout(() => connection.destroy(), deadline - performance.now()).unref()
+              return Effect.ensuring(
+                restore(examine(connection, servers, server)),
+                Effect.zipRight(Effect.sync(() => clearTimeout(timer)), connection.close)
+              )
+            }
+          )
+    )
+  })
+  Effect.runFork(look).addObserver(onEnd)
+}

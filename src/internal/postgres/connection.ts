@@ -8,18 +8,23 @@ import { NodeInspectSymbol } from "effect/Inspectable"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
+import type { Member, Server, Servers } from "../cluster/servers.js"
 import type * as Driver from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import { rowStream } from "../rowStream.js"
 import * as Bulk from "./bulk.js"
+import * as Cleaning from "./cleaning.js"
+import * as CommitRecord from "./commitRecord.js"
 import { copyFrom } from "./copy/copyFrom.js"
 import { copyTo } from "./copy/copyTo.js"
+import * as Engine from "./engine.js"
 import type * as Exchange from "./exchange.js"
 import * as Exchanges from "./exchanges.js"
 import * as Execute from "./execute.js"
 import { serverError } from "./pg.js"
 import type { Pipeline } from "./pipeline.js"
 import * as Portal from "./portal.js"
+import * as Positions from "./position.js"
 import { Pg } from "./protocol/pg.js"
 import { Sender } from "./send.js"
 import { mayWrite } from "./statementText.js"
@@ -32,6 +37,9 @@ type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArra
 /** The statement timeout of a transaction's options in milliseconds; undefined if they have none. */
 const timeoutOf = (options: Driver.BeginOptions | undefined): number | undefined =>
   options?.statementTimeout === undefined ? undefined : TransactionSql.milliseconds(options.statementTimeout)
+
+/** What sets the access mode of a borrower's transactions. */
+const setsReadOnly = /read_only|\bread\s+(?:only|write)\b|\b(?:reset|discard)\s+all\b/i
 
 /** For the driver's own commands. */
 const internal: Exchange.Options = { user: false }
@@ -51,14 +59,20 @@ interface StreamTransaction {
 }
 
 export class Connection implements Driver.Connection {
+  /** The server that it leads to. */
+  server: Server | undefined = undefined
   private readonly sender: Sender
   /** How many portals were opened. Each has a name of its own. */
   private portals = 0
   /** The options of the savepoints that replace a transaction, by name. */
   private readonly optionsWithin = new Map<string, Driver.BeginOptions>()
   private streamTransaction: StreamTransaction | undefined = undefined
-  /** Identifies the last transaction, if that began as `verified` and was begun on the server. */
+  /** Identifies the last transaction, if its outcome is to be available and it was begun on the server. */
   private transactionIdentity: TransactionOutcome.TransactionIdentity | undefined = undefined
+  /** The options of the last transaction. */
+  private transactionOptions: Driver.BeginOptions = {}
+  /** The row that was sent with the last COMMIT. */
+  private commitRecord: CommitRecord.CommitRecord | undefined = undefined
 
   constructor(
     private readonly pipeline: Pipeline,
@@ -74,8 +88,63 @@ export class Connection implements Driver.Connection {
   onLost(f: (error: DatabaseError) => void): void {
     const { pipeline } = this
     pipeline.onLost = (error) => f(this.sender.connectionError(error))
-    if (pipeline.lossReason !== undefined) {
-      pipeline.onLost(pipeline.lossReason)
+    const reason = pipeline.retireReason ?? pipeline.lossReason
+    if (reason !== undefined) {
+      pipeline.onLost(reason)
+    }
+  }
+
+  /**
+   * Reports the connection as lost because its server is not what it was opened for. A pool destroys it, at once if it is
+   * idle, or when it is returned.
+   */
+  retire(reason: string): void {
+    this.pipeline.retire(serverError("08006", reason))
+  }
+
+  /** Calls `f` when the server reports that its role has changed, unless a statement of the borrower has changed it. */
+  onRole(f: (standby: boolean, readOnly: boolean) => void): void {
+    const { pipeline } = this
+    const { parameters } = pipeline
+    parameters.onServerChange = (name) => {
+      const { current } = pipeline
+      if (name === "in_hot_standby" || current === undefined || !setsReadOnly.test(current.text)) {
+        f(parameters.get("in_hot_standby") === "on", parameters.get("default_transaction_read_only") === "on")
+      }
+    }
+  }
+
+  /** Takes part in what is known of its server, until the connection is closed. */
+  joinServer(
+    servers: Servers,
+    server: Server,
+    identity: Member["identity"],
+    needsWriter: boolean
+  ): void {
+    const { pipeline } = this
+    const member: Member = {
+      server,
+      identity,
+      needsWriter,
+      get activity() {
+        return pipeline.activity
+      },
+      get isWaiting() {
+        return pipeline.isWaiting
+      },
+      retire: (reason) => this.retire(reason),
+      end: (reason) => pipeline.lose(serverError("08006", reason))
+    }
+    this.server = server
+    servers.join(member)
+    pipeline.onReadOnly = () => servers.demoted(server)
+    const { onClosed } = pipeline
+    pipeline.onClosed = () => {
+      onClosed()
+      servers.leave(member)
+      if (pipeline.lossReason !== undefined) {
+        servers.lost(server)
+      }
     }
   }
 
@@ -86,6 +155,10 @@ export class Connection implements Driver.Connection {
 
   onNotification(f: (channel: string, payload: string) => void): void {
     this.pipeline.onNotification = f
+  }
+
+  get engine(): Engine.Engine {
+    return this.pipeline.engine
   }
 
   /** The value of a tracked parameter; undefined if the server does not report it. */
@@ -280,30 +353,97 @@ export class Connection implements Driver.Connection {
 
   /** Sends nothing by itself: BEGIN is sent in the round trip of the first statement. */
   begin(options: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
-    return this.defer(() => {
+    const { engine } = this.pipeline
+    const refusal = options.outcome === "verified" ? engine.refusal("transactionStatus") : undefined
+    return refusal !== undefined ? Effect.fail(refusal) : this.defer(() => {
       this.transactionIdentity = undefined
+      this.transactionOptions = options
+      this.commitRecord = undefined
+      this.pipeline.tracksDurability = options.outcome !== undefined
+      this.pipeline.hasChangedDurability = false
       this.pipeline.isUnconfirmed = false
+      this.pipeline.isReadOnlyAsked = options.readOnly === true ||
+        (this.pipeline.isReadOnlyAsked && this.status() === "dirty")
       this.pipeline.statementTimeout.set(timeoutOf(options))
       const steps = TransactionSql.beginSteps(options, this.pipeline.beginSettings)
-      if (options.verified === true) {
+      // A recorded commit is looked up without it, so an engine that may lack it is not asked.
+      const isIdentified = options.outcome === "verified" || (engine.isPostgres && !engine.lacks("transactionStatus"))
+      if (options.outcome !== undefined && isIdentified) {
         const onRow: Exchange.Step["onRow"] = (values) => {
           this.transactionIdentity = TransactionOutcome.parseIdentity(values)
         }
-        steps.push({ text: TransactionOutcome.identitySql, onRow })
+        const text = options.outcome === "verified"
+          ? TransactionOutcome.identitySql
+          : TransactionOutcome.identityWithoutIdSql
+        steps.push({ text, needs: "transactionStatus", onRow })
       }
       return steps
     })
   }
 
   get transactionOutcome(): Effect.Effect<Driver.TransactionOutcome, DatabaseError> | undefined {
-    // What the standby has not confirmed may be lost with the server that would be asked.
-    return this.transactionIdentity === undefined || this.pipeline.isUnconfirmed
-      ? undefined
-      : TransactionOutcome.lookUp(this.connectAgain, this.transactionIdentity)
+    const { commitRecord, connectAgain, pipeline, transactionIdentity } = this
+    const { closeReason, hasChangedDurability, isUnconfirmed } = pipeline
+    if (isUnconfirmed && (commitRecord === undefined || closeReason === undefined)) {
+      // What the standby has not confirmed may be lost with the server, and a row tells whether it was.
+      return undefined
+    }
+    const waits = isUnconfirmed || hasChangedDurability
+    return commitRecord !== undefined
+      ? CommitRecord.lookUpRecord(connectAgain, waits ? { ...commitRecord, durability: "on" } : commitRecord)
+      : transactionIdentity !== undefined
+      ? TransactionOutcome.lookUp(
+        connectAgain,
+        waits ? { ...transactionIdentity, durability: "on" } : transactionIdentity
+      )
+      : undefined
   }
 
   get commit(): Effect.Effect<void, DatabaseError> {
-    return this.commitWith(() => Exchanges.query("COMMIT", { user: false, commit: true }))
+    return this.commitWith(() => Exchanges.query("COMMIT", { user: false, commit: true }), true)
+  }
+
+  get commitWithPosition(): Effect.Effect<Driver.Position | null | undefined, DatabaseError> {
+    return Effect.suspend(() => {
+      // A failed transaction is not asked: COMMIT rolls it back.
+      if (this.pipeline.engine.lacks("lsn") || this.pipeline.transactionStatus === "E") {
+        return Effect.as(this.commit, undefined)
+      }
+      let exchange: Positions.CommitWithPosition | undefined = undefined
+      return Effect.map(
+        this.commitWith(() => exchange = new Positions.CommitWithPosition(), true),
+        () => exchange === undefined ? null : exchange.position
+      )
+    })
+  }
+
+  beginOnReplica(options: Driver.BeginOptions, required: Driver.Freshness): Effect.Effect<void, DatabaseError> {
+    return Effect.map(this.begin(options), () => {
+      this.pipeline.pendingSteps.unshift(...Positions.freshnessSteps(required))
+    })
+  }
+
+  staleness(required: Driver.Freshness): Effect.Effect<Driver.Staleness | undefined, DatabaseError> {
+    const [sql, params] = Positions.stalenessQuery(required)
+    return Effect.suspend(() =>
+      this.sender.send(
+        () => Exchanges.statement(sql, params, { user: false, prepare: true }),
+        ({ result: { rows: [row] } }) =>
+          Effect.succeed((row as { readonly staleness: Driver.Staleness | null }).staleness ?? undefined),
+        identity
+      )
+    )
+  }
+
+  get position(): Effect.Effect<Driver.Position | undefined, DatabaseError> {
+    return Effect.suspend(() => {
+      const exchange = new Positions.AskPosition()
+      return this.sender.send(() => exchange, () => Effect.succeed(exchange.position), identity)
+    })
+  }
+
+  trackPositions(tracking: Driver.PositionTracking | undefined): void {
+    this.pipeline.tracking = tracking
   }
 
   get rollback(): Effect.Effect<void, DatabaseError> {
@@ -318,10 +458,14 @@ export class Connection implements Driver.Connection {
           this.sender.connectionError(serverError("42602", "a savepoint's name may not hold a NUL character"))
         )
       }
+      const refusal = this.pipeline.engine.refusal("savepoints")
+      if (refusal !== undefined) {
+        return Effect.fail(refusal)
+      }
       // If a statement in flight fails, there will be no savepoint to roll back to: then wait until it is created.
       const created = this.status() === "active" && !this.pipeline.isBusy
-        ? this.defer(() => [{ text }])
-        : this.command(text)
+        ? this.defer(() => [{ text, needs: "savepoints" }])
+        : this.command(text, "savepoints")
       return this.trackSavepoint(name, created)
     })
   }
@@ -365,11 +509,13 @@ export class Connection implements Driver.Connection {
         name,
         this.command(
           `SAVEPOINT ${Pg.escapeIdentifier(name)}${access}; ${TransactionSql.timeoutsSql(options)}` +
-            TransactionSql.settingsSql(options)
+            TransactionSql.settingsSql(options),
+          "savepoints"
         )
       ),
       () => {
         this.pipeline.statementTimeout.set(timeoutOf(options))
+        this.pipeline.isReadOnlyAsked ||= options.readOnly === true
         this.optionsWithin.set(name, options)
       }
     )
@@ -422,6 +568,9 @@ export class Connection implements Driver.Connection {
         if (pipeline.closeReason !== undefined) {
           return Effect.fail(this.sender.connectionError(pipeline.closeReason))
         }
+        if (pipeline.isDirty && !pipeline.engine.isPostgres) {
+          return this.cleanByParts
+        }
         pipeline.isCleanedNext = pipeline.isDirty
         return pipeline.isDirty ? this.command("") : Effect.void
       }))
@@ -432,8 +581,9 @@ export class Connection implements Driver.Connection {
   }
 
   resetLater(): boolean {
-    this.pipeline.isCleanedNext = true
-    return true
+    const { engine } = this.pipeline
+    this.pipeline.isCleanedNext = engine.isPostgres
+    return engine.isPostgres
   }
 
   get close(): Effect.Effect<void> {
@@ -500,12 +650,19 @@ export class Connection implements Driver.Connection {
     return exchange
   }
 
-  private commitWith(make: () => Exchange.Exchange): Effect.Effect<void, DatabaseError> {
+  /** `records`: whether the row of a transaction that is to be recorded is sent ahead. */
+  private commitWith(make: () => Exchange.Exchange, records = false): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
       const isUnsent = this.pipeline.pendingSteps.some((step) => step.beginsTransaction === true)
       this.pipeline.discardPendingSteps()
-      return isUnsent ? Effect.void : this.sender.send(
-        make,
+      const record = isUnsent || !records ? undefined : this.makeCommitRecord()
+      let exchange: Exchange.Exchange | undefined = undefined
+      if (record !== undefined) {
+        this.commitRecord = record
+        this.pipeline.pendingSteps.push(...CommitRecord.recordSteps(record, this.transactionOptions.role))
+      }
+      const committed = isUnsent ? Effect.void : this.sender.send(
+        () => exchange = make(),
         ({ result }) =>
           result.commandTag === "ROLLBACK"
             ? Effect.fail(makeError("TransactionAborted", {
@@ -518,7 +675,21 @@ export class Connection implements Driver.Connection {
             : Effect.void,
         identity
       )
+      return record === undefined ? committed : Effect.mapError(
+        committed,
+        (error) => exchange?.isSkipped === true ? CommitRecord.explainRejection(error) : error
+      )
     })
+  }
+
+  /** The row that is sent with COMMIT, if the transaction is `recorded` and can write. */
+  private makeCommitRecord(): CommitRecord.CommitRecord | undefined {
+    const { transactionIdentity, transactionOptions: { outcome } } = this
+    if (outcome !== "recorded" || transactionIdentity?.isReadOnly === true || this.status() !== "active") {
+      return undefined
+    }
+    const system = this.pipeline.engine.lacks("transactionStatus") ? null : transactionIdentity?.server.systemIdentifier
+    return CommitRecord.makeCommitRecord(system, transactionIdentity?.durability)
   }
 
   /** Sends commands ahead of the next exchange. */
@@ -552,7 +723,27 @@ export class Connection implements Driver.Connection {
     return index >= 0
   }
 
-  private command(text: string): Effect.Effect<void, DatabaseError> {
-    return this.sender.send(() => Exchanges.query(text, internal), () => Effect.void, identity)
+  /** Cleans with the commands that the engine has. Without the others, there is nothing that they would remove. */
+  private get cleanByParts(): Effect.Effect<void, DatabaseError> {
+    const { pipeline } = this
+    const { unknownCommands } = pipeline.engine
+    return Effect.map(
+      Effect.forEach(
+        Cleaning.separateCommands(pipeline.hasPreparedBySql),
+        ({ isRequired, name, text }) =>
+          unknownCommands.has(name) ? Effect.void : Effect.catchIf(
+            this.command(text),
+            (error) => !isRequired && Engine.isRefusal(error),
+            () => Effect.sync(() => unknownCommands.add(name))
+          ),
+        { discard: true }
+      ),
+      () => pipeline.cleaned()
+    )
+  }
+
+  private command(text: string, needs?: Engine.Capability): Effect.Effect<void, DatabaseError> {
+    const options = needs === undefined ? internal : { user: false, needs }
+    return this.sender.send(() => Exchanges.query(text, options), () => Effect.void, identity)
   }
 }

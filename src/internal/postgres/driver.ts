@@ -3,25 +3,32 @@
  */
 import type * as PgClientModule from "@effect/sql-pg/PgClient"
 import * as SqlClient from "@effect/sql/SqlClient"
+import * as Arr from "effect/Array"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import type { PostgresTarget, Settings } from "../../DatabaseConfig.js"
 import { type DatabaseError, fromSqlError } from "../../DatabaseError.js"
-import type { Driver, Notification, Restore } from "../driver.js"
+import * as Telemetry from "../../Telemetry.js"
+import type { Driver, Notification, Replicas, Restore } from "../driver.js"
 import { packageError } from "../packages.js"
 import * as Bulk from "./bulk.js"
 import { json, PgClient, TypeId } from "./client.js"
+import { cleaningInterval, cleanRecords } from "./commitRecord.js"
 import { makeCompiler } from "./compiler.js"
-import { connect } from "./connect.js"
+import { connect, lookAt } from "./connect.js"
+import type { Connection as PostgresConnection } from "./connection.js"
 import { copyFromText, copyToText } from "./copy/text.js"
+import { checkHealth } from "./healthCheck.js"
 import { inspection } from "./inspection.js"
 import * as Listen from "./listen.js"
 import { migrations } from "./migrations.js"
 import * as Pg from "./pg.js"
 import { describe, makeSetup, type Setup } from "./setup.js"
+import { PreparePolicy } from "./statementCache.js"
 import { testDatabases } from "./testDatabase.js"
 import { format } from "./url.js"
 
@@ -97,11 +104,48 @@ const payloads = <E>(notifications: Stream.Stream<Notification, E>): Stream.Stre
     (notification) => notification._tag === "Message" ? Option.some(notification.payload) : Option.none()
   )
 
+/** Each host of the readers is one. They share what is known of servers and types. */
+const replicasOf = (
+  { maxLag, poolSize, target, wait }: NonNullable<Settings["readers"]>,
+  settings: Settings,
+  setup: Setup
+): Replicas => {
+  // The readers' URL is of this dialect too.
+  const { hosts, ...shared } = target as PostgresTarget
+  return {
+    servers: Arr.map(hosts, (host) => {
+      const target: PostgresTarget = { ...shared, hosts: [host] }
+      const { startupParameters } = makeSetup(settings, target)
+      const own: Setup = {
+        ...setup,
+        target,
+        startupParameters,
+        preparePolicy: new PreparePolicy(settings.preparedStatements)
+      }
+      return {
+        description: describe(target),
+        attributes: [...serverAttributes(target), [Telemetry.serverRole, "standby"]],
+        connect: (onLost, restore) =>
+          Effect.tap(connect(own, restore), (connection) => Effect.sync(() => connection.onLost(onLost)))
+      }
+    }),
+    pool: { size: poolSize, maxOverflow: settings.poolMaxOverflow, min: poolSize, recycle: settings.poolRecycle },
+    maxLag: Duration.toMillis(maxLag),
+    wait: Duration.toMillis(wait)
+  }
+}
+
 /** Opens no connection. */
 export const make = (settings: Settings, target: PostgresTarget): Driver => {
   const compiler = Bulk.makeCompiler(makeCompiler(settings.transformQueryNames, settings.transformJson))
   const setup = makeSetup(settings, target)
-  const establish = (restore: Restore) => connect(setup, restore)
+  const { engine } = setup
+  setup.servers.look = (server, onEnd) => lookAt(setup, server, onEnd)
+  const establish = (restore: Restore) =>
+    Effect.tap(
+      connect(setup, restore),
+      (connection) => engine.needsProbe ? engine.probe(connection, restore) : Effect.void
+    )
   return {
     dialect: "postgres",
     description: describe(target),
@@ -114,6 +158,8 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
     ],
     connect: (onLost, restore) =>
       Effect.tap(establish(restore), (connection) => Effect.sync(() => connection.onLost(onLost))),
+    servers: setup.servers,
+    checkHealth: (connection) => checkHealth(connection as PostgresConnection, setup.servers, target),
     copyText: { from: copyFromText, to: copyToText },
     serverInfo: (connection) =>
       Effect.mapBoth(connection.executeUnprepared(serverInfoStatement, [], undefined), {
@@ -137,7 +183,9 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
         )
       }),
     supportsSettings: true,
-    migrations,
+    replicas: settings.readers === undefined ? undefined : replicasOf(settings.readers, settings, setup),
+    migrations: migrations(engine),
+    commitRecords: { clean: cleanRecords, interval: cleaningInterval },
     inspection: inspection(target),
     testDatabases: testDatabases(target),
     pool: {

@@ -1,7 +1,9 @@
 /**
  * One exchange: what is sent in one round trip, and the server's messages up to the ReadyForQuery that ends it.
  */
+import type { DatabaseError } from "../../DatabaseError.js"
 import type { StatementGuard } from "../driver.js"
+import type { Capability } from "./engine.js"
 import { serverError } from "./pg.js"
 import { isMalformed, MalformedMessage, type ServerError } from "./protocol/messages.js"
 import { readTextRow, type RowDescription, type RowMode } from "./protocol/rowDescription.js"
@@ -23,6 +25,8 @@ export interface Options {
   readonly commit?: boolean
   /** Whether the statement may be prepared by name. */
   readonly prepare?: boolean
+  /** What it needs that engines other than PostgreSQL may lack. */
+  readonly needs?: Capability
 }
 
 /** A command that is sent ahead of another, in the same round trip. If it fails, the server skips what follows. */
@@ -32,7 +36,11 @@ export interface Step {
   /** Whether it is never prepared by name. */
   readonly unnamed?: boolean
   readonly beginsTransaction?: boolean
+  /** What it needs that engines other than PostgreSQL may lack. */
+  readonly needs?: Capability
   readonly onRow?: (values: ReadonlyArray<string | null>) => void
+  /** The error that the exchange fails with if the server rejects this step; undefined for that of the server. */
+  readonly explain?: (error: ServerError) => DatabaseError | undefined
 }
 
 /** The result of one command. */
@@ -96,6 +104,8 @@ export abstract class Exchange {
   isCancelRequested = false
   /** Its error if the cancel request was sent because it ran for longer than the statement timeout. */
   timeoutError: ServerError | undefined = undefined
+  /** What was sent behind it in the same message: it is handed over when that is complete too. */
+  follower: Exchange | undefined = undefined
   /** Called when it is sent. */
   onSent: (() => void) | undefined = undefined
   /** Asked when it is to be sent: if it is false, it completes without being sent. */
@@ -289,6 +299,26 @@ export abstract class Exchange {
   /** Whether a step was rejected, so that the server has skipped the command. */
   get isSkipped(): boolean {
     return this.isRejected && this.completedSteps < this.steps.length
+  }
+
+  /** What the command needs that the server has rejected: a step, or the exchange's own. */
+  get rejectedNeed(): Capability | undefined {
+    return this.isSkipped ? this.steps[this.completedSteps].needs : this.options.needs
+  }
+
+  /** Whether steps of it have not completed. */
+  protected get hasSteps(): boolean {
+    return this.completedSteps < this.steps.length
+  }
+
+  /** The step that the server has rejected. */
+  get rejectedStep(): Step | undefined {
+    return this.isSkipped ? this.steps[this.completedSteps] : undefined
+  }
+
+  /** Whether another exchange may be sent behind it in the same message. Asked when it was written. */
+  get acceptsFollower(): boolean {
+    return false
   }
 
   /** Whether no command of its own has completed. */

@@ -38,6 +38,10 @@ class Query extends Exchange {
     }
   }
 
+  override get acceptsFollower(): boolean {
+    return !this.awaitsSteps
+  }
+
   private writeSimpleQuery(out: Writer): void {
     this.usesSimpleQuery = true
     out.query(this.text)
@@ -52,6 +56,10 @@ class Statement extends Exchange {
 
   override isPipelinable(): boolean {
     return this.steps.length === 0 && isPreparable(this.text)
+  }
+
+  override get acceptsFollower(): boolean {
+    return true
   }
 
   override bindOnly(): Exchange {
@@ -105,6 +113,10 @@ class TypedStatement extends Exchange {
   ) {
     super(text, options)
     this.parameterTypes = parameterTypes
+  }
+
+  override get acceptsFollower(): boolean {
+    return true
   }
 
   protected writeCommand(out: Writer): void {

@@ -16,7 +16,7 @@ import * as Stream from "effect/Stream"
 import * as Take from "effect/Take"
 import { type DatabaseError, fromSqlError, isRetryable, toSqlError } from "../../DatabaseError.js"
 import type { Listen, Notification, Restore } from "../driver.js"
-import { timeoutOption } from "../raceFirst.js"
+import { timeoutFail, timeoutOption } from "../raceFirst.js"
 import type { Connection } from "./connection.js"
 import { checkDelivery, processOf, processSql } from "./listenCheck.js"
 import { serverError } from "./pg.js"
@@ -86,9 +86,13 @@ const serve = (
       .join("; ")
     if (statements !== "") {
       const isFirst = listening.size === 0 && added.length > 0
+      const refusal = connection.engine.refusal("listen")
+      if (refusal !== undefined) {
+        return yield* Effect.fail(refusal)
+      }
       const result = yield* Effect.mapError(
         connection.executeRaw(isFirst ? `${processSql}; ${statements}` : statements, []),
-        fromSqlError
+        (error) => connection.engine.explainNeed(fromSqlError(error), "listen")
       )
       if (isFirst) {
         yield* checkDelivery(connection, processOf(result), added, connect)
@@ -110,9 +114,11 @@ const serve = (
     }
     const change = yield* timeoutOption(Queue.take(shared.changed), pingInterval)
     if (change._tag === "None") {
-      if ((yield* timeoutOption(connection.ping, pingTimeout))._tag === "None") {
-        yield* fromPostgres(serverError("08006", "the server does not answer"), { phase: "statement" })
-      }
+      yield* timeoutFail(
+        connection.ping,
+        pingTimeout,
+        () => fromPostgres(serverError("08006", "the server does not answer"), { phase: "statement" })
+      )
     }
   })
   return Effect.forever(reconcile)
@@ -158,19 +164,28 @@ const delayAfter = (failures: number): Effect.Effect<void> =>
     (jitter) => Effect.sleep(Duration.millis(Math.min(maxDelay, initialDelay * 2 ** (failures - 1)) * jitter))
   )
 
+/** What outlives the connections, and the subscribers. */
+interface History {
+  hasListened: boolean
+}
+
 /** Keeps the shared connection open until it is interrupted, or an error is not retryable and fails all subscribers. */
-const run = (shared: Shared, connect: Connect, pingInterval: Duration.Duration): Effect.Effect<void> => {
+const run = (
+  shared: Shared,
+  connect: Connect,
+  pingInterval: Duration.Duration,
+  history: History
+): Effect.Effect<void> => {
   let failures = 0
-  let hasListened = false
   const onListening = Effect.suspend(() => {
     const isRestored = failures > 0
     failures = 0
-    hasListened = true
+    history.hasListened = true
     return isRestored ? Effect.logInfo("listening for notifications again") : Effect.void
   })
   /** A standby, which cannot listen, stands where the primary was: until the failover has ended. */
   const isTransient = (error: DatabaseError): boolean =>
-    isRetryable(error) || (hasListened && error._tag === "ReadOnlyViolation")
+    error._tag === "ReadOnlyViolation" ? history.hasListened : isRetryable(error)
   const keepConnected: Effect.Effect<never, DatabaseError> = Effect.catchIf(
     Effect.suspend(() => serveConnected(shared, connect, pingInterval, onListening)),
     isTransient,
@@ -207,11 +222,12 @@ export const make = (
 ): Effect.Effect<Listen, never, Scope.Scope> =>
   Effect.gen(function*() {
     const pingInterval = Duration.isZero(silence) ? maxInterval : silence
+    const history: History = { hasListened: false }
     const sharedRef = yield* RcRef.make({
       acquire: Effect.gen(function*() {
         const shared: Shared = { subscribers: new Set(), changed: yield* Queue.sliding<void>(1), failure: undefined }
         yield* Effect.forkScoped(
-          Effect.interruptible(Effect.withClock(run(shared, connect, pingInterval), realClock))
+          Effect.interruptible(Effect.withClock(run(shared, connect, pingInterval, history), realClock))
         )
         return shared
       })

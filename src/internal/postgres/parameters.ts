@@ -18,6 +18,8 @@ export class ReportedParameters {
   private readonly changed = new Set<string>()
   /** The encoding of texts, if that is not UTF-8. */
   foreignEncoding: string | undefined = undefined
+  /** Called when a setting that says what the server is has changed. */
+  onServerChange: (name: string) => void = () => undefined
 
   /** The value of a setting; undefined if the server does not report it. */
   get(name: string): string | undefined {
@@ -33,6 +35,7 @@ export class ReportedParameters {
    * A setting has changed. `byUser`: while a statement of a user ran. Returns whether that may be state of the borrower.
    */
   report(name: string, value: string, byUser: boolean): boolean {
+    const isNew = this.values.get(name) !== value
     if (this.values.has(name) || this.values.size < maxParameters) {
       this.values.set(name, value)
     }
@@ -40,6 +43,9 @@ export class ReportedParameters {
       this.foreignEncoding = utf8.test(value) ? undefined : value
     }
     if (serverParameters.has(name)) {
+      if (isNew) {
+        this.onServerChange(name)
+      }
       return false
     }
     if (this.own.get(name) === value) {

@@ -8,17 +8,20 @@
 import * as Effect from "effect/Effect"
 import type { Socket } from "node:net"
 import type { Settings } from "../../DatabaseConfig.js"
+import type { PositionTracking } from "../driver.js"
 import { Cancellation, cancelTimeout } from "./cancellation.js"
 import { cleaningSteps } from "./cleaning.js"
+import type { Engine } from "./engine.js"
 import type * as Exchange from "./exchange.js"
 import type { ReportedParameters } from "./parameters.js"
 import { serverError } from "./pg.js"
+import { AskPosition } from "./position.js"
 import type { ServerError } from "./protocol/messages.js"
 import { Writer } from "./protocol/writer.js"
 import { Receiver, type TransactionStatus } from "./receive.js"
 import type { StartupConnection } from "./startup.js"
 import { type CachedStatement, isOutdated, type PreparePolicy, StatementCache } from "./statementCache.js"
-import { endsTransactionAndGoesOn, isRollback, leavesState } from "./statementText.js"
+import { endsTransactionAndGoesOn, isRollback, leavesState, mayWrite } from "./statementText.js"
 import type { StatementTimeout } from "./statementTimeout.js"
 import type { BeginSettings } from "./transactionSql.js"
 import type { BackendKey } from "./transport/cancelRequest.js"
@@ -43,6 +46,7 @@ export interface Options {
   readonly preparePolicy: PreparePolicy
   readonly statementTimeout: StatementTimeout
   readonly types: TypeRegistry
+  readonly engine: Engine
   /** What is done with notices. Undefined: they are logged. */
   readonly onNotice: Settings["onNotice"]
   /** Whether the connection is cleaned after every borrower, whatever that has done. */
@@ -58,8 +62,11 @@ export interface Options {
 
 const closedByClient = (): Error => serverError("08003", "the connection is closed")
 
-/** The tags of the commands that set or reset `search_path` or a role. */
-const settingTag = /^(?:SET|RESET|DISCARD ALL)$/
+/** The tags of the commands that set or reset `search_path`, a role or the access mode. */
+const settingTag = /^(?:SET|RESET|DISCARD ALL|BEGIN|START TRANSACTION)$/
+
+/** What makes transactions read-only. */
+export const asksReadOnly = /\bread\s+only\b|read_only/i
 
 /** PREPARE, by itself or in what a function or a DO block is made of. */
 const preparing = /\bprepare\b/i
@@ -68,6 +75,9 @@ const preparing = /\bprepare\b/i
 const abortedCode = "25P02"
 
 const restoresEncoding = /\bclient_encoding\b|^\s*(?:RESET|DISCARD)\s+ALL\b/i
+
+/** What may change `synchronous_commit`. */
+const changesDurability = /synchronous_commit|set_config/i
 
 /** The driver's own commands that are accepted in an aborted transaction. */
 const rollbackCommand = /^ROLLBACK\b/
@@ -105,11 +115,13 @@ export class Pipeline {
   /** Whether that state is removed ahead of the next exchange, since it is that of the last borrower. */
   isCleanedNext = false
   /** Whether statements were prepared with SQL. */
-  private hasPreparedBySql = false
+  hasPreparedBySql = false
   /** Why nothing can be sent any more; undefined while the connection is open. */
   closeReason: Error | undefined = undefined
   /** Why the connection was lost, if it was not closed by the client. */
   lossReason: Error | undefined = undefined
+  /** Why the connection is of no use any more although it is open. */
+  retireReason: Error | undefined = undefined
   /** What is sent ahead of the next exchange. */
   pendingSteps: Array<Exchange.Step> = []
   /** Why no statement of the transaction may run and it may not be committed, although the server would allow it. */
@@ -124,6 +136,9 @@ export class Pipeline {
   endedTransactions = 0
   /** Whether the server has warned that no synchronous standby has confirmed the last commit. */
   isUnconfirmed = false
+  /** Whether it is noticed that a statement changes `synchronous_commit`, and whether one may have. */
+  tracksDurability = false
+  hasChangedDurability = false
   /** Portals to be closed ahead of the next exchange. */
   private readonly portalsToClose: Array<string> = []
   /** The savepoints that are open, or will be after the pending steps; the innermost is the last. */
@@ -133,14 +148,23 @@ export class Pipeline {
   /** Called at most once, when the connection is lost and was not closed by the client. */
   onLost: (error: Error) => void = () => undefined
   onNotification: (channel: string, payload: string) => void = () => undefined
+  /** Told the position behind each statement of a user that may have committed something by itself. */
+  tracking: PositionTracking | undefined = undefined
   /** Changes with everything that the server sends, and when the connection begins to wait for an answer. */
   activity = 0
   /** Called when the connection begins to wait for an answer. */
   onWaiting: () => void = () => undefined
+  /** Whether a primary let nobody write from the start: the role or the options of the URL want it. */
+  readonly beganReadOnly: boolean
+  /** Whether the transaction, or the borrower, has asked for no more than to read. */
+  isReadOnlyAsked = false
+  /** Called when the server refuses to write, although nobody has asked for that. */
+  onReadOnly: () => void = () => undefined
   /** Called once, when nothing can be sent any more. */
   onClosed: () => void = () => undefined
   readonly statementTimeout: StatementTimeout
   readonly types: TypeRegistry
+  readonly engine: Engine
   readonly onNotice: Options["onNotice"]
   readonly beginSettings: Options["beginSettings"]
   readonly parameters: ReportedParameters
@@ -166,8 +190,11 @@ export class Pipeline {
     this.connection = options.connection
     this.onNotice = options.onNotice
     this.parameters = options.parameters
+    this.beganReadOnly = options.parameters.get("default_transaction_read_only") === "on" &&
+      options.parameters.get("in_hot_standby") !== "on"
     this.statementTimeout = options.statementTimeout
     this.types = options.types
+    this.engine = options.engine
     this.beginSettings = options.beginSettings
     this.resetAlways = options.resetAlways
     this.sendElsewhere = options.sendElsewhere
@@ -205,12 +232,23 @@ export class Pipeline {
     return this.connection.stream
   }
 
+  /** Reports the connection as lost, although who has it may go on. */
+  retire(reason: Error): void {
+    if (this.closeReason === undefined && this.retireReason === undefined) {
+      this.retireReason = reason
+      this.onLost(reason)
+    }
+  }
+
   /** The server has said nothing for too long, and does not answer on another connection either. */
   loseSilent(millis: number): void {
     const seconds = (millis / 1_000).toFixed(1)
-    this.onConnectionLost(
-      serverError("08006", `the server has said nothing for ${seconds} seconds and does not answer`)
-    )
+    this.lose(serverError("08006", `the server has said nothing for ${seconds} seconds and does not answer`))
+  }
+
+  /** Ends the connection, and fails everything that waits for it. */
+  lose(reason: Error): void {
+    this.onConnectionLost(reason)
   }
 
   /** Cancels an exchange that runs for longer than its statement timeout. If that takes too long, the connection is lost. */
@@ -372,12 +410,22 @@ export class Pipeline {
         out.closePortal(portal)
       }
       exchange.write(out, this.statementCache)
+      if (this.tracking !== undefined && this.mayCommitAlone(exchange) && exchange.acceptsFollower) {
+        exchange.follower = new AskPosition(this.tracking())
+        this.inFlight.push(exchange.follower)
+        exchange.follower.write(out, this.statementCache)
+      }
       this.flush()
     } catch (cause) {
       // The next connection must not send what was written so far.
       out.reset()
       this.onConnectionLost(cause as Error)
     }
+  }
+
+  /** Whether a statement of a user, outside of any transaction, may write something. */
+  private mayCommitAlone({ executes, options, text }: Exchange.Exchange): boolean {
+    return options.user && executes && this.transactionStatus === "I" && mayWrite(text)
   }
 
   /** In an aborted transaction a user may only roll back. After it was ended by a statement nothing of a user's runs. */
@@ -504,6 +552,25 @@ export class Pipeline {
     this.complete(exchange, undefined)
   }
 
+  /** Hands an exchange over when the position behind what it may have committed is known, if that is asked for. */
+  private handOverWithPosition(exchange: Exchange.Exchange): void {
+    const { follower } = exchange
+    if (follower instanceof AskPosition && !follower.isComplete) {
+      follower.onComplete = () => {
+        follower.onPosition(follower.position)
+        this.handOver(exchange)
+      }
+      return
+    }
+    if (
+      this.tracking !== undefined &&
+      (this.mayCommitAlone(exchange) || exchange.endsTransaction || exchange.options.commit === true)
+    ) {
+      this.tracking()(undefined)
+    }
+    this.handOver(exchange)
+  }
+
   private readonly handOverNext = (): void => {
     if (this.handovers.at(0)?.isBeingChecked === true) {
       return
@@ -568,6 +635,7 @@ export class Pipeline {
     }
     if (exchange.cleaned === false) {
       // It was skipped, and did not run with what the last borrower has left.
+      this.engine.cleaningRejected(exchange.error?.code)
       exchange.error = serverError("08006", `the connection could not be cleaned: ${exchange.error?.message ?? ""}`)
       return this.onConnectionLost(exchange.error)
     }
@@ -586,7 +654,7 @@ export class Pipeline {
     this.trackTransaction(exchange)
     const bindOnly = mayBeOutdated && !exchange.isOutdated && !exchange.isCanceled ? exchange.bindOnly() : undefined
     if (unbound === undefined || bindOnly === undefined || status === "I") {
-      this.handOver(exchange)
+      this.handOverWithPosition(exchange)
     } else {
       this.checkAndHandOver(exchange, unbound, bindOnly)
     }
@@ -597,7 +665,7 @@ export class Pipeline {
   }
 
   /** What the last borrower has left was removed. */
-  private cleaned(): void {
+  cleaned(): void {
     if (this.hasPreparedBySql) {
       this.statementCache.clear()
     }
@@ -613,6 +681,7 @@ export class Pipeline {
       this.cleaned()
     }
     if (exchange.options.user) {
+      this.hasChangedDurability ||= this.tracksDurability && changesDurability.test(exchange.text)
       const leaves = exchange.makesDirty || (exchange.executes && leavesState(exchange.text))
       this.isDirty ||= leaves || this.resetAlways
       this.hasPreparedBySql ||= leaves && preparing.test(exchange.text)
@@ -643,6 +712,7 @@ export class Pipeline {
     }
     if (settingTag.test(result.commandTag ?? "") || text.includes("set_config")) {
       this.statementCache.executed(text, options.params)
+      this.isReadOnlyAsked ||= options.user && asksReadOnly.test(text)
     }
   }
 
@@ -700,6 +770,11 @@ export class Pipeline {
       this.complete(exchange, undefined)
     }
     for (const exchange of [...this.inFlight.splice(0), ...this.queue.splice(0)]) {
+      if (
+        this.tracking !== undefined && exchange.isSent && (exchange.options.user || exchange.options.commit === true)
+      ) {
+        this.tracking()(undefined)
+      }
       this.complete(exchange, reason)
     }
     this.cancellation.connectionClosed()
@@ -709,11 +784,14 @@ export class Pipeline {
   private onConnectionLost(error: Error): void {
     const lastError = this.inFlight.at(0)?.error
     const reason = endsConnection(lastError) ? lastError : error
-    if (this.closeWith(reason)) {
+    if (this.closeReason === undefined) {
       this.lossReason = reason
+      this.closeWith(reason)
       this.types.clear()
       try {
-        this.onLost(reason)
+        if (this.retireReason === undefined) {
+          this.onLost(reason)
+        }
       } catch {
         // This runs in a listener of the socket, where an exception would end the process.
       }

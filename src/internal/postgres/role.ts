@@ -1,13 +1,17 @@
 /**
- * Whether a server has the role that `target_session_attrs` asks for.
+ * What a server is: whether it has the role that `target_session_attrs` asks for, and which history it writes.
+ *
+ * The role is asked with SQL and not believed from the greeting, which a pooler keeps from the server that it was connected
+ * to first.
  */
-import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import type { PostgresTarget } from "../../DatabaseConfig.js"
-import { type DatabaseError, fromSqlError, isRetryable } from "../../DatabaseError.js"
+import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
+import { outdatedTimeline, type Server, type Servers, type WriterIdentity } from "../cluster/servers.js"
 import type { Restore } from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import type { Connection } from "./connection.js"
+import { identityColumns, type IdentityRow, parseServerIdentity } from "./serverIdentity.js"
 import { fromPostgres } from "./sqlState.js"
 
 interface Role {
@@ -15,26 +19,62 @@ interface Role {
   readonly readOnly: boolean
 }
 
-/** The server's role: as reported at start-up (PostgreSQL 14 and later), else queried. */
-const roleOf = (connection: Connection): Effect.Effect<Role, SqlError> => {
-  const standby = connection.parameter("in_hot_standby")
-  const readOnly = connection.parameter("default_transaction_read_only")
-  return standby !== undefined && readOnly !== undefined
-    ? Effect.succeed({ standby: standby === "on", readOnly: readOnly === "on" })
-    : Effect.map(
-      connection.execute(
-        "SELECT pg_catalog.pg_is_in_recovery() AS standby, " +
-          "pg_catalog.current_setting('default_transaction_read_only') = 'on' AS \"readOnly\"",
-        [],
-        undefined
-      ),
-      (rows) => rows[0] as Role
-    )
+const readOnlyColumn = "pg_catalog.current_setting('default_transaction_read_only') AS read_only"
+
+const roleSql = `SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.text AS standby, ${readOnlyColumn}`
+
+/** In milliseconds. 0 where everything that the standby has received is replayed. */
+const lagColumn = "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN NULL " +
+  "WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN '0' " +
+  "ELSE (1000 * EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()))" +
+  "::pg_catalog.text END AS lag"
+
+const serverSql = `SELECT ${identityColumns}, ${readOnlyColumn}, ${lagColumn}`
+
+/** What a server has said of itself. What is undefined it does not tell. */
+interface Answer extends Role {
+  readonly systemIdentifier?: string | undefined
+  readonly timeline?: number | undefined
+  readonly lag?: number | undefined
+}
+
+type Row = IdentityRow & { readonly read_only: string | null; readonly lag: string | null }
+
+const parse = (row: Row): Answer => {
+  const { isStandby, systemIdentifier, timeline } = parseServerIdentity(row)
+  const lag = Number(row.lag ?? Number.NaN)
+  return {
+    standby: isStandby,
+    readOnly: row.read_only === "on",
+    systemIdentifier,
+    timeline,
+    lag: Number.isNaN(lag) ? undefined : Math.max(0, lag)
+  }
+}
+
+/** undefined_function, insufficient_privilege, feature_not_supported, syntax_error: servers that are not PostgreSQL's. */
+const isUnsupported = ({ code }: DatabaseError): boolean => /^(?:42883|42501|0A000|42601|42704)$/.test(code)
+
+/** What a server is taken for that answers nothing. */
+const noRow: Row = {
+  standby: null,
+  system: null,
+  timeline: null,
+  started: null,
+  statistics: null,
+  read_only: null,
+  lag: null
+}
+
+/** Asks for the role and, where the server has it, the history. */
+const askServer = (connection: Connection, asksHistory: boolean): Effect.Effect<Answer, DatabaseError> => {
+  const ask = (text: string) => Effect.map(connection.query(text), (rows) => parse({ ...noRow, ...rows.at(0) }))
+  return asksHistory ? Effect.catchIf(ask(serverSql), isUnsupported, () => ask(roleSql)) : ask(roleSql)
 }
 
 export type TargetSessionAttrs = PostgresTarget["targetSessionAttrs"]
 
-const accepts = (required: TargetSessionAttrs, role: Role): boolean => {
+export const accepts = (required: TargetSessionAttrs, role: Role): boolean => {
   switch (required) {
     case "any":
       return true
@@ -50,15 +90,77 @@ const accepts = (required: TargetSessionAttrs, role: Role): boolean => {
   }
 }
 
+/** What the server is, where that is not what was asked for. */
+const describeRole = ({ readOnly, standby }: Role, required: TargetSessionAttrs): string =>
+  `the server is ${standby ? "a standby" : "the primary"}${readOnly ? " and read-only" : ""}, where ` +
+  `target_session_attrs asks for ${required}`
+
+/** The history of a writer; undefined of a standby, and of servers that do not say it. */
+const writerOf = ({ standby, systemIdentifier, timeline }: Answer): WriterIdentity | undefined =>
+  standby || systemIdentifier === undefined || timeline === undefined ? undefined : { systemIdentifier, timeline }
+
+/** Notes what a server has said of itself. Returns why it must not be used, if so. */
+const note = (servers: Servers, server: Server, answer: Answer): string | undefined => {
+  const { lag, readOnly, standby, systemIdentifier, timeline } = answer
+  servers.lags(server, lag)
+  if (systemIdentifier !== undefined && timeline !== undefined) {
+    const role = standby ? "standby" : "writer"
+    if (!servers.identified(server, { systemIdentifier, timeline }, role)) {
+      // It is the primary of nobody.
+      server.role = "unknown"
+      return outdatedTimeline(timeline, servers.highestTimeline(systemIdentifier) ?? timeline)
+    }
+  }
+  servers.learnt(server, standby ? "standby" : "writer", readOnly)
+  return undefined
+}
+
+/** Asks a server what it is, and notes it, for the background. */
+export const examine = (connection: Connection, servers: Servers, server: Server): Effect.Effect<void, DatabaseError> =>
+  Effect.map(askServer(connection, true), (answer) => {
+    note(servers, server, answer)
+  })
+
+export interface Requirement {
+  readonly required: TargetSessionAttrs
+  readonly servers: Servers
+  readonly server: Server
+  /** Where the connection leads, for errors. */
+  readonly description: string
+  readonly deadline: number
+}
+
+/** Retires a connection when its server is no longer what it was opened for. */
+const watch = (
+  connection: Connection,
+  { required, server, servers }: Requirement,
+  identity: WriterIdentity | undefined
+): void => {
+  const needsWriter = required === "any" || required === "read-write" || required === "primary"
+  connection.joinServer(servers, server, identity, needsWriter)
+  connection.onRole((standby, readOnly) => {
+    servers.learnt(server, standby ? "standby" : "writer", readOnly)
+    if (!accepts(required, { standby, readOnly })) {
+      connection.retire(describeRole({ standby, readOnly }, required))
+    }
+  })
+}
+
+/**
+ * Checks that the server is what was asked for, and watches it from then on. Nothing is asked where any server will do and
+ * there is only one.
+ */
 export const checkRole = (
   connection: Connection,
-  required: TargetSessionAttrs,
-  description: string,
-  deadline: number,
+  requirement: Requirement,
   restore: Restore
 ): Effect.Effect<Connection, DatabaseError> => {
-  if (required === "any") {
-    return Effect.succeed(connection)
+  const { deadline, description, required, server, servers } = requirement
+  if (required === "any" && !servers.isCluster) {
+    return Effect.sync(() => {
+      watch(connection, requirement, undefined)
+      return connection
+    })
   }
   const fail = (code: string, reason: string, transient: boolean) =>
     makeError("ConnectionFailed", {
@@ -68,26 +170,21 @@ export const checkRole = (
       transient
     })
   let hasExpired = false
-  const check = roleOf(connection).pipe(
-    Effect.mapError((error) => {
-      const { code, reason } = fromSqlError(error)
-      return hasExpired
+  const check = askServer(connection, servers.isCluster).pipe(
+    Effect.mapError((error) =>
+      hasExpired
         ? fromPostgres(new Error("timeout expired"), { phase: "connect", description })
-        : fail(code, reason, isRetryable(fromSqlError(error)))
-    }),
-    Effect.filterOrFail(
-      (role) => accepts(required, role),
-      (role) =>
-        fail(
-          "08004",
-          `the server is ${role.standby ? "a standby" : "the primary"}${
-            role.readOnly ? " and read-only" : ""
-          }, where ` +
-            `target_session_attrs asks for ${required}`,
-          true
-        )
+        : fail(error.code, error.reason, isRetryable(error))
     ),
-    Effect.as(connection)
+    Effect.flatMap((answer) => {
+      const refusal = note(servers, server, answer) ??
+        (accepts(required, answer) ? undefined : describeRole(answer, required))
+      if (refusal !== undefined) {
+        return Effect.fail(fail("08004", refusal, true))
+      }
+      watch(connection, requirement, writerOf(answer))
+      return Effect.succeed(connection)
+    })
   )
   return Effect.suspend(() => {
     const timer = setTimeout(() => {

@@ -13,7 +13,7 @@ import { isWellFormed, malformedText } from "../wellFormed.js"
 import type { Exchange } from "./exchange.js"
 import { reportNotices } from "./notices.js"
 import { serverError } from "./pg.js"
-import type { Pipeline } from "./pipeline.js"
+import { asksReadOnly, type Pipeline } from "./pipeline.js"
 import { type Batch, batchOf, type BatchRequest } from "./portal.js"
 import type { Encoded } from "./protocol/writer.js"
 import { fromPostgres } from "./sqlState.js"
@@ -32,6 +32,9 @@ const maxBytesPerCodeUnit = 3
 const bytesPerValue = 6
 /** What Parse and Bind hold beside the text and the values: names and counts. */
 const headerBytes = 256
+
+/** read_only_sql_transaction */
+const readOnlyCode = "25006"
 
 /** How long a stream that ends early waits for a batch it has requested before it cancels that; in milliseconds. */
 const releaseTimeout = 500
@@ -262,8 +265,17 @@ export class Sender {
     if (lost === undefined && exchange.error === undefined) {
       return undefined
     }
+    const isDemoted = lost === undefined && exchange.error?.code === readOnlyCode && this.isDemoted(exchange)
+    if (isDemoted) {
+      this.pipeline.onReadOnly()
+    }
+    const explained = exchange.error === undefined ? undefined : exchange.rejectedStep?.explain?.(exchange.error)
+    if (explained !== undefined) {
+      return explained
+    }
     const error = fromPostgres(lost === undefined || exchange.isRejected ? exchange.error : lost, {
       phase: commit === true && exchange.isSent && lost !== undefined ? "commit" : "statement",
+      isDemoted,
       description: this.description,
       statement,
       params
@@ -271,7 +283,10 @@ export class Sender {
     if (lost === undefined && exchange.isOutdated) {
       return outdatedError(error)
     }
-    return lost !== undefined && error._tag !== "CommitOutcomeUnknown" && this.mayBeCommitted(exchange)
+    if (lost === undefined) {
+      return this.pipeline.engine.explain(error, exchange)
+    }
+    return error._tag !== "CommitOutcomeUnknown" && this.mayBeCommitted(exchange)
       ? makeError("CommitOutcomeUnknown", {
         dialect: "postgres",
         // transaction_resolution_unknown
@@ -280,6 +295,12 @@ export class Sender {
         statement
       })
       : error
+  }
+
+  /** Whether the server refuses to write although neither the session, nor the borrower, nor the role wants it to. */
+  private isDemoted({ isInTransaction, text }: Exchange): boolean {
+    const { beganReadOnly, isDirty, isReadOnlyAsked } = this.pipeline
+    return !beganReadOnly && !(isReadOnlyAsked && (isInTransaction || isDirty)) && !asksReadOnly.test(text)
   }
 
   /** Whether an exchange whose connection was lost may have done something that is committed. */

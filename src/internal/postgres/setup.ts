@@ -3,6 +3,10 @@
  */
 import * as Duration from "effect/Duration"
 import type { PostgresHost, PostgresTarget, Settings } from "../../DatabaseConfig.js"
+import { ConnectLimit } from "../cluster/connectLimit.js"
+import { Servers } from "../cluster/servers.js"
+import { realClock } from "../pool/clock.js"
+import { Engine } from "./engine.js"
 import { SilenceMonitor } from "./silence.js"
 import { StartupParameters, startupParameters } from "./startupParameters.js"
 import { PreparePolicy } from "./statementCache.js"
@@ -29,6 +33,10 @@ export interface Setup {
   readonly statementTimeouts: StatementTimeoutMonitor
   readonly startupParameters: StartupParameters
   readonly types: TypeRegistry
+  readonly engine: Engine
+  /** What is known of the servers. */
+  readonly servers: Servers
+  readonly connectLimit: ConnectLimit
 }
 
 /** Opens nothing. */
@@ -41,6 +49,9 @@ export const makeSetup = (settings: Settings, target: PostgresTarget): Setup => 
     silence: silence === 0 ? undefined : new SilenceMonitor(silence),
     statementTimeouts: new StatementTimeoutMonitor(),
     startupParameters: new StartupParameters(startupParameters(settings, target)),
-    types: new TypeRegistry(settings.types)
+    types: new TypeRegistry(settings.types),
+    engine: new Engine(),
+    servers: new Servers({ clock: realClock, recheck: Duration.toMillis(settings.hostRecheck) }),
+    connectLimit: new ConnectLimit(realClock)
   }
 }

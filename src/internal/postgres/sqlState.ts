@@ -39,6 +39,9 @@ const byCode: { readonly [code: string]: Tag } = {
   // database_dropped and idle_session_timeout: the server closes the connection.
   "57P04": "ConnectionLost",
   "57P05": "ConnectionLost",
+  // Aurora DSQL's conflicts of data and of the catalog, which it also names in the text of a 40001.
+  OC000: "SerializationFailure",
+  OC001: "SerializationFailure",
   "XX001": "DatabaseCorrupt",
   "XX002": "DatabaseCorrupt"
 }
@@ -229,7 +232,7 @@ const fromServer = (error: ServerResponse, context: Context): DatabaseError => {
     where: whereOf(error, sources),
     routine: error.routine,
     statement: context.statement,
-    transient: refusal?.transient ?? code !== "3D000"
+    transient: tag === "ReadOnlyViolation" ? context.isDemoted === true : refusal?.transient ?? code !== "3D000"
   })
 }
 

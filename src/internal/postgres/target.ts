@@ -31,7 +31,8 @@ const sessionAttrs = [
 ] as const
 
 const defaultApplicationName = "sqlayer"
-const defaultSessionAttrs = "any"
+/** Of several hosts, one that can write is meant: libpq's `any` would take a standby for the database. */
+const defaultSessionAttrs = (hosts: Hosts) => hosts.length > 1 ? "read-write" : "any"
 const defaultChannelBinding = "disable"
 
 /** See DatabaseConfig.PostgresTarget. */
@@ -39,6 +40,7 @@ export interface PostgresTarget {
   readonly _tag: "postgres"
   readonly hosts: Hosts
   readonly targetSessionAttrs: (typeof sessionAttrs)[number]
+  readonly loadBalanceHosts?: "random" | undefined
   readonly database: string
   readonly username: string
   readonly password: Redacted.Redacted<string> | undefined
@@ -142,6 +144,7 @@ export const resolve = (
   checkIneffective(inUrl)
   const database = url.database ?? username ?? ""
   const targetSessionAttrs = inUrl("target_session_attrs", Rule.oneOf(sessionAttrs))
+  const loadBalanceHosts = inUrl("load_balance_hosts", Rule.oneOf(["disable", "random"]))
   const connectTimeout = inUrl("connect_timeout", Rule.duration("no limit"))
   const connectionLimit = inUrl("connection_limit", Rule.wholeNumber(1))
   const poolTimeout = inUrl("pool_timeout", Rule.duration("no limit"))
@@ -149,31 +152,37 @@ export const resolve = (
   const applicationName = inUrl("application_name", Rule.text) ?? options.applicationName ??
     inUrl("fallback_application_name", Rule.text)
   const isAsked = askedUser !== undefined || askedPassword !== undefined || passwordFile !== undefined
+  const target: PostgresTarget = {
+    _tag: "postgres" as const,
+    hosts: url.hosts,
+    targetSessionAttrs: targetSessionAttrs ?? defaultSessionAttrs(url.hosts),
+    database,
+    username: username ?? "",
+    password: askedPassword === undefined && passwordFile === undefined ? fixedPassword ?? url.password : undefined,
+    sslMode,
+    channelBinding,
+    sslRootCert: usesSystemRoots ? undefined : sslRootCert,
+    sslCert,
+    sslKey,
+    applicationName: applicationName ?? defaultApplicationName,
+    serverOptions: inUrl("options", Rule.text),
+    ...defined({
+      credentials: isAsked
+        ? Redacted.make({ user: askedUser, password: askedPassword, passwordFile })
+        : undefined,
+      sslNegotiation: sslNegotiation === "direct" ? sslNegotiation : undefined,
+      sslServerName: serverName === "0" ? false : undefined,
+      sslMinVersion,
+      sslMaxVersion,
+      loadBalanceHosts: loadBalanceHosts === "random" ? loadBalanceHosts : undefined,
+      schema: inUrl("schema", schemaName)
+    })
+  }
   return {
-    target: {
-      _tag: "postgres" as const,
-      hosts: url.hosts,
-      targetSessionAttrs: targetSessionAttrs ?? defaultSessionAttrs,
-      database,
-      username: username ?? "",
-      password: askedPassword === undefined && passwordFile === undefined ? fixedPassword ?? url.password : undefined,
-      sslMode,
-      channelBinding,
-      sslRootCert: usesSystemRoots ? undefined : sslRootCert,
-      sslCert,
-      sslKey,
-      applicationName: applicationName ?? defaultApplicationName,
-      serverOptions: inUrl("options", Rule.text),
-      ...defined({
-        credentials: isAsked
-          ? Redacted.make({ user: askedUser, password: askedPassword, passwordFile })
-          : undefined,
-        sslNegotiation: sslNegotiation === "direct" ? sslNegotiation : undefined,
-        sslServerName: serverName === "0" ? false : undefined,
-        sslMinVersion,
-        sslMaxVersion,
-        schema: inUrl("schema", schemaName)
-      })
+    target,
+    readers: {
+      standbys: target.hosts.length > 1 ? { ...target, targetSessionAttrs: "standby" } : undefined,
+      own: target.hosts.length > 1 ? { ...target, targetSessionAttrs: readerAttrs(targetSessionAttrs) } : target
     },
     name: database,
     preparedStatements: isPooled ? "off" : undefined,
@@ -189,6 +198,10 @@ export const resolve = (
     }
   }
 }
+
+/** The kind of server that each of several hosts has to be, so that it is read from. */
+const readerAttrs = (given: PostgresTarget["targetSessionAttrs"] | undefined): PostgresTarget["targetSessionAttrs"] =>
+  given === "any" || given === "read-only" ? given : "standby"
 
 /** The longest timeout of all options. */
 const longest = Duration.days(24)
@@ -235,6 +248,7 @@ export const formatTarget = (target: PostgresTarget, withSecrets: boolean): stri
     application_name: unlessDefault(defaultApplicationName, target.applicationName),
     schema: target.schema,
     options: !withSecrets && serverOptions !== undefined && mayHoldSecret(serverOptions) ? mask : serverOptions,
-    target_session_attrs: unlessDefault(defaultSessionAttrs, target.targetSessionAttrs)
+    target_session_attrs: unlessDefault(defaultSessionAttrs(target.hosts), target.targetSessionAttrs),
+    load_balance_hosts: target.loadBalanceHosts
   })
 }

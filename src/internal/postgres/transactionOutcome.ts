@@ -1,96 +1,169 @@
 /**
  * Looks up the outcome of a transaction whose COMMIT was not answered, with `pg_xact_status`.
  *
- * The transaction id alone is not enough, since another transaction can be given the same id: by a standby that is
- * promoted before it has replicated the first, and by a server that crashes before the id is durable. A promotion shows
- * in the timeline. A crash shows in the reset time of the server's statistics; commits that it has acknowledged survive
- * it. So after a crash "aborted" and an id that is not assigned yet both mean that the transaction was rolled back, but
- * "committed" may be the status of the other one.
+ * Only the server that was asked to commit can tell. Every other one may have given the same transaction id to another
+ * transaction: a standby that was promoted, a copy of the data, the other side of a logical replication. So the answer counts
+ * only if it comes with the identity that the server had when the transaction began: system identifier, timeline and start.
+ * A restart changes the last one, and cannot be told from a copy that was started.
+ *
+ * A server whose backend has crashed restarts its other processes, and keeps its identity but not its statistics. Commits
+ * that it has acknowledged survive that, but transaction ids that were not yet durable are given again. So "aborted", and an id
+ * that is not assigned yet, both mean that the transaction was rolled back, and "committed" may be the status of the other one.
+ *
+ * "Committed" is not enough where commits wait for a synchronous standby: a server that loses its standby, or whose backend is
+ * terminated while it waits, has committed what the standby does not have. There a transaction of the lookup's own has
+ * to be confirmed by a standby, which then has everything before it.
  */
 import * as Effect from "effect/Effect"
-import { type DatabaseError, fromSqlError } from "../../DatabaseError.js"
-import type { Connection, Restore, TransactionOutcome } from "../driver.js"
+import type { DatabaseError } from "../../DatabaseError.js"
+import type { Restore, TransactionOutcome } from "../driver.js"
+import type { Connection } from "./connection.js"
+import { Pg } from "./protocol/pg.js"
+import {
+  hasCrashed,
+  identityColumns,
+  type IdentityRow,
+  isSameServer,
+  parseServerIdentity,
+  parseServerIdentityValues,
+  type ServerIdentity
+} from "./serverIdentity.js"
 
-/** What another connection needs to find a transaction. */
-export interface TransactionIdentity extends ServerHistory {
-  readonly id: string
+/** What is known of a transaction and its server when it has begun. */
+export interface TransactionIdentity {
+  /** Undefined if it cannot write, or if it was not asked for. */
+  readonly id: string | undefined
   /** The process id of the backend that runs it. */
   readonly processId: number
+  /** Whether it is a read-only one, which it stays: after its first query, a transaction cannot be made to write. */
+  readonly isReadOnly: boolean
+  /** `synchronous_standby_names` */
+  readonly standbys: string
+  /** `synchronous_commit` */
+  readonly durability: string
+  readonly server: ServerIdentity
 }
 
-/** While neither changes, the server does not assign a transaction id twice. */
-interface ServerHistory {
-  readonly timeline: string
-  /** When the statistics were reset, as text in order to keep the microseconds. */
-  readonly statistics: string
-}
+const identitySqlWith = (id: string): string =>
+  `SELECT ${id} AS id, pg_catalog.pg_backend_pid()::pg_catalog.text AS backend, ` +
+  "pg_catalog.current_setting('transaction_read_only') AS access, " +
+  "pg_catalog.current_setting('synchronous_standby_names') AS standbys, " +
+  `pg_catalog.current_setting('synchronous_commit') AS durability, ${identityColumns}`
 
-const historyColumns =
-  "pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) AS timeline, " +
-  "pg_catalog.pg_stat_get_bgwriter_stat_reset_time()::pg_catalog.text AS statistics"
+/** To be executed in the transaction. Assigns it an id, unless it is read-only. */
+export const identitySql = identitySqlWith(
+  "CASE WHEN pg_catalog.current_setting('transaction_read_only') = 'off' " +
+    "THEN pg_catalog.pg_current_xact_id()::pg_catalog.text END"
+)
 
-/** To be executed in the transaction. Assigns it an id. */
-export const identitySql = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS id, " +
-  `pg_catalog.pg_backend_pid() AS backend, ${historyColumns}`
+/** The same without an id. */
+export const identityWithoutIdSql = identitySqlWith("NULL::pg_catalog.text")
 
-/** Parses the row of `identitySql`. */
+/** Parses the row of either. */
 export const parseIdentity = (values: ReadonlyArray<string | null>): TransactionIdentity => {
-  const [id, processId, timeline, statistics] = values as ReadonlyArray<string>
-  return { id, processId: Number(processId), timeline, statistics }
+  const [id, processId, access, standbys, durability, ...server] = values
+  return {
+    id: id ?? undefined,
+    processId: Number(processId),
+    isReadOnly: access === "on",
+    standbys: standbys ?? "",
+    durability: durability ?? "on",
+    server: parseServerIdentityValues(server)
+  }
 }
 
-const statusSql = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.xid8) AS status"
+/** Below its own transaction id, a server has assigned every one, so that the function does not fail. */
+const statusSql = (id: string): string =>
+  "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL " +
+  `WHEN ${id}::pg_catalog.xid8 < pg_catalog.pg_current_xact_id() THEN pg_catalog.pg_xact_status(${id}::pg_catalog.xid8) ` +
+  "ELSE 'not assigned' END AS status, " +
+  `pg_catalog.current_setting('synchronous_standby_names') AS standbys, ${identityColumns}`
+
+interface StatusRow extends IdentityRow {
+  /** Null for an id that is too old. */
+  readonly status: "committed" | "aborted" | "in progress" | "not assigned" | null
+  readonly standbys: string
+}
 
 /**
  * Ends a backend that never received COMMIT and holds the transaction open. One that is executing COMMIT is not idle, and
  * is not ended.
  */
-const terminateIdleSql = `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-  WHERE pid = $2 AND backend_xid = $1::pg_catalog.xid8::pg_catalog.xid AND state LIKE 'idle in transaction%'`
+const terminateIdleSql = (id: string, processId: number): string =>
+  `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = ${processId} AND ` +
+  `backend_xid = ${id}::pg_catalog.xid8::pg_catalog.xid AND state LIKE 'idle in transaction%'`
 
-type TransactionStatus = "committed" | "aborted" | "in progress" | "not assigned"
+/** Writes something, so that the commit waits for the standby: one that has written nothing does not. */
+const barrierSql = "SELECT pg_catalog.pg_logical_emit_message(true, 'sqlayer', '')"
 
-/** `pg_xact_status` is null for an id that is too old. */
-const outcomeOf = (status: TransactionStatus | null, hasCrashed: boolean): TransactionOutcome => {
-  switch (status) {
+const outcomeOf = ({ server }: TransactionIdentity, row: StatusRow): TransactionOutcome => {
+  const asked = parseServerIdentity(row)
+  if (!isSameServer(server, asked)) {
+    return "unknown"
+  }
+  const crashed = hasCrashed(server, asked)
+  switch (row.status) {
     case "committed":
-      return hasCrashed ? "unknown" : "committed"
+      return crashed ? "unknown" : "committed"
     case "aborted":
       return "aborted"
+    case "in progress":
+      return crashed ? "aborted" : "pending"
     case "not assigned":
-      return hasCrashed ? "aborted" : "unknown"
-    default:
+      return crashed ? "aborted" : "unknown"
+    case null:
       return "unknown"
   }
 }
 
-const query = (connection: Connection, { id, processId, statistics, timeline }: TransactionIdentity) =>
+const waitsForStandby = (durability: string): boolean => durability !== "off" && durability !== "local"
+
+/** Everything is asked in one transaction, which even a pooler sends to one server. */
+const ask = (
+  connection: Connection,
+  { durability, id, processId, standbys, ...transaction }: TransactionIdentity & { readonly id: string }
+): Effect.Effect<TransactionOutcome, DatabaseError> =>
   Effect.gen(function*() {
-    const sql = `SELECT ${historyColumns}`
-    const [history]: ReadonlyArray<ServerHistory> = yield* connection.executeUnprepared(sql, [], undefined)
-    if (history.timeline !== timeline) {
-      return "unknown"
+    const quotedId = Pg.escapeLiteral(id)
+    yield* connection.begin(waitsForStandby(durability) ? { settings: { synchronous_commit: durability } } : {})
+    const [row] = (yield* connection.query(statusSql(quotedId))) as ReadonlyArray<StatusRow>
+    const outcome = outcomeOf({ durability, id, processId, standbys, ...transaction }, row)
+    if (outcome === "pending") {
+      yield* connection.query(terminateIdleSql(quotedId, processId))
     }
-    const status: TransactionStatus | null = yield* connection.executeUnprepared(statusSql, [id], undefined).pipe(
-      Effect.map(([row]) => row.status),
-      // The server rejects an id that is in the future.
-      Effect.catchIf((error) => fromSqlError(error).code === "22023", () => Effect.succeed("not assigned" as const))
-    )
-    if (status === "in progress") {
-      yield* connection.executeUnprepared(terminateIdleSql, [id, processId], undefined)
+    if (outcome !== "committed" || !waitsForStandby(durability) || (standbys === "" && row.standbys === "")) {
+      return outcome
     }
-    return outcomeOf(status, history.statistics !== statistics)
+    // If commits do not wait any more, whether this one had been confirmed before is not known.
+    return row.standbys === "" ? "unknown" : yield* awaitStandby(connection)
   })
+
+/** Pending if the standby has not confirmed it. */
+const awaitStandby = (connection: Connection): Effect.Effect<TransactionOutcome, DatabaseError> =>
+  connection.query(barrierSql).pipe(
+    Effect.zipRight(connection.commit),
+    Effect.as("committed" as const),
+    Effect.catchTag("CommitOutcomeUnknown", () => Effect.succeed("pending" as const))
+  )
 
 /** Looks the outcome up once, on a connection of its own. */
 export const lookUp = (
   connect: (restore: Restore) => Effect.Effect<Connection, DatabaseError>,
   transaction: TransactionIdentity
-): Effect.Effect<TransactionOutcome, DatabaseError> =>
+): Effect.Effect<TransactionOutcome, DatabaseError> => {
+  const { id } = transaction
+  return transaction.isReadOnly
+    ? Effect.succeed("aborted")
+    : id === undefined
+    ? Effect.succeed("unknown")
+    : withOwnConnection(connect, (connection) => ask(connection, { ...transaction, id }))
+}
+
+/** Runs an effect on a connection of its own, and closes that with whatever transaction is open on it. */
+export const withOwnConnection = <A>(
+  connect: (restore: Restore) => Effect.Effect<Connection, DatabaseError>,
+  use: (connection: Connection) => Effect.Effect<A, DatabaseError>
+): Effect.Effect<A, DatabaseError> =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(
-      connect(restore),
-      (connection) =>
-        restore(query(connection, transaction)).pipe(Effect.mapError(fromSqlError), Effect.ensuring(connection.close))
-    )
+    Effect.flatMap(connect(restore), (connection) => Effect.ensuring(restore(use(connection)), connection.close))
   )

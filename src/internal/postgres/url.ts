@@ -46,7 +46,8 @@ const libpqParameters = [
   "fallback_application_name",
   "connect_timeout",
   "options",
-  "target_session_attrs"
+  "target_session_attrs",
+  "load_balance_hosts"
 ] as const
 
 /** libpq's parameters that are accepted, and change nothing. */

@@ -40,6 +40,19 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
   /** Takes the connection and begins the transaction. */
   protected abstract beginConnection(): Effect.Effect<Connection, DatabaseError>
 
+  /** Whether nothing was answered yet, and a failure may move the transaction to another connection. */
+  protected get isTentative(): boolean {
+    return false
+  }
+
+  /** A statement was answered, so that the transaction does not move any more. */
+  protected answered(): void {}
+
+  /** Whether a statement that has failed on a connection is to be run again, since the transaction has moved to another. */
+  protected moves(_connection: Connection, _error: unknown): boolean {
+    return false
+  }
+
   /**
    * Called when a statement was interrupted after it was sent, so that its result is not known: keeps the transaction from
    * being committed.
@@ -81,16 +94,20 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
       const guard = this.makeGuard()
       let isExhausted = false
       let cursor: Pull | undefined = undefined
+      let openedOn: Connection | undefined = undefined
       const abandon = Effect.suspend(() =>
         guard.isSent && guard.mayWrite && !isExhausted ? this.statementInterrupted() ?? Effect.void : Effect.void
       )
       const pullFrom = (connection: Connection): Pull =>
-        cursor ?? Effect.flatMap(
+        cursor !== undefined && connection === openedOn ? cursor : Effect.flatMap(
           Effect.zipRight(
             Scope.addFinalizerExit(scope, (exit) => Exit.isInterrupted(exit) ? abandon : Effect.void),
             Scope.extend(open(connection, guard), scope)
           ),
-          (opened) => cursor = opened
+          (opened) => {
+            openedOn = connection
+            return cursor = opened
+          }
         )
       return Effect.matchCauseEffect(Effect.onInterrupt(this.pull(pullFrom), () => abandon), {
         onSuccess: (rows) =>
@@ -127,7 +144,8 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
     return { refusal: this.refusalOnSend, wait: () => this.waitForLock(), isSent: false, mayWrite: true }
   }
 
-  private runStatement<A>(
+  /** Runs a statement, which is in doubt if its fiber is interrupted after it was sent. */
+  runStatement<A>(
     f: (connection: Connection, guard: StatementGuard) => Effect.Effect<A, SqlError>
   ): Effect.Effect<A, SqlError> {
     return Effect.uninterruptibleMask((restore) => {
@@ -146,13 +164,32 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
       return Effect.fail(toSqlError(refusal))
     }
     const connection = this.begunConnection()
+    const run = this.isTentative ? (begun: Connection) => this.useTentatively(begun, f) : f
     return Effect.catchAll(
-      connection === undefined ? Effect.flatMap(Effect.mapError(this.beginConnection(), toSqlError), f) : f(connection),
+      connection === undefined
+        ? Effect.flatMap(Effect.mapError(this.beginConnection(), toSqlError), run)
+        : run(connection),
       (error) =>
         error.cause === connectionLocked
           ? Effect.suspend(() => this.useConnection(f))
           : Effect.fail(this.withEndReason(error))
     )
+  }
+
+  private useTentatively<A>(
+    connection: Connection,
+    f: (connection: Connection) => Effect.Effect<A, SqlError>
+  ): Effect.Effect<A, SqlError> {
+    return Effect.matchEffect(f(connection), {
+      onSuccess: (value) => {
+        this.answered()
+        return Effect.succeed(value)
+      },
+      onFailure: (error) =>
+        error.cause !== connectionLocked && this.moves(connection, error.cause)
+          ? this.useConnection(f)
+          : Effect.fail(error)
+    })
   }
 
   /** The end of a session cancels what still runs in it: such a statement fails with the reason of that end. */

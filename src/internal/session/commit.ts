@@ -8,7 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
-import type { DatabaseError } from "../../DatabaseError.js"
+import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
 import type { Options } from "../../Session.js"
 import type { Connection, TransactionOutcome } from "../driver.js"
@@ -65,7 +65,7 @@ export const rollbackTransaction = <A, E>(
 
 /**
  * Commits an outermost transaction; a session without a statement has begun none. When the connection is lost before the
- * reply arrives, the outcome is looked up if the session is `verified`. Whatever else fails is rolled back. Must be run
+ * reply arrives, the outcome is looked up if the session has asked for that. Whatever else fails is rolled back. Must be run
  * uninterruptibly, by the fiber that calls this.
  */
 export const commitTransaction = <A, E>(
@@ -79,42 +79,79 @@ export const commitTransaction = <A, E>(
   if (connection === undefined) {
     return Effect.succeed(committed)
   }
-  return Effect.flatMap(boundedAfterInterrupt(connection, connection.commit, interruptibility), (result) => {
-    if (Exit.isSuccess(result)) {
-      return Effect.succeed(committed)
-    }
-    const failed: Exit.Exit<A, E> = Exit.failCause(Cause.map(result.cause, fail))
-    return isOutcomeUnknown(result)
-      ? Effect.flatMap(
-        lookUpOutcome(connection, interruptibility.restore),
-        (outcome): Effect.Effect<SessionEnd<A, E>> => {
-          switch (outcome) {
-            case "committed":
-              return Effect.succeed(committed)
-            case "aborted":
-              return rollbackTransaction(transaction, Exit.fail(fail(lostBeforeCommit(transaction))))
-            case "unknown":
-              return Effect.as(rollback(connection), { exit: failed, isCommitted: false, hooks: nestedRollbackHooks })
+  return Effect.flatMap(
+    boundedAfterInterrupt(connection, commitOf(transaction, connection), interruptibility),
+    (result) => {
+      if (Exit.isSuccess(result)) {
+        return Effect.succeed(committed)
+      }
+      if (isOutcomeUnknown(result)) {
+        transaction.track?.committedSomewhere()
+      }
+      const failed: Exit.Exit<A, E> = Exit.failCause(Cause.map(result.cause, fail))
+      return isOutcomeUnknown(result)
+        ? Effect.flatMap(
+          lookUpOutcome(connection, interruptibility.restore),
+          (outcome): Effect.Effect<SessionEnd<A, E>> => {
+            switch (outcome) {
+              case "committed":
+                return Effect.succeed(committed)
+              case "aborted":
+                return rollbackTransaction(transaction, Exit.fail(fail(lostBeforeCommit(transaction))))
+              case "unknown":
+                return Effect.as(rollback(connection), { exit: failed, isCommitted: false, hooks: nestedRollbackHooks })
+            }
           }
-        }
-      )
-      : rollbackTransaction(transaction, failed)
+        )
+        : rollbackTransaction(transaction, failed)
+    }
+  )
+}
+
+/** COMMIT, with the position behind it if somebody asks for that. A session that only reads has none of its own. */
+const commitOf = (
+  { options, route, track }: Transaction,
+  connection: Connection
+): Effect.Effect<unknown, DatabaseError> => {
+  const { commitWithPosition } = connection
+  if (
+    track === undefined || commitWithPosition === undefined ||
+    (options.readOnly === true && route?.asksPosition !== true)
+  ) {
+    return connection.commit
+  }
+  return Effect.suspend(() => {
+    const told = track.begin()
+    return Effect.tap(
+      commitWithPosition,
+      (position) => Effect.sync(() => position === null || told(position))
+    )
   })
 }
 
 const isOutcomeUnknown = ({ cause }: Exit.Failure<void, DatabaseError>): boolean =>
   Option.exists(Cause.failureOption(cause), ({ _tag }) => _tag === "CommitOutcomeUnknown")
 
-/** Asks for the outcome until it is known. Gives "unknown" after five seconds, or when it is interrupted. */
-const lookUpOutcome = ({ transactionOutcome }: Connection, restore: Restore): Effect.Effect<TransactionOutcome> =>
+/**
+ * Asks for the outcome while it is pending, or cannot be asked for now. Gives "unknown" after five seconds, when it is
+ * interrupted, and at once when no later answer would be another one.
+ */
+const lookUpOutcome = (
+  { transactionOutcome }: Connection,
+  restore: Restore
+): Effect.Effect<Exclude<TransactionOutcome, "pending">> =>
   transactionOutcome === undefined ? Effect.succeed("unknown") : transactionOutcome.pipe(
-    Effect.filterOrFail((outcome) => outcome !== "unknown"),
+    Effect.catchIf((error) => !isRetryable(error), () => Effect.succeed("unknown" as const)),
+    Effect.filterOrFail((outcome) => outcome !== "pending"),
     Effect.retry(Schedule.spaced(outcomeInterval)),
     (lookUp) => timeoutOption(lookUp, outcomeTimeout),
     restore,
     Effect.exit,
     Effect.map(
-      Exit.match({ onFailure: () => "unknown", onSuccess: Option.getOrElse((): TransactionOutcome => "unknown") })
+      Exit.match({
+        onFailure: () => "unknown",
+        onSuccess: Option.getOrElse((): Exclude<TransactionOutcome, "pending"> => "unknown")
+      })
     )
   )
 

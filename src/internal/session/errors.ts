@@ -108,6 +108,9 @@ export const settingsUnsupported = (dialect: Dialect): DatabaseError =>
     reason: "the session's options settings and role: this database has none that end with a transaction"
   })
 
+export const noReplica = (dialect: Dialect, reason: string): DatabaseError =>
+  make("InvalidStatement", { dialect, code: "0A000", reason: `the session's option reader: ${reason}` })
+
 export const settingsDiffer = (option: string, dialect: Dialect): DatabaseError =>
   make("InvalidStatement", {
     dialect,

@@ -16,6 +16,7 @@ import { make as makeError } from "../makeError.js"
 import {
   handleCannotRetry,
   isolationTooStrong,
+  noReplica,
   readOnlyWithinWriting,
   settingsDiffer,
   settingsUnsupported
@@ -60,7 +61,8 @@ const checks: { readonly [Name in keyof Options]-?: Check } = {
     accepts: "true, false or a schedule",
     isAccepted: (value) => typeof value === "boolean" || Schedule.isSchedule(value)
   },
-  commit: rule(Rule.oneOf(["verified"])),
+  commit: rule(Rule.oneOf(["verified", "recorded"])),
+  reader: rule(Rule.oneOf(["auto", "primary", "replica"])),
   propagation: rule(Rule.oneOf(["nested", "join", "new"])),
   settings: {
     accepts: "an object of texts",
@@ -135,6 +137,22 @@ export const validateNesting = (
   return propagation === "join" ? undefined : surrounding.selfDeadlock(fiber)
 }
 
+/** InvalidStatement for an outermost session that insists on a replica, where none can run it. */
+export const validateReader = (
+  { isolation, reader, readOnly }: Options,
+  dialect: Dialect,
+  hasReplicas: boolean
+): DatabaseError | undefined =>
+  reader !== "replica"
+    ? undefined
+    : !hasReplicas
+    ? noReplica(dialect, "no readers are configured, by DATABASE_READER_URL or DATABASE_READERS")
+    : readOnly !== true
+    ? noReplica(dialect, "only a session that is readOnly can run on a replica")
+    : isolation === "serializable"
+    ? noReplica(dialect, "a serializable session cannot run on a replica")
+    : undefined
+
 /** InvalidStatement for options that a handle cannot have: it has no effect that could be run again. */
 export const validateHandleOptions = ({ retry }: Options, dialect: Dialect): DatabaseError | undefined =>
   retry === undefined || retry === false ? undefined : handleCannotRetry(dialect)
@@ -142,10 +160,10 @@ export const validateHandleOptions = ({ retry }: Options, dialect: Dialect): Dat
 const toDuration = (input: Duration.DurationInput | undefined): Duration.Duration | undefined =>
   input === undefined ? undefined : Duration.decode(input)
 
-const defaultBeginOptions: BeginOptions = { verified: false }
+const defaultBeginOptions: BeginOptions = { outcome: undefined }
 
 /** The options that the session itself implements. */
-type SessionOption = "name" | "propagation" | "retry" | "timeout"
+type SessionOption = "name" | "propagation" | "reader" | "retry" | "timeout"
 
 /**
  * The options that the driver implements, when the transaction begins. An option of Session.Options that is neither passed
@@ -165,6 +183,6 @@ export const beginOptions = (options: Options): BeginOptions => {
     lockTimeout: toDuration(lockTimeout),
     settings,
     role,
-    verified: commit === "verified"
+    outcome: commit
   } satisfies Record<keyof BeginOptions, unknown>
 }

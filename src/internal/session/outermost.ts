@@ -8,7 +8,10 @@ import type * as Tracer from "effect/Tracer"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Lease, Pool, Restore } from "../../Pool.js"
 import type { DefaultOptions, Options, Session } from "../../Session.js"
-import type { Connection } from "../driver.js"
+import type { History, Track } from "../cluster/causality.js"
+import type { Readers } from "../cluster/readers.js"
+import type { Place, Route } from "../cluster/route.js"
+import type { BeginOptions, Connection } from "../driver.js"
 import type { ActivityTracker, SessionActivity } from "../telemetry/activity.js"
 import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
 import {
@@ -37,6 +40,12 @@ export interface Environment {
   readonly pool: Pool<Connection>
   /** The pool of `readOnly` sessions, if they have one of their own. */
   readonly readers: Pool<Connection> | undefined
+  /** The servers of `readOnly` sessions, if there are others than that of the pool. */
+  readonly replicas: Readers | undefined
+  /** What the sessions of this process have to see. Undefined without replicas. */
+  readonly history: History | undefined
+  /** Called after each recorded commit. Undefined if those write nothing that has to be removed. */
+  readonly onRecorded: (() => void) | undefined
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   /** Whether sessions can have settings and a role. */
   readonly supportsSettings: boolean
@@ -57,34 +66,77 @@ export const heldLeases = (environment: Environment, innermost: Enclosing): Read
   return leases
 }
 
+/** Takes a connection of a pool. */
+const takeFrom = (
+  { environment, pool, restore, transaction }: {
+    readonly environment: Environment
+    readonly pool: Pool<Connection>
+    readonly restore: Restore
+    readonly transaction: Transaction
+  }
+): Effect.Effect<Lease<Connection>, DatabaseError> => {
+  const { activity, enclosing } = transaction
+  const idle = pool.takeIdle()
+  if (idle !== undefined) {
+    return Effect.succeed(idle)
+  }
+  activity.isWaiting = true
+  return Effect.ensuring(
+    pool.take((wait) => restore(transaction.untilEnd(wait)), heldLeases(environment, enclosing)),
+    Effect.sync(() => {
+      activity.isWaiting = false
+    })
+  )
+}
+
+/** Where a `readOnly` session runs, if it may run on replicas. */
+const routeOf = (
+  environment: Environment,
+  options: Options,
+  track: Track | undefined,
+  reserved: Reserved | undefined
+): Route | undefined =>
+  environment.replicas === undefined || options.readOnly !== true || reserved !== undefined
+    ? undefined
+    : environment.replicas.route(options, track)
+
+const onPrimary = (lease: Lease<Connection>): Place => ({ lease, required: undefined, isReader: false })
+
+/** Begins a transaction. On a reader there is nothing to commit whose outcome could be asked for. */
+const beginOn = (
+  { isReader, lease: { connection }, required }: Place,
+  options: BeginOptions
+): Effect.Effect<void, DatabaseError> =>
+  !isReader
+    ? connection.begin(options)
+    : required === undefined || connection.beginOnReplica === undefined
+    ? connection.begin({ ...options, outcome: undefined })
+    : connection.beginOnReplica({ ...options, outcome: undefined }, required)
+
 /** Takes a connection, and begins the transaction on it: called with the first statement. */
 const beginWith = (environment: Environment, reserved: Reserved | undefined): TransactionOptions["begin"] => {
   const { pool: writers, readers } = environment
-  const take = (transaction: Transaction, restore: Restore) => {
-    if (reserved !== undefined) {
-      return reserved.lend(transaction)
+  const take = (transaction: Transaction, restore: Restore): Effect.Effect<Place, DatabaseError> => {
+    const { options, route } = transaction
+    if (route !== undefined) {
+      return route.take(restore, (pool = writers) => takeFrom({ environment, pool, restore, transaction }))
     }
-    const { activity, enclosing, options } = transaction
-    const pool = options.readOnly === true && readers !== undefined ? readers : writers
-    const idle = pool.takeIdle()
-    if (idle !== undefined) {
-      return Effect.succeed(idle)
-    }
-    activity.isWaiting = true
-    return Effect.ensuring(
-      pool.take((wait) => restore(transaction.untilEnd(wait)), heldLeases(environment, enclosing)),
-      Effect.sync(() => {
-        activity.isWaiting = false
-      })
-    )
+    const lease = reserved !== undefined ? reserved.lend(transaction) : takeFrom({
+      environment,
+      pool: options.readOnly === true && readers !== undefined ? readers : writers,
+      restore,
+      transaction
+    })
+    return Effect.map(lease, onPrimary)
   }
   return (transaction, restore) =>
-    Effect.flatMap(take(transaction, restore), (lease) => {
+    Effect.flatMap(take(transaction, restore), (place) => {
+      const { lease } = place
       const { connection } = lease
       const giveBack = (cause: Cause.Cause<DatabaseError>) =>
         Effect.zipRight(Effect.ensuring(rollback(connection), lease.release), Effect.failCause(cause))
       return Effect.matchCauseEffect(
-        restore(Effect.suspend(() => connection.begin(beginOptions(transaction.options)))),
+        restore(Effect.suspend(() => beginOn(place, beginOptions(transaction.options)))),
         {
           onFailure: giveBack,
           onSuccess: () => {
@@ -107,7 +159,8 @@ const makeTransaction = (
   options: Options,
   enclosing: Enclosing,
   reserved: Reserved | undefined,
-  defaults: DefaultOptions | undefined
+  defaults: DefaultOptions | undefined,
+  track: Track | undefined
 ): Transaction => {
   const activity = environment.tracker.sessionOpened(options.name ?? defaultName)
   const transaction = new Transaction({
@@ -118,6 +171,8 @@ const makeTransaction = (
     defaults,
     parent: undefined,
     enclosing,
+    route: routeOf(environment, options, track, reserved),
+    track,
     begin: beginWith(environment, reserved)
   })
   activity.identity = transaction
@@ -141,6 +196,9 @@ const end = <A, E>(
   activity.endStarted()
   const close = (sessionEnd: SessionEnd<A, E>): Effect.Effect<SessionEnd<A, E>> => {
     transaction.lease?.giveBack()
+    if (sessionEnd.isCommitted && transaction.options.commit === "recorded") {
+      environment.onRecorded?.()
+    }
     const hooked = sessionEnd.hooks.length === 0
       ? Effect.succeed(sessionEnd)
       : Effect.as(runHooks(sessionEnd.hooks, transaction, interruptibility), sessionEnd)
@@ -150,7 +208,10 @@ const end = <A, E>(
     }
     const logged = log === undefined || lastLog !== undefined ? hooked : Effect.zipRight(log, hooked)
     return span === undefined ? logged : Effect.zipRight(
-      Effect.ensuring(Effect.sync(() => recordEnd(span, sessionEnd.isCommitted)), logged),
+      Effect.ensuring(
+        Effect.sync(() => recordEnd(span, sessionEnd.isCommitted, transaction.connection?.server)),
+        logged
+      ),
       Effect.succeed(sessionEnd)
     )
   }
@@ -208,6 +269,8 @@ interface OutermostOptions<A, E, E2> {
   readonly enclosing: Enclosing
   /** The connection to use, in place of one of the pool. */
   readonly reserved: Reserved | undefined
+  /** What it has to see, and who is told of its commit. */
+  readonly track: Track | undefined
   readonly timeout: Timeout<A, E>
   readonly fail: Fail<E2>
   readonly interruptibility: Interruptibility
@@ -216,7 +279,7 @@ interface OutermostOptions<A, E, E2> {
 /** Runs an effect in a transaction of its own. */
 export const outermost = <A, E, R, E2>(
   effect: Effect.Effect<A, E, R>,
-  { defaults, enclosing, environment, fail, interruptibility, options, reserved, timeout }: OutermostOptions<
+  { defaults, enclosing, environment, fail, interruptibility, options, reserved, timeout, track }: OutermostOptions<
     A,
     E | E2,
     E2
@@ -225,7 +288,7 @@ export const outermost = <A, E, R, E2>(
   const lastLog = lastLogOf(options)
   const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptible(
     withSessionSpan(options, environment.spanAttributes, (span) => {
-      const transaction = makeTransaction(environment, options, enclosing, reserved, defaults)
+      const transaction = makeTransaction(environment, options, enclosing, reserved, defaults, track)
       span?.attribute("sqlayer.session.id", transaction.id)
       return runInside(
         interruptibility.restore,
@@ -254,11 +317,12 @@ export const outermostHandle = (
   options: Options,
   enclosing: Enclosing,
   reserved: Reserved | undefined,
-  defaults: DefaultOptions | undefined
+  defaults: DefaultOptions | undefined,
+  track: Track | undefined
 ): HandleSource => ({
   begin: () =>
     Effect.sync(() => {
-      const transaction = makeTransaction(environment, options, enclosing, reserved, defaults)
+      const transaction = makeTransaction(environment, options, enclosing, reserved, defaults, track)
       return {
         transaction,
         target: transaction,

@@ -9,13 +9,14 @@ import type * as FiberId from "effect/FiberId"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError } from "../../DatabaseError.js"
 import { type DefaultOptions, Defaults, type Handle, type Options, type Session } from "../../Session.js"
+import { type Track, trackOf, trackStatements } from "../cluster/causality.js"
 import type { Connection } from "../driver.js"
 import { currentContext, innermost, isOutsideTransaction, provide } from "./context.js"
 import { type Fail, failDefect, reservedClosed, timedOut } from "./errors.js"
 import { joinedHandle, makeHandle } from "./handle.js"
 import { interruptibilityOf, timeoutInterruptibilityOf } from "./interruptibility.js"
 import { nested, nestedHandle } from "./nested.js"
-import { validateHandleOptions, validateNesting, validateOptions, withDefaults } from "./options.js"
+import { validateHandleOptions, validateNesting, validateOptions, validateReader, withDefaults } from "./options.js"
 import { type Environment, heldLeases, outermost, outermostHandle } from "./outermost.js"
 import { Reserved } from "./reserved.js"
 import { type Timeout, withTimeout } from "./timeout.js"
@@ -37,6 +38,11 @@ const defaultsOf = (context: Context.Context<never>): DefaultOptions | undefined
 export class Sessions {
   constructor(private readonly environment: Environment) {}
 
+  /** Identifies the database. */
+  get database(): object {
+    return this.environment
+  }
+
   /** The innermost session or reserved connection of this database in a context, even if it has ended. */
   current(context: Context.Context<never>): Exclude<Enclosing, undefined> | undefined {
     let enclosing = innermost(context)
@@ -44,6 +50,11 @@ export class Sessions {
       enclosing = enclosing.enclosing
     }
     return enclosing
+  }
+
+  /** The histories that code in a context is concerned with; undefined if nobody asks for positions. */
+  track(context: Context.Context<never>): Track | undefined {
+    return trackOf(this.environment, this.environment.history, context)
   }
 
   /** Runs an effect as a session. `fail` turns the session's own errors into those of the caller. */
@@ -71,6 +82,7 @@ export class Sessions {
             environment,
             options,
             defaults: defaultsOf(context),
+            track: this.track(context),
             enclosing,
             reserved,
             timeout,
@@ -107,7 +119,7 @@ export class Sessions {
       const enclosing = innermost(context)
       const source = () =>
         parent === undefined
-          ? outermostHandle(environment, options, enclosing, reserved, defaultsOf(context))
+          ? outermostHandle(environment, options, enclosing, reserved, defaultsOf(context), this.track(context))
           : options.propagation === "join"
           ? joinedHandle(options, parent, enclosing)
           : nestedHandle({ options, parent, enclosing }, fiber.id())
@@ -119,11 +131,15 @@ export class Sessions {
   readonly reserve: Effect.Effect<Reserved, DatabaseError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
       const { environment } = this
-      const enclosing = innermost(currentContext())
+      const context = currentContext()
+      const enclosing = innermost(context)
+      const track = this.track(context)
       return Effect.flatMap(environment.pool.take(restore, heldLeases(environment, enclosing)), (lease) => {
         const reserved = new Reserved(environment, environment.dialect, lease, enclosing)
+        const untrack = trackStatements(lease.connection, track)
         return Effect.as(
           Effect.addFinalizer(() => {
+            untrack()
             reserved.close(reservedClosed(environment.dialect))
             return lease.release
           }),
@@ -165,7 +181,9 @@ export class Sessions {
       parent,
       reserved,
       refusal: (options === given ? undefined : validateOptions(options, dialect, supportsSettings)) ??
-        (parent === undefined ? undefined : validateNesting(options, parent, fiber))
+        (parent === undefined
+          ? validateReader(options, dialect, this.environment.replicas !== undefined)
+          : validateNesting(options, parent, fiber))
     }
   }
 

@@ -6,8 +6,10 @@ import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
 import type { Options } from "../../Session.js"
 import * as Telemetry from "../../Telemetry.js"
+import type { Server } from "../cluster/servers.js"
 import { currentFiber } from "../fiber.js"
 import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
+import { serverAttributes } from "../telemetry/recorders.js"
 import { isTraced } from "../telemetry/tracing.js"
 
 /** Records the error of a session that failed, which may be one that never began. */
@@ -43,8 +45,20 @@ export const withSessionSpan = <A, E, R>(
     })
   })
 
-/** Adds the event of the transaction's end. */
-export const recordEnd = (span: Tracer.Span, isCommitted: boolean): void =>
+/** Adds the event of the transaction's end, and the server where it was. */
+export const recordEnd = (span: Tracer.Span, isCommitted: boolean, server: Server | undefined): void => {
+  recordServer(span, server)
   span.event(isCommitted ? "db.transaction.commit" : "db.transaction.rollback", nanosecondsNow())
+}
+
+/** Adds the server that executes something, where its role is known. The address of a single one is there from the start. */
+export const recordServer = (span: Tracer.Span, server: Server | undefined): void => {
+  if (server !== undefined && server.role !== "unknown") {
+    for (const [key, value] of serverAttributes(server)) {
+      span.attribute(key, value)
+    }
+    span.attribute(Telemetry.serverRole, server.role)
+  }
+}
 
 const nanosecondsNow = (): bigint => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1_000)) * 1_000n

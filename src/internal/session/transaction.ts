@@ -7,9 +7,11 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
-import { type DatabaseError, type Dialect, toSqlError } from "../../DatabaseError.js"
+import { type DatabaseError, type Dialect, isDatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Lease, Restore } from "../../Pool.js"
 import { type DefaultOptions, type Options, type Service, Session } from "../../Session.js"
+import type { Track } from "../cluster/causality.js"
+import type { Route } from "../cluster/route.js"
 import type { Connection } from "../driver.js"
 import { FifoLock } from "../fifoLock.js"
 import { raceFirst } from "../raceFirst.js"
@@ -40,6 +42,10 @@ export interface TransactionOptions {
   readonly parent: Transaction | undefined
   /** The session or reserved connection, of any database, that encloses it in the program. */
   readonly enclosing: Enclosing
+  /** Of an outermost one: where it runs, if it may run on replicas. */
+  readonly route?: Route | undefined
+  /** Of an outermost one: what it has to see, and who is told of its commit. */
+  readonly track?: Track | undefined
   /**
    * Begins the transaction with its first statement, and gives its connection. Must be run uninterruptibly, with the
    * `restore` of that region.
@@ -58,6 +64,8 @@ export class Transaction extends BorrowedConnection implements Service {
   readonly defaults: DefaultOptions | undefined
   readonly parent: Transaction | undefined
   readonly enclosing: Enclosing
+  readonly route: Route | undefined
+  readonly track: Track | undefined
   readonly name: string
   /** 0 is the outermost. */
   readonly depth: number
@@ -89,7 +97,9 @@ export class Transaction extends BorrowedConnection implements Service {
   private endError: DatabaseError | undefined = undefined
   private savepoints = 0
 
-  constructor({ activity, begin, database, defaults, dialect, enclosing, options, parent }: TransactionOptions) {
+  constructor(
+    { activity, begin, database, defaults, dialect, enclosing, options, parent, route, track }: TransactionOptions
+  ) {
     super()
     this.database = database
     this.dialect = dialect
@@ -98,6 +108,8 @@ export class Transaction extends BorrowedConnection implements Service {
     this.defaults = defaults
     this.parent = parent
     this.enclosing = enclosing
+    this.route = route
+    this.track = track
     this.begin = begin
     this.name = options.name ?? defaultName
     this.depth = parent === undefined ? 0 : parent.depth + 1
@@ -142,11 +154,12 @@ export class Transaction extends BorrowedConnection implements Service {
     return Effect.uninterruptibleMask((restore) => {
       const { failedBegins } = this
       const begin = (): Effect.Effect<Connection, DatabaseError> => {
+        const begun = this.begunConnection()
         const error = this.refusal() ?? (this.failedBegins > failedBegins ? this.beginError : undefined)
         return error !== undefined
           ? Effect.fail(error)
-          : this.connection !== undefined
-          ? Effect.succeed(this.connection)
+          : begun !== undefined
+          ? Effect.succeed(begun)
           : this.begin(this, restore)
       }
       return Effect.flatMap(this.beginLock.acquire(restore), () =>
@@ -229,8 +242,36 @@ export class Transaction extends BorrowedConnection implements Service {
     })
   }
 
+  /** A nested transaction has to begin anew when the outermost one has moved to another connection. */
   protected begunConnection() {
-    return this.connection
+    return this.connection === this.outermost.connection ? this.connection : undefined
+  }
+
+  override get isTentative(): boolean {
+    return this.outermost.route?.isTentative === true
+  }
+
+  protected override answered(): void {
+    this.outermost.route?.settle()
+  }
+
+  protected override moves(connection: Connection, error: unknown): boolean {
+    const { outermost } = this
+    const { connection: current, lease, route } = outermost
+    if (this.refusal() !== undefined || route === undefined) {
+      return false
+    }
+    if (current !== connection) {
+      // A statement that ran beside this one has moved it.
+      return true
+    }
+    if (!route.isTentative || !isDatabaseError(error) || !route.failed(error)) {
+      return false
+    }
+    outermost.lease = undefined
+    outermost.connection = undefined
+    lease?.giveBack()
+    return true
   }
 
   override statementInterrupted() {

@@ -11,6 +11,7 @@ import type * as Tracer from "effect/Tracer"
 import { type DatabaseError, type Dialect, toSqlError } from "../../DatabaseError.js"
 import type { Lease, Pool } from "../../Pool.js"
 import * as Telemetry from "../../Telemetry.js"
+import { trackStatements } from "../cluster/causality.js"
 import type { Connection, StatementGuard } from "../driver.js"
 import { currentFiber, currentSpan, fiberId, fiberLocation } from "../fiber.js"
 import { rowStream } from "../rowStream.js"
@@ -18,6 +19,7 @@ import type { OpenCursor } from "../session/borrowedConnection.js"
 import { currentContext } from "../session/context.js"
 import { interruptibilityOfMask } from "../session/interruptibility.js"
 import type { Sessions } from "../session/sessions.js"
+import { recordServer } from "../session/span.js"
 import { type Enclosing, Transaction } from "../session/transaction.js"
 import { type ActivityTracker, type SessionActivity, truncateText } from "../telemetry/activity.js"
 import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
@@ -58,10 +60,14 @@ export const run = <A>(
     /** When the statement got its connection. Infinity while it waits for the pool. */
     let connectedAt = session instanceof Transaction && session.connection === undefined ? Infinity : recorder.startedAt
     let lease: Lease<Connection> | undefined = undefined
+    const track = session === undefined ? sessions.track(currentContext()) : undefined
     /** Turns an exception of the driver into a defect, so that the connection is given back. */
     const execute = (connection: Connection): Effect.Effect<A, SqlError> => {
       if (connectedAt === Infinity) {
         connectedAt = performance.now()
+      }
+      if (span !== undefined) {
+        recordServer(span, connection.server)
       }
       try {
         const result = operation(connection, sql, params, environment, session === undefined ? undefined : recorder)
@@ -74,15 +80,20 @@ export const run = <A>(
     const executeOnOwn = (): Effect.Effect<A, SqlError> => {
       lease = pool.takeIdle()
       if (lease !== undefined) {
+        trackStatements(lease.connection, track)
         return restore(execute(lease.connection))
       }
       connectedAt = Infinity
       return Effect.flatMap(Effect.mapError(pool.take(restore), toSqlError), (taken) => {
         lease = taken
+        trackStatements(taken.connection, track)
         return restore(execute(taken.connection))
       })
     }
     const finish = (exit: Exit.Exit<A, SqlError>): Effect.Effect<A, SqlError> => {
+      if (track !== undefined) {
+        lease?.connection.trackPositions?.(undefined)
+      }
       lease?.giveBack()
       const millis = recorder.end(exit) - connectedAt
       const ended = session?.statementEnded(recorder, fiber, interruptibilityOfMask(restore))
@@ -109,17 +120,25 @@ export const stream = <A>(
 /** Streams what a cursor gives, as `stream` does. */
 export const streamCursor = <A>(
   environment: Environment,
-  open: OpenCursor,
+  openCursor: OpenCursor,
   sql: string,
   span: Tracer.Span | undefined
 ): Stream.Stream<A, SqlError> => {
   const { pool, sessions, transformRows } = environment
   const session = sessions.current(currentContext())
+  const track = session === undefined ? sessions.track(currentContext()) : undefined
   const recorder = new StatementRecorder(environment, sql, session, span)
+  const open: OpenCursor = span === undefined ? openCursor : (connection, guard) => {
+    recordServer(span, connection.server)
+    return openCursor(connection, guard)
+  }
   const rows = (session === undefined
     ? Stream.unwrapScoped(
       Effect.map(
-        Effect.mapError(pool.acquire, toSqlError),
+        Effect.tap(
+          Effect.mapError(pool.acquire, toSqlError),
+          (connection) => Effect.acquireRelease(Effect.sync(() => trackStatements(connection, track)), Effect.sync)
+        ),
         (connection) => rowStream(open(connection), transformRows)
       )
     )

@@ -5,6 +5,7 @@ import type * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import * as Telemetry from "../../Telemetry.js"
+import type { Observer, Server } from "../cluster/servers.js"
 import { dialectOf } from "../config/dialectOf.js"
 
 /** Updates the metrics of one pool. Durations are in seconds. */
@@ -22,10 +23,15 @@ export interface PoolRecorder {
  * Makes update functions of metrics, labelled with the pool and the system. The array of labels is the same for each
  * update, because Effect finds the state of a metric faster by an array that it has seen.
  */
-const labelled = (name: string, dialect: Dialect) => {
+const labelled = (
+  name: string,
+  dialect: Dialect,
+  attributes: ReadonlyArray<readonly [name: string, value: unknown]> = []
+) => {
   const common = [
     MetricLabel.make("db.client.connection.pool.name", name),
-    MetricLabel.make("db.system.name", dialectOf(dialect).systemName)
+    MetricLabel.make("db.system.name", dialectOf(dialect).systemName),
+    ...attributes.map(([key, value]) => MetricLabel.make(key, String(value)))
   ]
   return <Type, In, Out>(metric: Metric.Metric<Type, In, Out>, ...labels: ReadonlyArray<MetricLabel.MetricLabel>) => {
     const all = [...common, ...labels]
@@ -47,8 +53,12 @@ const settable = (add: (difference: number) => void) => {
 }
 
 /** Makes the recorder of one pool. */
-export const pool = (name: string, dialect: Dialect): PoolRecorder => {
-  const update = labelled(name, dialect)
+export const pool = (
+  name: string,
+  dialect: Dialect,
+  attributes?: ReadonlyArray<readonly [name: string, value: unknown]>
+): PoolRecorder => {
+  const update = labelled(name, dialect, attributes)
   const idleCount = settable(update(Telemetry.connectionCount, MetricLabel.make("db.client.connection.state", "idle")))
   const usedCount = settable(update(Telemetry.connectionCount, MetricLabel.make("db.client.connection.state", "used")))
   const setMax = settable(update(Telemetry.connectionMax))
@@ -70,6 +80,72 @@ export const pool = (name: string, dialect: Dialect): PoolRecorder => {
     createTime: update(Telemetry.connectionCreateTime),
     waitTime: update(Telemetry.connectionWaitTime),
     useTime: update(Telemetry.connectionUseTime)
+  }
+}
+
+/**
+ * Why a session runs where it does. On a replica: `fresh`, or `waited` if it was not at first. On the primary: what the
+ * session's options ask for (`option`, `isolation`); `behind`, `lag` and `history` as in Staleness; `unknown` if it follows a
+ * commit whose position is not known; `unavailable` if no reader can be connected to; `failed` if one failed before it had
+ * answered.
+ */
+export type RouteReason =
+  | "fresh"
+  | "waited"
+  | "option"
+  | "isolation"
+  | "behind"
+  | "lag"
+  | "history"
+  | "unknown"
+  | "unavailable"
+  | "failed"
+
+/** Counts sessions by where they run, and records waits, in seconds. */
+export interface RouteRecorder {
+  readonly routed: (target: "replica" | "primary", reason: RouteReason) => void
+  readonly waited: (seconds: number) => void
+}
+
+/** Makes the recorder of where the `readOnly` sessions of one database run. */
+export const routes = (name: string, dialect: Dialect): RouteRecorder => {
+  const update = labelled(name, dialect)
+  const updates = new Map<string, (value: number) => void>()
+  return {
+    routed: (target, reason) => {
+      const key = `${target} ${reason}`
+      let add = updates.get(key)
+      if (add === undefined) {
+        add = update(Telemetry.readerSessions, MetricLabel.make("target", target), MetricLabel.make("reason", reason))
+        updates.set(key, add)
+      }
+      add(1)
+    },
+    waited: update(Telemetry.causalityWait)
+  }
+}
+
+/** The attributes of a server: its host as the URL has it. */
+export const serverAttributes = ({ host, port }: Server): ReadonlyArray<readonly [string, string | number]> =>
+  host.startsWith("/")
+    ? [["server.address", `${host}/.s.PGSQL.${port}`]]
+    : [["server.address", host], ["server.port", port]]
+
+/** Makes the recorder of the servers of one database. */
+export const servers = (name: string, dialect: Dialect): Observer => {
+  const update = labelled(name, dialect)
+  const labelsOf = (server: Server) =>
+    serverAttributes(server).map(([key, value]) => MetricLabel.make(key, String(value)))
+  const failover = update(Telemetry.failoverDuration)
+  return {
+    failover: (millis) => failover(millis / 1_000),
+    lag: (server, millis) => update(Telemetry.replicaLag, ...labelsOf(server))(millis / 1_000),
+    connected: (server) => {
+      const role = MetricLabel.make(Telemetry.serverRole, server.role)
+      const add = update(Telemetry.serverConnections, ...labelsOf(server), role)
+      add(1)
+      return () => add(-1)
+    }
   }
 }
 

@@ -14,6 +14,8 @@ import type {
   CopySource,
   CopyTo,
   Driver,
+  Freshness,
+  PositionTracking,
   Pull,
   StatementGuard,
   Status
@@ -122,6 +124,42 @@ class FaultyConnection implements Wrapped {
     })
   }
 
+  get commitWithPosition() {
+    const { commitWithPosition } = this.inner
+    return commitWithPosition === undefined ? undefined : Effect.suspend(() => {
+      const fault = this.plan.due("commit")
+      return fault === undefined
+        ? commitWithPosition
+        : this.fail(fault, fault.committed ? this.inner.commit : this.inner.rollback, identity)
+    })
+  }
+
+  get beginOnReplica() {
+    const { inner } = this
+    return inner.beginOnReplica === undefined ?
+      undefined :
+      (options: BeginOptions, required: Freshness) =>
+        Effect.suspend(() => {
+          const fault = this.plan.due("begin")
+          return fault === undefined
+            ? inner.beginOnReplica!(options, required)
+            : this.fail(fault, Effect.void, identity)
+        })
+  }
+
+  get staleness() {
+    const { inner } = this
+    return inner.staleness === undefined ? undefined : (required: Freshness) => inner.staleness!(required)
+  }
+
+  get position() {
+    return this.inner.position
+  }
+
+  trackPositions(tracking: PositionTracking | undefined): void {
+    this.inner.trackPositions?.(tracking)
+  }
+
   get rollback() {
     return this.inner.rollback
   }
@@ -160,6 +198,10 @@ class FaultyConnection implements Wrapped {
 
   get ping() {
     return this.inner.ping
+  }
+
+  get server() {
+    return this.inner.server
   }
 
   get reset() {

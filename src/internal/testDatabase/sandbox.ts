@@ -204,6 +204,12 @@ export const make = (
     const sandbox = new Sandbox(driver, connection, runFork)
     return {
       ...wrapping(driver, () => () => Effect.sync(() => new SandboxConnection(sandbox))),
+      // A failed statement of the sandbox would fail it too.
+      checkHealth: undefined,
+      // Nothing is committed, so nothing is recorded.
+      commitRecords: undefined,
+      // Another server does not see what the sandbox has written.
+      replicas: undefined,
       pool: { ...driver.pool, recycle: Duration.infinity }
     }
   })

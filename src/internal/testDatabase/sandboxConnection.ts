@@ -154,6 +154,10 @@ export class SandboxConnection implements Wrapped {
     )
   }
 
+  get server() {
+    return this.inner.server
+  }
+
   get ping(): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => this.closed ? Effect.fail(this.lostError()) : this.inner.ping)
   }

@@ -2,6 +2,7 @@
  * Connections that wrap another one.
  */
 import type * as SqlConnection from "@effect/sql/SqlConnection"
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import type { Connection, Driver } from "../driver.js"
 
@@ -24,7 +25,12 @@ export const wrapping = (driver: Driver, wrap: (connect: Driver["connect"]) => D
       const readers = driver.readers?.()
       return readers === undefined ? undefined : { ...readers, connect: wrap(readers.connect) }
     },
+    replicas: driver.replicas === undefined ? undefined : {
+      ...driver.replicas,
+      servers: Arr.map(driver.replicas.servers, (server) => ({ ...server, connect: wrap(server.connect) }))
+    },
     serverInfo: (connection) => driver.serverInfo(unwrap(connection)),
+    checkHealth: driver.checkHealth && ((connection) => driver.checkHealth!(unwrap(connection))),
     extendClient: (client, acquire, listen) => driver.extendClient(client, Effect.map(acquire, unwrap), listen)
   }
 }

@@ -63,7 +63,7 @@ for (const dialect of dialects) {
         }
         const pending = yield* run(["check", "--json"], { DATABASE_URL: url, DATABASE_MIGRATIONS: migrations })
         assert.strictEqual(pending.code, 1)
-        assert.deepStrictEqual(reportOf(pending).problems, ["2 migrations pending: 1_a, 2_b"])
+        assert.deepStrictEqual(reportOf(pending).problems, ["2 migrations pending: 0001_a, 0002_b"])
         assert.deepStrictEqual(reportOf(pending).migrations, {
           applied: 0,
           pending: [{ id: 1, name: "a" }, { id: 2, name: "b" }],

@@ -6,11 +6,13 @@ import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Fs from "node:fs"
 import { afterEach, vi } from "vitest"
+import * as Database from "../../../src/Database.js"
 import { command } from "../../../src/internal/cli/commands.js"
 import * as Output from "../../../src/internal/cli/output.js"
-import { freePort } from "../../support/cluster.js"
 import { dialects } from "../../support/dialects.js"
+import { freePort } from "../../support/serverProcess.js"
 import { directory } from "./process.js"
 
 interface Answer {
@@ -80,10 +82,98 @@ for (const dialect of dialects) {
         assert.deepStrictEqual(applied.map(({ name }: { readonly name: string }) => name), ["a"])
         const plain = yield* sqlayer(["migrate", "--migrations", migrations], { DATABASE_URL })
         assert.strictEqual(plain.ok, false)
-        assert.match(plain.err, /^failed: .*2_b/)
+        assert.match(plain.err, /^failed: .*0002_b/)
       }))
   })
 }
+
+for (const dialect of dialects.filter(({ name }) => name !== "sqlite :memory:")) {
+  describe(`the commands of migrate on ${dialect.name}`, () => {
+    it.scopedLive("tell what would run, run it, list it, take it back and record it", () =>
+      Effect.gen(function*() {
+        const DATABASE_URL = yield* dialect.url
+        const DATABASE_MIGRATIONS = yield* directory({
+          "0001_a.sql": "CREATE TABLE a (id integer)",
+          "0002_b.sql": "CREATE TABLE b (id integer);\nINSERT INTO a\n  VALUES (1);",
+          "0002_b.down.sql": "DROP TABLE b"
+        })
+        const migrate = (args: ReadonlyArray<string>, environment = {}) =>
+          sqlayer(["migrate", ...args], { DATABASE_URL, DATABASE_MIGRATIONS, ...environment })
+        const planned = yield* migrate(["--dry-run"])
+        assert.isTrue(planned.ok, planned.err)
+        assert.match(
+          planned.out,
+          /^0001_a\n {2}line 1: CREATE TABLE a \(id integer\)\n0002_b\n[^]*line 2: INSERT INTO a\n {6}VALUES \(1\)\n[^]*2 migrations would be applied/
+        )
+        const plannedJson = JSON.parse((yield* migrate(["--dry-run", "--json"])).out)
+        assert.deepStrictEqual(plannedJson.pending.map(({ label }: { readonly label: string }) => label), [
+          "0001_a",
+          "0002_b"
+        ])
+
+        const recorded = yield* migrate(["baseline", "1"])
+        assert.deepStrictEqual([recorded.ok, recorded.out], [true, "recorded 1 migration as applied: 0001_a"])
+        const half = yield* migrate(["status"])
+        assert.isTrue(half.ok)
+        assert.match(half.out, /^applied {2}0001_a {2}20\S+Z\npending {2}0002_b\n1 applied, 1 pending$/)
+
+        const failing = yield* migrate([])
+        assert.isFalse(failing.ok)
+        assert.match(failing.err, /^failed: migration 0002_b failed on line 2: /)
+        const { sql } = yield* Database.make({ environment: "test", url: DATABASE_URL })
+        yield* sql`CREATE TABLE a (id integer)`
+        assert.isTrue((yield* migrate([])).ok)
+        const refused = yield* migrate(["down"], { APP_ENV: "production" })
+        assert.isFalse(refused.ok)
+        assert.match(
+          refused.err,
+          /^failed: this is production, and 0002_b would be taken back.*--production --confirm 0002_b/
+        )
+        const allowed = yield* migrate(["down", "--production", "--confirm", "0002_b"], { APP_ENV: "production" })
+        assert.deepStrictEqual([allowed.ok, allowed.out], [true, "took back 1 migration"], allowed.err)
+        const none = yield* migrate(["down", "--json"])
+        assert.isFalse(none.ok)
+        assert.match(JSON.parse(none.out).error.message, /^migration 0001_a has nothing that takes it back/)
+        const status = JSON.parse((yield* migrate(["status", "--json"])).out)
+        assert.deepStrictEqual(
+          [status.applied.map(({ label }: { readonly label: string }) => label), status.pending],
+          [["0001_a"], [{ id: 2, name: "b", label: "0002_b" }]]
+        )
+
+        Fs.writeFileSync(
+          `${DATABASE_MIGRATIONS}/0003_half.sql`,
+          "-- sqlayer: transaction: none\nCREATE TABLE half (id integer);\nSELECT nothing"
+        )
+        assert.isFalse((yield* migrate([])).ok)
+        const unfinished = yield* migrate(["status"])
+        assert.isFalse(unfinished.ok)
+        assert.match(unfinished.out, /^problem {2}migration 0003_half is unfinished: .*--as rolled-back 3/m)
+        const resolved = yield* migrate(["resolve", "--as", "applied", "3"])
+        assert.deepStrictEqual([resolved.ok, resolved.out], [true, "migration 0003_half is applied"])
+        assert.deepStrictEqual((yield* migrate([])).out, "nothing is pending")
+      }))
+  })
+}
+
+describe("the command migrate new", () => {
+  it.scopedLive("creates a file with the next number, written as the others are", () =>
+    Effect.gen(function*() {
+      const path = `${yield* directory({})}/migrations`
+      const create = (name: string) => sqlayer(["migrate", "new", name], { DATABASE_MIGRATIONS: path })
+      const first = yield* create("create account")
+      assert.deepStrictEqual([first.ok, first.out], [true, `${path}/0001_create_account.sql`])
+      assert.strictEqual(Fs.readFileSync(first.out, "utf8"), "-- create account\n")
+      Fs.writeFileSync(`${path}/099_x.sqlite.sql`, "")
+      assert.strictEqual((yield* create("y")).out, `${path}/100_y.sql`)
+      Fs.writeFileSync(`${path}/20260102030405_t.sql`, "")
+      assert.match((yield* create("z")).out, /\/20\d{12}_z\.sql$/)
+      for (const name of ["../x", "a.sql", " "]) {
+        const { err, ok } = yield* create(name)
+        assert.isFalse(ok)
+        assert.match(err, /is not the name of a migration: create_account is one$/)
+      }
+    }))
+})
 
 describe("the commands", () => {
   it.live("name everything that is wrong with the environment", () =>

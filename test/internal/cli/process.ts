@@ -20,6 +20,8 @@ export interface Ended {
 
 export interface Running {
   readonly ended: Effect.Effect<Ended>
+  /** What it has written to standard error until now. */
+  readonly stderr: Effect.Effect<string>
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
 }
 
@@ -43,15 +45,16 @@ export const start = (
         child.stdout.setEncoding("utf8").on("data", (text: string) => stdout += text)
         child.stderr.setEncoding("utf8").on("data", (text: string) => stderr += text)
         const ended = new Promise<Ended>((resolve) => child.once("close", (code) => resolve({ code, stdout, stderr })))
-        return { child, ended }
+        return { child, ended, readStderr: () => stderr }
       }),
       ({ child, ended }) => {
         child.kill("SIGKILL")
         return Effect.promise(() => ended)
       }
     ),
-    ({ child, ended }) => ({
+    ({ child, ended, readStderr }) => ({
       ended: Effect.promise(() => ended),
+      stderr: Effect.sync(readStderr),
       signal: (signal) => Effect.sync(() => child.kill(signal))
     })
   )

@@ -6,6 +6,7 @@ import * as Redacted from "effect/Redacted"
 import * as Os from "node:os"
 import * as Util from "node:util"
 import * as DatabaseConfig from "../../../src/DatabaseConfig.js"
+import { format, localPath, parse as parseSqlite } from "../../../src/internal/sqlite/url.js"
 
 type Target = DatabaseConfig.PostgresTarget | DatabaseConfig.SqliteTarget
 
@@ -94,11 +95,12 @@ describe("SQLite URLs", () => {
     ["file://host/a.db", "file:relative.db or file:///absolute.db"],
     ["sqlite:///a%zz.db", "the file's name to be UTF-8 text with %"],
     ["sqlite:///a%00.db", "the file's name to be UTF-8 text"],
-    ["sqlite:///a.db?mode=rw", "parameter mode to be one of ro, rwc, memory"],
+    ["sqlite:///a.db?mode=wo", "parameter mode to be one of ro, rw, rwc, memory"],
+    ["file:a.db?immutable=maybe", "parameter immutable to be 1 or 0"],
     ["sqlite:///a.db?mode", "parameter mode to have a value"],
     ["sqlite:///a.db?mode=ro&mode=ro", "parameter mode once"],
-    ["sqlite:///a.db?cache=shared", "each parameter to be one of mode, timeout, check_same_thread and not cache"],
-    ["file:a.db?timeout=5", "each parameter to be one of mode and not timeout"],
+    ["sqlite:///a.db?cache=shared", "parameter cache to be private (connections that share a cache lock"],
+    ["file:a.db?timeout=5", "each parameter to be one of mode, immutable, cache and not timeout"],
     [
       "sqlite:///a.db?timeout=soon",
       "parameter timeout to be a duration such as \"30 seconds\", \"500 millis\" or \"30\" (seconds), from 1 millisecond"
@@ -108,6 +110,27 @@ describe("SQLite URLs", () => {
     ["file::memory:?mode=ro", "memory, which cannot be read only"]
   ])("%s is refused: expected %s", (url, part) => {
     assert.include(refusal(url)[0], part)
+  })
+})
+
+describe("SQLite URLs of the operating system", () => {
+  it.each<readonly [path: string, windows: string]>([
+    ["/C:/data/app.db", "C:\\data\\app.db"],
+    ["c:/data/my app.db", "c:\\data\\my app.db"],
+    ["data/app.db", "data/app.db"],
+    ["/var/lib/app.db", "/var/lib/app.db"]
+  ])("the path %s", (path, windows) => {
+    assert.strictEqual(localPath(path, "win32"), windows)
+    assert.strictEqual(localPath(path, "linux"), path)
+    const rest = `//${path.startsWith("/") ? path : `/${path}`}`
+    assert.strictEqual(parseSqlite("file", rest, "win32").value.filename.endsWith("app.db"), true)
+  })
+
+  it("a URL and its text are the same target", () => {
+    for (const url of ["file:///C:/data/app.db", "file:a.db?mode=rw", "file:a.db?immutable=1", "file:a.db?mode=ro"]) {
+      const { value } = parseSqlite("file", url.slice("file:".length), "win32")
+      assert.deepStrictEqual(parseSqlite("sqlite", format(value).slice("sqlite:".length), "win32").value, value)
+    }
   })
 })
 
@@ -212,15 +235,25 @@ describe("PostgreSQL URLs", () => {
     ["postgres://app@h/db?application_name=", {}],
     ["postgres://app@h/db?options=-c%20search_path%3Dapp", { serverOptions: "-c search_path=app" }],
     ["postgres://app@h/db?options=-csearch_path=app&", { serverOptions: "-csearch_path=app" }],
-    ["postgres://app@h/db?target_session_attrs=read-write", { targetSessionAttrs: "read-write" }]
+    ["postgres://app@h/db?target_session_attrs=read-write", { targetSessionAttrs: "read-write" }],
+    ["postgres://app@h/db?load_balance_hosts=random", { loadBalanceHosts: "random" }],
+    ["postgres://app@h/db?load_balance_hosts=disable", {}]
   ])("%s", (url, different) => {
-    assert.deepStrictEqual(read(url), { ...target, ...different })
+    // Of several hosts, the one that can be written to is meant.
+    const targetSessionAttrs = "hosts" in different && (different.hosts as ReadonlyArray<unknown>).length > 1
+      ? "read-write"
+      : "any"
+    assert.deepStrictEqual(read(url), { ...target, targetSessionAttrs, ...different })
   })
 
   it.each(["any", "read-write", "read-only", "primary", "standby", "prefer-standby"])(
     "target_session_attrs=%s",
     (attrs) => {
-      assert.deepInclude(read(`postgres://h/db?target_session_attrs=${attrs}`), { targetSessionAttrs: attrs })
+      for (const hosts of ["h", "h,i"]) {
+        const target = read(`postgres://${hosts}/db?target_session_attrs=${attrs}`)
+        assert.deepInclude(target, { targetSessionAttrs: attrs })
+        assert.deepStrictEqual(read(DatabaseConfig.render(target as never)), target)
+      }
     }
   )
 
@@ -280,6 +313,7 @@ describe("PostgreSQL URLs", () => {
       "parameter ssl to be one of true, disable, allow, prefer, require, verify-ca, verify-full"
     ],
     ["postgres://h/db?ssl=false", "parameter ssl to be one of true, disable"],
+    ["postgres://h/db?load_balance_hosts=on", "parameter load_balance_hosts to be one of disable, random"],
     ["postgres://h/db?target_session_attrs=master", "parameter target_session_attrs to be one of any, read-write"],
     ["postgres://h/db?connect_timeout=-1", "parameter connect_timeout to be a duration"],
     ["mysql://app:pw@h/db", "postgres:, postgresql:, sqlite: or file:, or :memory:"],

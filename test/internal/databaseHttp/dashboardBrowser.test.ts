@@ -9,8 +9,10 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Fs from "node:fs"
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core"
+import * as Database from "../../../src/Database.js"
 import { make, postgres, sqliteFile } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
+import { cluster } from "../../support/postgres.js"
 import { hostile, load, serve } from "./dashboardApp.js"
 
 const executablePath = process.env.CHROMIUM_PATH ?? "/usr/bin/chromium"
@@ -268,6 +270,25 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
       assert.isFalse(yield* Effect.promise(() => page.isVisible("#sessions")))
       yield* becomes(page, "#health-state", /^Answers$/)
       assert.deepStrictEqual(complaints, [])
+    }), 240_000)
+
+  it.scopedLive("shows the servers of a cluster, and what becomes of them", () =>
+    Effect.gen(function*() {
+      const servers = yield* cluster({ standbys: 1 })
+      const [port, standby] = [servers.primary().port, servers.standbys()[0].port]
+      const database = yield* Database.make({ url: servers.url, hostRecheck: "200 millis" })
+      const { complaints, page } = yield* visit(`${yield* serve(database, open)}/admin/database`)
+      yield* becomes(page, "#servers tbody", new RegExp(`127\\.0\\.0\\.1:${port}writerup1–`))
+      yield* becomes(page, "#servers tbody", new RegExp(`127\\.0\\.0\\.1:${standby}standbyup1[\\d.]+`))
+      assert.isTrue(yield* inPage<boolean>(page, `document.querySelector("#cluster").checkVisibility()`))
+      yield* servers.primary().kill
+      yield* becomes(page, "#servers tbody", new RegExp(`127\\.0\\.0\\.1:${port}unknowndown: `))
+      yield* becomes(page, "#health-state", /^Does not answer$/)
+      assert.deepStrictEqual(complaints, [])
+
+      const single = yield* visit(`${yield* serve(yield* make(postgres), open)}/admin/database`)
+      yield* becomes(single.page, "#health-state", /^Answers$/)
+      assert.isFalse(yield* inPage<boolean>(single.page, `document.querySelector("#cluster").checkVisibility()`))
     }), 240_000)
 
   it.scopedLive("asks no more while it is paused or hidden", () =>

@@ -74,7 +74,7 @@ describe("round trips", () => {
           {},
           { isolation: "serializable", readOnly: false, deferrable: true },
           timeouts,
-          { verified: true, ...timeouts }
+          { outcome: "verified", ...timeouts }
         ] as const
       ) {
         for (let round = 0; round < 3; round++) {
@@ -115,7 +115,7 @@ describe("round trips", () => {
   it.scopedLive("an empty transaction takes none, and BEGIN shares that of DDL too", () =>
     Effect.gen(function*() {
       const { c, during } = yield* counted()
-      assert.strictEqual(yield* during(Effect.zipRight(c.begin({ verified: true }), c.commit)), 0)
+      assert.strictEqual(yield* during(Effect.zipRight(c.begin({ outcome: "verified" }), c.commit)), 0)
       assert.strictEqual(yield* during(Effect.zipRight(c.begin({}), c.rollback)), 0)
       assert.strictEqual(c.status(), "idle")
       assert.strictEqual(

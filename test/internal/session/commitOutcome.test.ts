@@ -3,81 +3,24 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Database from "../../../src/Database.js"
-import * as DatabaseConfig from "../../../src/DatabaseConfig.js"
-import type { Restore } from "../../../src/internal/driver.js"
-import { connect } from "../../../src/internal/postgres/connect.js"
-import { makeSetup } from "../../../src/internal/postgres/setup.js"
-import { identitySql, lookUp, type TransactionIdentity } from "../../../src/internal/postgres/transactionOutcome.js"
-import * as Session from "../../../src/Session.js"
+import * as Exit from "effect/Exit"
+import { identityQuery, parseServerIdentity } from "../../../src/internal/postgres/serverIdentity.js"
+import {
+  identitySql,
+  lookUp,
+  parseIdentity,
+  type TransactionIdentity
+} from "../../../src/internal/postgres/transactionOutcome.js"
 import { sqliteFile } from "../../support/dialects.js"
 import { eventually } from "../../support/eventually.js"
 import { freshDatabase, query, server } from "../../support/postgres.js"
-import { type Decision, type Proxy, proxy, type ProxyConnection } from "../../support/proxy.js"
-import { assertIdle, createTables, failure, insert, live, numbers, open } from "./harness.js"
+import { proxy } from "../../support/proxy.js"
+import { assertIdle, failure, insert, live, numbers, open } from "./harness.js"
+import { atCommit, connecting, inPlaceOfTheAnswer, inserting, newLog, proxied } from "./lostCommit.js"
 
 const times = 25
 
 const verified = { commit: "verified" } as const
-
-const isCommit = (chunk: Buffer) => chunk.includes("COMMIT")
-
-const proxied = (url: string) =>
-  Effect.gen(function*() {
-    const network = yield* proxy(url)
-    const options = { poolSize: 1, poolMaxOverflow: 0, connectTimeout: "2 seconds" } as const
-    const db = yield* Database.make({ environment: "test", ...options, url: network.url })
-    yield* createTables(db)
-    return { db, network }
-  })
-
-/** Does something to the next COMMIT on its way, once. */
-const atCommit = (network: Proxy, decide: (connection: ProxyConnection) => Decision) =>
-  Effect.suspend(() => {
-    let armed = true
-    return network.onClientData((chunk, connection) => {
-      if (!armed || !isCommit(chunk)) {
-        return "pass"
-      }
-      armed = false
-      return decide(connection)
-    })
-  })
-
-/** Closes the connection in place of the answer to the next COMMIT. */
-const inPlaceOfTheAnswer = (network: Proxy, how: "cut" | "reset") =>
-  Effect.suspend(() => {
-    let committing: number | undefined = undefined
-    return Effect.zipRight(
-      atCommit(network, ({ id }) => {
-        committing = id
-        return "pass"
-      }),
-      network.onServerData((_chunk, { id }) => {
-        if (id !== committing) {
-          return "pass"
-        }
-        committing = undefined
-        return how
-      })
-    )
-  })
-
-interface Log {
-  runs: number
-  readonly hooks: Array<string>
-}
-
-const newLog = (): Log => ({ runs: 0, hooks: [] })
-
-/** A session that inserts a number, and tells how often it ran and how it was said to have ended. */
-const inserting = (db: Database.Service, n: number, log: Log) =>
-  Effect.gen(function*() {
-    log.runs++
-    yield* Session.afterCommit(Effect.sync(() => log.hooks.push("commit")))
-    yield* Session.afterRollback(Effect.sync(() => log.hooks.push("rollback")))
-    yield* insert(db, n)
-  })
 
 describe("a verified commit", () => {
   live(`whose answer was lost has happened, ${times} times`, () =>
@@ -135,7 +78,7 @@ describe("a verified commit", () => {
     }))
 
   live(
-    "that a server which was killed did not get is a ConnectionLost, once the server is back",
+    "that a server which was killed did not get is CommitOutcomeUnknown as soon as the server is back: it may be a copy",
     () =>
       Effect.gen(function*() {
         const { kill, start, url } = yield* server()
@@ -144,8 +87,10 @@ describe("a verified commit", () => {
           Effect.runFork(Effect.zipRight(kill, start))
           return "drop"
         })
-        const error = yield* failure(db.session(inserting(db, 1, newLog()), verified))
-        assert.strictEqual(error._tag, "ConnectionLost")
+        const log = newLog()
+        const error = yield* failure(db.session(inserting(db, 1, log), { ...verified, retry: true }))
+        assert.strictEqual(error._tag, "CommitOutcomeUnknown")
+        assert.deepStrictEqual(log, { runs: 1, hooks: [] })
         assert.deepStrictEqual(yield* query(url, "SELECT n FROM items"), [])
       })
   )
@@ -232,14 +177,12 @@ describe("a verified commit", () => {
     }))
 })
 
-const connecting = (url: string) => (restore: Restore) =>
-  Effect.flatMap(
-    Effect.orDie(DatabaseConfig.resolve({ url })),
-    (settings) => connect(makeSetup(settings, settings.target as DatabaseConfig.PostgresTarget), restore)
-  )
+/** What a transaction of its own is, as it is known when it has begun. */
+const begun = (url: string): Effect.Effect<TransactionIdentity> =>
+  Effect.map(query(url, identitySql), ([row]) => parseIdentity(Object.values(row)))
 
 /** An id that nobody has yet. */
-const later = ({ id }: TransactionIdentity): string => String(BigInt(id) + 1_000_000n)
+const later = ({ id }: TransactionIdentity): string => String(BigInt(id!) + 1_000_000n)
 
 describe("the outcome of a transaction", () => {
   live("whose server still waits for its COMMIT is decided: it is rolled back", () =>
@@ -248,7 +191,7 @@ describe("the outcome of a transaction", () => {
       const network = yield* proxy(url)
       yield* query(url, "CREATE TABLE items (n INTEGER PRIMARY KEY)")
       const connection = yield* Effect.uninterruptibleMask(connecting(network.url))
-      yield* connection.begin({ verified: true })
+      yield* connection.begin({ outcome: "verified" })
       yield* connection.execute("INSERT INTO items (n) VALUES ($1)", [1], undefined)
       // The server does not get to know that the connection is gone.
       network.connections()[0].silence()
@@ -262,7 +205,7 @@ describe("the outcome of a transaction", () => {
   live("is not asked for where the transaction did not begin so, and is not another's", () =>
     Effect.gen(function*() {
       const connection = yield* Effect.uninterruptibleMask(connecting(yield* freshDatabase))
-      yield* connection.begin({ verified: true })
+      yield* connection.begin({ outcome: "verified" })
       assert.strictEqual(connection.transactionOutcome, undefined, "nothing was sent yet")
       yield* connection.execute("SELECT 1", [], undefined)
       yield* connection.commit
@@ -274,43 +217,75 @@ describe("the outcome of a transaction", () => {
     }))
 
   live(
-    "cannot be told by a server of another timeline, nor of an id that was not given yet",
+    "cannot be told by any server but that which was asked to commit, nor of an id that was not given yet",
     () =>
       Effect.gen(function*() {
         const url = yield* freshDatabase
-        const [committed] = yield* query(url, identitySql)
-        const fateOf = (differences: Partial<TransactionIdentity>) =>
-          Effect.orDie(lookUp(connecting(url), { ...committed, ...differences }))
-        assert.strictEqual(yield* fateOf({}), "committed")
-        assert.strictEqual(yield* fateOf({ timeline: "0000FFFF" }), "unknown")
-        assert.strictEqual(yield* fateOf({ id: later(committed) }), "unknown")
+        const committed = yield* begun(url)
+        const outcomeOf = (transaction: TransactionIdentity) => Effect.orDie(lookUp(connecting(url), transaction))
+        const outcomeOn = (other: Partial<TransactionIdentity["server"]>) =>
+          outcomeOf({ ...committed, server: { ...committed.server, ...other } })
+        assert.strictEqual(yield* outcomeOn({}), "committed")
+        assert.strictEqual(yield* outcomeOn({ timeline: 0xffff }), "unknown")
+        assert.strictEqual(yield* outcomeOn({ systemIdentifier: "1" }), "unknown")
+        assert.strictEqual(yield* outcomeOn({ systemIdentifier: undefined }), "unknown")
+        assert.strictEqual(yield* outcomeOn({ startedAt: "1" }), "unknown")
+        assert.strictEqual(yield* outcomeOf({ ...committed, id: later(committed) }), "unknown")
       })
   )
 
-  live("is not told by what may be another's commit, where the server crashed", () =>
+  live(
+    "is not told by what may be another's commit, where a process of the server has crashed",
+    () =>
+      Effect.gen(function*() {
+        const { url } = yield* server()
+        const committed = yield* begun(url)
+        // A commit of nothing is not written to the disk by itself.
+        yield* query(url, "CREATE TABLE items (n INTEGER PRIMARY KEY)")
+        const connection = yield* Effect.uninterruptibleMask(connecting(url))
+        yield* connection.begin({})
+        const values = yield* Effect.map(connection.query(identitySql), ([row]) => Object.values(row))
+        const aborted = parseIdentity(values)
+        process.kill(connection.id, "SIGKILL")
+        // The postmaster lives on, and starts its other processes again.
+        const recovered = Effect.map(
+          query(url, identityQuery),
+          ([row]) => parseServerIdentity(row).statistics !== committed.server.statistics
+        )
+        yield* eventually(Effect.map(Effect.exit(recovered), (exit) => Exit.isSuccess(exit) && exit.value))
+        const outcomeOf = (transaction: TransactionIdentity) => Effect.orDie(lookUp(connecting(url), transaction))
+        assert.strictEqual(yield* outcomeOf(committed), "unknown")
+        assert.strictEqual(yield* outcomeOf(aborted), "aborted")
+        assert.strictEqual(yield* outcomeOf({ ...committed, id: later(committed) }), "aborted")
+        const { server: identity } = yield* begun(url)
+        assert.strictEqual(identity.startedAt, committed.server.startedAt)
+      })
+  )
+
+  live("is asked for in a history that a restart changes", () =>
     Effect.gen(function*() {
-      const url = yield* freshDatabase
-      const [committed] = yield* query(url, identitySql)
-      const connection = yield* Effect.uninterruptibleMask(connecting(url))
-      yield* connection.begin({})
-      const [aborted]: ReadonlyArray<any> = yield* connection.executeUnprepared(identitySql, [], undefined)
-      yield* connection.rollback
-      yield* connection.close
-      const afterCrash = (transaction: TransactionIdentity) =>
-        Effect.orDie(lookUp(connecting(url), { ...transaction, statistics: "2000-01-01 00:00:00+00" }))
-      assert.strictEqual(yield* afterCrash(committed), "unknown")
-      assert.strictEqual(yield* afterCrash(aborted), "aborted")
-      assert.strictEqual(yield* afterCrash({ ...committed, id: later(committed) }), "aborted")
+      const { start, stop, url } = yield* server()
+      const before = yield* begun(url)
+      yield* Effect.zipRight(stop("fast"), start)
+      const { server: after } = yield* begun(url)
+      assert.strictEqual(after.statistics, before.server.statistics)
+      assert.notStrictEqual(after.startedAt, before.server.startedAt)
+      assert.strictEqual(yield* lookUp(connecting(url), before), "unknown")
     }))
 
-  live("is asked for in a history that a crash changes, and a restart does not", () =>
-    Effect.gen(function*() {
-      const { kill, start, stop, url } = yield* server()
-      const statistics = Effect.map(query(url, identitySql), ([row]) => row.statistics)
-      const before = yield* statistics
-      yield* Effect.zipRight(stop("fast"), start)
-      assert.strictEqual(yield* statistics, before)
-      yield* Effect.zipRight(kill, start)
-      assert.notStrictEqual(yield* statistics, before)
-    }))
+  live(
+    "can be asked for by every role, and is unknown where the server may not be identified",
+    () =>
+      Effect.gen(function*() {
+        const { url } = yield* server()
+        yield* query(url, "CREATE ROLE plain LOGIN PASSWORD 'plain'")
+        const plain = new URL(url)
+        plain.username = plain.password = "plain"
+        const committed = yield* begun(plain.toString())
+        assert.strictEqual(yield* lookUp(connecting(plain.toString()), committed), "committed")
+        yield* query(url, "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC")
+        assert.strictEqual(yield* lookUp(connecting(plain.toString()), yield* begun(plain.toString())), "unknown")
+        assert.strictEqual(yield* lookUp(connecting(url), yield* begun(url)), "committed")
+      })
+  )
 })

@@ -39,6 +39,15 @@ export interface Health {
   readonly version: string | undefined
   readonly role: string | undefined
   readonly error: string | undefined
+  readonly servers: ReadonlyArray<Server>
+}
+
+/** One server. Its lag is in seconds. */
+export interface Server
+  extends Pick<Report["servers"][number], "state" | "role" | "reason" | "timeline" | "idle" | "used">
+{
+  readonly name: string
+  readonly lag: number | undefined
 }
 
 /** An open session. */
@@ -97,7 +106,17 @@ export const healthOf = (checked: number, report: Report): Health => ({
   role: report.role,
   error: report.healthy || report.lastError === undefined
     ? undefined
-    : `${report.lastError._tag}: ${report.lastError.message}`
+    : `${report.lastError._tag}: ${report.lastError.message}`,
+  servers: report.servers.map(({ address, host, idle, lag, port, reason, role, state, timeline, used }) => ({
+    name: `${host}:${port}${address === host ? "" : ` (${address})`}`,
+    state,
+    reason,
+    role,
+    timeline,
+    lag: lag === undefined ? undefined : Duration.toSeconds(lag),
+    idle,
+    used
+  }))
 })
 
 export const nowOf = (

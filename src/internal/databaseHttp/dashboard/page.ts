@@ -77,6 +77,20 @@ export const page = `<!doctype html>
 }${plot("use", "Use of a connection")}
       </div>
     </section>
+    <section class="panel" id="cluster" aria-labelledby="servers-title" hidden>
+      <h2 id="servers-title">Servers</h2>
+      <div class="scroll" role="region" tabindex="0" aria-labelledby="servers-title">
+        <table id="servers">
+          <thead><tr>
+            <th scope="col">Server</th><th scope="col">Role</th><th scope="col">State</th><th scope="col"
+              class="number">Timeline</th><th scope="col" class="number">Behind</th><th scope="col"
+              class="number">In use</th><th scope="col" class="number">Idle</th>
+          </tr></thead>
+          <tbody></tbody>
+        </table>
+      </div>
+      <p class="empty" id="servers-empty" hidden></p>
+    </section>
     <section class="panel" aria-labelledby="sessions-title">
       <h2 id="sessions-title">Open sessions <span class="count" id="sessions-count"></span></h2>
       <div class="scroll" role="region" tabindex="0" aria-labelledby="sessions-title">

@@ -16,8 +16,8 @@ const optionsOf = ({ delimiter, format, header, null: nullText }: CopyFormat): s
     format === "binary" ? "" : "ENCODING 'UTF8'"
   ].filter((option) => option !== "").join(", ")
 
-export const copyFromText = ({ columns, format, table }: CopyFrom): string =>
-  `COPY ${table} (${columns.map(({ identifier }) => identifier).join(", ")}) FROM STDIN (${optionsOf(format)})`
+export const copyFromText = ({ columns, format, table, text }: CopyFrom): string =>
+  text ?? `COPY ${table} (${columns.map(({ identifier }) => identifier).join(", ")}) FROM STDIN (${optionsOf(format)})`
 
 /** An INSERT whose parameters have the types of the columns. */
 export const insertText = ({ columns, table }: CopyFrom): string =>

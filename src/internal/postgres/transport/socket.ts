@@ -66,7 +66,7 @@ const makeSocket = (): Net.Socket => {
 }
 
 /** Where a socket is connected to: an address, or the path of a Unix socket. */
-type Address = { readonly host: string } | { readonly path: string }
+export type Address = { readonly host: string } | { readonly path: string }
 
 const connectOptions = (address: Address, port: number): Net.NetConnectOpts =>
   "path" in address
@@ -96,7 +96,7 @@ export const interleaveFamilies = (addresses: ReadonlyArray<Dns.LookupAddress>):
 }
 
 /** The addresses of a host, in the order in which they are tried. */
-const lookUp = (
+export const lookUp = (
   host: string,
   port: number,
   onAddresses: (addresses: ReadonlyArray<Address>) => void,

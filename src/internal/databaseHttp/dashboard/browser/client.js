@@ -2,7 +2,7 @@
  * The script of the page: fetches the data once a second while the page is visible, and shows it. Names and statements
  * are untrusted input. They are added to the page as text only, which the page's Trusted Types policy enforces.
  *
- * @import { Data, Sample, Session } from "../data.js"
+ * @import { Data, Sample, Server, Session } from "../data.js"
  * @import { StatementFigures } from "../../../../Telemetry.js"
  */
 import { byId, clock, duration, element, rate, say, whole } from "./dom.js"
@@ -96,6 +96,29 @@ const showSessions = rowsOf("sessions", "No session is open.", () => {
   }
 })
 
+const showServers = rowsOf("servers", "", () => {
+  const name = element("th", { scope: "row" })
+  const role = element("td")
+  const state = element("td")
+  const timeline = element("td", { class: "number" })
+  const lag = element("td", { class: "number" })
+  const used = element("td", { class: "number" })
+  const idle = element("td", { class: "number" })
+  return {
+    row: element("tr", {}, [name, role, state, timeline, lag, used, idle]),
+    /** @type {(server: Server) => void} */
+    update: (server) => {
+      say(name, server.name)
+      say(role, server.role)
+      say(state, server.reason === undefined ? server.state : `${server.state}: ${server.reason}`)
+      say(timeline, server.timeline === undefined ? "–" : whole(server.timeline))
+      say(lag, server.lag === undefined ? "–" : duration(server.lag))
+      say(used, whole(server.used))
+      say(idle, whole(server.idle))
+    }
+  }
+})
+
 /** @type {Readonly<Record<string, (figures: StatementFigures) => number>>} */
 const orders = {
   longest: ({ longest }) => longest,
@@ -181,6 +204,10 @@ const showHealth = ({ dialect, health }) => {
   )
   const known = health?.version === undefined ? [] : [health.version, health.role ?? ""]
   say(byId("about"), [dialect, ...known].join(" · "))
+  // A single server is described by the rest of the page.
+  const servers = health === undefined || health.servers.length < 2 ? [] : health.servers
+  byId("cluster").hidden = servers.length === 0
+  showServers(servers.map((server) => [server.name, server]))
   document.title = health?.healthy === false ? "✕ Database does not answer" : "Database"
 }
 

@@ -1,0 +1,323 @@
+/**
+ * Where the transaction of one `readOnly` session runs: on a reader that has what the session has to see, or on the primary.
+ * Until a statement has been answered nobody has seen anything, so the transaction can still move.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { DatabaseError } from "../../DatabaseError.js"
+import type { Lease, Pool, Restore } from "../../Pool.js"
+import type { Options } from "../../Session.js"
+import type { Connection, Freshness, Position, Staleness } from "../driver.js"
+import { make as makeError } from "../makeError.js"
+import type { RouteReason, RouteRecorder } from "../telemetry/recorders.js"
+import type { Track } from "./causality.js"
+import type { Reader, Readers } from "./readers.js"
+import { stalenessOf } from "./staleness.js"
+
+/** Where a transaction begins. */
+export interface Place {
+  readonly lease: Lease<Connection>
+  /** What the first statement asks for; undefined where that is known, or does not matter. */
+  readonly required: Freshness | undefined
+  readonly isReader: boolean
+}
+
+/** Takes a connection of a reader's pool, or of the primary's. */
+type Take = (pool?: Pool<Connection>) => Effect.Effect<Lease<Connection>, DatabaseError>
+
+/** A wait in real time, as those of pools. */
+const sleep = (millis: number): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    const timer = setTimeout(() => resume(Effect.void), millis)
+    return Effect.sync(() => clearTimeout(timer))
+  })
+
+/** The code of a server that accepts no more connections. */
+const tooManyConnections = "53300"
+
+/** Delays between two questions to a reader that is behind, in milliseconds. */
+const firstDelay = 1
+const maxDelay = 16
+
+/** With these errors, a session that has seen nothing can begin anew elsewhere. A reader cancels for conflicts with the replay. */
+const movesAfter = new Set<DatabaseError["_tag"]>([
+  "ConnectionLost",
+  "ConnectionFailed",
+  "SerializationFailure",
+  "DeadlockDetected"
+])
+
+const reasonTexts: { readonly [R in RouteReason]?: string } = {
+  behind: "none has replayed what the session has to see",
+  lag: "all are too far behind the primary",
+  history: "what the session has to see is of another cluster or timeline",
+  unknown: "only the primary is known to have what the session has to see"
+}
+
+export class Route {
+  /** Whether a statement was answered, so that the transaction stays where it is. */
+  private isSettled = false
+  /** Why it runs on the primary, once that is known. */
+  private primaryReason: RouteReason | undefined = undefined
+  private readonly tried = new Set<Reader>()
+  /** Those that may become fresh in time, by what they have answered last. */
+  private readonly behind = new Map<Reader, Staleness>()
+  private current: Reader | undefined = undefined
+  private hasWaited = false
+  private lastReason: RouteReason = "unavailable"
+  private lastError: DatabaseError | undefined = undefined
+  private position: Position | undefined
+  /** Whether the primary was asked for its position. */
+  private hasAsked = false
+  private readonly insists: boolean
+
+  constructor(
+    private readonly readers: Readers,
+    options: Options,
+    private readonly track: Track | undefined,
+    private readonly recorder: RouteRecorder
+  ) {
+    this.insists = options.reader === "replica"
+    const requirement = track?.requirement
+    this.position = typeof requirement === "string" ? undefined : requirement
+    this.primaryReason = options.reader === "primary"
+      ? "option"
+      : options.isolation === "serializable"
+      ? "isolation"
+      : typeof requirement === "string"
+      ? requirement
+      : undefined
+  }
+
+  /** Whether a failure of the first statement may move the transaction. */
+  get isTentative(): boolean {
+    return !this.isSettled && this.primaryReason === undefined
+  }
+
+  /** Whether the primary's position is of use to later sessions, since readers cannot serve what this one has to see. */
+  get asksPosition(): boolean {
+    return this.primaryReason === "history" || this.primaryReason === "unknown"
+  }
+
+  /** Takes a connection. Must be run uninterruptibly, with the `restore` of that region. */
+  take(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
+    return Effect.suspend(() => {
+      if (this.primaryReason !== undefined) {
+        return this.takePrimary(restore, take)
+      }
+      const reader = this.next()
+      return reader !== undefined ? this.tryReader(reader, restore, take) : this.takeLate(restore, take)
+    })
+  }
+
+  /** A statement was answered. */
+  settle(): void {
+    if (this.isTentative) {
+      this.isSettled = true
+      if (this.current !== undefined) {
+        this.current.isLagging = false
+        this.recorder.routed("replica", this.hasWaited ? "waited" : "fresh")
+      }
+    }
+  }
+
+  /** A statement has failed. Returns whether it is to be repeated elsewhere. */
+  failed(error: DatabaseError): boolean {
+    const { current } = this
+    const staleness = stalenessOf(error)
+    if (current === undefined || !(staleness !== undefined || movesAfter.has(error._tag))) {
+      return false
+    }
+    this.lastError = error
+    if (staleness === undefined) {
+      this.lastReason = "failed"
+    } else {
+      this.stale(current, staleness)
+    }
+    return true
+  }
+
+  private next(): Reader | undefined {
+    const candidates = this.readers.all.filter((reader) => !this.tried.has(reader) && !this.isAvoided(reader))
+    return candidates[Math.floor(Math.random() * candidates.length)]
+  }
+
+  private isAvoided(reader: Reader): boolean {
+    if (reader.isAvoided && !reader.isDown && this.lastReason === "unavailable") {
+      this.lastReason = "lag"
+    }
+    return reader.isAvoided
+  }
+
+  private stale(reader: Reader, staleness: Staleness): void {
+    reader.asksFirst = true
+    this.lastReason = staleness
+    // Behind a pause of the primary, a standby seems to lag until it has replayed the first commit.
+    if (staleness === "behind" || (staleness === "lag" && !reader.isLagging)) {
+      this.behind.set(reader, staleness)
+    } else if (staleness === "lag") {
+      reader.lags()
+    }
+  }
+
+  private get required(): Freshness {
+    return { position: this.position, maxLag: this.readers.maxLag }
+  }
+
+  private tryReader(reader: Reader, restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
+    this.tried.add(reader)
+    this.current = reader
+    return Effect.matchCauseEffect(take(reader.pool), {
+      onFailure: (cause) => this.unavailable(reader, cause, restore, take),
+      onSuccess: (lease) =>
+        reader.asksFirst
+          ? Effect.flatMap(
+            this.ask(reader, lease, restore),
+            (isFresh) =>
+              isFresh ? Effect.succeed({ lease, required: undefined, isReader: true }) : this.take(restore, take)
+          )
+          : Effect.succeed({ lease, required: this.required, isReader: true })
+    })
+  }
+
+  private unavailable(
+    reader: Reader,
+    cause: Cause.Cause<DatabaseError>,
+    restore: Restore,
+    take: Take
+  ): Effect.Effect<Place, DatabaseError> {
+    const error = Option.getOrUndefined(Cause.failureOption(cause))
+    // A pool that is exhausted is no reason to load the primary.
+    if (error === undefined || (error._tag !== "ConnectionFailed" && error._tag !== "AuthenticationFailed")) {
+      return Effect.failCause(cause)
+    }
+    this.lastError = error
+    this.lastReason = "unavailable"
+    // A reader that has no connection left is not down.
+    const noted = error.code === tooManyConnections ? Effect.void : this.readers.unavailable(reader, error)
+    return Effect.zipRight(noted, this.take(restore, take))
+  }
+
+  /** Asks a reader whether it is fresh. If it is not, or cannot be asked, its connection is given back. */
+  private ask(reader: Reader, lease: Lease<Connection>, restore: Restore): Effect.Effect<boolean, DatabaseError> {
+    const { staleness } = lease.connection
+    return staleness === undefined ? Effect.succeed(true) : Effect.matchCauseEffect(
+      restore(Effect.suspend(() => lease.connection.staleness!(this.required))),
+      {
+        onFailure: (cause) => {
+          lease.giveBack()
+          const error = Option.getOrUndefined(Cause.failureOption(cause))
+          if (error === undefined) {
+            return Effect.failCause(cause)
+          }
+          this.lastError = error
+          this.lastReason = "failed"
+          return Effect.succeed(false)
+        },
+        onSuccess: (answer) => {
+          if (answer === undefined) {
+            if (!this.hasWaited) {
+              reader.isFresh()
+            }
+            return Effect.succeed(true)
+          }
+          lease.giveBack()
+          this.stale(reader, answer)
+          return Effect.succeed(false)
+        }
+      }
+    )
+  }
+
+  /** No reader is left that was not tried: waits for one that is only behind, and runs on the primary otherwise. */
+  private takeLate(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
+    if (this.behind.size === 0 || this.hasWaited || this.readers.wait === 0) {
+      return this.fallBack(restore, take)
+    }
+    this.hasWaited = true
+    const behind = Array.from(this.behind.keys())
+    const startedAt = performance.now()
+    const deadline = startedAt + this.readers.wait
+    const waitFor = (turn: number, delay: number): Effect.Effect<Place | undefined, DatabaseError> => {
+      const remaining = deadline - performance.now()
+      if (remaining <= 0) {
+        return Effect.succeed(undefined)
+      }
+      const reader = behind[turn % behind.length]
+      const later = Effect.suspend(() => waitFor(turn + 1, Math.min(delay * 2, maxDelay)))
+      return Effect.flatMap(restore(sleep(Math.min(delay, remaining))), () => {
+        // Nobody waits for a connection here, which may take longer than the replay.
+        const lease = reader.pool.takeIdle()
+        return lease === undefined ? later : Effect.flatMap(this.ask(reader, lease, restore), (isFresh) => {
+          if (!isFresh) {
+            return later
+          }
+          this.current = reader
+          return Effect.succeed({ lease, required: undefined, isReader: true })
+        })
+      })
+    }
+    return Effect.flatMap(waitFor(0, firstDelay), (place) => {
+      this.recorder.waited((performance.now() - startedAt) / 1_000)
+      for (const [reader, staleness] of place === undefined ? this.behind : []) {
+        if (staleness === "lag") {
+          reader.lags()
+        }
+      }
+      return place === undefined ? this.fallBack(restore, take) : Effect.succeed(place)
+    })
+  }
+
+  private fallBack(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
+    this.primaryReason = this.lastReason
+    return this.takePrimary(restore, take)
+  }
+
+  private takePrimary(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
+    if (this.insists) {
+      return this.asksPosition && !this.hasAsked ? this.askPrimary(restore, take) : Effect.fail(this.noReader())
+    }
+    this.current = undefined
+    return Effect.map(take(), (lease) => {
+      if (!this.isSettled) {
+        this.isSettled = true
+        this.recorder.routed("primary", this.primaryReason!)
+      }
+      return { lease, required: undefined, isReader: false }
+    })
+  }
+
+  /** A session that insists on a reader waits for one to be where the primary is now, whatever it has to see. */
+  private askPrimary(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
+    this.hasAsked = true
+    return Effect.flatMap(take(), (lease) => {
+      const told = this.track?.begin()
+      return restore(lease.connection.position ?? Effect.succeed(undefined)).pipe(
+        Effect.ensuring(Effect.sync(lease.giveBack)),
+        Effect.flatMap((position) => {
+          if (position === undefined) {
+            return Effect.fail(this.noReader())
+          }
+          told?.(position)
+          this.position = position
+          this.primaryReason = undefined
+          this.tried.clear()
+          this.behind.clear()
+          return this.take(restore, take)
+        })
+      )
+    })
+  }
+
+  private noReader(): DatabaseError {
+    const { lastError, primaryReason } = this
+    const why = lastError?.reason ?? reasonTexts[primaryReason ?? "unavailable"] ?? "none can be connected to"
+    return makeError("ConnectionFailed", {
+      dialect: this.readers.dialect,
+      code: "08004",
+      reason: `the session is to run on a replica, and there is none that it can read from: ${why}`,
+      transient: true
+    })
+  }
+}

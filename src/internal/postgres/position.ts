@@ -1,0 +1,199 @@
+/**
+ * Positions in the write-ahead log: the one behind a commit, and whether a standby has replayed one.
+ */
+import type { DatabaseError } from "../../DatabaseError.js"
+import { markStale } from "../cluster/staleness.js"
+import type { Freshness, Position, Staleness } from "../driver.js"
+import { make as makeError } from "../makeError.js"
+import { Exchange, type Step } from "./exchange.js"
+import type { ServerError } from "./protocol/messages.js"
+import { readTextRow } from "./protocol/rowDescription.js"
+import type { Writer } from "./protocol/writer.js"
+import type { StatementCache } from "./statementCache.js"
+
+const system = "(SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text"
+
+const currentTimeline = "pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8)"
+
+/**
+ * A commit has flushed its record, unless `synchronous_commit` is off: then the record is before the place where the next one
+ * is inserted. What is inserted and not flushed may not reach a standby for seconds.
+ */
+const positionSql = `SELECT ${system}, ${currentTimeline}, ` +
+  "CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' THEN pg_catalog.pg_current_wal_insert_lsn() " +
+  "ELSE pg_catalog.pg_current_wal_flush_lsn() END::pg_catalog.text, pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text"
+
+/** Asked in the transaction, where the setting may be another one than outside of it. */
+const synchronousSql = "SELECT pg_catalog.current_setting('synchronous_commit')"
+
+const parsePosition = (
+  [system, timeline, committed, inserted]: ReadonlyArray<string | null>,
+  isAsynchronous = false
+): Position | undefined => {
+  const [high, low] = (isAsynchronous ? inserted : committed)?.split("/") ?? []
+  return system === null || timeline === null || high === undefined || low === undefined
+    ? undefined
+    : { system, timeline: Number.parseInt(timeline, 16), offset: (BigInt(`0x${high}`) << 32n) + BigInt(`0x${low}`) }
+}
+
+const formatLsn = (offset: bigint): string => `${(offset >> 32n).toString(16)}/${(offset & 0xffff_ffffn).toString(16)}`
+
+/** COMMIT, and in the same message the position behind it. That this fails is no failure of the commit. */
+export class CommitWithPosition extends Exchange {
+  position: Position | undefined = undefined
+  private isAsynchronous: boolean | undefined = undefined
+  private isCommitted = false
+
+  constructor() {
+    super("COMMIT", { user: false, commit: true })
+  }
+
+  override commandComplete(tag: string): void {
+    if (this.isAsynchronous !== undefined && !this.isCommitted && tag.startsWith("SELECT")) {
+      return
+    }
+    if (!this.isCommitted) {
+      super.commandComplete(tag)
+      this.isCommitted = this.result.commandTag !== undefined
+    }
+  }
+
+  override dataRow(bytes: Buffer, offset: number, end: number): void {
+    if (this.isCommitted) {
+      this.position = parsePosition(readTextRow(bytes, offset, end), this.isAsynchronous)
+    } else if (this.hasSteps) {
+      super.dataRow(bytes, offset, end)
+    } else {
+      this.isAsynchronous = readTextRow(bytes, offset, end)[0] === "off"
+    }
+  }
+
+  override errorResponse(error: ServerError): void {
+    if (!this.isCommitted) {
+      super.errorResponse(error)
+    }
+  }
+
+  /** A prepared statement that a pooler does not know would keep COMMIT from being executed. */
+  protected writeCommand(out: Writer): void {
+    for (const text of [synchronousSql, "COMMIT", positionSql]) {
+      this.writeBind(out, "", undefined, text, [])
+      out.execute("", 0)
+    }
+    out.sync()
+  }
+}
+
+/** Asks for the position, behind another exchange and in the same message. */
+export class AskPosition extends Exchange {
+  position: Position | undefined = undefined
+
+  constructor(readonly onPosition: (position: Position | undefined) => void = () => undefined) {
+    super(positionSql, { user: false })
+  }
+
+  override dataRow(bytes: Buffer, offset: number, end: number): void {
+    this.position = parsePosition(readTextRow(bytes, offset, end))
+  }
+
+  protected writeCommand(out: Writer, cache: StatementCache): void {
+    this.writeBind(out, "", this.lookup(cache, positionSql), positionSql, [])
+    out.execute("", 0).sync()
+  }
+}
+
+const recovers = "pg_catalog.pg_is_in_recovery()"
+const replayed = `CASE WHEN ${recovers} THEN pg_catalog.pg_last_wal_replay_lsn() ` +
+  "ELSE pg_catalog.pg_current_wal_insert_lsn() END"
+
+/**
+ * The control file has the timeline of the last restart point. The WAL receiver knows that of today, but tells it only to
+ * roles that may read all statistics.
+ */
+const timeline = `CASE WHEN ${recovers} THEN GREATEST(` +
+  "(SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), " +
+  "(SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()), " +
+  "(SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver())) " +
+  `ELSE ('x' || ${currentTimeline})::pg_catalog.bit(32)::pg_catalog.int4 END`
+
+/**
+ * How far it is behind, in milliseconds. A standby that receives and has replayed everything is not, however long ago the
+ * last commit was. Null where nothing was replayed yet.
+ */
+const lagSql = `CASE WHEN NOT ${recovers} OR (EXISTS ` +
+  "(SELECT 1 FROM pg_catalog.pg_stat_get_wal_receiver() r WHERE r.pid IS NOT NULL) AND " +
+  "pg_catalog.pg_last_wal_replay_lsn() >= pg_catalog.pg_last_wal_receive_lsn()) THEN 0 " +
+  "ELSE EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) * 1000 END"
+
+const isLagging = `COALESCE(${lagSql} > $1::pg_catalog.float8, true)`
+
+/** Null, or the Staleness. */
+const stalenessColumn = (position: Position | undefined, of: (staleness: Staleness) => string): string =>
+  `CASE WHEN ${isLagging} THEN ${of("lag")} ` + (position === undefined ?
+    "" :
+    `WHEN ${system} <> $2::pg_catalog.text OR ${timeline} IS DISTINCT FROM $3::pg_catalog.int4 THEN ${of("history")} ` +
+    `WHEN COALESCE(${replayed} < $4::pg_catalog.pg_lsn, true) THEN ${of("behind")} `) +
+  "END"
+
+const valuesOf = ({ maxLag, position }: Freshness): ReadonlyArray<string> =>
+  position === undefined
+    ? [String(maxLag)]
+    : [String(maxLag), position.system, String(position.timeline), formatLsn(position.offset)]
+
+const settingPrefix = "sqlayer.replica_is_stale_"
+
+/** Reading a setting that does not exist is an error, which keeps the server from executing what follows. */
+const failWith = (staleness: Staleness): string => `pg_catalog.current_setting('${settingPrefix}${staleness}')`
+
+const quote = (staleness: Staleness): string => `'${staleness}'`
+
+const stepSql = { lag: `SELECT ${stalenessColumn(undefined, failWith)}`, position: "" }
+const querySql = { lag: `SELECT ${stalenessColumn(undefined, quote)} AS staleness`, position: "" }
+{
+  const some: Position = { system: "", timeline: 0, offset: 0n }
+  stepSql.position = `SELECT ${stalenessColumn(some, failWith)}`
+  querySql.position = `SELECT ${stalenessColumn(some, quote)} AS staleness`
+}
+
+const reasons: { readonly [S in Staleness]: string } = {
+  behind: "it has not yet replayed what the session has to see",
+  lag: "it is too far behind the primary, or it is not known how far",
+  history: "what the session has to see is of another cluster or timeline, or it cannot be told of which"
+}
+
+/** The error of a statement that was not executed since the replica is not fresh. */
+const staleError = (staleness: Staleness): DatabaseError =>
+  markStale(
+    makeError("ConnectionFailed", {
+      dialect: "postgres",
+      // sqlserver_rejected_establishment_of_sqlconnection
+      code: "08004",
+      reason: `the replica cannot be read from: ${reasons[staleness]}`,
+      transient: true
+    }),
+    staleness
+  )
+
+/**
+ * Sent ahead of a transaction: fails unless the replica is fresh. It is a transaction of its own, since the snapshot of
+ * the session's must not be older than the answer.
+ */
+export const freshnessSteps = (required: Freshness): ReadonlyArray<Step> => [
+  { text: "BEGIN READ ONLY", beginsTransaction: true },
+  {
+    text: required.position === undefined ? stepSql.lag : stepSql.position,
+    values: valuesOf(required),
+    explain: (error) => {
+      const name = (["behind", "lag", "history"] as const).find((name) => error.message.includes(settingPrefix + name))
+      // Without the right to ask, nothing is known.
+      return name === undefined ? error.code === "42501" ? staleError("history") : undefined : staleError(name)
+    }
+  },
+  { text: "COMMIT" }
+]
+
+/** A query for whether a replica is fresh, with its parameters. */
+export const stalenessQuery = (required: Freshness): readonly [sql: string, params: ReadonlyArray<string>] => [
+  required.position === undefined ? querySql.lag : querySql.position,
+  valuesOf(required)
+]

@@ -1,0 +1,252 @@
+import { assert, describe, it } from "@effect/vitest"
+import { ConnectLimit, maxStarting, recoveryTime } from "../../../src/internal/cluster/connectLimit.js"
+import { type Member, type Server, Servers } from "../../../src/internal/cluster/servers.js"
+import { ManualClock } from "./manualClock.js"
+
+const recheck = 5_000
+
+const setup = (addresses: ReadonlyArray<string> = ["10.0.0.1", "10.0.0.2"]) => {
+  const clock = new ManualClock()
+  const servers = new Servers({ clock, recheck })
+  const looks: Array<Server> = []
+  servers.look = (server, onEnd) => {
+    looks.push(server)
+    onEnd()
+  }
+  return { clock, servers, looks, found: servers.find("db", 5432, addresses) }
+}
+
+const member = (server: Server, fields: Partial<Member> = {}) => {
+  const retired: Array<string> = []
+  const ended: Array<string> = []
+  return {
+    retired,
+    ended,
+    member: {
+      server,
+      identity: undefined,
+      needsWriter: true,
+      activity: 0,
+      isWaiting: false,
+      retire: (reason: string) => void retired.push(reason),
+      end: (reason: string) => void ended.push(reason),
+      ...fields
+    }
+  }
+}
+
+describe("servers", () => {
+  it("one that is down is looked at again, one that has answered lately is not", () => {
+    const { clock, found: [a, b], looks, servers } = setup()
+    servers.answered(b)
+    servers.failed(a, "down", "connection refused")
+    servers.used()
+    assert.deepInclude(a, { state: "down", since: 0, reason: "connection refused" })
+    clock.advance(recheck - 1)
+    assert.deepStrictEqual(looks, [])
+    servers.answered(b)
+    servers.used()
+    clock.advance(1)
+    assert.deepStrictEqual(looks, [a])
+    servers.answered(a)
+    assert.deepInclude(a, { state: "up", since: recheck, reason: undefined })
+  })
+
+  it("none is looked at while the database is not used, and no timer is left behind", () => {
+    const { clock, found: [a], looks, servers } = setup()
+    servers.failed(a, "silent", "no answer")
+    clock.advance(10 * recheck)
+    assert.deepStrictEqual(looks, [])
+    assert.strictEqual(clock.timers, 0)
+    // A connection that is open keeps the timer, and what its server says is use.
+    let activity = 0
+    let isWaiting = false
+    const open = {
+      ...member(a).member,
+      get activity() {
+        return activity
+      },
+      get isWaiting() {
+        return isWaiting
+      }
+    }
+    servers.join(open)
+    servers.used()
+    clock.advance(recheck)
+    const { length } = looks
+    assert.isAbove(length, 0)
+    clock.advance(10 * recheck)
+    assert.strictEqual(looks.length, length)
+    activity++
+    clock.advance(recheck)
+    assert.isAbove(looks.length, length)
+    // So is a statement that waits for its answer.
+    const answered = looks.length
+    isWaiting = true
+    clock.advance(recheck)
+    assert.isAbove(looks.length, answered)
+    isWaiting = false
+    servers.leave(open)
+    clock.advance(2 * recheck)
+    assert.strictEqual(clock.timers, 0)
+  })
+
+  it("one alone is never looked at, and the addresses of localhost are one", () => {
+    for (const addresses of [["10.0.0.1"], ["::1", "127.0.0.1"]]) {
+      const { clock, found: [first], looks, servers } = setup(addresses)
+      assert.isFalse(servers.isCluster)
+      servers.failed(first, "down", "connection refused")
+      servers.used()
+      servers.lost(first)
+      clock.advance(10 * recheck)
+      assert.deepStrictEqual(looks, [])
+      assert.strictEqual(clock.timers, 0)
+    }
+  })
+
+  it("one that did not answer in time is looked at once, at once", () => {
+    const { found: [a], looks, servers } = setup()
+    servers.suspect(a, "no answer")
+    servers.suspect(a, "no answer")
+    assert.strictEqual(a.state, "silent")
+    assert.deepStrictEqual(looks, [a])
+  })
+
+  it("while one does not answer, the others are looked at", () => {
+    const { found: [a, b, c], looks, servers } = setup(["10.0.0.1", "10.0.0.2", "10.0.0.3"])
+    servers.doubted(a)
+    assert.deepStrictEqual(looks, [b, c])
+  })
+
+  it("addresses that a name does not have any more are forgotten, and the state of the others stays", () => {
+    const { found: [a, b], servers } = setup()
+    servers.failed(a, "down", "connection refused")
+    const [other, same] = servers.find("db", 5432, ["10.0.0.3", "10.0.0.1"])
+    assert.strictEqual(same, a)
+    assert.strictEqual(other.state, "unknown")
+    assert.sameMembers(Array.from(servers.list()), [a, other])
+    assert.notInclude(servers.list(), b)
+  })
+
+  it("a lower timeline is refused, its connections end, and other systems and standbys are not concerned", () => {
+    const { found: [a, b], servers } = setup()
+    const first = { systemIdentifier: "7", timeline: 1 }
+    assert.isTrue(servers.identified(a, first, "writer"))
+    const zombie = member(a, { identity: first })
+    const standby = member(b)
+    const foreign = member(b, { identity: { systemIdentifier: "8", timeline: 1 } })
+    ;[zombie, standby, foreign].forEach((each) => servers.join(each.member))
+    assert.isTrue(servers.identified(b, { systemIdentifier: "7", timeline: 2 }, "writer"))
+    assert.strictEqual(zombie.ended.length, 1)
+    assert.match(zombie.ended[0], /timeline 1 .* timeline 2/)
+    assert.deepStrictEqual([...standby.ended, ...foreign.ended], [])
+    assert.isFalse(servers.identified(a, first, "writer"))
+    assert.isTrue(servers.identified(a, first, "standby"))
+    assert.isTrue(servers.identified(b, { systemIdentifier: "7", timeline: 2 }, "writer"))
+    assert.isTrue(servers.identified(a, { systemIdentifier: "8", timeline: 1 }, "writer"))
+  })
+
+  it("a demotion takes the connections of that server out of use that need a writer", () => {
+    const { found: [a, b], servers } = setup()
+    const [writer, reader, elsewhere] = [member(a), member(a, { needsWriter: false }), member(b)]
+    ;[writer, reader, elsewhere].forEach((each) => servers.join(each.member))
+    servers.demoted(a)
+    assert.strictEqual(writer.retired.length, 1)
+    assert.deepStrictEqual([...reader.retired, ...elsewhere.retired], [])
+    assert.deepInclude(a, { role: "standby", isReadOnly: true })
+  })
+
+  it("a failover lasts from the loss of the writer until there is one again", () => {
+    const { clock, found: [a, b], servers } = setup()
+    const times: Array<number> = []
+    servers.observer = {
+      failover: (millis) => times.push(millis),
+      lag: () => undefined,
+      connected: () => () => undefined
+    }
+    servers.learnt(a, "writer", false)
+    servers.learnt(b, "standby", false)
+    clock.advance(100)
+    servers.failed(a, "down", "connection refused")
+    clock.advance(300)
+    servers.failed(a, "down", "connection refused")
+    servers.learnt(b, "standby", false)
+    clock.advance(200)
+    servers.learnt(b, "writer", false)
+    servers.learnt(b, "writer", false)
+    assert.deepStrictEqual(times, [500])
+  })
+})
+
+describe("connect limit", () => {
+  it("a few connections to a server are opened at a time, until it has been up for some time", () => {
+    const { clock, found: [a, b], servers } = setup()
+    const limit = new ConnectLimit(clock)
+    const granted: Array<number> = []
+    const take = (server: Server, i: number) => limit.take(server, () => granted.push(i))
+    const ends = Array.from({ length: 10 }, (_, i) => take(a, i))
+    assert.strictEqual(granted.length, maxStarting)
+    // Another server has a limit of its own.
+    take(b, 100)
+    assert.include(granted, 100)
+    // One that waits no longer is left out, and ending twice frees one place.
+    ends[maxStarting]()
+    ends[maxStarting]()
+    ends[0]()
+    ends[0]()
+    assert.deepStrictEqual(granted, [0, 1, 2, 3, 100, maxStarting + 1])
+    servers.answered(a)
+    clock.advance(recoveryTime + 1)
+    const before = granted.length
+    Array.from({ length: 10 }, (_, i) => take(a, 200 + i))
+    assert.strictEqual(granted.length, before + 10)
+  })
+
+  it("a standby counts as recovering, and after its promotion for as long as one that came back", () => {
+    const { clock, found: [a], servers } = setup()
+    const limit = new ConnectLimit(clock)
+    let granted = 0
+    const take = () => {
+      granted = 0
+      const ends = Array.from({ length: 10 }, () => limit.take(a, () => granted++))
+      const first = granted
+      ends.forEach((end) => end())
+      return first
+    }
+    servers.answered(a)
+    servers.learnt(a, "standby", true)
+    clock.advance(recoveryTime + 1)
+    assert.strictEqual(take(), maxStarting)
+    servers.learnt(a, "writer", false)
+    assert.strictEqual(take(), maxStarting)
+    clock.advance(recoveryTime + 1)
+    assert.strictEqual(take(), 10)
+  })
+
+  it("attempts at a slow server count for as long as it answers others", () => {
+    const { clock, found: [a], servers } = setup()
+    const limit = new ConnectLimit(clock)
+    let granted = 0
+    Array.from({ length: 3 * maxStarting }, () => limit.take(a, () => granted++))
+    for (let i = 0; i < 5; i++) {
+      clock.advance(900)
+      servers.answered(a)
+    }
+    assert.strictEqual(granted, maxStarting)
+    clock.advance(1_000)
+    assert.strictEqual(granted, 2 * maxStarting)
+  })
+
+  it("attempts that wait for a silent server do not hold up others for longer than a second", () => {
+    const { clock, found: [a] } = setup()
+    const limit = new ConnectLimit(clock)
+    let granted = 0
+    Array.from({ length: 3 * maxStarting }, () => limit.take(a, () => granted++))
+    assert.strictEqual(granted, maxStarting)
+    clock.advance(1_000)
+    assert.strictEqual(granted, 2 * maxStarting)
+    clock.advance(2_000)
+    assert.strictEqual(granted, 3 * maxStarting)
+    assert.strictEqual(clock.timers, 0)
+  })
+})
