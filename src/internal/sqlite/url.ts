@@ -71,7 +71,7 @@ const parseFileUri = (rest: string, parameters: ReadonlyArray<Parameter> = uriPa
 }
 
 /** A path of a URL as the operating system writes it: `/C:/data/app.db` is `C:\\data\\app.db` on Windows. */
-export const localPath = (path: string, platform: NodeJS.Platform): string =>
+export const localPath = (path: string, platform: string): string =>
   platform === "win32" && /^\/?[a-z]:\//i.test(path) ? path.replace(/^\//, "").replaceAll("/", "\\") : path
 
 const parsers = { sqlite: parseSqliteUrl, file: parseFileUri }
@@ -79,7 +79,7 @@ const parsers = { sqlite: parseSqliteUrl, file: parseFileUri }
 export type Scheme = keyof typeof parsers
 
 /** Reads what follows the scheme and its colon. */
-export const parse = (scheme: Scheme, rest: string, platform = process.platform): Reading<SqliteUrl> => {
+export const parse = (scheme: Scheme, rest: string, platform: string = process.platform): Reading<SqliteUrl> => {
   // What may be a user and a password is refused, so that it is never shown as a file's name.
   const reference = /:.*@/s.test(rest)
     ? { expected: "a file and no user (@ in a file's name is %40)" }
