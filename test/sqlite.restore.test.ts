@@ -90,25 +90,6 @@ describe("a backup takes the place of the open file", () => {
             assert.deepStrictEqual(read(filename), [1, 4])
           })
       )
-
-      live(
-        `by copying, ${name}, thread: ${thread}: nothing is read or written any more, and it is said what to do`,
-        () =>
-          Effect.gen(function*() {
-            const { database, filename } = yield* restoring(Fs.copyFileSync)
-            const refused = (effect: Effect.Effect<unknown, unknown>) =>
-              Effect.map(failure(effect), (error) => {
-                assert.strictEqual(error._tag, "DatabaseCorrupt")
-                assert.include(error.message, `delete ${filename}-wal`)
-              })
-            // A checkpoint writes into the file too, so a write waits until it is left alone.
-            yield* refused(insert(database, 3))
-            yield* refused(database.session(numbers(database), reading))
-            yield* refused(database.session(numbers(database)))
-            yield* refused(numbers(database))
-            assert.isFalse(yield* database.health)
-          })
-      )
     }
   }
 
@@ -136,6 +117,25 @@ describe("a backup takes the place of the open file", () => {
         yield* insert(other, 3)
         assert.deepStrictEqual(yield* numbers(one), [1, 3])
         assert.deepStrictEqual(read(filename), [1, 3])
+      }))
+  }
+
+  for (const mode of ["TRUNCATE", "RESTART", "PASSIVE"]) {
+    live(`another process's checkpoint is none: ${mode}`, () =>
+      Effect.gen(function*() {
+        const path = yield* directory
+        const filename = Path.join(path, "test.db")
+        const database = yield* open(filename)
+        yield* database.sql`CREATE TABLE items (n)`
+        const other = yield* Effect.acquireRelease(
+          Effect.sync(() => new Sqlite(filename)),
+          (other) => Effect.sync(() => other.close())
+        )
+        for (let n = 1; n <= 20; n++) {
+          yield* insert(database, n)
+          other.exec(`INSERT INTO items VALUES (${-n}); PRAGMA wal_checkpoint(${mode})`)
+          assert.strictEqual((yield* database.session(numbers(database), reading)).length, 2 * n)
+        }
       }))
   }
 

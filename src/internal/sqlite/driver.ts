@@ -165,7 +165,6 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
           openTimeoutError: timeoutError,
           extensions,
           settings: sharedSettings,
-          onOverwritten: (reason) => files.onOverwritten(reason),
           onUndone: (setting) =>
             isMemory ? Effect.void : warnOnce(
               `what a session changes on its connection to ${description} ends with it (${setting}): outside of sessions it ` +

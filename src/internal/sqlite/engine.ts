@@ -325,7 +325,6 @@ export class Engine {
         this.checkFile("commit")
         this.enterCommit()
         this.execute("COMMIT")
-        this.fileIdentity?.committed()
       }
     } finally {
       if (db.inTransaction()) {
@@ -423,7 +422,6 @@ export class Engine {
     this.enterCommit()
     this.execute("COMMIT")
     if (writes) {
-      this.fileIdentity?.committed()
     }
     this.setQueryOnly(false)
   }

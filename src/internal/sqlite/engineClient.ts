@@ -21,7 +21,6 @@ import {
   isRollbackStatement,
   maxInFlight,
   type Operation,
-  overwritten,
   type Request,
   runsStatement,
   transactionOver
@@ -47,8 +46,6 @@ export interface Options {
   readonly extensions: ReadonlyArray<string>
   /** The settings that statements have changed so far, on any connection of the file. */
   readonly settings: SharedSettings
-  /** Called when the file was overwritten while it was open. */
-  readonly onOverwritten: (reason: string) => void
   /** Called at most once, when a connection that was opened is lost. */
   readonly onLost: (error: DatabaseError) => void
 }
@@ -496,10 +493,7 @@ export class EngineClient {
       return timeoutError(statement)
     }
     const params = operation._tag === "RunMany" ? operation.rows[failure.row ?? -1] : statement.params
-    if (failure.code === overwritten) {
-      this.options.onOverwritten(failure.message)
-    }
-    const error = fromSqlite(failure.code === overwritten ? { ...failure, code: "SQLITE_CORRUPT" } : failure, {
+    const error = fromSqlite(failure, {
       phase: phaseOf(operation),
       description,
       statement: statement.sql,

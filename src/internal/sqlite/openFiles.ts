@@ -25,8 +25,6 @@ const entries = new Set<Entry>()
 
 /** The transports of one database. */
 export class OpenFiles {
-  /** Why the file is not opened again, and which one it is. */
-  private overwritten: { readonly file: string | undefined; readonly reason: string } | undefined
   /** What the transport that has ended last had open. */
   private lastOpened: Opened | undefined
   private readonly own = new Map<Transport, Entry>()
@@ -106,18 +104,9 @@ export class OpenFiles {
       : undefined
   }
 
-  /** Called when the file was overwritten while it was open. Until another takes its place it is not opened again. */
-  onOverwritten(reason: string): void {
-    this.overwritten ??= { file: identityOf(this.filename), reason }
-  }
-
   /** Why the WAL is not that of the file. It belongs to the file if this process has opened it, and has it open. */
   describeStaleWal(): string | undefined {
     const file = identityOf(this.filename)
-    if (this.overwritten !== undefined && this.overwritten.file === file) {
-      return this.overwritten.reason
-    }
-    this.overwritten = undefined
     const isOpen = Array.from(entries).some(({ opened }) => opened !== undefined && opened.file === file)
     return file === undefined || isOpen ? undefined : describeStaleWal(this.filename)
   }

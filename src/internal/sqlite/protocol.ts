@@ -169,9 +169,6 @@ export interface Column {
 /** The code of a failure because the transaction has ended, or can only be rolled back. */
 export const transactionOver = "over"
 
-/** The code of a failure because the file was overwritten while it was open. */
-export const overwritten = "overwritten"
-
 /** The error that the SQLite library threw. */
 export interface Failure {
   readonly message: string

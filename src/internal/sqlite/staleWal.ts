@@ -27,15 +27,6 @@ const withFile = <A>(filename: string, f: (file: number) => A): A => {
   }
 }
 
-/** What the header of a WAL says of it: the number of its restarts, and its salts. Undefined if there is none. */
-export const generationOf = (filename: string): string | undefined => {
-  try {
-    return withFile(walOf(filename), (wal) => readAt(wal, headerSize, 0)?.toString("hex", 12, 24))
-  } catch {
-    return undefined
-  }
-}
-
 /** Whether a page of the file is as the WAL has it, which is so once a part of the WAL was written into the file. */
 const hasPageOfWal = (filename: string): boolean => {
   try {
@@ -94,7 +85,9 @@ export const describeStaleWal = (filename: string): string | undefined => {
   if (file === undefined || wal === undefined || file.size === 0 || wal.size <= headerSize) {
     return undefined
   }
-  const isMoved = file.ctimeMs > wal.ctimeMs && file.ctimeMs - file.mtimeMs > minDifference
+  // Where the owner of both was changed, or both were moved here, they belong together.
+  const isTouched = ({ ctimeMs, mtimeMs }: Fs.Stats) => ctimeMs - mtimeMs > minDifference
+  const isMoved = file.ctimeMs > wal.ctimeMs && isTouched(file) && !isTouched(wal)
   const isWrittenLater = file.mtimeMs > wal.mtimeMs
   if (!isMoved && !(isWrittenLater && !hasPageOfWal(filename))) {
     return undefined

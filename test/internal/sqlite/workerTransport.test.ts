@@ -86,7 +86,6 @@ const connectWith = (
         onUndone: () => Effect.void,
         extensions: [],
         settings: new SharedSettings(),
-        onOverwritten: () => {},
         onOpen: () => {},
         onLost
       })
