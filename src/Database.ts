@@ -263,10 +263,6 @@ const open = (
     const readers = readersDriver === undefined
       ? undefined
       : yield* makePool(settings, `${settings.name} (readers)`, driver, readersDriver)
-    if (readers !== undefined) {
-      // Concurrently, so that neither pool accepts new work while the other one shuts down.
-      yield* Effect.addFinalizer(() => Effect.zip(pool.shutdown, readers.shutdown, { concurrent: true }))
-    }
 
     const replicas = driver.replicas === undefined ? undefined : yield* (yield* loadReaders).make(
       driver.replicas,
@@ -276,13 +272,13 @@ const open = (
       ({ attributes, connect }, pool) =>
         makePool(settings, `${settings.name} (readers)`, driver, { connect, pool }, attributes)
     )
-    if (replicas !== undefined) {
+    const replicaPools = replicas?.all.map((reader) => reader.pool) ?? []
+    const readerPools = readers === undefined ? replicaPools : [readers, ...replicaPools]
+    if (readerPools.length > 0) {
+      // Concurrently, so that no pool accepts new work while another one shuts down.
       yield* Effect.addFinalizer(() =>
         Effect.flatMap(
-          Effect.forEach(
-            [pool, ...replicas.all.map((reader) => reader.pool)],
-            ({ shutdown }) => Effect.forkDaemon(shutdown)
-          ),
+          Effect.forEach([pool, ...readerPools], ({ shutdown }) => Effect.forkDaemon(shutdown)),
           Fiber.joinAll
         )
       )
@@ -314,7 +310,7 @@ const open = (
     const listen = driver.listen === undefined ? undefined : yield* driver.listen
     const context = yield* driver.extendClient(client, pool.acquire, listen)
     const probing = { driver, pool, timeout: settings.healthTimeout }
-    const health = yield* Health.make({ ...probing, readers: replicas?.all.map((reader) => reader.pool) })
+    const health = yield* Health.make({ ...probing, readers: replicaPools })
     const probe = yield* Probe.make(probing)
 
     const token: Service["token"] = Effect.contextWithEffect((context: Context.Context<never>) => {

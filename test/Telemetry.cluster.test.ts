@@ -4,11 +4,12 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as MetricState from "effect/MetricState"
 import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
+import type * as Tracer from "effect/Tracer"
 import * as Database from "../src/Database.js"
 import type * as Session from "../src/Session.js"
 import { eventually } from "./support/eventually.js"
 import { cluster } from "./support/postgres.js"
+import { collectingSpans } from "./support/spans.js"
 
 /** The values of a metric, by the port and the role of the server. */
 const valuesOf = (name: string, pool: string) =>
@@ -24,20 +25,6 @@ const valuesOf = (name: string, pool: string) =>
           : (metricState as MetricState.MetricState.Gauge<number>).value
       ]]
     })))
-
-const collectingSpans = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.flatMap(Effect.tracer, (native) => {
-    const spans: Array<Tracer.Span> = []
-    const tracer = Tracer.make({
-      context: native.context.bind(native),
-      span: (...args) => {
-        const span = native.span(...args)
-        spans.push(span)
-        return span
-      }
-    })
-    return Effect.as(Effect.withTracer(effect, tracer), spans)
-  })
 
 describe("telemetry of a cluster", () => {
   it.scopedLive("names the server that ran each statement and session, its lag, and how long a failover took", () =>
@@ -56,7 +43,7 @@ describe("telemetry of a cluster", () => {
       })
       const { sql } = database
       const ask = (options: Session.Options) => database.session(sql`SELECT 1`, options)
-      const spans = yield* collectingSpans(Effect.all([
+      const { spans } = yield* collectingSpans(Effect.all([
         ask({ name: "writing" }),
         ask({ name: "reading", readOnly: true, reader: "replica" }),
         Stream.runDrain(sql`SELECT 'streamed'`.stream),

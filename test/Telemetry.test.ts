@@ -18,7 +18,7 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
+import type * as Tracer from "effect/Tracer"
 import { inspect } from "node:util"
 import * as Database from "../src/Database.js"
 import * as DatabaseError from "../src/DatabaseError.js"
@@ -27,6 +27,7 @@ import * as Telemetry from "../src/Telemetry.js"
 import { dialects, make, postgres, sqliteFile } from "./support/dialects.js"
 import { eventually } from "./support/eventually.js"
 import { freshDatabase } from "./support/postgres.js"
+import { collectingSpans } from "./support/spans.js"
 
 let names = 0
 
@@ -94,20 +95,8 @@ const connectionCounts = (pool: string) =>
     used: numberOf(pool, "db.client.connection.count", { "db.client.connection.state": "used" })
   })
 
-/** Runs an effect with a tracer that keeps every span. */
-const collectingSpans = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.flatMap(Effect.tracer, (native) => {
-    const spans: Array<Tracer.Span> = []
-    const tracer = Tracer.make({
-      context: native.context.bind(native),
-      span: (...args) => {
-        const span = native.span(...args)
-        spans.push(span)
-        return span
-      }
-    })
-    return Effect.map(Effect.withTracer(Effect.exit(effect), tracer), (exit) => ({ exit, spans }))
-  })
+const exitWithSpans = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.map(collectingSpans(Effect.exit(effect)), ({ spans, value: exit }) => ({ exit, spans }))
 
 const parentOf = (span: Tracer.Span | undefined) => span === undefined ? undefined : Option.getOrUndefined(span.parent)
 
@@ -350,7 +339,7 @@ for (const dialect of dialects) {
       Effect.gen(function*() {
         const database = yield* make(dialect)
         const { sql } = database
-        const { spans } = yield* collectingSpans(Effect.withSpan(
+        const { spans } = yield* exitWithSpans(Effect.withSpan(
           Effect.gen(function*() {
             yield* sql`SELECT 1 AS outside`
             yield* database.session(
@@ -401,7 +390,7 @@ for (const dialect of dialects) {
     it.scopedLive("of a session that is acquired are around nothing, and its statements belong to whoever runs them", () =>
       Effect.gen(function*() {
         const database = yield* make(dialect)
-        const { spans } = yield* collectingSpans(Effect.withSpan(
+        const { spans } = yield* exitWithSpans(Effect.withSpan(
           Effect.scoped(
             Effect.flatMap(
               database.acquireSession(),
@@ -417,7 +406,7 @@ for (const dialect of dialects) {
       Effect.gen(function*() {
         const database = yield* make(dialect, { spanAttributes: { "service.role": "ledger" } })
         const { sql } = database
-        const { spans } = yield* collectingSpans(database.session(Effect.gen(function*() {
+        const { spans } = yield* exitWithSpans(database.session(Effect.gen(function*() {
           yield* sql`SELECT ${42} AS answer`
           yield* sql`SELECT 1 AS raw`.raw
           yield* sql`SELECT 1 AS streamed`.stream.pipe(Stream.runDrain)
@@ -449,7 +438,7 @@ for (const dialect of dialects) {
         yield* createItems(database)
         yield* sql`INSERT INTO items VALUES (1, 'one')`
         const code = dialect.dialect === "postgres" ? "23505" : "SQLITE_CONSTRAINT_UNIQUE"
-        const { exit, spans } = yield* collectingSpans(
+        const { exit, spans } = yield* exitWithSpans(
           database.session(
             database.session(sql`INSERT INTO items VALUES (2, 'one')`, { name: "inner" }),
             { name: "outer" }
@@ -462,7 +451,7 @@ for (const dialect of dialects) {
           assert.strictEqual(span.attributes.get("db.response.status_code"), code, span.name)
           assert.isTrue(span.status._tag === "Ended" && Exit.isFailure(span.status.exit))
         }
-        const streamed = yield* collectingSpans(Stream.runDrain(sql`SELECT nonsense`.stream))
+        const streamed = yield* exitWithSpans(Stream.runDrain(sql`SELECT nonsense`.stream))
         assert.strictEqual(streamed.spans[0]?.attributes.get("error.type"), "InvalidStatement")
       }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
 
@@ -470,7 +459,7 @@ for (const dialect of dialects) {
       Effect.gen(function*() {
         const database = yield* make(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "1 second" })
         yield* database.sql.reserve
-        const { spans } = yield* collectingSpans(database.session(database.sql`SELECT 1`))
+        const { spans } = yield* exitWithSpans(database.session(database.sql`SELECT 1`))
         assert.deepStrictEqual(
           new Map(spans.map(({ attributes, name }) => [name, attributes.get("error.type")])),
           new Map([["sql.execute", "PoolTimeout"], ["sql.transaction", "PoolTimeout"]])
@@ -537,7 +526,7 @@ describe("secrets", () => {
         const check = (core: string, rest: string) =>
           Effect.gen(function*() {
             logged.length = 0
-            const { exit, spans } = yield* collectingSpans(run(core + rest))
+            const { exit, spans } = yield* exitWithSpans(run(core + rest))
             assert.isTrue(Exit.isSuccess(exit))
             assert.isAbove(spans.length, 60)
             const metrics = inspect(yield* readings(name), { depth: Infinity })
@@ -567,7 +556,7 @@ describe("secrets", () => {
   it.scopedLive("the password is in no span", () =>
     Effect.gen(function*() {
       const url = yield* freshDatabase
-      const { spans } = yield* collectingSpans(Effect.flatMap(
+      const { spans } = yield* exitWithSpans(Effect.flatMap(
         Database.make({ url }),
         (database) => Effect.exit(database.session(database.sql`SELECT nonsense`))
       ))

@@ -209,7 +209,7 @@ describe("the modules of src", () => {
   it("use no race of Effect's that waits for ever if it is interrupted while it starts", () => {
     const races = Object.entries(sources).filter(([module, source]) =>
       !module.startsWith("internal/cli/") &&
-      /\bEffect\.(?:race|timeout|zipPar)|\bconcurrency:/.test(withoutComments(source))
+      /\bEffect\.(?:race|timeout|zipPar)|\bconcurren(?:t|cy):/.test(withoutComments(source))
     )
     assert.deepStrictEqual(races.map(([module]) => module), [])
   })

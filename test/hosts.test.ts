@@ -3,14 +3,13 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
-import Dns from "node:dns"
 import { once } from "node:events"
-import { syncBuiltinESMExports } from "node:module"
 import * as Net from "node:net"
 import * as Database from "../src/Database.js"
 import * as DatabaseError from "../src/DatabaseError.js"
 import { maxStarting } from "../src/internal/cluster/connectLimit.js"
 import { eventually } from "./support/eventually.js"
+import { withName } from "./support/names.js"
 import { cluster, freshDatabase, query, server } from "./support/postgres.js"
 import { type Decision, proxy } from "./support/proxy.js"
 
@@ -45,26 +44,6 @@ const spread = (database: Database.Service, count: number) =>
 /** The state of a server, by its port. */
 const stateOf = (database: Database.Service, port: number) =>
   Effect.map(database.report, ({ servers }) => servers.find((each) => each.port === port)?.state)
-
-/** Makes a name lead to these addresses, until the scope closes. */
-const withName = (name: string, addresses: ReadonlyArray<string>) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const original = Dns.lookup
-      const lookup = (host: string, options: Dns.LookupAllOptions, callback: (...args: Array<unknown>) => void) =>
-        host === name
-          ? setImmediate(() => callback(null, addresses.map((address) => ({ address, family: Net.isIP(address) }))))
-          : original(host, options, callback as never)
-      Dns.lookup = lookup as unknown as typeof Dns.lookup
-      syncBuiltinESMExports()
-      return original
-    }),
-    (original) =>
-      Effect.sync(() => {
-        Dns.lookup = original
-        syncBuiltinESMExports()
-      })
-  )
 
 /** Accepts connections at an address, and says nothing. */
 const silentAt = (address: string, port: number) =>

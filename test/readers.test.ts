@@ -26,8 +26,9 @@ import { type Cluster, type Member } from "./support/cluster.js"
 import { eventually } from "./support/eventually.js"
 import { send, serve } from "./support/http.js"
 import { cluster, query } from "./support/postgres.js"
-import { type Proxy, proxy } from "./support/proxy.js"
+import { proxy } from "./support/proxy.js"
 import { newSeed, random } from "./support/random.js"
+import { tripsOf } from "./support/roundTrips.js"
 
 class Rig extends Context.Tag("Rig")<Rig, Cluster>() {}
 
@@ -68,26 +69,6 @@ const routed = (name: string, target: string, reason: string) =>
     )),
     ({ count }) => count
   )
-
-/** How often clients have spoken after they were spoken to. */
-const tripsOf = (proxy: Proxy) => {
-  let trips = 0
-  let answered = true
-  return Effect.as(
-    Effect.zip(
-      proxy.onClientData(() => {
-        trips += answered ? 1 : 0
-        answered = false
-        return "pass"
-      }),
-      proxy.onServerData(() => {
-        answered = true
-        return "pass"
-      })
-    ),
-    () => trips
-  )
-}
 
 let tables = 0
 

@@ -8,50 +8,28 @@ import * as Database from "../../src/Database.js"
 import type { DatabaseError } from "../../src/DatabaseError.js"
 import type * as Session from "../../src/Session.js"
 import { freshDatabase, query } from "../support/postgres.js"
-import { type Proxy, proxy } from "../support/proxy.js"
-
-/** How often the client speaks after it was spoken to, or for the first time. */
-const counted = (proxy: Proxy) => {
-  let trips = 0
-  let answered = true
-  return {
-    watch: Effect.zip(
-      proxy.onClientData(() => {
-        trips += answered ? 1 : 0
-        answered = false
-        return "pass"
-      }),
-      proxy.onServerData(() => {
-        answered = true
-        return "pass"
-      })
-    ),
-    during: <E, R>(effect: Effect.Effect<unknown, E, R>) =>
-      Effect.suspend(() => {
-        trips = 0
-        return Effect.map(effect, () => trips)
-      })
-  }
-}
+import { proxy } from "../support/proxy.js"
+import { tripsOf } from "../support/roundTrips.js"
 
 const costs = (
   name: string,
-  trips: number,
+  expected: number,
   work: (database: Database.Service) => Effect.Effect<unknown, DatabaseError | SqlError>
 ) =>
-  it.live(`${name}: ${trips}`, () =>
+  it.live(`${name}: ${expected}`, () =>
     Effect.scoped(Effect.gen(function*() {
       const url = yield* freshDatabase
       yield* query(url, "CREATE TABLE account (id int PRIMARY KEY, balance int); INSERT INTO account VALUES (1, 0)")
       const between = yield* proxy(url)
       const database = yield* Database.make({ url: between.url, poolSize: 1, poolMaxOverflow: 0 })
-      const wire = counted(between)
-      yield* wire.watch
+      const trips = yield* tripsOf(between)
       const unit = work(database)
       // What is sent but once, as for a statement's first use, is not the unit's.
       yield* Effect.repeatN(unit, 9)
       for (let again = 0; again < 5; again++) {
-        assert.strictEqual(yield* wire.during(unit), trips)
+        const before = trips()
+        yield* unit
+        assert.strictEqual(trips() - before, expected)
       }
     })))
 

@@ -32,10 +32,13 @@ const maxWait = (attempt: number, remaining: number) =>
 
 /** Makes attempts to get the lock until one gives a value, which is not the case while another runner holds the lock. */
 const untilLocked = <A, E, R>(
-  { lockTimeout, progress }: Settings,
+  { sql }: Database.Service,
+  dialect: MigrationDialect,
+  { lockTimeout, progress, table }: Settings,
   attempt: (maxWait: Duration.Duration) => Effect.Effect<Option.Option<A>, E, R>
-): Effect.Effect<A, E | MigrationError, R> =>
+): Effect.Effect<A, E | MigrationError | DatabaseError, R> =>
   Effect.gen(function*() {
+    yield* typed(dialect.prepareLock?.(sql, table) ?? Effect.void)
     const clock = yield* Effect.clock
     const started = clock.unsafeCurrentTimeMillis()
     const elapsed = () => clock.unsafeCurrentTimeMillis() - started
@@ -61,9 +64,6 @@ const untilLocked = <A, E, R>(
     }
   })
 
-const prepareLock = ({ sql }: Database.Service, dialect: MigrationDialect, { table }: Settings) =>
-  typed(dialect.prepareLock?.(sql, table) ?? Effect.void)
-
 /** Options of a session that takes the lock. */
 export interface SessionOptions {
   readonly name: string
@@ -81,31 +81,28 @@ export const withLock = (database: Database.Service, dialect: MigrationDialect, 
   effect: Effect.Effect<A, E, Session>,
   onFailure: (error: Exclude<E, SqlError | MigrationError> | DatabaseError) => E2
 ): Effect.Effect<A, E2 | MigrationError | DatabaseError> =>
-  Effect.zipRight(
-    prepareLock(database, dialect, settings),
-    untilLocked(settings, (maxWait) => {
-      let isLocked = false
-      const locked = Effect.flatMap(dialect.tryLock(database.sql, settings.table), (acquired) => {
-        isLocked = acquired
-        return acquired ? Effect.asSome(effect) : Effect.succeedNone
-      })
-      return database.session(locked, { ...dialect.sessionOptions(maxWait), ...sessionOptions }).pipe(
-        Effect.catchAllCause((cause): Effect.Effect<Option.Option<A>, E2 | MigrationError | DatabaseError> => {
-          const error = Cause.squash(cause)
-          if (Cause.isInterruptedOnly(cause)) {
-            return Effect.failCause(cause as Cause.Cause<never>)
-          }
-          if (isLocked) {
-            return Effect.fail(error instanceof MigrationError ? error : onFailure(error as never))
-          }
-          // Where the beginning of a session takes the lock, waiting for it ends in a LockTimeout.
-          return isDatabaseError(error) && error._tag === "LockTimeout"
-            ? Effect.succeedNone
-            : Effect.failCause(cause as Cause.Cause<DatabaseError>)
-        })
-      )
+  untilLocked(database, dialect, settings, (maxWait) => {
+    let isLocked = false
+    const locked = Effect.flatMap(dialect.tryLock(database.sql, settings.table), (acquired) => {
+      isLocked = acquired
+      return acquired ? Effect.asSome(effect) : Effect.succeedNone
     })
-  )
+    return database.session(locked, { ...dialect.sessionOptions(maxWait), ...sessionOptions }).pipe(
+      Effect.catchAllCause((cause): Effect.Effect<Option.Option<A>, E2 | MigrationError | DatabaseError> => {
+        const error = Cause.squash(cause)
+        if (Cause.isInterruptedOnly(cause)) {
+          return Effect.failCause(cause as Cause.Cause<never>)
+        }
+        if (isLocked) {
+          return Effect.fail(error instanceof MigrationError ? error : onFailure(error as never))
+        }
+        // Where the beginning of a session takes the lock, waiting for it ends in a LockTimeout.
+        return isDatabaseError(error) && error._tag === "LockTimeout"
+          ? Effect.succeedNone
+          : Effect.failCause(cause as Cause.Cause<DatabaseError>)
+      })
+    )
+  })
 
 /** Takes the lock without a transaction on the connection that the migration uses, and holds it until the scope closes. */
 export const holdLock = (
@@ -114,27 +111,24 @@ export const holdLock = (
   settings: Settings,
   name: string
 ): Effect.Effect<void, MigrationError | DatabaseError, Scope.Scope> =>
-  Effect.zipRight(
-    prepareLock(database, dialect, settings),
-    untilLocked(settings, () =>
-      Effect.uninterruptibleMask((restore) =>
-        Effect.gen(function*() {
-          const scope = yield* Scope.make()
-          const acquired = yield* dialect.holdLock(database.sql, settings.table, (effect) =>
-            Effect.flatMap(
-              database.acquireSession({ ...dialect.sessionOptions(Duration.zero), name, propagation: "new" }),
-              (handle) => typed(handle.run(effect))
-            )).pipe(
-              restore,
-              Scope.extend(scope),
-              Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
-            )
-          if (!acquired) {
-            yield* Scope.close(scope, Exit.void)
-            return Option.none<void>()
-          }
-          yield* Effect.addFinalizer((exit) => Scope.close(scope, exit))
-          return Option.some<void>(undefined)
-        })
-      ))
-  )
+  untilLocked(database, dialect, settings, () =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const acquired = yield* dialect.holdLock(database.sql, settings.table, (effect) =>
+          Effect.flatMap(
+            database.acquireSession({ ...dialect.sessionOptions(Duration.zero), name, propagation: "new" }),
+            (handle) => typed(handle.run(effect))
+          )).pipe(
+            restore,
+            Scope.extend(scope),
+            Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+          )
+        if (!acquired) {
+          yield* Scope.close(scope, Exit.void)
+          return Option.none<void>()
+        }
+        yield* Effect.addFinalizer((exit) => Scope.close(scope, exit))
+        return Option.some<void>(undefined)
+      })
+    ))

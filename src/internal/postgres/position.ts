@@ -9,17 +9,16 @@ import { Exchange, type Step } from "./exchange.js"
 import type { ServerError } from "./protocol/messages.js"
 import { readTextRow } from "./protocol/rowDescription.js"
 import type { Writer } from "./protocol/writer.js"
+import { writtenTimeline } from "./serverIdentity.js"
 import type { StatementCache } from "./statementCache.js"
 
 const system = "(SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text"
-
-const currentTimeline = "pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8)"
 
 /**
  * A commit has flushed its record, unless `synchronous_commit` is off: then the record is before the place where the next one
  * is inserted. What is inserted and not flushed may not reach a standby for seconds.
  */
-const positionSql = `SELECT ${system}, ${currentTimeline}, ` +
+const positionSql = `SELECT ${system}, ${writtenTimeline}, ` +
   "CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' THEN pg_catalog.pg_current_wal_insert_lsn() " +
   "ELSE pg_catalog.pg_current_wal_flush_lsn() END::pg_catalog.text, pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text"
 
@@ -114,7 +113,7 @@ const timeline = `CASE WHEN ${recovers} THEN GREATEST(` +
   "(SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), " +
   "(SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()), " +
   "(SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver())) " +
-  `ELSE ('x' || ${currentTimeline})::pg_catalog.bit(32)::pg_catalog.int4 END`
+  `ELSE ('x' || ${writtenTimeline})::pg_catalog.bit(32)::pg_catalog.int4 END`
 
 /**
  * How far it is behind, in milliseconds. A standby that receives and has replayed everything is not, however long ago the
@@ -127,12 +126,12 @@ const lagSql = `CASE WHEN NOT ${recovers} OR (EXISTS ` +
 
 const isLagging = `COALESCE(${lagSql} > $1::pg_catalog.float8, true)`
 
-/** Null, or the Staleness. */
-const stalenessColumn = (position: Position | undefined, of: (staleness: Staleness) => string): string =>
-  `CASE WHEN ${isLagging} THEN ${of("lag")} ` + (position === undefined ?
-    "" :
+/** Null, or the Staleness. `asksPosition`: whether a position has to be replayed, which is in the parameters then. */
+const stalenessColumn = (asksPosition: boolean, of: (staleness: Staleness) => string): string =>
+  `CASE WHEN ${isLagging} THEN ${of("lag")} ` + (asksPosition ?
     `WHEN ${system} <> $2::pg_catalog.text OR ${timeline} IS DISTINCT FROM $3::pg_catalog.int4 THEN ${of("history")} ` +
-    `WHEN COALESCE(${replayed} < $4::pg_catalog.pg_lsn, true) THEN ${of("behind")} `) +
+    `WHEN COALESCE(${replayed} < $4::pg_catalog.pg_lsn, true) THEN ${of("behind")} ` :
+    "") +
   "END"
 
 const valuesOf = ({ maxLag, position }: Freshness): ReadonlyArray<string> =>
@@ -147,13 +146,15 @@ const failWith = (staleness: Staleness): string => `pg_catalog.current_setting('
 
 const quote = (staleness: Staleness): string => `'${staleness}'`
 
-const stepSql = { lag: `SELECT ${stalenessColumn(undefined, failWith)}`, position: "" }
-const querySql = { lag: `SELECT ${stalenessColumn(undefined, quote)} AS staleness`, position: "" }
-{
-  const some: Position = { system: "", timeline: 0, offset: 0n }
-  stepSql.position = `SELECT ${stalenessColumn(some, failWith)}`
-  querySql.position = `SELECT ${stalenessColumn(some, quote)} AS staleness`
-}
+const sqlOf = (asksPosition: boolean) => ({
+  step: `SELECT ${stalenessColumn(asksPosition, failWith)}`,
+  query: `SELECT ${stalenessColumn(asksPosition, quote)} AS staleness`
+})
+
+const lagOnly = sqlOf(false)
+const lagAndPosition = sqlOf(true)
+
+const sqlFor = ({ position }: Freshness) => position === undefined ? lagOnly : lagAndPosition
 
 const reasons: { readonly [S in Staleness]: string } = {
   behind: "it has not yet replayed what the session has to see",
@@ -181,7 +182,7 @@ const staleError = (staleness: Staleness): DatabaseError =>
 export const freshnessSteps = (required: Freshness): ReadonlyArray<Step> => [
   { text: "BEGIN READ ONLY", beginsTransaction: true },
   {
-    text: required.position === undefined ? stepSql.lag : stepSql.position,
+    text: sqlFor(required).step,
     values: valuesOf(required),
     explain: (error) => {
       const name = (["behind", "lag", "history"] as const).find((name) => error.message.includes(settingPrefix + name))
@@ -194,6 +195,6 @@ export const freshnessSteps = (required: Freshness): ReadonlyArray<Step> => [
 
 /** A query for whether a replica is fresh, with its parameters. */
 export const stalenessQuery = (required: Freshness): readonly [sql: string, params: ReadonlyArray<string>] => [
-  required.position === undefined ? querySql.lag : querySql.position,
+  sqlFor(required).query,
   valuesOf(required)
 ]

@@ -11,6 +11,7 @@ import { outdatedTimeline, type Server, type Servers, type WriterIdentity } from
 import type { Restore } from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import type { Connection } from "./connection.js"
+import { isRefusal } from "./engine.js"
 import { identityColumns, type IdentityRow, parseServerIdentity } from "./serverIdentity.js"
 import { fromPostgres } from "./sqlState.js"
 
@@ -52,8 +53,8 @@ const parse = (row: Row): Answer => {
   }
 }
 
-/** undefined_function, insufficient_privilege, feature_not_supported, syntax_error: servers that are not PostgreSQL's. */
-const isUnsupported = ({ code }: DatabaseError): boolean => /^(?:42883|42501|0A000|42601|42704)$/.test(code)
+/** Of servers that are not PostgreSQL's, and of functions that the user may not call (insufficient_privilege). */
+const isUnsupported = (error: DatabaseError): boolean => isRefusal(error) || error.code === "42501"
 
 /** What a server is taken for that answers nothing. */
 const noRow: Row = {

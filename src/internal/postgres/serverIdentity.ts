@@ -28,14 +28,16 @@ const ifPermitted = (call: string, column: string): string =>
 const microseconds = (time: string): string =>
   `(EXTRACT(epoch FROM pg_catalog.${time}) * 1000000)::pg_catalog.int8::pg_catalog.text`
 
+/** The timeline that a primary writes, in hexadecimal digits. A standby cannot be asked for it. */
+export const writtenTimeline = "pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8)"
+
 const columns = [
   "pg_catalog.pg_is_in_recovery()::pg_catalog.text AS standby",
   `${ifPermitted("pg_control_system()", "system_identifier")} AS system`,
-  // A standby cannot be asked for a WAL file's name.
   "CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.to_hex(GREATEST(" +
   `${ifPermitted("pg_control_checkpoint()", "timeline_id")}::pg_catalog.int4, ` +
   "(SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver))) " +
-  "ELSE pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END AS timeline",
+  `ELSE ${writtenTimeline} END AS timeline`,
   `${microseconds("pg_postmaster_start_time()")} AS started`,
   `${microseconds("pg_stat_get_bgwriter_stat_reset_time()")} AS statistics`
 ]

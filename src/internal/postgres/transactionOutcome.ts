@@ -121,13 +121,14 @@ const waitsForStandby = (durability: string): boolean => durability !== "off" &&
 /** Everything is asked in one transaction, which even a pooler sends to one server. */
 const ask = (
   connection: Connection,
-  { durability, id, processId, standbys, ...transaction }: TransactionIdentity & { readonly id: string }
+  transaction: TransactionIdentity & { readonly id: string }
 ): Effect.Effect<TransactionOutcome, DatabaseError> =>
   Effect.gen(function*() {
+    const { durability, id, processId, standbys } = transaction
     const quotedId = Pg.escapeLiteral(id)
     yield* connection.begin(waitsForStandby(durability) ? { settings: { synchronous_commit: durability } } : {})
     const [row] = (yield* connection.query(statusSql(quotedId))) as ReadonlyArray<StatusRow>
-    const outcome = outcomeOf({ durability, id, processId, standbys, ...transaction }, row)
+    const outcome = outcomeOf(transaction, row)
     if (outcome === "pending") {
       yield* connection.query(terminateIdleSql(quotedId, processId))
     }

@@ -228,8 +228,9 @@ export class Engine {
     return journalMode
   }
 
-  private checkFile(operation: "read" | "write" | "commit"): void {
-    const change = this.fileIdentity?.changeOf(operation)
+  /** `isWrite`: whether a session is about to write, whose commit is checked too. */
+  private checkFile(isWrite = false): void {
+    const change = this.fileIdentity?.changeOf(isWrite)
     if (change !== undefined) {
       throw new SqliteError(change.reason, change.code)
     }
@@ -237,7 +238,7 @@ export class Engine {
   }
 
   private ping(): void {
-    this.checkFile("read")
+    this.checkFile()
     this.statements.prepare(this.db, "SELECT 1", true).statement.all([], objects)
   }
 
@@ -292,7 +293,7 @@ export class Engine {
       this.enterCommit()
     }
     if (prepared.isQuery && performance.now() - this.lastCheck > maxUnchecked && !this.db.inTransaction()) {
-      this.checkFile("read")
+      this.checkFile()
     }
     const value = prepared.needsTransaction && !this.db.inTransaction()
       ? this.runInTransaction(() => this.step(prepared, operation))
@@ -309,7 +310,7 @@ export class Engine {
     const db = this.db
     let value: unknown
     let violation: unknown
-    this.checkFile("write")
+    this.checkFile(true)
     this.execute("BEGIN")
     try {
       try {
@@ -322,7 +323,7 @@ export class Engine {
         violation = error
       }
       if (db.inTransaction()) {
-        this.checkFile("commit")
+        this.checkFile()
         this.enterCommit()
         this.execute("COMMIT")
       }
@@ -396,12 +397,12 @@ export class Engine {
       }
     }
     if (readOnly || this.options.readOnly) {
-      this.checkFile("read")
+      this.checkFile()
       this.execute("BEGIN")
       this.setQueryOnly(readOnly)
     } else {
       // A transaction that takes the write lock only after reading fails with SQLITE_BUSY_SNAPSHOT if another has written.
-      this.checkFile("write")
+      this.checkFile(true)
       this.execute("BEGIN IMMEDIATE")
     }
   }
@@ -417,7 +418,7 @@ export class Engine {
     this.cursors.closeAll()
     const writes = !this.queryOnly
     if (writes) {
-      this.checkFile("commit")
+      this.checkFile()
     }
     this.enterCommit()
     this.execute("COMMIT")

@@ -59,7 +59,7 @@ export class FileIdentity {
    * What was deleted or replaced, if anything was. That another program has written over the file cannot be told: a checkpoint
    * of another process looks the same.
    */
-  changeOf(operation: "read" | "write" | "commit"): Change | undefined {
+  changeOf(isWrite: boolean): Change | undefined {
     const { file } = this
     const stats = file === undefined ? undefined : statOf(this.filename)
     if (file === undefined || stats === undefined) {
@@ -73,7 +73,7 @@ export class FileIdentity {
       return { reason: "the file was opened as one that nobody changes, and was changed", code: fileMoved }
     }
     this.file = stats
-    return operation === "write" && !isWritten ? undefined : this.walChange()
+    return isWrite && !isWritten ? undefined : this.walChange()
   }
 
   private walChange(): Change | undefined {

@@ -14,58 +14,56 @@ interface Opened {
 
 /** A transport that has not ended. */
 interface Entry {
-  readonly transport: Transport
+  readonly owner: OpenFiles
   /** Undefined until it has opened the file. */
   opened: Opened | undefined
   isDestroyed: boolean
 }
 
 /** Those of all databases of this process: several may have one file open. */
-const entries = new Set<Entry>()
+const entries = new Map<Transport, Entry>()
 
 /** The transports of one database. */
 export class OpenFiles {
   /** What the transport that has ended last had open. */
   private lastOpened: Opened | undefined
-  private readonly own = new Map<Transport, Entry>()
 
   constructor(private readonly filename: string) {}
 
   /** Tracks a transport until it has ended. */
   add(transport: Transport): Transport {
-    const entry: Entry = {
-      transport: {
-        ...transport,
-        destroy: () => {
-          entry.isDestroyed = true
-          transport.destroy()
-        }
-      },
-      opened: undefined,
-      isDestroyed: false
+    const entry: Entry = { owner: this, opened: undefined, isDestroyed: false }
+    const tracked: Transport = {
+      ...transport,
+      destroy: () => {
+        entry.isDestroyed = true
+        transport.destroy()
+      }
     }
-    entries.add(entry)
-    this.own.set(entry.transport, entry)
+    entries.set(tracked, entry)
     const onEnded = () => {
-      entries.delete(entry)
-      this.own.delete(entry.transport)
+      entries.delete(tracked)
       this.lastOpened = entry.opened ?? this.lastOpened
     }
     void transport.ended.then(onEnded)
-    return entry.transport
+    return tracked
   }
 
   /** Called when a transport has opened the file. */
   opened(transport: Transport): void {
     const file = identityOf(this.filename)
-    const entry = this.own.get(transport)
+    const entry = entries.get(transport)
     if (file !== undefined && entry !== undefined && !entry.isDestroyed) {
       entry.opened = { filename: this.filename, file, wal: identityOf(walOf(this.filename)) }
     }
   }
 
   destroyAll(): void {
-    this.own.forEach(({ transport }) => transport.destroy())
+    entries.forEach(({ owner }, transport) => {
+      if (owner === this) {
+        transport.destroy()
+      }
+    })
   }
 
   /**
@@ -76,7 +74,7 @@ export class OpenFiles {
     const file = identityOf(this.filename)
     const wal = identityOf(walOf(this.filename))
     const ending: Array<Promise<void>> = []
-    for (const { isDestroyed, opened, transport } of entries) {
+    for (const [transport, { isDestroyed, opened }] of entries) {
       if (opened === undefined || (opened.filename !== this.filename && opened.file !== this.lastOpened?.file)) {
         continue
       }
@@ -107,7 +105,7 @@ export class OpenFiles {
   /** Why the WAL is not that of the file. It belongs to the file if this process has opened it, and has it open. */
   describeStaleWal(): string | undefined {
     const file = identityOf(this.filename)
-    const isOpen = Array.from(entries).some(({ opened }) => opened !== undefined && opened.file === file)
+    const isOpen = Array.from(entries.values()).some(({ opened }) => opened !== undefined && opened.file === file)
     return file === undefined || isOpen ? undefined : describeStaleWal(this.filename)
   }
 }

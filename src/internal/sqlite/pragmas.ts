@@ -61,6 +61,12 @@ export const booleans: { readonly [word: string]: string } = {
   false: "0"
 }
 
+/** The boolean that a word stands for, undefined if it is none. */
+export const booleanOf = (word: string): boolean | undefined => {
+  const value = booleans[word] ?? word
+  return value === "1" ? true : value === "0" ? false : undefined
+}
+
 /** A value in the form that SQLite reports it in, if it is one that the PRAGMA takes. */
 const valueOf = (values: Values, given: unknown): string | undefined => {
   const text = typeof given === "boolean" || typeof given === "number" ? String(given) : given
@@ -72,8 +78,8 @@ const valueOf = (values: Values, given: unknown): string | undefined => {
     return /^-?\d{1,15}$/.test(word) ? word : undefined
   }
   if (values === "boolean") {
-    const value = booleans[word] ?? word
-    return value === "0" || value === "1" ? value : undefined
+    const value = booleanOf(word)
+    return value === undefined ? undefined : String(Number(value))
   }
   return values.includes(word) ? word : /^\d$/.test(word) ? values[Number(word)] : undefined
 }

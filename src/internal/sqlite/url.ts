@@ -2,6 +2,7 @@
  * SQLite's URLs: SQLAlchemy's `sqlite:///relative.db` and `sqlite:////absolute.db`, and SQLite's own `file:` URIs.
  */
 import { cut, decode, formatQuery, mask, mayHoldSecret, problem, query, type Reading } from "../config/text.js"
+import { booleanOf } from "./pragmas.js"
 
 /** The parts of a URL. */
 export interface SqliteUrl {
@@ -22,18 +23,6 @@ export const memory = ":memory:"
 const inMemory: SqliteUrl = { _tag: "sqlite", filename: memory, readOnly: false }
 
 const modes: ReadonlyArray<string> = ["ro", "rw", "rwc", "memory"]
-
-/** SQLite's words for a boolean in a URI. */
-const booleans: { readonly [word: string]: boolean } = {
-  1: true,
-  on: true,
-  yes: true,
-  true: true,
-  0: false,
-  off: false,
-  no: false,
-  false: false
-}
 
 /** The parameters of SQLite's own URIs (https://sqlite.org/uri.html). */
 const uriParameters = ["mode", "immutable", "cache"] as const
@@ -98,9 +87,9 @@ export const parse = (scheme: Scheme, rest: string, platform: string = process.p
   if (!modes.includes(mode)) {
     unmet.push(`parameter mode to be one of ${modes.join(", ")}`)
   }
-  const immutable = values.immutable?.toLowerCase() ?? "0"
-  const isImmutable = Object.hasOwn(booleans, immutable) && booleans[immutable]
-  if (!Object.hasOwn(booleans, immutable)) {
+  const immutable = booleanOf(values.immutable?.toLowerCase() ?? "0")
+  const isImmutable = immutable === true
+  if (immutable === undefined) {
     unmet.push("parameter immutable to be 1 or 0")
   }
   if (values.cache !== undefined && values.cache !== "private") {

@@ -1,12 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import Dns from "node:dns"
 import { once } from "node:events"
-import { syncBuiltinESMExports } from "node:module"
 import * as Net from "node:net"
 import * as Socket from "../../../../src/internal/postgres/transport/socket.js"
 import { eventually } from "../../../support/eventually.js"
+import { withName } from "../../../support/names.js"
 import { freshDatabase, url } from "../../../support/postgres.js"
 import { relay } from "../../../support/relay.js"
 import { freePort } from "../../../support/serverProcess.js"
@@ -14,25 +13,7 @@ import { connected, connection, rows, target } from "../harness.js"
 
 const name = "several.example"
 
-/** Makes the name lead to these addresses, until the scope closes. */
-const withAddresses = (addresses: ReadonlyArray<string>) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const original = Dns.lookup
-      const lookup = (host: string, options: Dns.LookupAllOptions, callback: (...args: Array<unknown>) => void) =>
-        host === name
-          ? setImmediate(() => callback(null, addresses.map((address) => ({ address, family: Net.isIP(address) }))))
-          : original(host, options, callback as never)
-      Dns.lookup = lookup as unknown as typeof Dns.lookup
-      syncBuiltinESMExports()
-      return original
-    }),
-    (original) =>
-      Effect.sync(() => {
-        Dns.lookup = original
-        syncBuiltinESMExports()
-      })
-  )
+const withAddresses = (addresses: ReadonlyArray<string>) => withName(name, addresses)
 
 /** A server that accepts and says nothing. */
 const listener = (host: string, port: number) =>
