@@ -44,8 +44,8 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",
-    // The tests mostly wait for servers and timers.
-    poolOptions: { forks: { maxForks: Math.max(2, availableParallelism()) } },
+    // The tests mostly wait for servers and timers, so that there is work for one more than the machine has processors.
+    poolOptions: { forks: { maxForks: 1 + Math.max(2, availableParallelism()) } },
     // Far more than any test takes, also on a slow and busy machine.
     testTimeout: 240_000,
     hookTimeout: 180_000,

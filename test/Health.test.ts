@@ -19,7 +19,7 @@ import { freshDatabase, query, server } from "./support/postgres.js"
 import { proxy } from "./support/proxy.js"
 
 /** What a busy machine may add to a timeout, in milliseconds. */
-const tolerance = 10_000
+const tolerance = 60_000
 
 /** A timeout that is not reached on a busy machine, for databases that answer. */
 const longTimeout = { healthTimeout: "30 seconds" } as const
@@ -95,7 +95,7 @@ describe("health", () => {
         )
         yield* Deferred.await(began)
         const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
-        yield* eventually(Effect.map(database.health, (healthy) => !healthy), { timeout: "5 seconds" })
+        yield* eventually(Effect.map(database.health, (healthy) => !healthy))
         const report = yield* database.report
         assert.isFalse(report.healthy)
         assert.strictEqual(report.lastError?._tag, "DatabaseClosed")

@@ -138,13 +138,14 @@ describe("Migrations.fromDirectory", () => {
       Effect.gen(function*() {
         const url = yield* dialect.url
         const path = yield* directory({ "0001_account.sql": account, "0002_ada.ts": inserting("ada", ": string") })
-        const ended = yield* runProcess(["migrate", "--migrations", path], { DATABASE_URL: url })
+        const environment = { DATABASE_URL: url, NODE_OPTIONS: "--import tsx" }
+        const ended = yield* runProcess(["migrate", "--migrations", path], environment)
         assert.strictEqual(ended.code, 0, ended.stderr)
         assert.match(
           ended.stdout,
           /^✓ applied migration 0001_account in \d+ ms\n✓ applied migration 0002_ada in \d+ ms\napplied 2 migrations\n$/
         )
-        const again = yield* runProcess(["migrate", "--migrations", path], { DATABASE_URL: url })
+        const again = yield* runProcess(["migrate", "--migrations", path], environment)
         assert.strictEqual(again.stdout, "nothing is pending\n")
         const database = yield* Database.make({ environment: "test", url })
         assert.deepStrictEqual(yield* database.sql`SELECT owner FROM account`.values, [["ada"]])

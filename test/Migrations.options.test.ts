@@ -241,6 +241,23 @@ forEachDialect((name, layer, { dialect, single, name: kind }) => {
         assert.deepStrictEqual(yield* values("SELECT id FROM person"), [])
       }).pipe(Effect.provide(layer)))
 
+    it.live("ends one after its timeout that has no transaction, and leaves it unfinished", () =>
+      Effect.gen(function*() {
+        const count = dialect === "postgres"
+          ? "SELECT pg_sleep(60)"
+          : "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT count(*) FROM n"
+        const migrations = {
+          ...person,
+          "0002_slow": { up: `INSERT INTO person VALUES (1, 'a'); ${count}`, transaction: "none", timeout: "50 millis" }
+        } as const
+        const error = yield* errorOf(run(migrations))
+        assert.deepInclude(error, { kind: "failed", migration: "0002_slow" })
+        assert.include(["SessionTimeout", "StatementTimeout"], (error.cause as { readonly _tag: string })._tag)
+        assert.deepStrictEqual(yield* values("SELECT id FROM person"), [[1]])
+        const { problems } = yield* status(migrations)
+        assert.deepStrictEqual(problems.map(({ id, problem }) => [id, problem]), [[2, "unfinished"]])
+      }).pipe(Effect.provide(layer)))
+
     it.live("refuses headers and options that are not valid, by their line, before anything is applied", () =>
       Effect.gen(function*() {
         const path = yield* directory({ "0001_a.sql": "CREATE TABLE a (id integer)" })

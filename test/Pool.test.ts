@@ -585,7 +585,7 @@ describe("the clock", () => {
       const before = performance.now()
       yield* TestClock.adjust("1 day")
       yield* settle
-      assert.isBelow(performance.now() - before, 5_000)
+      assert.isBelow(performance.now() - before, 60_000)
       assert.deepStrictEqual(world.connections.map(({ open, pings }) => [open, pings]), [[true, 0], [true, 0]])
       assert.strictEqual(pool.stats().created, 2)
     }))
@@ -596,7 +596,7 @@ describe("the clock", () => {
       yield* database.sql`SELECT 1`
       const before = performance.now()
       yield* TestClock.adjust("1 day")
-      assert.isBelow(performance.now() - before, 5_000)
+      assert.isBelow(performance.now() - before, 60_000)
       assert.deepStrictEqual(yield* database.sql`SELECT 1 AS one`, [{ one: 1 }])
     }))
 

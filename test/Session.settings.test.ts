@@ -305,7 +305,7 @@ describe("two tenants never see each other's rows", () => {
         }).pipe(Effect.provide(Database.layerFrom({ environment: "test", url, poolSize: 4, poolMaxOverflow: 4 })))
         const counts = yield* query(url, "SELECT count(*)::int AS n FROM invoice GROUP BY tenant")
         assert.deepStrictEqual(counts, Array.from({ length: 8 }, () => ({ n: 32 })))
-      }), 60_000)
+      }), 240_000)
   }
 
   for (const mode of ["transaction", "session"] as const) {
@@ -319,6 +319,6 @@ describe("two tenants never see each other's rows", () => {
         }).pipe(
           Effect.provide(Database.layerFrom({ environment: "test", url: pooled, poolSize: 8, poolMaxOverflow: 0 }))
         )
-      }), 60_000)
+      }), 240_000)
   }
 })

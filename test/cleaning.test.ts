@@ -235,7 +235,7 @@ describe("what a borrower leaves", () => {
           ),
         { concurrency: "unbounded" }
       )
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("unseen, by a trigger, is cleaned with always", () =>
     Effect.gen(function*() {

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import { nodeArguments } from "./support/bundledProgram.js"
 import { freshDatabase } from "./support/postgres.js"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -9,7 +10,7 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 /** The life in a process of its own, whose heap nothing else uses. */
 const life = (...args: ReadonlyArray<string>) =>
   Effect.async<{ readonly code: number | null; readonly said: string }>((resume) => {
-    const child = spawn(process.execPath, ["--expose-gc", "--import", "tsx", "test/long/life.ts", ...args], {
+    const child = spawn(process.execPath, ["--expose-gc", ...nodeArguments("test/long/life.ts"), ...args], {
       cwd: root,
       stdio: ["ignore", "pipe", "pipe"]
     })

@@ -1,7 +1,10 @@
+import type { SqlError } from "@effect/sql/SqlError"
 import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import type * as Scope from "effect/Scope"
 import * as Dialects from "./support/dialects.js"
@@ -80,16 +83,33 @@ describe("ten thousand sessions at once over ten connections to a slow server", 
         })
         const { session, sql } = database
         yield* sql`CREATE TABLE served (n INTEGER PRIMARY KEY)`
-        const began: Array<number> = []
-        const results = yield* Effect.forEach(
-          numbers,
-          (n) =>
-            Effect.either(session(Effect.zipRight(
-              Effect.sync(() => began.push(n)),
-              sql`INSERT INTO served SELECT ${n} FROM pg_sleep(0.02)`
-            ))),
-          { concurrency: "unbounded" }
+        // However busy the machine is: all connections are open, and ten sessions have them when the others ask.
+        yield* eventually(
+          Effect.zipRight(
+            Effect.all(numbers.slice(0, pool).map(() => Effect.exit(sql`SELECT pg_sleep(0.2)`)), {
+              concurrency: "unbounded"
+            }),
+            Effect.map(database.poolStats, ({ idle }) => idle === pool)
+          ),
+          { timeout: "1 minute" }
         )
+        const began: Array<number> = []
+        const insert = (n: number) => sql`INSERT INTO served SELECT ${n} FROM pg_sleep(0.02)`
+        const ask = (n: number, work: Effect.Effect<unknown, SqlError>) =>
+          Effect.fork(Effect.either(session(Effect.zipRight(Effect.sync(() => began.push(n)), work))))
+        const all = yield* Deferred.make<void>()
+        let holding = 0
+        const first = yield* Effect.forEach(numbers.slice(0, pool), (n) =>
+          ask(n, Effect.zipRight(Effect.map(insert(n), () => holding++), Deferred.await(all))))
+        yield* eventually(
+          Effect.sync(() =>
+            holding === pool
+          ),
+          { timeout: "1 minute" }
+        )
+        const others = yield* Effect.forEach(numbers.slice(pool), (n) => ask(n, insert(n)))
+        yield* Deferred.succeed(all, undefined)
+        const results = yield* Effect.forEach([...first, ...others], Fiber.join)
         const served = numbers.filter((n) => Either.isRight(results[n]))
         for (const result of results) {
           if (Either.isLeft(result)) {

@@ -47,7 +47,7 @@ describe("a package that is not installed", () => {
     Effect.gen(function*() {
       const said = yield* opened("postgres://127.0.0.1:1/ledger", "pg,better-sqlite3")
       assert.match(said, /^ConnectionFailed: .*\bpg is not installed.*npm install pg@8/s)
-    }), 60_000)
+    }), 240_000)
 
   it.live(
     "better-sqlite3 is replaced by node:sqlite, or named with the command where there is none",
@@ -61,7 +61,7 @@ describe("a package that is not installed", () => {
           assert.include(said, "opened")
         }
       }),
-    60_000
+    240_000
   )
 })
 

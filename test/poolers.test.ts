@@ -107,7 +107,7 @@ describe("a pooler refuses", () => {
           assert.include(error.message, text)
           assert.strictEqual(startups.length, 1, text)
         })), { discard: true }),
-    60_000
+    240_000
   )
 
   it.live(
@@ -119,7 +119,7 @@ describe("a pooler refuses", () => {
           yield* silently(Effect.scoped(production({ url })))
           assert.strictEqual(startups.length, 2, text)
         })), { concurrency: 4, discard: true }),
-    60_000
+    240_000
   )
 
   const timeouts = {

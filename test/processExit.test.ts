@@ -1,13 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFile } from "node:child_process"
-import * as Path from "node:path"
+import { nodeArguments } from "./support/bundledProgram.js"
 import { eventually } from "./support/eventually.js"
 import { connections } from "./support/observe.js"
 import { freshDatabase, query, server } from "./support/postgres.js"
 import { certificates } from "./support/tls.js"
 
-const script = Path.join(import.meta.dirname, "support", "endsByItself.ts")
+const program = new URL("support/endsByItself.ts", import.meta.url)
 
 /** What a program that closes nothing has written when it ended by itself, and how long after its last line that was. */
 const ended = (what: string, url: string) =>
@@ -16,7 +16,7 @@ const ended = (what: string, url: string) =>
       let lastWrite = performance.now()
       const child = execFile(
         process.execPath,
-        ["--import", "tsx", script, what, url],
+        [...nodeArguments(program), what, url],
         { timeout: 180_000, killSignal: "SIGKILL" },
         (error, stdout, stderr) =>
           error === null

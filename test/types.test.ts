@@ -11,13 +11,13 @@ import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { spawnSync } from "node:child_process"
-import { fileURLToPath } from "node:url"
 import * as Database from "../src/Database.js"
 import type * as DatabaseConfig from "../src/DatabaseConfig.js"
 import { type DatabaseError, fromSqlError } from "../src/DatabaseError.js"
 import * as DatabaseTypes from "../src/DatabaseTypes.js"
 import * as Migrations from "../src/Migrations.js"
 import { assertHoldsNot } from "./internal/renderings.js"
+import { nodeArguments } from "./support/bundledProgram.js"
 import { forEachDialect } from "./support/dialects.js"
 import { isInstalled, pgbouncer } from "./support/pgbouncer.js"
 import { freshDatabase, query } from "./support/postgres.js"
@@ -430,7 +430,7 @@ forEachDialect((name, layer, { dialect }) =>
             [{ body: text }]
           )
         }
-      }).pipe(Effect.provide(layer)), 60_000)
+      }).pipe(Effect.provide(layer)), 240_000)
 
     it.scopedLive("that is refused in a session leaves the session as it was", () =>
       Effect.gen(function*() {
@@ -441,7 +441,7 @@ forEachDialect((name, layer, { dialect }) =>
           yield* Effect.ignore(sql`INSERT INTO notes VALUES (${"\ud800"})`)
         }))
         assert.deepStrictEqual(yield* sql`SELECT body FROM notes`, [{ body: "kept" }])
-      }).pipe(Effect.provide(layer)), 60_000)
+      }).pipe(Effect.provide(layer)), 240_000)
   })
 )
 
@@ -460,10 +460,10 @@ describe("dates", () => {
   live("are stored exactly, whatever the offset of the process's zone", () =>
     Effect.gen(function*() {
       const url = yield* freshDatabase
-      const program = fileURLToPath(new URL("support/dates.ts", import.meta.url))
+      const program = new URL("support/dates.ts", import.meta.url)
       const { status, stderr, stdout } = spawnSync(
         process.execPath,
-        ["--import", "tsx", program, url, JSON.stringify(zones)],
+        [...nodeArguments(program), url, JSON.stringify(zones)],
         { encoding: "utf8" }
       )
       assert.strictEqual(status, 0, stderr)

@@ -23,32 +23,31 @@ const reportFailure = (error: unknown): void => {
   process.exitCode = 1
 }
 
-/** Starts the processes of the peers that support this work. */
+/** Starts the processes of the peers that support this work, in the order of the kinds. */
 export const open = async (
   kinds: ReadonlyArray<Kind>,
   work: Work,
   options: Options
 ): Promise<ReadonlyMap<string, Remote>> => {
-  const remotes = new Map<string, Remote>()
-  for (const kind of kinds) {
+  const remotes = await Promise.all(kinds.map(async (kind): Promise<ReadonlyArray<[string, Remote]>> => {
     try {
       const opened = await remote(kind, options)
       if (opened.works.includes(work)) {
-        remotes.set(kind.name, opened)
-      } else {
-        await opened.end()
+        return [[kind.name, opened]]
       }
+      await opened.end()
     } catch (error) {
       reportFailure(error)
     }
-  }
-  return remotes
+    return []
+  }))
+  return new Map(remotes.flat())
 }
 
 export const close = (remotes: ReadonlyMap<string, Remote>): Promise<unknown> =>
   Promise.all([...remotes.values()].map((remote) => remote.end()))
 
-/** The number of operations after which V8 has compiled the code they run. */
+/** The number of operations after which V8 has compiled the code they run. Rounds that are too short to measure have fewer. */
 const warmUp: { readonly [W in Work]: number } = {
   select: 3_000,
   session: 3_000,
@@ -85,7 +84,7 @@ export const measure = async (
     const first = (round + 1) % names.length
     for (const name of [...names.slice(first), ...names.slice(0, first)].filter((name) => results.has(name))) {
       try {
-        const minOperations = round < 0 ? warmUp[work] : 1
+        const minOperations = round < 0 ? Math.ceil(warmUp[work] * Math.min(1, millis / 300)) : 1
         const measurement = await remotes.get(name)!.run({ work, concurrency, millis, minOperations })
         await checkWritten(database, work, name, measurement.operations)
         if (round >= 0) {

@@ -8,9 +8,9 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
-import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { maxStarting } from "../../src/internal/cluster/connectLimit.js"
+import { nodeArguments } from "../support/bundledProgram.js"
 import { query } from "../support/client.js"
 import { type Cluster, makeCluster, type Member } from "../support/cluster.js"
 import { eventually } from "../support/eventually.js"
@@ -70,9 +70,7 @@ const application = (url: string, name: string): Effect.Effect<ChildProcess, nev
       spawn(
         process.execPath,
         [
-          "--import",
-          "tsx",
-          fileURLToPath(new URL("../support/recoveryProcess.ts", import.meta.url)),
+          ...nodeArguments(new URL("../support/recoveryProcess.ts", import.meta.url)),
           url,
           name,
           String(connections)

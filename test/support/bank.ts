@@ -154,7 +154,8 @@ export const run = (
       record: (entry) => journal.push(entry),
       maxPause: 200
     })
-    const injections = yield* Effect.forkAll([
+    // Not with `forkAll`, whose fiber counts as interrupted when one of them has ended: the server may still be restarting.
+    const injections = yield* Effect.forEach([
       Rig.injectRandomly(rig, chance.branch("rig"), {
         weights,
         maxMillis: options.maxMillis ?? 600,
@@ -167,16 +168,16 @@ export const run = (
         maxPause: 400,
         onFault
       })
-    ])
+    ], Effect.fork)
     let maxHealthMillis = 0
     const timeHealth = Effect.map(Effect.timed(health), ([duration]) => {
       maxHealthMillis = Math.max(maxHealthMillis, Duration.toMillis(duration))
     })
     const healthChecks = yield* Effect.fork(Effect.forever(Effect.zipRight(timeHealth, Effect.sleep("300 millis"))))
-    yield* Effect.raceFirst(Effect.sleep(options.millis), Fiber.join(injections)).pipe(
+    yield* Effect.raceFirst(Effect.sleep(options.millis), Fiber.joinAll(injections)).pipe(
       Effect.catchAllCause((cause) => Effect.sync(() => problems.push(`fault injection ended: ${Cause.pretty(cause)}`)))
     )
-    yield* Fiber.interrupt(injections)
+    yield* Fiber.interruptAll(injections)
     yield* Fiber.interrupt(healthChecks)
 
     yield* completes(workers.stop, "a worker hangs", problems)

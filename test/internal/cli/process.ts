@@ -8,6 +8,7 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
+import { nodeArguments } from "../../support/bundledProgram.js"
 
 const root = fileURLToPath(new URL("../../..", import.meta.url))
 
@@ -35,7 +36,7 @@ export const start = (
   Effect.map(
     Effect.acquireRelease(
       Effect.sync(() => {
-        const child = spawn(process.execPath, ["--import", "tsx", "src/internal/cli/main.ts", ...args], {
+        const child = spawn(process.execPath, [...nodeArguments("src/internal/cli/main.ts"), ...args], {
           cwd: root,
           env: { PATH: process.env.PATH, ...environment },
           stdio: ["ignore", "pipe", "pipe"]

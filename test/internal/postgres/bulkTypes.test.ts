@@ -77,7 +77,7 @@ describe("many rows with columns of other types", () => {
         moods: [moods[0], moods[2]],
         doc: [9_999, { list: [null, "{}"] }]
       })
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("fail as few rows do", () =>
     Effect.gen(function*() {
@@ -135,7 +135,7 @@ describe("updateValues", () => {
         const found = yield* sql<any>`SELECT id, big::float8 AS big, part::float8 AS part, real, flag, name FROM numbers
           WHERE id < ${count} ORDER BY id`
         assert.deepStrictEqual(found.map((each) => Object.assign({}, each)), given)
-      }), 60_000)
+      }), 240_000)
   }
 
   it.scopedLive("takes values that are no constants as before, with RETURNING", () =>

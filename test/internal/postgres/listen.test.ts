@@ -159,7 +159,7 @@ describe("postgres listen and notify", () => {
         yield* awaitListening(database, "a", a.messages)
         assert.deepStrictEqual(replacements(), [])
         yield* between.silence
-        yield* eventually(Effect.sync(() => replacements().length > 0), { timeout: "4 seconds" })
+        yield* eventually(Effect.sync(() => replacements().length > 0))
         assert.include(replacements()[0], "the server has said nothing for")
         between.connections().forEach((each) => each.cut())
         yield* between.unsilence
@@ -175,7 +175,7 @@ describe("postgres listen and notify", () => {
       yield* awaitListening(database, "a", a.messages)
       const before = performance.now()
       yield* TestClock.adjust("1 day")
-      assert.isBelow(performance.now() - before, 5_000)
+      assert.isBelow(performance.now() - before, 60_000)
       yield* awaitListening(database, "a", a.messages)
     }))
 

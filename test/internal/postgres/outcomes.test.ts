@@ -560,7 +560,7 @@ describe("a session that fails while another fiber's statement runs on its conne
               : db.session(inner)
           )
           assert.strictEqual(Exit.isSuccess(exit), nested, String(exit))
-          yield* eventually(Effect.map(running(database, "pg_sleep(77)"), (runs) => !runs), { timeout: "5 seconds" })
+          yield* eventually(Effect.map(running(database, "pg_sleep(77)"), (runs) => !runs))
           yield* query(database, "SET lock_timeout = '5s'; UPDATE items SET n = 1 WHERE n = 1")
           for (const fiber of fibers) {
             const { _tag } = yield* Fiber.join(fiber)
@@ -580,6 +580,6 @@ describe("a session that fails while another fiber's statement runs on its conne
         yield* Effect.forkDaemon(Effect.uninterruptible(Effect.exit(db.sql`SELECT pg_sleep(78)`)))
         yield* eventually(running(database, "pg_sleep(78)"))
       }))
-      yield* eventually(Effect.map(running(database, "pg_sleep(78)"), (runs) => !runs), { timeout: "5 seconds" })
+      yield* eventually(Effect.map(running(database, "pg_sleep(78)"), (runs) => !runs))
     }))
 })

@@ -90,6 +90,6 @@ describe("SASLprep", () => {
           assert.deepStrictEqual([...rows], [{ who: role }], codes)
         }
       }),
-    60_000
+    240_000
   )
 })

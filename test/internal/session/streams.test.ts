@@ -85,7 +85,7 @@ forEachDialect((name, _, dialect) =>
             ))))
             assert.strictEqual(error._tag, "InvalidStatement")
             assert.include(error.reason, "a stream is read in the session in which it was opened")
-            assert.isBelow(millis, 5_000)
+            assert.isBelow(millis, 20_000)
             yield* insert(db, buffered ? 3 : 4)
           })))
         }

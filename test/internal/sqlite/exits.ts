@@ -4,9 +4,10 @@
 import Sqlite from "better-sqlite3"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { execFileSync, spawn } from "node:child_process"
+import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import { nodeArguments } from "../../support/bundledProgram.js"
 import { random } from "../../support/random.js"
 import { directory } from "./support.js"
 
@@ -21,33 +22,11 @@ interface Options {
   readonly onRound?: ((round: number) => void) | undefined
 }
 
-const root = new URL("../../../", import.meta.url).pathname
+const program = new URL("./exiting.ts", import.meta.url)
 
-/**
- * Compiles the sources and the program, and returns the path of the program. From the sources each thread would start in
- * seconds, because it would have to load a compiler.
- */
-const compiled: Effect.Effect<string, never, Scope.Scope> = Effect.map(
-  Effect.acquireRelease(
-    Effect.sync(() => Fs.mkdtempSync(Path.join(root, "node_modules", ".sqlayer-"))),
-    (out) => Effect.sync(() => Fs.rmSync(out, { recursive: true, force: true }))
-  ),
-  (out) => {
-    const compiler = Path.join(root, "node_modules/typescript/bin/tsc")
-    const options = "--ignoreConfig --noCheck --rootDir . --module nodenext --target es2022 --types node --outDir"
-    const program = "test/internal/sqlite/exiting"
-    const files = [`${program}.ts`, "src/worker.ts"]
-    execFileSync(process.execPath, [compiler, ...options.split(" "), out, ...files], { cwd: root })
-    Fs.writeFileSync(Path.join(out, "package.json"), JSON.stringify({ type: "module" }))
-    // Where an application that is not the installed package has the program of the thread: beside its own.
-    Fs.writeFileSync(Path.join(out, Path.dirname(program), "sqlayer-worker.js"), "import \"../../../src/worker.js\"\n")
-    return Path.join(out, `${program}.js`)
-  }
-)
-
-const run = (program: string, args: ReadonlyArray<string>) =>
+const run = (args: ReadonlyArray<string>) =>
   new Promise<{ readonly code: number | null; readonly signal: string | null; readonly output: string }>((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], { stdio: ["ignore", "pipe", "pipe"] })
+    const child = spawn(process.execPath, [...nodeArguments(program), ...args], { stdio: ["ignore", "pipe", "pipe"] })
     let output = ""
     child.stdout.on("data", (data: Buffer) => (output += data.toString()))
     child.stderr.on("data", (data: Buffer) => (output += data.toString()))
@@ -71,7 +50,6 @@ export const exits = (
   { files = 6, onRound, rounds, seed = Number(process.env.TEST_SEED ?? Date.now() % 1_000_000) }: Options
 ): Effect.Effect<void, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const program = yield* compiled
     const { between } = random(seed)
     const ways = Object.keys(codes) as ReadonlyArray<keyof typeof codes>
     for (let round = 0; round < rounds; round++) {
@@ -81,7 +59,7 @@ export const exits = (
       const args = [way, Math.round(between(0, 1_000)), ...unlockAfter].map(String)
       yield* Effect.scoped(Effect.gen(function*() {
         const path = yield* directory
-        const { code, output, signal } = yield* Effect.promise(() => run(program, [path, ...args]))
+        const { code, output, signal } = yield* Effect.promise(() => run([path, ...args]))
         const wrong = Fs.readdirSync(path).filter((name) => name.endsWith(".db") && isWrong(Path.join(path, name)))
         if (code !== codes[way] || signal !== null || !output.includes("exiting") || wrong.length > 0) {
           const report = JSON.stringify({ args, code, signal, wrong })

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
 import { setTimeout as sleep } from "node:timers/promises"
+import { nodeArguments } from "../../support/bundledProgram.js"
 import { random } from "../../support/random.js"
 import { file } from "./support.js"
 
@@ -27,7 +28,7 @@ interface Killed {
 const start = (filename: string, first: number): readonly [ChildProcess, Set<number>] => {
   const child = spawn(
     process.execPath,
-    ["--import", "tsx", new URL("./committing.ts", import.meta.url).pathname, filename, String(first)],
+    [...nodeArguments(new URL("./committing.ts", import.meta.url)), filename, String(first)],
     { stdio: ["ignore", "pipe", "inherit"] }
   )
   const acknowledged = new Set<number>()

@@ -4,6 +4,8 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import { nodeArguments } from "../../support/bundledProgram.js"
 
 /** A process that has written its first line. It is killed when the scope closes. */
 export interface Other {
@@ -42,11 +44,16 @@ const start = (
     (other) => other.kill
   )
 
+/** The library of a process. Where sqlayer runs without better-sqlite3, it may not run here at all. */
+const library = process.env.TEST_MISSING_PACKAGES?.includes("better-sqlite3") === true
+  ? `require(${JSON.stringify(fileURLToPath(new URL("../../support/onNodeSqlite.ts", import.meta.url)))}).default`
+  : "require(\"better-sqlite3\")"
+
 /** A process that runs a script with `file` defined, until its standard input ends. */
 export const running = (script: string, file: string): Effect.Effect<Other, never, Scope.Scope> =>
   start([
     "-e",
-    `const Sqlite = require("better-sqlite3")
+    `const Sqlite = ${library}
     const file = ${JSON.stringify(file)}
     ${script}
     process.stdin.on("end", () => process.exit(0)).resume()`
@@ -56,8 +63,7 @@ export const running = (script: string, file: string): Effect.Effect<Other, neve
 export const program = (
   name: string,
   ...args: ReadonlyArray<string>
-): Effect.Effect<Other, never, Scope.Scope> =>
-  start(["--import", "tsx", new URL(name, import.meta.url).pathname, ...args])
+): Effect.Effect<Other, never, Scope.Scope> => start([...nodeArguments(new URL(name, import.meta.url)), ...args])
 
 /** The same, but no file may grow beyond 1,000 blocks of 512 bytes. */
 export const limited = (name: string, ...args: ReadonlyArray<string>): Effect.Effect<Other, never, Scope.Scope> =>
@@ -66,8 +72,6 @@ export const limited = (name: string, ...args: ReadonlyArray<string>): Effect.Ef
     "trap '' XFSZ; ulimit -f 1000; exec \"$@\"",
     "sh",
     process.execPath,
-    "--import",
-    "tsx",
-    new URL(name, import.meta.url).pathname,
+    ...nodeArguments(new URL(name, import.meta.url)),
     ...args
   ], "/bin/sh")

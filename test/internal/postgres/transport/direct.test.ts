@@ -72,7 +72,7 @@ describe("TLS", () => {
       const key = yield* refused({ ...options, sslKey: body })
       assert.notInclude(key, body)
       assert.include(key, "its name is not shown")
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("sslnegotiation=direct begins with TLS, also to cancel a statement", () =>
     Effect.gen(function*() {
@@ -97,7 +97,7 @@ describe("TLS", () => {
         ([{ n }]) => n === 0
       ))
       assert.strictEqual(plain, 0)
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("sslnegotiation=direct refuses a server that speaks another protocol", () =>
     Effect.gen(function*() {
@@ -110,7 +110,7 @@ describe("TLS", () => {
       // One that knows of no direct negotiation takes the first message for a start-up of nonsense.
       const { url } = yield* server({})
       assert.include(yield* refused({ url: `${url}?sslmode=require&sslnegotiation=direct` }), "could not connect")
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive("the server's name is sent unless sslsni is 0", () =>
     Effect.gen(function*() {
@@ -120,7 +120,7 @@ describe("TLS", () => {
       yield* refused({ url })
       yield* refused({ url: `${url}&sslsni=0` })
       assert.deepStrictEqual([...new Set(names)], ["localhost", false])
-    }), 60_000)
+    }), 240_000)
 
   it.scopedLive(
     "ssl_min_protocol_version and ssl_max_protocol_version decide on the version",
@@ -139,6 +139,6 @@ describe("TLS", () => {
         )
         assert.strictEqual(limited?.version, "TLSv1.2")
       }),
-    60_000
+    240_000
   )
 })
