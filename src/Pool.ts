@@ -104,9 +104,11 @@ export interface Pool<A> {
    * itself are known.
    *
    * Fails with
-   * - PoolTimeout if no connection is available within `timeout`. Once the queue has not been empty for twice the timeout
-   *   the pool is overloaded, and fails waiters after a tenth of the timeout, until the queue is empty (after CoDel, RFC
-   *   8289). Also at once if the caller holds all of the pool's connections, because it would wait for itself.
+   * - PoolTimeout if no connection is available within `timeout`. Once no connection has been free for twice the timeout,
+   *   counted from a first waiter, the pool is overloaded, until one is free while nobody waits (after CoDel, RFC 8289). Then
+   *   waiters that have waited for a tenth of the timeout, and for at least 100 ms, are refused, at most one a millisecond,
+   *   except for as many as the pool has connections. Also at once if the caller holds all of the pool's connections,
+   *   because it would wait for itself.
    * - DatabaseClosed if the pool is shutting down or has shut down
    * - the error of an attempt to connect, for all waiters, if it is not retryable (`DatabaseError.isRetryable`)
    *

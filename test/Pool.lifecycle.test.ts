@@ -9,6 +9,7 @@ import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import * as Tracer from "effect/Tracer"
 import type { DatabaseError } from "../src/DatabaseError.js"
+import { heldOnPurpose } from "../src/internal/pool/leakDetection.js"
 import type * as Pool from "../src/Pool.js"
 import * as Telemetry from "../src/Telemetry.js"
 import {
@@ -329,6 +330,25 @@ describe("coming back", () => {
       yield* TestClock.adjust("5 seconds")
       assert.lengthOf(messages, 2)
       assert.match(messages[1], / in span "served"$/)
+      yield* TestClock.adjust("60 seconds")
+      assert.lengthOf(messages, 2)
+    }).pipe(Effect.provide(collect(messages)))
+  })
+
+  it.scoped("one that is held on purpose is not reported, however long, and its next borrower is", () => {
+    const messages: Array<string> = []
+    return Effect.gen(function*() {
+      const world = new FakeServer()
+      const pool = yield* makePool(world, { size: 1, heldThreshold: "5 seconds" })
+      const lease = yield* take(pool)
+      heldOnPurpose.add(lease)
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(messages, [])
+      yield* lease.release
+      yield* take(pool).pipe(Effect.withSpan("next"))
+      yield* TestClock.adjust("5 seconds")
+      assert.lengthOf(messages, 1)
+      assert.include(messages[0], "in span \"next\"")
     }).pipe(Effect.provide(collect(messages)))
   })
 })

@@ -14,7 +14,7 @@ import * as Background from "./background.js"
 import { Backoff, connectError, jittered, poolClosed, poolTimeout } from "./backoff.js"
 import type { PoolClock } from "./clock.js"
 import { type Entry, Lease, makeEntry } from "./entry.js"
-import { leasesOf, warnLeak, warnNestedAcquire } from "./leakDetection.js"
+import { heldOnPurpose, leasesOf, warnLeak, warnNestedAcquire } from "./leakDetection.js"
 import { StatsTracker } from "./stats.js"
 import { resolution, Timer } from "./timer.js"
 import { type Waiter, Waiters } from "./waiters.js"
@@ -50,9 +50,9 @@ export class Core<A> {
     private readonly runFork: Background.RunFork
   ) {
     this.durations = Background.resolveDurations(options)
-    this.waiters = new Waiters(this.durations.timeout)
     this.min = options.min ?? options.size
     const { maxOverflow, size } = options
+    this.waiters = new Waiters(this.durations.timeout, size + maxOverflow)
     this.stats = new StatsTracker(
       options,
       this.waiters,
@@ -100,7 +100,7 @@ export class Core<A> {
     }
     this.serveWaiters(now)
     if (waiter.exit === undefined) {
-      this.timer.set(this.waiters.nextDueAt(now), now)
+      this.timer.set(this.waiters.nextDueAt(), now)
       const [first] = held
       if (first !== undefined && !first.isNestingWarned && this.stats.stateCounts.used === this.stats.maximum) {
         first.isNestingWarned = true
@@ -187,6 +187,7 @@ export class Core<A> {
 
   /** To be called after every change: updates the metrics, and keeps the process alive only while somebody waits. */
   private publish(): void {
+    this.waiters.update(this.stats.busy < this.stats.maximum)
     this.stats.publish()
     this.timer.keepAlive(this.waiters.size > 0 || (this.closed && this.entries.size > 0))
   }
@@ -505,13 +506,13 @@ export class Core<A> {
 
   /** Fails the waiters that have waited for as long as they may. */
   private timeOutWaiters(now: number): void {
-    const maxWait = this.waiters.maxWait(now)
-    const overloadedFor = this.waiters.overloadedFor(now)
-    const overload = overloadedFor === undefined
-      ? ""
-      : `: the pool is overloaded, for ${Math.round(overloadedFor)} ms there has always been somebody who waits`
-    while (this.waiters.first !== undefined && this.waiters.first.enqueuedAt + maxWait <= now) {
-      this.timeOut(this.waiters.first, `no connection became free within ${maxWait} ms${overload}`)
+    for (let due = this.waiters.takeDue(now); due !== undefined; due = this.waiters.takeDue(now)) {
+      const { isEarly, waiter } = due
+      const overload = isEarly
+        ? `: the pool is overloaded, for ${Math.round(this.waiters.overloadedFor(now)!)} ms no connection has been free`
+        : ""
+      const waited = isEarly ? Math.round(now - waiter.enqueuedAt) : this.durations.timeout
+      this.timeOut(waiter, `no connection became free within ${waited} ms${overload}`)
     }
   }
 
@@ -530,7 +531,7 @@ export class Core<A> {
     }
     this.serveWaiters(now)
     this.publish()
-    let next = Math.min(this.waiters.nextDueAt(now), this.shutdownDeadline, this.idleDueAt())
+    let next = Math.min(this.waiters.nextDueAt(), this.shutdownDeadline, this.idleDueAt())
     for (const { dueAt } of this.entries) {
       next = Math.min(next, dueAt)
     }
@@ -554,7 +555,7 @@ export class Core<A> {
       }
     } else if (entry.state === "connecting") {
       this.stats.move(entry, "stalled")
-    } else if (entry.lease !== undefined) {
+    } else if (entry.lease !== undefined && !heldOnPurpose.has(entry.lease)) {
       this.runFork(warnLeak(this.options.name, entry.lease, now))
     }
   }

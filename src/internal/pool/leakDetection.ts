@@ -20,6 +20,9 @@ export const leasesOf = <A>(
   return leases
 }
 
+/** Leases that are meant to be held for long, of which nothing is logged. */
+export const heldOnPurpose = new WeakSet<object>()
+
 /** Warns that a connection has been checked out for longer than the threshold, as HikariCP's leak detection does. */
 export const warnLeak = <A>(pool: string, lease: Lease<A>, now: number): Effect.Effect<void> =>
   Effect.logWarning(

@@ -56,6 +56,11 @@ export class StatsTracker {
     return this.idle + this.used
   }
 
+  /** The connections that a borrower has, or has left to be cleaned. */
+  get busy(): number {
+    return this.stateCounts.used + this.stateCounts.resetting
+  }
+
   /** The connections that may become available without being returned by a borrower. */
   get preparing(): number {
     return this.stateCounts.connecting + this.stateCounts.checking + this.stateCounts.resetting

@@ -131,7 +131,7 @@ const effectClock: Effect.Effect<PoolClock> = Effect.map(
   })
 )
 
-const optionsOf = (
+export const optionsOf = (
   world: FakeServer,
   options: Partial<Pool.Options<FakeConnection>>
 ): Pool.Options<FakeConnection> => ({
