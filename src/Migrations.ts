@@ -19,6 +19,7 @@ import * as Model from "./internal/migrations/model.js"
 import * as ProgressText from "./internal/migrations/progress.js"
 import * as Record from "./internal/migrations/record.js"
 import type * as Runner from "./internal/migrations/runner.js"
+import { asOwn } from "./internal/telemetry/ownStatements.js"
 
 /**
  * The error of a run, or of loading the migrations.
@@ -170,7 +171,7 @@ const withPlan = <R, A, E>(
 ): Effect.Effect<A, E | MigrationError, Database.Database | R> =>
   Effect.gen(function*() {
     const database = yield* Database.Database
-    return yield* use(yield* runner, database, yield* plan(database, options))
+    return yield* asOwn(use(yield* runner, database, yield* plan(database, options)))
   })
 
 /**
@@ -378,8 +379,8 @@ export const layer = <R = never>(
       const database = yield* Database.Database
       const { run, status } = yield* runner
       const known = yield* plan(database, options)
-      yield* run(database, known)
-      return { status: status(database, known) }
+      yield* asOwn(run(database, known))
+      return { status: asOwn(status(database, known)) }
     })
   )
 
@@ -399,7 +400,7 @@ export const layerStatus = <R = never>(
     Effect.gen(function*() {
       const database = yield* Database.Database
       const { status } = yield* runner
-      return { status: status(database, yield* plan(database, options)) }
+      return { status: asOwn(status(database, yield* plan(database, options))) }
     })
   )
 

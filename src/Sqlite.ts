@@ -14,7 +14,7 @@ import type * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import type * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Database from "./Database.js"
@@ -26,21 +26,31 @@ import { make as makeError } from "./internal/makeError.js"
 import * as Client from "./internal/sqlite/client.js"
 
 /**
- * The client of @effect/sql-sqlite-node: an SqlClient that can also export, back up and load extensions.
+ * The requirement of an effect that uses SqliteClient. It is no client, so that a layer does not meet it by providing SqlClient,
+ * as `Database.layer` does: that is a type error. Of @effect/sql-sqlite-node's own tag the types do not tell that, as its SqliteClient is an
+ * SqlClient.
  *
  * @since 0.1.0
  * @category models
  */
-export type SqliteClient = SqliteClientModule.SqliteClient
+export interface SqliteClient {
+  readonly _: unique symbol
+}
 
 /**
- * The tag of @effect/sql-sqlite-node. It is the same one as in `@effect/sql-sqlite-node/SqliteClient`, without loading that
- * module.
+ * The client of @effect/sql-sqlite-node: an SqlClient that can also export, back up and load extensions. At run time it is the tag
+ * of `@effect/sql-sqlite-node/SqliteClient`, without loading that module. The type of the client is `typeof SqliteClient.Service`.
  *
  * @since 0.1.0
  * @category tags
  */
-export const SqliteClient: Context.Tag<SqliteClient, SqliteClient> = Client.SqliteClient
+export const SqliteClient: Context.Tag<SqliteClient, SqliteClientModule.SqliteClient> = Context.GenericTag<
+  SqliteClient,
+  SqliteClientModule.SqliteClient
+>(Client.SqliteClient.key)
+
+/** What the layers provide: the client also under @effect/sql-sqlite-node's own tag. */
+type Services = Database.Database | SqlClient.SqlClient | SqliteClientModule.SqliteClient | SqliteClient
 
 const onSqlite = only(Drivers.sqlite, SqliteClient, (url) =>
   makeError("ConnectionFailed", {
@@ -57,10 +67,20 @@ const onSqlite = only(Drivers.sqlite, SqliteClient, (url) =>
  * @since 0.1.0
  * @category layers
  */
-export const layer: Layer.Layer<
-  Database.Database | SqlClient.SqlClient | SqliteClient,
-  ConfigError.ConfigError | DatabaseError.DatabaseError
-> = onSqlite(Database.layer)
+export const layer: Layer.Layer<Services, ConfigError.ConfigError | DatabaseError.DatabaseError> = onSqlite(
+  Database.layer
+)
+
+/**
+ * The SQLite database that the environment configures, and what is given in code beside it, as `Database.layerWith` has it.
+ * Fails as `layer` does, and the ConfigError also names the options that are invalid.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerWith = (
+  options: DatabaseConfig.Options
+): Layer.Layer<Services, ConfigError.ConfigError | DatabaseError.DatabaseError> => onSqlite(Database.layerWith(options))
 
 /**
  * The SQLite database that a Config describes. Fails as `Database.layerConfig` does, and with ConnectionFailed as `layer`
@@ -71,10 +91,8 @@ export const layer: Layer.Layer<
  */
 export const layerConfig = (
   config: Config.Config.Wrap<DatabaseConfig.Options>
-): Layer.Layer<
-  Database.Database | SqlClient.SqlClient | SqliteClient,
-  ConfigError.ConfigError | DatabaseError.DatabaseError
-> => onSqlite(Database.layerConfig(config))
+): Layer.Layer<Services, ConfigError.ConfigError | DatabaseError.DatabaseError> =>
+  onSqlite(Database.layerConfig(config))
 
 /**
  * The SQLite database that the options describe. Fails as `Database.make` does, and with ConnectionFailed as `layer` does.
@@ -84,8 +102,25 @@ export const layerConfig = (
  */
 export const layerFrom = (
   options: DatabaseConfig.Options
-): Layer.Layer<Database.Database | SqlClient.SqlClient | SqliteClient, DatabaseError.DatabaseError> =>
-  onSqlite(Database.layerFrom(options))
+): Layer.Layer<Services, DatabaseError.DatabaseError> => onSqlite(Database.layerFrom(options))
+
+/**
+ * A layer of a database, such as one of TestDatabase, which then also provides SqliteClient by its type. Fails as that layer does,
+ * and with ConnectionFailed as `layer` does.
+ *
+ * ```ts
+ * import { TestDatabase } from "sqlayer"
+ * import * as Sqlite from "sqlayer/Sqlite"
+ *
+ * export const TestLive = Sqlite.layerOf(TestDatabase.layer())
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerOf = <E, R>(
+  layer: Layer.Layer<Database.Database | SqlClient.SqlClient, E, R>
+): Layer.Layer<Services, E | DatabaseError.DatabaseError, R> => onSqlite(layer)
 
 const export_: Effect.Effect<Uint8Array, SqlError, SqliteClient> = Effect.flatMap(
   SqliteClient,
@@ -122,8 +157,10 @@ export interface BackupOptions {
  * of its own that is opened for it: other statements and sessions run and commit meanwhile. Of a database in memory, of one
  * in another journal mode, and with `thread: "main"`, the copy has the connection that writes, so that others wait for it.
  *
- * Can be interrupted, and then leaves an incomplete file. Fails with SqlError, whose cause is a DatabaseError: ConnectionFailed
- * if the destination cannot be opened. With node:sqlite it needs Node 24 or later, and otherwise is an InvalidStatement.
+ * The copy is written to a new file beside the destination and takes its name when it is complete and on the disk. A backup that
+ * fails or is interrupted leaves the destination as it was; a process that is killed leaves the new file, whose name ends with
+ * `.incomplete`. Fails with SqlError, whose cause is a DatabaseError: ConnectionFailed if the destination cannot be written, is
+ * the database itself, or has a WAL. With node:sqlite it needs Node 24 or later, and otherwise is an InvalidStatement.
  *
  * @since 0.1.0
  * @category copies

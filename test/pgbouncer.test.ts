@@ -10,9 +10,11 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
+import * as Fs from "node:fs"
 import * as Database from "../src/Database.js"
 import type * as DatabaseConfig from "../src/DatabaseConfig.js"
 import type { DatabaseError } from "../src/DatabaseError.js"
+import * as Migrations from "../src/Migrations.js"
 import { isInstalled, pgbouncer } from "./support/pgbouncer.js"
 import { freshDatabase, query } from "./support/postgres.js"
 
@@ -197,7 +199,7 @@ describe("behind PgBouncer", () => {
         const outside = yield* Effect.flip(sql`SELECT pg_sleep(60)`)
         assert.strictEqual((outside.cause as DatabaseError)._tag, "StatementTimeout")
       }),
-    60_000
+    240_000
   )
 
   it.scopedLive.skipIf(!isInstalled && !ci)(
@@ -226,7 +228,7 @@ describe("behind PgBouncer", () => {
         assert.include(schema.message, "DATABASE_URL")
         assert.include(schema.message, "ignore_startup_parameters")
       }),
-    60_000
+    240_000
   )
 
   it.scopedLive.skipIf(!isInstalled && !ci)(
@@ -251,7 +253,55 @@ describe("behind PgBouncer", () => {
         })
         assert.deepStrictEqual(yield* Fiber.join(received), Option.some("hello"))
       }),
-    60_000
+    240_000
+  )
+
+  it.scopedLive.skipIf(!isInstalled && !ci)(
+    "in transaction mode what a migration sets, such as the output of pg_dump, reaches neither the next one nor others",
+    () =>
+      Effect.gen(function*() {
+        const url = yield* freshDatabase
+        // Two connections to the server, which all clients share: one without a transaction needs both.
+        const pooled = yield* pgbouncer(url, "transaction", 2)
+        const open = Database.make({ environment: "test", url: pooled, poolSize: 2, poolMaxOverflow: 0 })
+        const settings = `SELECT concat_ws(' ', current_setting('search_path'), current_setting('row_security'),
+  current_setting('check_function_bodies'), current_setting('client_min_messages'), current_setting('work_mem'),
+  current_setting('statement_timeout'), current_user = session_user)`
+        const dump = Fs.readFileSync(new URL("internal/migrations/dump.sql", import.meta.url), "utf8")
+          .replaceAll("OWNER TO postgres", "OWNER TO CURRENT_USER")
+        const [application, migrating] = [yield* open, yield* open]
+        const read = (text: string) => application.sql.unsafe(text).values
+        const before = yield* read(settings)
+        /** Of both connections: each has a session while the other one is asked. */
+        const onBoth = application.session(Effect.all([
+          read(settings),
+          application.session(read(settings), { propagation: "new" })
+        ]))
+        const migrate = (migrations: Parameters<typeof Migrations.fromRecord>[0]) =>
+          Effect.provideService(
+            Migrations.run({ loader: Migrations.fromRecord(migrations), progress: () => Effect.void }),
+            Database.Database,
+            migrating
+          )
+        const seen = (table: string) => `CREATE TABLE ${table} AS ${settings} AS settings`
+        const without = "SET work_mem = '7MB'; SELECT set_config('search_path', '', false)"
+        const migrations = {
+          "0001_dump": dump,
+          "0002_after": seen("after_dump"),
+          "0003_none": { up: without, transaction: "none", timeout: "1 hour" },
+          "0004_after": seen("after_none")
+        } as const
+        const failing = { ...migrations, "0005_failing": `${without}; SELECT nothing` }
+        assert.strictEqual((yield* migrate(migrations)).length, 4)
+        assert.deepStrictEqual(yield* onBoth, [before, before])
+        assert.strictEqual((yield* Effect.flip(migrate(failing)))._tag, "MigrationError")
+        assert.deepStrictEqual(yield* onBoth, [before, before])
+        for (const table of ["after_dump", "after_none"]) {
+          assert.deepStrictEqual(yield* read(`SELECT settings FROM ${table}`), before, table)
+        }
+        assert.strictEqual((yield* application.sql`SELECT * FROM account`).length, 3)
+      }),
+    240_000
   )
 
   it.scopedLive.skipIf(!isInstalled && !ci)(

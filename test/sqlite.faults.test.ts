@@ -46,7 +46,14 @@ const reading = { readOnly: true }
 const integrity = (filename: string) =>
   Effect.acquireUseRelease(
     Effect.sync(() => new Sqlite(filename)),
-    (file) => Effect.sync(() => file.pragma("integrity_check", { simple: true })),
+    (file) =>
+      Effect.sync(() => {
+        try {
+          return file.pragma("integrity_check", { simple: true })
+        } catch (error) {
+          return String(error)
+        }
+      }),
     (file) => Effect.sync(() => file.close())
   )
 

@@ -2,6 +2,7 @@
  * Integers of 64 bits on SQLite: one that a number cannot hold is an error, in whatever way it is read, and with
  * SafeIntegers it is exact.
  */
+import * as SqliteKysely from "@effect/sql-kysely/Sqlite"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import { assert, describe, it } from "@effect/vitest"
@@ -98,6 +99,40 @@ describe.each(Object.keys(kinds) as Array<keyof typeof kinds>)("%s", (kind) => {
       }).pipe(Effect.provide(quiet)),
     120_000
   )
+
+  it.scopedLive("an integer that a number cannot hold is InvalidData through Kysely too, and exact with SafeIntegers", () =>
+    Effect.gen(function*() {
+      const database = yield* open
+      const db = yield* Effect.provide(
+        SqliteKysely.make<{ readonly t: { readonly id: number; readonly n: number } }>(),
+        database.context
+      )
+      /** A builder of Kysely's is an Effect, which the compiler does not see under exactOptionalPropertyTypes. */
+      const effectOf = (builder: unknown) => builder as Effect.Effect<ReadonlyArray<unknown>, SqlError>
+      const query = effectOf(db.selectFrom("t").select(["id", "n"]).where("id", "=", 1))
+      const max = effectOf(db.selectFrom("t").select(({ fn }) => fn.max("n").as("highest")))
+      const update = effectOf(db.updateTable("t").set({ id: 2 }).returning("n"))
+      for (const value of beyond) {
+        yield* store(database, value)
+        for (
+          const [read, column] of [
+            [query, "n"],
+            [max, "highest"],
+            [update, "n"]
+          ] as const
+        ) {
+          for (const attempt of [Effect.mapError(read, fromSqlError), database.session(read)]) {
+            const error = yield* Effect.flip(attempt)
+            assert.strictEqual(error._tag, "InvalidData")
+            assert.strictEqual(error.column, column)
+            assert.include(error.message, "read it with SafeIntegers")
+          }
+        }
+        assert.deepStrictEqual(yield* safely(query), [{ id: 1n, n: value }])
+      }
+      yield* store(database, last)
+      assert.deepStrictEqual(yield* query, [{ id: 1, n: last }])
+    }).pipe(Effect.provide(quiet)))
 
   it.scopedLive("is exact with SafeIntegers, and as COPY, and text", () =>
     Effect.gen(function*() {

@@ -16,8 +16,8 @@ import { eventually } from "./support/eventually.js"
 const live = <E>(name: string, body: () => Effect.Effect<void, E, Scope.Scope>): void =>
   it.scopedLive(name, () => Effect.provide(body(), Logger.remove(Logger.defaultLogger)), 120_000)
 
-const open = (filename: string, thread: "worker" | "main" = "worker") =>
-  Database.make({ environment: "test", connectTimeout: "1 minute", thread, url: `sqlite:///${filename}` })
+const open = (filename: string, thread: "worker" | "main" = "worker", journalMode: "wal" | "delete" = "wal") =>
+  Database.make({ environment: "test", connectTimeout: "1 minute", thread, journalMode, url: `sqlite:///${filename}` })
 
 const reading = { readOnly: true }
 
@@ -120,6 +120,71 @@ describe("a backup takes the place of the open file", () => {
       }))
   }
 
+  for (const thread of ["worker", "main"] as const) {
+    live(
+      `before a COMMIT, or what commits by itself, outside of sessions: nothing is lost in silence, thread: ${thread}`,
+      () =>
+        Effect.gen(function*() {
+          const writes = {
+            COMMIT: [["BEGIN", "INSERT INTO items VALUES (3)"], "COMMIT"],
+            END: [["BEGIN IMMEDIATE", "INSERT INTO items VALUES (3)"], "END TRANSACTION"],
+            RELEASE: [["SAVEPOINT s", "INSERT INTO items VALUES (3)"], "RELEASE s"],
+            INSERT: [[], "INSERT INTO items VALUES (3)"],
+            "INSERT RETURNING": [[], "INSERT INTO items VALUES (3) RETURNING n"],
+            CREATE: [[], "CREATE TABLE more (n)"]
+          } as const
+          for (const [name, [before, last]] of Object.entries(writes)) {
+            const path = yield* directory
+            const filename = Path.join(path, "test.db")
+            const backup = Path.join(path, "backup.db")
+            const database = yield* open(filename, thread)
+            const { sql } = database
+            yield* sql`CREATE TABLE items (n)`
+            yield* insert(database, 1)
+            backups["of the same schema"](filename, backup)
+            const error = yield* Effect.flip(Effect.scoped(Effect.gen(function*() {
+              const connection = yield* sql.reserve
+              for (const text of before) {
+                yield* connection.executeUnprepared(text, [], undefined)
+              }
+              Fs.renameSync(backup, filename)
+              return yield* connection.execute(last, [], undefined)
+            })))
+            assert.propertyVal(error.cause, "_tag", "ConnectionLost", name)
+            yield* eventually(Effect.map(Effect.either(insert(database, 4)), ({ _tag }) => _tag === "Right"))
+            assert.deepStrictEqual(yield* numbers(database), [1, 4], name)
+          }
+        })
+    )
+  }
+
+  for (const [thread, journalMode] of [["worker", "wal"], ["main", "wal"], ["worker", "delete"]] as const) {
+    live(
+      `while a session is rolled back, whose connection is reset, thread: ${thread}, mode: ${journalMode}`,
+      () =>
+        Effect.gen(function*() {
+          const path = yield* directory
+          const filename = Path.join(path, "test.db")
+          const backup = Path.join(path, "backup.db")
+          const database = yield* open(filename, thread, journalMode)
+          const { sql } = database
+          yield* sql`CREATE TABLE items (n)`
+          yield* insert(database, 1)
+          backups["of the same schema"](filename, backup)
+          yield* insert(database, 2)
+          const failed = database.session(Effect.gen(function*() {
+            yield* sql`CREATE TEMP TABLE notes (n)`
+            Fs.renameSync(backup, filename)
+            return yield* Effect.fail("rolled back" as const)
+          }))
+          assert.strictEqual(yield* Effect.flip(failed), "rolled back")
+          yield* eventually(Effect.map(Effect.either(insert(database, 3)), ({ _tag }) => _tag === "Right"))
+          assert.deepStrictEqual(yield* numbers(database), [1, 3])
+          assert.deepStrictEqual(read(filename), [1, 3])
+        })
+    )
+  }
+
   for (const mode of ["TRUNCATE", "RESTART", "PASSIVE"]) {
     live(`another process's checkpoint is none: ${mode}`, () =>
       Effect.gen(function*() {
@@ -205,6 +270,23 @@ describe("a WAL that a killed process left meets another file", () => {
       const { filename } = yield* left
       assert.deepStrictEqual(yield* numbers(yield* open(filename)), [1, 2])
     }))
+
+  for (const suffixes of [["", "-wal"], ["-wal", ""]]) {
+    live(
+      `its own, and the owner and the mode of both were changed, ${suffixes.join(" before ")}`,
+      () =>
+        Effect.gen(function*() {
+          const { filename } = yield* left
+          for (const suffix of suffixes) {
+            const { gid, uid } = Fs.statSync(`${filename}${suffix}`)
+            // Only root may give a file away; chown to the same owner changes the same times.
+            Fs.chownSync(`${filename}${suffix}`, process.getuid?.() === 0 ? 65534 : uid, gid)
+            Fs.chmodSync(`${filename}${suffix}`, 0o600)
+          }
+          assert.deepStrictEqual(yield* numbers(yield* open(filename)), [1, 2])
+        })
+    )
+  }
 
   live("its own, of which a part was written into the file: what was committed is there", () =>
     Effect.gen(function*() {

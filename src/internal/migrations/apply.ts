@@ -17,7 +17,8 @@ import { timeoutFail } from "../raceFirst.js"
 import { nestedStillOpen, timedOut } from "../session/errors.js"
 import type { Reserved } from "../session/reserved.js"
 import type { Transaction } from "../session/transaction.js"
-import { truncateText } from "../telemetry/activity.js"
+import { asApplication } from "../telemetry/ownStatements.js"
+import { truncateText } from "../telemetry/truncateText.js"
 import type * as History from "./history.js"
 import { holdLock, type SessionOptions, withLock } from "./lock.js"
 import { label, type Migration, MigrationError, migrationOf, type Resolved, type Services } from "./model.js"
@@ -102,10 +103,18 @@ const hasUnknownOutcome = (error: DatabaseError | MigrationError): error is Migr
 const isDue = ({ direction, resolved: [id] }: Task, { status }: Comparison): boolean =>
   (direction === "up" ? status.pending : status.applied).some((migration) => migration.id === id)
 
-const limit = ({ database: { dialect } }: Run, name: string, { options: { timeout }, effect }: Script) =>
-  timeout === undefined
-    ? effect
-    : timeoutFail(effect, timeout, () => timedOut({ name, timeout }, dialect))
+const limit = ({ database: { dialect } }: Run, name: string, { options: { timeout }, effect }: Script) => {
+  const script = asApplication(effect)
+  if (timeout === undefined) {
+    return script
+  }
+  const error = () => timedOut({ name, timeout }, dialect)
+  // A statement on this thread is not interrupted, so that the script may end later.
+  return Effect.flatMap(
+    Effect.timed(timeoutFail(script, timeout, error)),
+    ([duration, result]) => Duration.greaterThan(duration, timeout) ? Effect.fail(error()) : Effect.succeed(result)
+  )
+}
 
 /** Runs an effect on a connection that does not enforce foreign keys, and enforces them again afterwards. */
 const withoutForeignKeys = <A, E, R>(
@@ -246,7 +255,7 @@ const withoutTransaction = (
     const reserved = (yield* sql.reserve) as Reserved
     yield* Effect.addFinalizer(() => Effect.sync(() => reserved.connection.markDirty()))
     yield* Effect.zipRight(
-      timeout === undefined ? Effect.void : dialect.setStatementTimeout(sql, timeout),
+      timeout === undefined ? Effect.void : dialect.setStatementTimeout(sql, reserved.connection, timeout),
       // There is no session around it.
       limit(run, name, script) as Effect.Effect<unknown, unknown, Exclude<Services, Session>>
     ).pipe(Effect.provideService(SqlClient.TransactionConnection, [reserved, -1]))

@@ -18,10 +18,13 @@ const quotedName = (name: string) => name.split(".").map((part) => `"${part.repl
 /** The table whose row is locked where there are no advisory locks. */
 const lockTable = (table: string): string => `${table}_lock`
 
+/** duplicate_object, of the table's type, and duplicate_table. IF NOT EXISTS does not look at transactions that still run. */
+const duplicateCodes = new Set<string | undefined>(["42710", "42P07"])
+
 /** Whether another runner has made the table at the same time, so that it is looked at once more. */
 const isOvertaken = (error: SqlError): boolean => {
   const cause = fromSqlError(error)
-  return cause._tag === "UniqueViolation" || isRetryable(cause)
+  return cause._tag === "UniqueViolation" || duplicateCodes.has(cause.code) || isRetryable(cause)
 }
 
 const lockTableSchedule = Schedule.intersect(Schedule.spaced("100 millis"), Schedule.recurs(20))
@@ -126,7 +129,7 @@ ON CONFLICT (migration_id) DO UPDATE SET checksum = excluded.checksum`.withoutTr
             .withoutTransform
         )
     ),
-  setStatementTimeout: (sql, timeout) =>
+  setStatementTimeout: (sql, _, timeout) =>
     sql`SELECT pg_catalog.set_config('statement_timeout', ${String(milliseconds(timeout))}, false)`.withoutTransform,
   foreignKeys: undefined,
   locksOf,

@@ -20,7 +20,7 @@ import * as Copy from "./copy.js"
 import * as EngineClient from "./engineClient.js"
 import type { StatementInfo } from "./errors.js"
 import { bindable } from "./params.js"
-import type { Batch, FirstBatch, Operation, Run } from "./protocol.js"
+import type { Batch, FirstBatch, OpenedFile, Operation, Run } from "./protocol.js"
 import * as Sandbox from "./sandbox.js"
 import { quote } from "./statementText.js"
 
@@ -31,6 +31,8 @@ export interface SqliteConnection extends Connection {
   readonly loadExtension: (path: string) => Effect.Effect<void, SqlError>
   /** Enforces foreign keys, or stops to. Fails with InvalidStatement in a transaction, where SQLite ignores that. */
   readonly enforceForeignKeys: (enforced: boolean) => Effect.Effect<void, DatabaseError>
+  /** Replaces the timeout of the statements outside of transactions until the scope closes. */
+  readonly setStatementTimeout: (timeout: Duration.Duration) => Effect.Effect<void, never, Scope.Scope>
 }
 
 export interface Options extends EngineClient.Options {
@@ -40,8 +42,8 @@ export interface Options extends EngineClient.Options {
   readonly openTimeoutError: () => DatabaseError
   /** Called with what a transaction has changed on the connection, before that is undone. */
   readonly onUndone: (setting: string) => Effect.Effect<void>
-  /** Called with the journal mode of the file, once it is open. */
-  readonly onOpen: (journalMode: unknown) => void
+  /** Called each time that the connection has opened the file. */
+  readonly onOpen: (opened: OpenedFile) => void
 }
 
 /**
@@ -203,6 +205,8 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     execute: rows(true),
     executeRaw: (sql, params, guard) => statement(sql, params, "raw", true, guard),
     executeValues: (sql, params, guard) => statement(sql, params, "values", true, guard),
+    // SQLite has no dates.
+    executeTexts: (sql, params, guard) => statement(sql, params, "values", true, guard),
     executeUnprepared: rows(false),
     executeStream: (sql, params, transformRows) => rowStream(cursor(sql, params), transformRows),
     cursor,
@@ -240,6 +244,13 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
           })
       )
     },
+    setStatementTimeout: (timeout) => {
+      const set = (timeout: Duration.Duration | undefined) =>
+        Effect.sync(() => {
+          client.statementTimeout = timeout
+        })
+      return Effect.acquireRelease(set(timeout), () => set(undefined))
+    },
     failStatement: Effect.suspend(() => {
       if (client.transaction === undefined) {
         client.failTransaction()
@@ -251,7 +262,11 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     ping: perform({ _tag: "Ping" }),
     reset: Effect.suspend(() => {
       const undone = client.takeTemporarySetting()
-      const reset = perform({ _tag: "Reset" })
+      const reset = Effect.map(perform<OpenedFile | undefined>({ _tag: "Reset" }), (opened) => {
+        if (opened !== undefined) {
+          options.onOpen(opened)
+        }
+      })
       return undone === undefined ? reset : Effect.zipRight(options.onUndone(undone), reset)
     }),
     // The engine knows what a statement has changed.
@@ -269,7 +284,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
 
   const start = performance.now()
   const attempt = Effect.suspend(() =>
-    perform<unknown>({ _tag: "Open", keepsMode: performance.now() - start >= modePatience })
+    perform<OpenedFile>({ _tag: "Open", keepsMode: performance.now() - start >= modePatience })
   )
   const opened = timeoutFail(attempt, options.openTimeout, options.openTimeoutError).pipe(
     Effect.retry({
@@ -278,9 +293,9 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     }),
     Effect.withClock(clock)
   )
-  return Effect.map(opened, (journalMode) => {
+  return Effect.map(opened, (file) => {
     client.markOpen()
-    options.onOpen(journalMode)
+    options.onOpen(file)
     return connection
   })
 }

@@ -2,7 +2,7 @@
  * SQLite's part of the configuration, and its names.
  */
 import type { Dialect } from "../config/target.js"
-import { resolve, type SqliteTarget } from "./target.js"
+import { resolve, resolveAgain, type SqliteTarget } from "./target.js"
 import { format, parse, type Scheme } from "./url.js"
 
 export const dialect: Dialect<SqliteTarget> = {
@@ -40,5 +40,9 @@ export const dialect: Dialect<SqliteTarget> = {
     const { problems, value } = parse(scheme as Scheme, rest)
     return { problems, value: (options, pool, validation) => resolve(value, options, pool, validation) }
   },
+  readTarget: (target) => ({
+    problems: [],
+    value: (options, pool, validation) => resolveAgain(target, options, pool, validation)
+  }),
   formatUrl: format
 }

@@ -28,8 +28,10 @@ import { type DatabaseError, typed } from "../../DatabaseError.js"
 import type { Driver } from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import { timeoutFail } from "../raceFirst.js"
+import * as Recorders from "../telemetry/recorders.js"
 import * as Backup from "./backup.js"
 import { type Binding, SqliteError } from "./binding.js"
+import { CheckpointGap, walLimit } from "./checkpointGap.js"
 import { chooseBinding } from "./chooseBinding.js"
 import { extendClient } from "./client.js"
 import * as Connection from "./connection.js"
@@ -38,10 +40,12 @@ import { type LoadedFunctions, loadFunctions } from "./functions.js"
 import { inspection } from "./inspection.js"
 import * as LockFile from "./lockFile.js"
 import { migrations } from "./migrations.js"
+import { monitoring } from "./monitoring.js"
 import { OpenFiles } from "./openFiles.js"
 import type { OpenOptions } from "./protocol.js"
 import { fileMoved, fromSqlite } from "./resultCode.js"
 import { SharedSettings } from "./sharedSettings.js"
+import { walSizeOf } from "./staleWal.js"
 import { hasWorker, missingWorker } from "./startWorker.js"
 import { localTransport, type Transport } from "./transport.js"
 import { workerTransport } from "./workerTransport.js"
@@ -107,6 +111,8 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
   /** The journal mode of the connection that was opened last. */
   let journalMode: unknown
   const files = new OpenFiles(filename)
+  const limit = runsHere ? Infinity : walLimit(target.pragmas ?? {})
+  const gap = isMemory ? undefined : new CheckpointGap(filename, limit, Recorders.wal(settings.name, "sqlite"))
   /** Waits until no connection has a file open that was replaced, and checks that the WAL is not that of another file. */
   const prepareFile = isMemory || target.immutable === true ? Effect.void : Effect.suspend(() => {
     const ending = files.leaveReplaced()
@@ -165,14 +171,16 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
           openTimeoutError: timeoutError,
           extensions,
           settings: sharedSettings,
+          gap,
+          isReader: reader,
           onUndone: (setting) =>
             isMemory ? Effect.void : warnOnce(
               `what a session changes on its connection to ${description} ends with it (${setting}): outside of sessions it ` +
                 "holds for every connection of the file, as the PRAGMAs of the option pragmas do"
             ),
-          onOpen: (mode) => {
-            journalMode = mode
-            files.opened(transport)
+          onOpen: (opened) => {
+            journalMode = opened.journalMode
+            files.opened(transport, opened)
           },
           onLost: (error) => {
             if (error.code === fileMoved) {
@@ -238,8 +246,10 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
     supportsSettings: false,
     migrations: migrations(isMemory ? undefined : LockFile.make(filename, () => binding)),
     inspection: inspection(target),
+    monitoring: monitoring(isMemory, !runsHere),
     testDatabases: undefined,
     inMemory: isMemory,
+    walSize: isMemory ? undefined : () => walSizeOf(filename),
     pool: { size: 1, maxOverflow: 0, min: 1, recycle: Duration.infinity },
     readers: () =>
       canReadBeside()

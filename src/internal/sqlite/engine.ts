@@ -2,9 +2,11 @@
  * Handles the requests of one connection with a SQLite library. It does not use Effect, so that a worker thread need not
  * load it.
  */
+import { writeBackup } from "./backupFile.js"
 import { type Binding, type Database, SqliteError } from "./binding.js"
+import type { CheckpointResult } from "./checkpointGap.js"
 import { Cursors, interruptedError } from "./cursors.js"
-import { FileIdentity } from "./fileIdentity.js"
+import { FileIdentity, fileMoved, identityOf, isReplaced } from "./fileIdentity.js"
 import { defineFunctions, FunctionError, type LoadedFunctions } from "./functions.js"
 import { toExactNumber, tooLarge } from "./integers.js"
 import { applySetting, openDatabase } from "./opening.js"
@@ -18,6 +20,7 @@ import {
   type FirstBatch,
   isBusy,
   isRollbackStatement,
+  type OpenedFile,
   type OpenOptions,
   type Operation,
   type Request,
@@ -84,6 +87,8 @@ export class Engine {
   private readonly settings = new Map<string, ChangedSetting>()
   /** The setting that the current request has changed. */
   private changedSetting: ChangedSetting | undefined
+  /** The size of the WAL before the current request has committed. */
+  private walSize: number | undefined
 
   constructor(
     private readonly binding: Binding,
@@ -102,6 +107,7 @@ export class Engine {
     let begun = false
     this.inSession = begin !== undefined || requiresTransaction
     this.changedSetting = undefined
+    this.walSize = undefined
     try {
       if (begin !== undefined) {
         this.begin(begin)
@@ -147,7 +153,8 @@ export class Engine {
       inTransaction: this.database?.inTransaction() === true,
       transactionFailed: this.transactionFailed,
       dirty: this.dirty || this.cursors.size > 0,
-      setting: this.changedSetting
+      setting: this.changedSetting,
+      walSize: this.walSize
     }
   }
 
@@ -186,6 +193,8 @@ export class Engine {
         return this.open(this.options.mustExist, operation.keepsMode)
       case "Ping":
         return this.ping()
+      case "Checkpoint":
+        return this.checkpoint()
       case "Reset":
         return this.reset()
       case "Export":
@@ -206,9 +215,11 @@ export class Engine {
     return this.database
   }
 
-  /** Opens the database and returns its journal mode. */
-  private open(mustExist: boolean, keepsMode: boolean): unknown {
+  /** Opens the database. Fails if its file is replaced meanwhile, since it cannot be told which one was opened. */
+  private open(mustExist: boolean, keepsMode: boolean): OpenedFile {
     const { filename, reader } = this.options
+    const isMemory = filename === memory
+    const before = isMemory ? undefined : identityOf(filename)
     const { database, immutable, journalMode } = openDatabase(
       this.binding,
       { ...this.options, extensions: this.extensions },
@@ -220,12 +231,16 @@ export class Engine {
       database.close()
       throw error
     }
+    const mode = immutable ? "immutable" : journalMode === "wal" ? "wal" : "rollback"
+    const identity = isMemory ? undefined : new FileIdentity(database, filename, mode)
+    if (isReplaced(before, identity?.opened.file)) {
+      database.close()
+      throw new SqliteError("the file was deleted, or replaced by another, while it was opened", fileMoved)
+    }
     this.database = database
     this.queryOnly = reader
-    this.fileIdentity = filename === memory
-      ? undefined
-      : new FileIdentity(database, filename, immutable ? "immutable" : journalMode === "wal" ? "wal" : "rollback")
-    return journalMode
+    this.fileIdentity = identity
+    return { journalMode, file: identity?.opened.file, wal: identity?.opened.wal }
   }
 
   /** `isWrite`: whether a session is about to write, whose commit is checked too. */
@@ -290,6 +305,7 @@ export class Engine {
       this.cursors.buffer()
     }
     if (prepared.isCommit || (prepared.isRelease && !this.inSession)) {
+      this.checkFile()
       this.enterCommit()
     }
     if (prepared.isQuery && performance.now() - this.lastCheck > maxUnchecked && !this.db.inTransaction()) {
@@ -310,7 +326,6 @@ export class Engine {
     const db = this.db
     let value: unknown
     let violation: unknown
-    this.checkFile(true)
     this.execute("BEGIN")
     try {
       try {
@@ -324,6 +339,7 @@ export class Engine {
       }
       if (db.inTransaction()) {
         this.checkFile()
+        this.walSize = this.fileIdentity?.walSize
         this.enterCommit()
         this.execute("COMMIT")
       }
@@ -416,14 +432,12 @@ export class Engine {
 
   private commit(): void {
     this.cursors.closeAll()
-    const writes = !this.queryOnly
-    if (writes) {
+    if (!this.queryOnly) {
       this.checkFile()
+      this.walSize = this.fileIdentity?.walSize
     }
     this.enterCommit()
     this.execute("COMMIT")
-    if (writes) {
-    }
     this.setQueryOnly(false)
   }
 
@@ -445,18 +459,23 @@ export class Engine {
     }
   }
 
-  private reset(): void {
+  /** Returns the file if it was opened again. */
+  private reset(): OpenedFile | undefined {
     this.rollback()
     if (!this.dirty) {
-      return
+      return undefined
     }
+    let opened: OpenedFile | undefined
     if (this.options.filename === memory) {
       this.resetMemory()
     } else {
+      // SQLite would add the WAL, which may stay behind, to another file that has taken this one's place.
+      this.checkFile()
       this.close()
-      this.open(true, true)
+      opened = this.open(true, true)
     }
     this.dirty = false
+    return opened
   }
 
   /**
@@ -497,11 +516,37 @@ export class Engine {
   private backup({ destination, progress }: Backup): Promise<unknown> {
     const pages = new Int32Array(progress)
     this.cursors.buffer()
-    return this.db.backup(destination, ({ remainingPages, totalPages }) => {
-      this.checkCanceled()
-      Atomics.store(pages, 0, totalPages)
-      Atomics.store(pages, 1, remainingPages)
-    })
+    return writeBackup(
+      destination,
+      this.options.filename,
+      (filename) =>
+        this.db.backup(filename, ({ remainingPages, totalPages }) => {
+          this.checkCanceled()
+          Atomics.store(pages, 0, totalPages)
+          Atomics.store(pages, 1, remainingPages)
+        })
+    )
+  }
+
+  private checkpoint(): CheckpointResult {
+    const db = this.db
+    if (db.inTransaction() || this.cursors.size > 0) {
+      return "inTransaction"
+    }
+    // A statement may have turned checkpoints off, as programs want it that replicate the WAL. That of a file that was moved
+    // is kept.
+    if (
+      Number(db.pragma("wal_autocheckpoint")[0]?.wal_autocheckpoint) <= 0 ||
+      this.fileIdentity?.changeOf(false) !== undefined
+    ) {
+      return "busy"
+    }
+    try {
+      return db.pragma("wal_checkpoint(TRUNCATE)")[0]?.busy === 0 ? "emptied" : "busy"
+    } catch {
+      // What the commits have written stays in the WAL.
+      return "busy"
+    }
   }
 
   private loadExtension(path: string): void {

@@ -13,6 +13,7 @@ import { asyncInterrupt } from "../asyncInterrupt.js"
 import type { BeginOptions, StatementGuard, Status } from "../driver.js"
 import { type CurrentFiber, currentFiber } from "../fiber.js"
 import type { Context } from "../makeError.js"
+import type { CheckpointGap, CheckpointResult, ReaderTransactions, Writer } from "./checkpointGap.js"
 import { abortedError, closedError, lostError, notSentError, type StatementInfo, timeoutError } from "./errors.js"
 import * as EventLoop from "./eventLoop.js"
 import {
@@ -46,6 +47,10 @@ export interface Options {
   readonly extensions: ReadonlyArray<string>
   /** The settings that statements have changed so far, on any connection of the file. */
   readonly settings: SharedSettings
+  /** Undefined for a database in memory. */
+  readonly gap?: CheckpointGap | undefined
+  /** Whether the connection only reads, beside the one that writes. Default: false. */
+  readonly isReader?: boolean | undefined
   /** Called at most once, when a connection that was opened is lost. */
   readonly onLost: (error: DatabaseError) => void
 }
@@ -75,9 +80,11 @@ const endsTransaction = ({ _tag }: Operation): boolean => _tag === "Commit" || _
 const phaseOf = ({ _tag }: Operation): Context["phase"] =>
   _tag === "Open" ? "connect" : _tag === "Commit" ? "commit" : "statement"
 
-export class EngineClient {
+export class EngineClient implements Writer {
   /** The options of `begin`, until the transaction is committed or rolled back by a request. */
   transaction: BeginOptions | undefined
+  /** Stands for the timeout of the options outside of transactions. */
+  statementTimeout: Duration.Duration | undefined
   private isOpen = false
   private isClosed = false
   private inTransaction = false
@@ -97,9 +104,12 @@ export class EngineClient {
   /** The setting that a transaction has changed, which the next reset undoes. */
   private temporarySetting: string | undefined
   private readonly lock = new RequestLock(maxInFlight)
+  /** What the gap knows of the transactions of a reader. */
+  private readonly reader: ReaderTransactions | undefined
 
   constructor(private readonly options: Options) {
     this.settingsVersion = options.settings.version
+    this.reader = options.isReader === true ? options.gap?.addReader(options.transport.ended) : undefined
     options.transport.onLost((reason) => this.lose(lostError(options.description, "statement", reason, {})))
   }
 
@@ -125,9 +135,20 @@ export class EngineClient {
     this.isOpen = true
   }
 
+  isInTransaction(): boolean {
+    return this.inTransaction
+  }
+
+  checkpoint(onEnd: (result: CheckpointResult) => void): void {
+    Effect.runCallback(this.perform({ _tag: "Checkpoint" }), {
+      onExit: (exit) => onEnd(Exit.isSuccess(exit) ? exit.value as CheckpointResult : "busy")
+    })
+  }
+
   /** Closes without waiting. */
   destroy(): void {
     this.isClosed = true
+    this.options.gap?.closed(this)
     this.options.transport.destroy()
   }
 
@@ -177,6 +198,7 @@ export class EngineClient {
       return Effect.void
     }
     this.isClosed = true
+    this.options.gap?.closed(this)
     return Effect.ignore(this.requestAsync({ _tag: "Close" }, (error) => error, {}))
   })
 
@@ -243,9 +265,12 @@ export class EngineClient {
       if (refused !== undefined) {
         return resume(Exit.fail(fail(refused)))
       }
-      const { timeouts, transport } = this.options
+      const { gap, timeouts, transport } = this.options
+      const reader = this.beginPending ? this.reader : undefined
+      const readerFiber = reader === undefined ? undefined : currentFiber()?.id().id
       let sent: SentRequest | undefined
       let retryTimer: NodeJS.Timeout | undefined
+      let endWait: (() => void) | undefined
       let deadline = Number.POSITIVE_INFINITY
       let done = false
       let canceled = false
@@ -272,6 +297,12 @@ export class EngineClient {
           return complete(Exit.mapError(local, fail))
         }
         const request = this.makeRequest(operation)
+        if (reader !== undefined && request.begin !== undefined) {
+          if (waitForGap(retryDelay)) {
+            return
+          }
+          reader.began(readerFiber)
+        }
         const wasInTransaction = this.inTransaction
         let completed = false
         setSent(true)
@@ -303,6 +334,31 @@ export class EngineClient {
           sent = sending
         }
       }
+      /** Waits once for a gap, and no longer than the statement might wait for a lock, or run. */
+      const waitForGap = (retryDelay: number): boolean => {
+        if (gap === undefined || endWait !== undefined || this.transaction?.isEnclosed === true) {
+          return false
+        }
+        const onEnd = () => {
+          clearTimeout(retryTimer)
+          endWait?.()
+          const refused = guard?.refusal()
+          if (refused !== undefined) {
+            complete(Exit.fail(fail(refused)))
+          } else {
+            attempt(retryDelay)
+          }
+        }
+        endWait = gap.wait(readerFiber, onEnd)
+        if (endWait === undefined) {
+          return false
+        }
+        const maxWait = Math.min(deadline - performance.now(), this.timeoutOf(operation) ?? Infinity)
+        if (maxWait < Infinity) {
+          retryTimer = setTimeout(onEnd, maxWait)
+        }
+        return true
+      }
       const waiter: Waiter = {
         shared: this.canShare(operation),
         onAcquired: () => {
@@ -327,6 +383,7 @@ export class EngineClient {
         if (!done && sent === undefined) {
           // It has done nothing, also where it has found the file locked.
           clearTimeout(retryTimer)
+          endWait?.()
           this.lock.release(waiter)
         }
         if (done || sent === undefined) {
@@ -369,7 +426,9 @@ export class EngineClient {
 
   private timeoutOf(operation: Operation): number | undefined {
     return runsStatement(operation)
-      ? millisOf(this.transaction?.statementTimeout ?? this.options.timeouts.statementTimeout)
+      ? millisOf(
+        this.transaction?.statementTimeout ?? this.statementTimeout ?? this.options.timeouts.statementTimeout
+      )
       : undefined
   }
 
@@ -459,9 +518,12 @@ export class EngineClient {
       return completion.timedOut ? timeoutError(statement) : error
     }
     if (completion._tag === "NotSent") {
+      if (begin !== undefined) {
+        this.reader?.ended()
+      }
       return notSentError(statement)
     }
-    const { dirty, failure, inTransaction, setting, transactionBegun, transactionFailed } = completion.response
+    const { dirty, failure, inTransaction, setting, transactionBegun, transactionFailed, walSize } = completion.response
     this.inTransaction = inTransaction
     // A request that was already in flight does not know of a lock timeout that failed the transaction here.
     this.transactionFailed = transactionFailed ||
@@ -482,6 +544,12 @@ export class EngineClient {
     }
     if (!inTransaction && endsTransaction(operation)) {
       this.clearTransaction()
+    }
+    if (!inTransaction) {
+      this.reader?.ended()
+      if (walSize !== undefined) {
+        this.options.gap?.written(this, walSize)
+      }
     }
     if (failure === undefined) {
       return undefined
@@ -546,6 +614,7 @@ export class EngineClient {
   private lose(error: DatabaseError): void {
     if (!this.isClosed) {
       this.isClosed = true
+      this.options.gap?.closed(this)
       this.options.transport.destroy()
       if (this.isOpen) {
         this.options.onLost(error)

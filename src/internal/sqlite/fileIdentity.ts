@@ -7,15 +7,17 @@
 import * as Fs from "node:fs"
 import type { Database } from "./binding.js"
 import { journalModeOf } from "./opening.js"
+import type { OpenedFile } from "./protocol.js"
 import { walOf } from "./staleWal.js"
 
-const none = "none"
+/** Stands for the identity of a file that does not exist. */
+export const none = "none"
 
 /** Stands for a file that does not exist. */
 const missing = { dev: -1, ino: -1, size: 0, mtimeMs: 0 } as Fs.Stats
 
 /** The code of a file that was deleted or replaced. The connection cannot be used any more. */
-const fileMoved = "SQLITE_READONLY_DBMOVED"
+export const fileMoved = "SQLITE_READONLY_DBMOVED"
 
 /** Undefined if the file cannot be looked up now. It may be there. */
 const statOf = (filename: string): Fs.Stats | undefined => {
@@ -26,15 +28,15 @@ const statOf = (filename: string): Fs.Stats | undefined => {
   }
 }
 
+const describe = (stats: Fs.Stats | undefined): string | undefined =>
+  stats === undefined ? undefined : stats === missing ? none : `${stats.dev}:${stats.ino}`
+
 /** Device and inode of the file with this name, `none` if there is no file, undefined if it cannot be looked up. */
-export const identityOf = (filename: string): string | undefined => {
-  try {
-    const stats = Fs.statSync(filename, { throwIfNoEntry: false })
-    return stats === undefined ? none : `${stats.dev}:${stats.ino}`
-  } catch {
-    return undefined
-  }
-}
+export const identityOf = (filename: string): string | undefined => describe(statOf(filename))
+
+/** Whether a file has taken another one's place, or is gone. */
+export const isReplaced = (before: string | undefined, after: string | undefined): boolean =>
+  before !== undefined && before !== none && after !== undefined && after !== before
 
 /** What the open file has become. */
 export interface Change {
@@ -45,14 +47,24 @@ export interface Change {
 /** The identity of a file that was just opened, and of its WAL if it has one. */
 export class FileIdentity {
   private file: Fs.Stats | undefined
-  private readonly wal: string | undefined
+  private readonly walName: string
+  /** Undefined if there was none. */
+  private readonly wal: Fs.Stats | undefined
+  /** The size of the WAL when it was looked at last. */
+  walSize: number | undefined
+  /** Device and inode of the file and of its WAL. */
+  readonly opened: Pick<OpenedFile, "file" | "wal">
+
   constructor(
     private readonly database: Database,
     private readonly filename: string,
     private readonly mode: "wal" | "rollback" | "immutable"
   ) {
     this.file = statOf(filename)
-    this.wal = mode === "wal" ? identityOf(walOf(filename)) : undefined
+    this.walName = walOf(filename)
+    const wal = statOf(this.walName)
+    this.wal = mode === "wal" && wal !== missing ? wal : undefined
+    this.opened = { file: describe(this.file), wal: describe(wal) }
   }
 
   /**
@@ -77,12 +89,14 @@ export class FileIdentity {
   }
 
   private walChange(): Change | undefined {
-    if (this.wal === undefined || this.wal === none) {
+    if (this.wal === undefined) {
       return undefined
     }
-    const wal = identityOf(walOf(this.filename))
+    const wal = statOf(this.walName)
+    this.walSize = wal?.size
     // The WAL is rightly missing if another process has left WAL mode.
-    return wal !== undefined && wal !== this.wal && journalModeOf(this.database) === "wal"
+    return wal !== undefined && (wal.ino !== this.wal.ino || wal.dev !== this.wal.dev) &&
+        journalModeOf(this.database) === "wal"
       ? { reason: "the file's WAL was deleted, or replaced by another", code: fileMoved }
       : undefined
   }

@@ -93,7 +93,7 @@ ON CONFLICT (migration_id) DO UPDATE SET checksum = excluded.checksum`.withoutTr
   sessionOptions: (maxWait) => ({ lockTimeout: maxWait }),
   // What it sets is gone with its connection, which is reset.
   saveSettings: () => Effect.succeed(Effect.void),
-  setStatementTimeout: () => Effect.void,
+  setStatementTimeout: (_, connection, timeout) => innermost(connection).setStatementTimeout(timeout),
   foreignKeys,
   // A transaction that writes excludes other writers, whatever its statements are.
   locksOf: (statement) => /^\s*vacuum\b/i.test(statement) ? "the file, which VACUUM rewrites" : undefined

@@ -1,7 +1,8 @@
 /**
  * The transports that have a file open, of all databases of this process.
  */
-import { identityOf } from "./fileIdentity.js"
+import { identityOf, none } from "./fileIdentity.js"
+import type { OpenedFile } from "./protocol.js"
 import { describeStaleWal, setAsideWal, walOf } from "./staleWal.js"
 import type { Transport } from "./transport.js"
 
@@ -49,12 +50,11 @@ export class OpenFiles {
     return tracked
   }
 
-  /** Called when a transport has opened the file. */
-  opened(transport: Transport): void {
-    const file = identityOf(this.filename)
+  /** Called with what a transport has opened. Another file may have its name by now. */
+  opened(transport: Transport, { file, wal }: OpenedFile): void {
     const entry = entries.get(transport)
     if (file !== undefined && entry !== undefined && !entry.isDestroyed) {
-      entry.opened = { filename: this.filename, file, wal: identityOf(walOf(this.filename)) }
+      entry.opened = { filename: this.filename, file, wal }
     }
   }
 
@@ -96,7 +96,7 @@ export class OpenFiles {
   setAsideWal(): string | undefined {
     const { lastOpened: last } = this
     const file = identityOf(this.filename)
-    return last?.wal !== undefined && file !== undefined && last.file !== file &&
+    return last?.wal !== undefined && last.wal !== none && file !== undefined && last.file !== file &&
         last.wal === identityOf(walOf(this.filename))
       ? setAsideWal(this.filename)
       : undefined

@@ -5,7 +5,7 @@
 import * as Fs from "node:fs"
 import { type Binding, type Database, SqliteError } from "./binding.js"
 import * as Pragmas from "./pragmas.js"
-import { type ChangedSetting, isBusy, type OpenOptions } from "./protocol.js"
+import { type ChangedSetting, isBusy, maxWalSize, type OpenOptions } from "./protocol.js"
 import { quote } from "./statementText.js"
 
 const memory = ":memory:"
@@ -16,12 +16,6 @@ export interface Opened {
   /** Whether the file is read as one that nobody changes. */
   readonly immutable: boolean
 }
-
-/**
- * The size that the WAL keeps when it restarts, in bytes: twice what it has when it is checkpointed, after 1,000 pages. A long
- * reader lets it grow further, and its size would remain.
- */
-const maxWalSize = 8 * 1024 * 1024
 
 const objects = { asArray: false, safeIntegers: false }
 

@@ -9,6 +9,12 @@ import type { FunctionSource } from "./functionOptions.js"
 import type { Pragmas } from "./pragmas.js"
 import { isRollback } from "./statementText.js"
 
+/**
+ * The size that the WAL keeps when it begins anew, in bytes: twice what it has when it is checkpointed, after 1,000 pages. A
+ * long reader lets it grow further, and its size would remain.
+ */
+export const maxWalSize = 8 * 1024 * 1024
+
 /** What to open. */
 export interface OpenOptions {
   /** The SQLite library, which the main thread chose. */
@@ -102,6 +108,8 @@ export type Operation =
   | { readonly _tag: "Commit" }
   | { readonly _tag: "Rollback" }
   | { readonly _tag: "Ping" }
+  /** Empties the WAL, unless a transaction of any connection is in the way. Returns whether it is empty. */
+  | { readonly _tag: "Checkpoint" }
   | { readonly _tag: "Reset" }
   | { readonly _tag: "Export" }
   | Backup
@@ -179,6 +187,15 @@ export interface Failure {
   readonly values: ReadonlyArray<unknown>
 }
 
+/** What a request has opened: the value of Open, and of a Reset that has opened the file again. */
+export interface OpenedFile {
+  readonly journalMode: unknown
+  /** Device and inode of the file, undefined in memory or if they could not be looked up. */
+  readonly file: string | undefined
+  /** Those of its WAL, as `identityOf` has them. */
+  readonly wal: string | undefined
+}
+
 /** The result of a request, and the state of the connection after it. */
 export interface Response {
   readonly value: unknown
@@ -192,6 +209,8 @@ export interface Response {
   readonly dirty: boolean
   /** The setting that the request has changed. Inside a transaction it holds until the connection is reset. */
   readonly setting: ChangedSetting | undefined
+  /** The size in bytes that the WAL had before the request has committed. Undefined if it has committed nothing. */
+  readonly walSize: number | undefined
 }
 
 /** The `workerData` of a connection's thread. */

@@ -9,6 +9,15 @@ import * as Fs from "node:fs"
 
 export const walOf = (filename: string): string => `${filename}-wal`
 
+/** The size of the WAL in bytes. Undefined if there is none. */
+export const walSizeOf = (filename: string): number | undefined => {
+  try {
+    return Fs.statSync(walOf(filename), { throwIfNoEntry: false })?.size
+  } catch {
+    return undefined
+  }
+}
+
 const headerSize = 32
 const frameHeaderSize = 24
 
@@ -62,6 +71,12 @@ const readPages = (filename: string): boolean =>
     })
   })
 
+/** Whether a program writes to the WAL, which began anew after its pages were written into the file. */
+const isWritten = (filename: string, { ino, mtimeMs }: Fs.Stats): boolean => {
+  const now = Fs.statSync(walOf(filename), { throwIfNoEntry: false })
+  return now === undefined || now.mtimeMs !== mtimeMs || now.ino !== ino
+}
+
 /** Keeps the WAL under another name, and deletes the shared memory. Returns the name. */
 export const setAsideWal = (filename: string): string => {
   const kept = `${walOf(filename)}.replaced`
@@ -89,7 +104,7 @@ export const describeStaleWal = (filename: string): string | undefined => {
   const isTouched = ({ ctimeMs, mtimeMs }: Fs.Stats) => ctimeMs - mtimeMs > minDifference
   const isMoved = file.ctimeMs > wal.ctimeMs && isTouched(file) && !isTouched(wal)
   const isWrittenLater = file.mtimeMs > wal.mtimeMs
-  if (!isMoved && !(isWrittenLater && !hasPageOfWal(filename))) {
+  if (!isMoved && !(isWrittenLater && !hasPageOfWal(filename) && !isWritten(filename, wal))) {
     return undefined
   }
   const what = isMoved ? "was moved here, or linked, after" : "was written by another program after"

@@ -83,3 +83,21 @@ export const parametersOf = (sql: string): { readonly count: number; readonly ar
   }
   return { count, areNamed }
 }
+
+/** A string, a quoted name, a comment, or a placeholder. */
+const quotedOrPlaceholder =
+  /'[^']*(?:''[^']*)*'|"[^"]*(?:""[^"]*)*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|\/\*[^]*?(?:\*\/|$)|\?(\d*)/g
+
+/** SQLite refuses a placeholder with a greater number. */
+const maxParameters = 32_766
+
+/** How many parameters a statement has, whose placeholders are `?` and `?1`. */
+export const parameterCount = (sql: string): number => {
+  let count = 0
+  for (const [text, number] of sql.matchAll(quotedOrPlaceholder)) {
+    if (text.startsWith("?")) {
+      count = number === "" ? count + 1 : Math.max(count, Number(number))
+    }
+  }
+  return Math.min(count, maxParameters)
+}

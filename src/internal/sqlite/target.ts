@@ -41,7 +41,7 @@ export const resolve = (
   { timeout, ...url }: SqliteUrl,
   { functions: givenFunctions, journalMode, pragmas: given, thread }: TargetOptions,
   pool: PoolOptions,
-  { parameter, value }: Validation<"url" | "pragmas" | "functions">
+  { parameter, value }: Validation<"url" | "pragmas" | "functions" | "lockTimeout">
 ): Resolved<SqliteTarget> => {
   const pragmas = value("pragmas", pragmasRule(given))
   const functions = value("functions", functionsRule(givenFunctions))
@@ -49,7 +49,7 @@ export const resolve = (
   return {
     target: {
       ...url,
-      thread: url.filename === memory ? "main" : thread,
+      thread: url.filename === memory ? "main" : thread ?? "worker",
       ...(journalMode === undefined ? {} : { journalMode }),
       ...(pragmas === undefined ? {} : { pragmas }),
       ...(functions === undefined ? {} : { functions })
@@ -61,8 +61,18 @@ export const resolve = (
       poolMaxOverflow: 0,
       poolMin: 1,
       poolRecycle: Duration.infinity,
-      lockTimeout: parameter("timeout", timeout, Rule.duration()) ?? pool.lockTimeout ??
+      lockTimeout: parameter("timeout", timeout, Rule.duration(), "lockTimeout") ?? pool.lockTimeout ??
         (busyTimeout === undefined ? undefined : Duration.millis(Number(busyTimeout)))
     }
   }
 }
+
+/** Resolves a target again, with options that take precedence over those that it was resolved with. */
+export const resolveAgain = (
+  target: SqliteTarget,
+  options: TargetOptions,
+  pool: PoolOptions,
+  validation: Validation<"url" | "pragmas" | "functions" | "lockTimeout">
+): Resolved<SqliteTarget> =>
+  // It has what its URL said, and the rest stays where no option says anything else.
+  resolve(target, { ...options, thread: options.thread ?? target.thread }, pool, validation)

@@ -4,7 +4,8 @@ import {
   canRunInTransaction,
   createsTemporary,
   isCommit,
-  isRelease
+  isRelease,
+  parameterCount
 } from "../../../src/internal/sqlite/statementText.js"
 
 describe("statementText", () => {
@@ -48,6 +49,21 @@ describe("statementText", () => {
     }
     for (const sql of ["BEGIN IMMEDIATE", "-- tidy up\nVACUUM", "/**/pragma journal_mode = DELETE", "/* unfinished"]) {
       assert.strictEqual(canRunInTransaction(sql), sql === "/* unfinished", sql)
+    }
+  })
+
+  it("how many parameters a statement has", () => {
+    for (
+      const [sql, count] of [
+        ["SELECT 1", 0],
+        ["SELECT ?, a FROM t WHERE b = ? AND c IN (?,?)", 4],
+        ["SELECT ?3, ?1, ?", 4],
+        ["SELECT ?999999999", 32_766],
+        ["SELECT '?', \"a?\", [b?], `c?`, 'it''s ?' -- ?\n, ? /* ? */, ?", 2],
+        ["SELECT ? /* ?", 1]
+      ] as const
+    ) {
+      assert.strictEqual(parameterCount(sql), count, sql)
     }
   })
 })

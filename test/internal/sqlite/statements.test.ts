@@ -344,6 +344,20 @@ for (const [name, opened] of Object.entries(databases)) {
         }
       }))
 
+    test("a timeout can be set for the statements outside of transactions, until a scope closes", (connection) =>
+      Effect.gen(function*() {
+        const counting = (count: number) =>
+          run(
+            connection,
+            `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ${count}) SELECT i FROM n`
+          )
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* connection.setStatementTimeout(Duration.millis(1))
+          assert.strictEqual(yield* tagOf(counting(1e9)), "StatementTimeout")
+        }))
+        assert.strictEqual((yield* counting(20_000)).length, 20_000)
+      }))
+
     test("a stream is not affected by later writes", (connection) =>
       Effect.gen(function*() {
         yield* run(connection, "CREATE TABLE t (a INTEGER PRIMARY KEY)")

@@ -59,6 +59,7 @@ const settings: Omit<DatabaseConfig.Settings, "target"> = {
   onNotice: undefined,
   types: {},
   spanAttributes: {},
+  spanNames: "summary",
   spanParameters: false
 }
 

@@ -1,0 +1,94 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fs from "node:fs"
+import type { Binding } from "../../../src/internal/sqlite/binding.js"
+import * as Connection from "../../../src/internal/sqlite/connection.js"
+import { closedError } from "../../../src/internal/sqlite/errors.js"
+import { loadBinding } from "../../../src/internal/sqlite/loadBinding.js"
+import { OpenFiles } from "../../../src/internal/sqlite/openFiles.js"
+import { SharedSettings } from "../../../src/internal/sqlite/sharedSettings.js"
+import { localTransport, type Transport } from "../../../src/internal/sqlite/transport.js"
+import { binding as name, file } from "./support.js"
+
+const binding = await Effect.runPromise(Effect.promise(() => loadBinding(name)))
+
+const make = (filename: string, text: string) => {
+  const database = binding.open(filename, { readOnly: false, immutable: false, mustExist: false })
+  database.exec(`CREATE TABLE items (text); INSERT INTO items VALUES ('${text}')`)
+  database.close()
+}
+
+/** Opens a file on this thread. `wrap` changes the transport. */
+const open = (filename: string, library: Binding, wrap: (transport: Transport) => Transport = (same) => same) => {
+  const files = new OpenFiles(filename)
+  const transport = files.add(wrap(localTransport({
+    binding: name,
+    filename,
+    readOnly: false,
+    immutable: false,
+    journalMode: "wal",
+    pragmas: {},
+    settings: [],
+    reader: false,
+    mustExist: true,
+    extensions: [],
+    functions: []
+  }, library)))
+  const connection = Connection.make({
+    transport,
+    description: filename,
+    timeouts: {},
+    openTimeout: Duration.seconds(60),
+    openTimeoutError: () => closedError(filename),
+    onUndone: () => Effect.void,
+    extensions: [],
+    settings: new SharedSettings(),
+    onOpen: (opened) => files.opened(transport, opened),
+    onLost: () => {}
+  })
+  return { files, connection: Effect.acquireRelease(connection, ({ close }) => close) }
+}
+
+describe("a file that is replaced while it is opened", () => {
+  it.scopedLive("before the library has returned is not taken for the new one", () =>
+    Effect.gen(function*() {
+      const filename = yield* file
+      make(filename, "old")
+      make(`${filename}.new`, "new")
+      const { connection } = open(filename, {
+        ...binding,
+        open: (...args) => {
+          const database = binding.open(...args)
+          if (Fs.existsSync(`${filename}.new`)) {
+            Fs.renameSync(`${filename}.new`, filename)
+          }
+          return database
+        }
+      })
+      const error = yield* Effect.flip(connection)
+      assert.strictEqual(error._tag, "ConnectionFailed")
+      assert.include(error.message, "replaced by another, while it was opened")
+    }))
+
+  it.scopedLive("before the thread has responded is known as the old one, which is closed before the new one is opened", () =>
+    Effect.gen(function*() {
+      const filename = yield* file
+      make(filename, "old")
+      make(`${filename}.new`, "new")
+      const { connection, files } = open(filename, binding, (transport) => ({
+        ...transport,
+        send: (request, timeout, onComplete) =>
+          transport.send(request, timeout, (completion) => {
+            if (request.operation._tag === "Open") {
+              Fs.renameSync(`${filename}.new`, filename)
+            }
+            onComplete(completion)
+          })
+      }))
+      yield* connection
+      assert.strictEqual(files.leaveReplaced().length, 1)
+      yield* Effect.promise(() => Promise.all(files.leaveReplaced()))
+      assert.strictEqual(files.leaveReplaced().length, 0)
+    }))
+})
