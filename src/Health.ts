@@ -73,6 +73,11 @@ export interface Report {
    * answer.
    */
   readonly role: ServerInfo["role"] | undefined
+  /**
+   * The size of the WAL of a SQLite file, in bytes. Undefined where there is none: for PostgreSQL, in memory, in another journal
+   * mode, and while nothing has the file open.
+   */
+  readonly walSize: number | undefined
   /** The statistics of the pool after the check. */
   readonly pool: Stats
   /**
@@ -154,6 +159,7 @@ export const make = (options: Options): Effect.Effect<Health, never, Scope.Scope
         latency,
         version: info?.version,
         role: info?.role,
+        walSize: driver.walSize?.(),
         pool: pool.stats(),
         servers: serversOf(driver, pools),
         lastError

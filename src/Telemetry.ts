@@ -15,6 +15,7 @@ import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricKey from "effect/MetricKey"
 import type * as MetricKeyType from "effect/MetricKeyType"
+import type { DatabaseError } from "./DatabaseError.js"
 
 /** The bucket boundaries, in seconds, that the conventions advise for `db.client.operation.duration`. */
 const boundaries = MetricBoundaries.fromIterable([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10])
@@ -149,7 +150,8 @@ export const connectionUseTime = durationHistogram(
  *
  * A statement that failed has the attributes `error.type` (the tag of the DatabaseError, `interrupted` or `defect`) and,
  * if it failed with a DatabaseError, `db.response.status_code` (its code). `db.namespace`, `server.address` and
- * `server.port` are set where they are known.
+ * `server.port` are set where they are known, and so are `db.query.summary`, `db.operation.name`, `db.collection.name` and
+ * `db.stored_procedure.name`, of at most 500 different summaries.
  *
  * @since 0.1.0
  * @category metrics
@@ -170,7 +172,8 @@ export const sessionsCommitted = counter("sqlayer.session.committed", "{session}
 /**
  * The number of sessions that did not commit, by the attribute `error.type`: the tag of a DatabaseError, `failure` for
  * another error, `interrupted`, `defect`, or `rollback` if the session was rolled back without an error. Each attempt of
- * a session that is retried is counted.
+ * a session that is retried is counted. A `readOnly` session that was interrupted, as by a client that leaves, is not
+ * counted: it had nothing to commit.
  *
  * @since 0.1.0
  * @category metrics
@@ -262,6 +265,30 @@ export const failoverDuration = durationHistogram(
 )
 
 /**
+ * The size of the WAL of a SQLite file, in bytes. It is recorded at most once a second, after commits.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const walSize = withUnit(
+  "By",
+  MetricKey.gauge("sqlayer.sqlite.wal.size", { description: "The size of the write-ahead log of a file" })
+)
+
+/**
+ * How often new read-only sessions of a SQLite file had to wait, or might have, so that its WAL could be emptied, by the attribute
+ * `outcome`: `emptied`, `readers` (those that were open did not end in time), or `busy` (another process was in the way).
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const walGaps = counter(
+  "sqlayer.sqlite.wal.gaps",
+  "{gap}",
+  "The number of gaps made to empty the write-ahead log"
+)
+
+/**
  * The time between a session's request for a connection and its return, in seconds. Each attempt of a session that is
  * retried is recorded.
  *
@@ -298,8 +325,9 @@ export const responseStatusCode = "db.response.status_code"
 export const queryParameter = "db.query.parameter"
 
 /**
- * The name of the span around a statement. It is made only if the application provides a tracer and tracing is enabled:
- * Effect's default tracer exports nothing.
+ * The name of the span around a statement with the option `spanNames: "effect-sql"`; otherwise it is named by the statement's
+ * `db.query.summary`. It is made only if the application provides a tracer and tracing is enabled: Effect's default tracer
+ * exports nothing.
  *
  * @since 0.1.0
  * @category attributes
@@ -344,6 +372,11 @@ export interface OpenSession {
    */
   readonly state: "waiting" | "idle" | "statement" | "ending"
   /**
+   * The connection that it holds: the process id of its backend on PostgreSQL, as pg_stat_activity shows it, or the
+   * connection's number on SQLite. Undefined before its first statement. Behind a pooler it is what the pooler tells.
+   */
+  readonly connectionId: number | undefined
+  /**
    * The text of the running statement with its placeholders, at most 2,000 characters; the one that started last if there
    * are several. Undefined in any other state.
    */
@@ -357,14 +390,53 @@ export interface OpenSession {
  * @category models
  */
 export interface StatementFigures {
-  /** The text of the statement with its placeholders, at most 2,000 characters. */
+  /**
+   * The text of the statement with its placeholders, at most 2,000 characters. Texts that differ in the length of a list
+   * only are one statement, with one element in the list: `IN ($1, $2)` is `IN ($1)`, and `VALUES ($1), ($2)` is
+   * `VALUES ($1)`.
+   */
   readonly text: string
   /** The number of runs, including those that failed. */
   readonly count: number
   /** The duration of the longest run, in seconds. */
   readonly longest: number
+  /** The duration that 95 of 100 runs do not exceed, in seconds, with an error of at most 5 %. */
+  readonly p95: number
   /** The total duration of all runs, in seconds. */
   readonly total: number
+  /**
+   * The names of the sessions that run it, with the number of runs, most first. A name that is undefined stands for runs
+   * outside of a session. The first five names are kept, and the runs of all others count as those of `others`.
+   */
+  readonly sessions: ReadonlyArray<{ readonly name: string | undefined; readonly count: number }>
+}
+
+/**
+ * An error that statements, or sessions themselves, have failed with. It holds no values.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface RecentError {
+  /** When it happened last, in milliseconds since 1970. */
+  readonly time: number
+  /** How often it happened in sessions of this name with this statement. */
+  readonly count: number
+  /** The tag of the DatabaseError. */
+  readonly error: DatabaseError["_tag"]
+  /** Its SQLSTATE, or the name of an extended result code of SQLite. */
+  readonly code: string
+  /** Its message, in which values are masked, at most 2,000 characters. */
+  readonly message: string
+  /** The name of the session. Undefined outside of one. */
+  readonly session: string | undefined
+  /** The id of the session in which it happened last. */
+  readonly sessionId: string | undefined
+  /**
+   * The text of the statement with its placeholders, at most 2,000 characters. Undefined where no statement has failed,
+   * but the session: at its commit, or by its timeout.
+   */
+  readonly statement: string | undefined
 }
 
 /**
@@ -400,11 +472,15 @@ export interface Activity {
    * that are not among the slowest may have lost their count.
    */
   readonly statements: ReadonlyArray<StatementFigures>
+  /** The same for the statements that sqlayer executes for itself, such as those that record migrations. */
+  readonly ownStatements: ReadonlyArray<StatementFigures>
+  /** The last 50 different errors of statements and sessions, latest first. Interruptions are none. */
+  readonly recentErrors: ReadonlyArray<RecentError>
   /** The number of statements that failed, by the tag of the DatabaseError. Interrupted statements are not counted. */
   readonly errors: Readonly<Record<string, number>>
   /** The number of sessions that committed. */
   readonly committed: number
-  /** The number of sessions that did not commit, by the values of `error.type` that `sessionsRolledBack` lists. */
+  /** The number of sessions that did not commit, as `sessionsRolledBack` counts them by the values of `error.type`. */
   readonly rolledBack: Readonly<Record<string, number>>
   /** The number of times a session was retried, by the tag of the DatabaseError. */
   readonly retried: Readonly<Record<string, number>>

@@ -60,7 +60,10 @@ const common = new Set([
   "unit",
   "db.namespace",
   "server.address",
-  "server.port"
+  "server.port",
+  "db.query.summary",
+  "db.operation.name",
+  "db.collection.name"
 ])
 
 /** The metrics of a name and a pool that have these labels besides those that all have, and no others. */
@@ -80,13 +83,17 @@ const numberOf = (pool: string, name: string, labels: Labels = {}): Effect.Effec
       : Number.NaN)
 
 const histogram = (pool: string, name: string, labels: Labels = {}) =>
-  Effect.map(find(pool, name, labels), ([reading]) => {
-    if (reading === undefined) {
-      return { count: 0, sum: 0, max: 0 }
+  Effect.map(find(pool, name, labels), (found) => {
+    const states = found.map(({ state }) => {
+      assert.isTrue(MetricState.isHistogramState(state), name)
+      return state as MetricState.MetricState.Histogram
+    })
+    const total = (values: ReadonlyArray<number>) => values.reduce((one, other) => one + other, 0)
+    return {
+      count: total(states.map(({ count }) => count)),
+      sum: total(states.map(({ sum }) => sum)),
+      max: Math.max(0, ...states.map(({ max }) => max))
     }
-    assert.isTrue(MetricState.isHistogramState(reading.state), name)
-    const { count, max, sum } = reading.state as MetricState.MetricState.Histogram
-    return { count, sum, max }
   })
 
 const connectionCounts = (pool: string) =>
@@ -305,6 +312,50 @@ for (const dialect of dialects) {
         assert.isBelow(durations.sum, 10)
       }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
 
+    it.scopedLive("do not count a session that only reads as rolled back because its caller leaves", () =>
+      Effect.gen(function*() {
+        const name = uniqueName()
+        const messages: Array<string> = []
+        const logger = Logger.make(({ message }) => {
+          messages.push(String(message))
+        })
+        const database = yield* make(dialect, { name })
+        const rolledBack = (reason: string) => numberOf(name, "sqlayer.session.rolled_back", { "error.type": reason })
+        const rows = database.sql`SELECT 1`
+        const leave = <A, E>(session: Effect.Effect<A, E>) =>
+          Effect.gen(function*() {
+            const fiber = yield* Effect.fork(session)
+            yield* eventually(Effect.map(database.activity, ({ sessions }) => sessions[0]?.state === "idle"))
+            yield* Fiber.interrupt(fiber)
+          })
+        const options = { name: "report", readOnly: true }
+        const logged = Effect.provide(Logger.replace(Logger.defaultLogger, logger))
+        yield* Effect.all([
+          leave(database.session(Effect.zipRight(rows, Effect.never), options)),
+          leave(database.session(Effect.never, options)),
+          leave(database.session(database.session(Effect.zipRight(rows, Effect.never)), options)),
+          leave(Effect.scoped(Effect.zipRight(
+            Effect.flatMap(database.acquireSession(options), ({ run }) => run(rows)),
+            Effect.never
+          ))),
+          leave(Stream.runDrain(database.sessionStream(Stream.concat(Stream.fromEffect(rows), Stream.never), options)))
+        ]).pipe(logged, Logger.withMinimumLogLevel(LogLevel.All))
+        assert.strictEqual(yield* rolledBack("interrupted"), 0)
+        assert.deepStrictEqual((yield* database.activity).rolledBack, {})
+        assert.strictEqual((yield* histogram(name, "sqlayer.session.duration")).count, 5)
+        const ended = messages.filter((message) => message.includes("session report"))
+        assert.deepStrictEqual(
+          ended,
+          Array.from(ended, () => "the session report was interrupted, and had only read")
+        )
+        assert.lengthOf(ended, 5)
+        // One that may write, and one that fails.
+        yield* leave(database.session(Effect.zipRight(rows, Effect.never)))
+        yield* Effect.exit(database.session(Effect.die("no"), options))
+        assert.strictEqual(yield* rolledBack("interrupted"), 1)
+        assert.strictEqual(yield* rolledBack("defect"), 1)
+      }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
+
     it.scopedLive("count how often sessions were run again, and nothing else", () =>
       Effect.gen(function*() {
         const name = uniqueName()
@@ -361,7 +412,7 @@ for (const dialect of dialects) {
         const sessions = named(spans, "sql.transaction")
         const [outer, inner, standard] = sessions
         assert.lengthOf(sessions, 3)
-        assert.lengthOf(named(spans, "sql.execute"), 7)
+        assert.lengthOf(named(spans, "SELECT"), 7)
         assert.lengthOf(spans, 12)
         assert.strictEqual(parentOf(ofStatement(spans, "outside")), request)
         assert.strictEqual(parentOf(outer), request)
@@ -425,10 +476,96 @@ for (const dialect of dialects) {
           statement.attributes.get("db.query.text"),
           dialect.dialect === "postgres" ? "SELECT $1 AS answer" : "SELECT ? AS answer"
         )
-        assert.strictEqual(statement.attributes.get("db.operation.name"), "execute")
-        assert.strictEqual(ofStatement(spans, "raw").attributes.get("db.operation.name"), "executeRaw")
-        assert.strictEqual(ofStatement(spans, "streamed").attributes.get("db.operation.name"), "executeStream")
+        for (const text of ["answer", "raw", "streamed"]) {
+          assert.strictEqual(ofStatement(spans, text).name, "SELECT")
+          assert.strictEqual(ofStatement(spans, text).attributes.get("db.query.summary"), "SELECT")
+          assert.strictEqual(ofStatement(spans, text).attributes.get("db.operation.name"), "SELECT")
+        }
         assert.isFalse(statement.attributes.has("db.response.status_code"))
+        assert.isFalse(statement.attributes.has("db.collection.name"))
+      }))
+
+    it.scopedLive("are named by what the statement does, and to which tables, whatever its literals and its kind", () =>
+      Effect.gen(function*() {
+        const name = uniqueName()
+        const database = yield* make(dialect, { name })
+        const { sql } = database
+        yield* createItems(database)
+        const select = (value: number) =>
+          sql.unsafe(`SELECT name FROM items WHERE id = ${value} AND name <> 'secret ${value}'`)
+        const { spans } = yield* exitWithSpans(database.session(Effect.gen(function*() {
+          yield* sql`-- about FROM others\nINSERT INTO ${sql("items")} ${
+            sql.insert([{ id: 1, name: "x" }, { id: 2, name: "y" }])
+          }`
+          yield* Effect.forEach([1, 2, 3], select)
+          yield* Stream.runDrain(sql`WITH one AS (SELECT * FROM items) SELECT * FROM one, items AS other`.stream)
+          yield* Effect.exit(sql`FROBNICATE`)
+        })))
+        const statements = spans.filter((span) => span.attributes.has("db.query.text"))
+        const shown = statements.map(({ attributes, name }) => [
+          name,
+          attributes.get("db.query.summary"),
+          attributes.get("db.operation.name"),
+          attributes.get("db.collection.name")
+        ])
+        assert.deepStrictEqual(shown, [
+          ["INSERT items", "INSERT items", "INSERT", "items"],
+          ["SELECT items", "SELECT items", "SELECT", "items"],
+          ["SELECT items", "SELECT items", "SELECT", "items"],
+          ["SELECT items", "SELECT items", "SELECT", "items"],
+          ["SELECT items SELECT items", "SELECT items SELECT items", "SELECT", "items"],
+          [systemName, undefined, undefined, undefined]
+        ])
+        // Many rows of one statement are one operation.
+        assert.isFalse(statements.some(({ attributes }) => attributes.has("db.operation.batch.size")))
+        const labels = (yield* readings(name)).filter(({ labels, name }) =>
+          name === "db.client.operation.duration" && labels["db.query.summary"] === "SELECT items"
+        ).map(({ labels }) => labels)
+        assert.lengthOf(labels, 1)
+        assert.strictEqual(labels[0]["db.operation.name"], "SELECT")
+        assert.strictEqual(labels[0]["db.collection.name"], "items")
+      }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
+
+    it.scopedLive("of a text of several statements are those of a batch, where it is run", () =>
+      Effect.gen(function*() {
+        const database = yield* make(dialect)
+        const { spans } = yield* exitWithSpans(
+          Effect.exit(database.sql.unsafe("SELECT 1; SELECT 2; -- the last one").unprepared)
+        )
+        assert.deepStrictEqual([spans[0].name, spans[0].attributes.get("db.operation.batch.size")], ["BATCH SELECT", 2])
+      }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
+
+    it.scopedLive("of a copy are those of its statement", () =>
+      Effect.gen(function*() {
+        const database = yield* make(dialect)
+        yield* createItems(database)
+        const { spans } = yield* exitWithSpans(Effect.zipRight(
+          Stream.make([1, "one"], [2, "two"]).pipe(database.copyFrom("items", ["id", "name"])),
+          Stream.runDrain(database.copyTo("SELECT * FROM items"))
+        ))
+        const statements = spans.filter((span) => span.attributes.has("db.query.text"))
+        assert.deepStrictEqual(
+          statements.map(({ attributes, name }) => [name, attributes.get("db.collection.name")]),
+          dialect.dialect === "postgres"
+            ? [["COPY items", "items"], ["COPY SELECT items", "items"]]
+            : [["INSERT items", "items"], ["SELECT items", "items"]]
+        )
+      }))
+
+    it.scopedLive("are named as @effect/sql names them where that is asked for", () =>
+      Effect.gen(function*() {
+        const database = yield* make(dialect, { spanNames: "effect-sql" })
+        const { sql } = database
+        const { spans } = yield* exitWithSpans(Effect.gen(function*() {
+          yield* sql`SELECT 1`
+          yield* sql`SELECT 1`.raw
+          yield* Stream.runDrain(sql`SELECT 1`.stream)
+          yield* Stream.runDrain(database.copyTo("SELECT 1"))
+        }))
+        assert.deepStrictEqual(
+          spans.map(({ attributes, name }) => [name, attributes.get("db.operation.name")]),
+          ["execute", "executeRaw", "executeStream", "copyTo"].map((method) => ["sql.execute", method])
+        )
       }))
 
     it.scopedLive("say what failed: the statement, its session, and the session that this one is nested in", () =>
@@ -462,7 +599,7 @@ for (const dialect of dialects) {
         const { spans } = yield* exitWithSpans(database.session(database.sql`SELECT 1`))
         assert.deepStrictEqual(
           new Map(spans.map(({ attributes, name }) => [name, attributes.get("error.type")])),
-          new Map([["sql.execute", "PoolTimeout"], ["sql.transaction", "PoolTimeout"]])
+          new Map([["SELECT", "PoolTimeout"], ["sql.transaction", "PoolTimeout"]])
         )
       }).pipe(Logger.withMinimumLogLevel(LogLevel.None)))
   })
@@ -548,7 +685,7 @@ describe("secrets", () => {
             { numRuns: 15 }
           )
         )
-        assert.include(failed, "sql.execute")
+        assert.include(failed, "INSERT items")
         assert.include(failed, "sql.transaction")
       }))
   }

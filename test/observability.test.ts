@@ -269,16 +269,18 @@ for (const dialect of dialects) {
           ...placeOf(url)
         }
         const statement = ofStatement(spans, "within")
-        assert.strictEqual(statement.name, "sql.execute")
+        assert.strictEqual(statement.name, "SELECT")
         assert.strictEqual(statement.kind, SpanKind.CLIENT)
         assert.deepStrictEqual(statement.attributes, {
           ...common,
-          [Conventions.ATTR_DB_OPERATION_NAME]: "execute",
+          [Conventions.ATTR_DB_QUERY_SUMMARY]: "SELECT",
+          [Conventions.ATTR_DB_OPERATION_NAME]: "SELECT",
           [Conventions.ATTR_DB_QUERY_TEXT]: "SELECT 2 AS within"
         })
         assert.deepStrictEqual(ofStatement(spans, "streamed").attributes, {
           ...common,
-          [Conventions.ATTR_DB_OPERATION_NAME]: "executeStream",
+          [Conventions.ATTR_DB_QUERY_SUMMARY]: "SELECT",
+          [Conventions.ATTR_DB_OPERATION_NAME]: "SELECT",
           [Conventions.ATTR_DB_QUERY_TEXT]: "SELECT 5 AS streamed"
         })
         const session = ofSession(spans, "outer")
@@ -427,11 +429,13 @@ for (const dialect of dialects) {
         times(Conventions.METRIC_DB_CLIENT_CONNECTION_USE_TIME, [[{}, 2]])
         times("sqlayer.session.duration", [[{}, 2]])
         const place = Object.fromEntries(Object.entries(placeOf(url)).map(([key, value]) => [key, String(value)]))
+        const select = { [Conventions.ATTR_DB_QUERY_SUMMARY]: "SELECT", [Conventions.ATTR_DB_OPERATION_NAME]: "SELECT" }
         times(Conventions.METRIC_DB_CLIENT_OPERATION_DURATION, [
-          [place, 1],
+          [{ ...place, ...select }, 1],
           [
             {
               ...place,
+              ...select,
               [Conventions.ATTR_ERROR_TYPE]: "InvalidStatement",
               [Conventions.ATTR_DB_RESPONSE_STATUS_CODE]: isPostgres ? "42703" : "SQLITE_ERROR"
             },
@@ -664,7 +668,7 @@ for (const dialect of dialects) {
       const exported = spans().filter(({ name }) => !name.startsWith("sql.Resolver"))
       assert.isAbove(exported.length, 200)
       assert.isTrue(exported.some(({ status }) => status.code === SpanStatusCode.ERROR))
-      assert.isTrue(exported.some(({ attributes }) => attributes["db.operation.name"] === "executeStream"))
+      assert.isTrue(exported.some(({ attributes }) => attributes["db.collection.name"] === "items"))
       assert.isTrue(logged.some(({ text }) => text.startsWith("a statement took")))
       assert.isTrue(logged.some(({ text }) => text.includes("was rolled back: UniqueViolation")))
       for (const span of exported) {

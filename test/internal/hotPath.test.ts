@@ -79,12 +79,12 @@ forEachDialect((name, layer) =>
         const seen: Array<string> = []
         yield* Effect.withTracer(all, counting(seen))
         assert.deepStrictEqual(seen, [
-          "sql.execute",
+          "SELECT",
           "sql.transaction",
-          "sql.execute",
+          "SELECT",
           "sql.transaction",
-          "sql.execute",
-          "sql.execute"
+          "SELECT",
+          "SELECT"
         ])
         yield* all.pipe(Effect.withTracerEnabled(false), Effect.withTracer(counting(seen)))
         assert.lengthOf(seen, 6)
@@ -108,7 +108,7 @@ forEachDialect((name, layer) =>
           spans.push(span.name)
           return Effect.succeed(statement)
         })
-        assert.deepStrictEqual(spans, ["sql.execute"])
+        assert.deepStrictEqual(spans, ["SELECT"])
       }).pipe(Effect.provide(layer)))
 
     it.live("no statement and no session starts a fiber", () =>

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url"
 const folder = new URL("../../src/internal/databaseHttp/dashboard/", import.meta.url)
 
 /** In the order in which they import each other. */
-const modules = ["dom", "plot", "rows", "client"]
+const modules = ["dom", "plot", "rows", "sessions", "statements", "database", "client"]
 
 /** The file to write. */
 export const target = fileURLToPath(new URL("script.ts", folder))

@@ -6,9 +6,13 @@ import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Database from "../../Database.js"
+import * as Migrations from "../../Migrations.js"
+import { openDatabases } from "../database/opened.js"
 import { icon, page } from "./dashboard/page.js"
+import { makePlanner } from "./dashboard/plan.js"
 import { script } from "./dashboard/script.js"
 import { style } from "./dashboard/style.js"
 import { watch } from "./dashboard/watch.js"
@@ -26,6 +30,12 @@ export interface DashboardOptions<E, R> {
    * is, such as a 401 that asks for a password, or a redirect. If the guard fails or dies, the status is 403 too.
    */
   readonly guard: Effect.Effect<boolean | HttpServerResponse.HttpServerResponse, E, R>
+  /**
+   * Whether the page offers the plan of each statement that it shows: EXPLAIN, without the statement's values and without
+   * executing it, in a read-only transaction of at most a second that is rolled back. The text is never one that the browser
+   * sends. PostgreSQL 16 and later, and SQLite; of an older server the page gets InvalidStatement. Default: false.
+   */
+  readonly explain?: boolean | undefined
 }
 
 const headers = {
@@ -70,7 +80,13 @@ export const dashboard = <E, R>(
   options: DashboardOptions<E, R>
 ): Effect.Effect<HttpApp.Default<never, R>, never, Database.Database | Scope.Scope> =>
   Effect.gen(function*() {
-    const dataSince = yield* watch(yield* Database.Database)
+    const database = yield* Database.Database
+    const open = openDatabases.get(database.sql)
+    const plan = options.explain === true && open !== undefined ? makePlanner(database, open) : undefined
+    const dataSince = yield* watch(database, {
+      explains: plan !== undefined,
+      migrations: Option.getOrUndefined(yield* Effect.serviceOption(Migrations.Migrations))
+    })
     const html = text(page, "text/html; charset=utf-8")
     const files = [
       { name: "script", response: text(script, "text/javascript; charset=utf-8") },
@@ -79,6 +95,12 @@ export const dashboard = <E, R>(
     ]
 
     const respond = (query: URLSearchParams): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+      const statement = query.get("explain")
+      if (statement !== null) {
+        return plan === undefined
+          ? Effect.succeed(empty(404))
+          : Effect.map(plan(statement), (plan) => HttpServerResponse.unsafeJson(plan, { headers }))
+      }
       const cursor = query.get("data")
       return cursor === null
         ? Effect.succeed(files.find(({ name }) => query.has(name))?.response ?? html)

@@ -26,6 +26,7 @@ import { checkHealth } from "./healthCheck.js"
 import { inspection } from "./inspection.js"
 import * as Listen from "./listen.js"
 import { migrations } from "./migrations.js"
+import { monitoring } from "./monitoring.js"
 import * as Pg from "./pg.js"
 import { describe, makeSetup, type Setup } from "./setup.js"
 import { PreparePolicy } from "./statementCache.js"
@@ -187,6 +188,7 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
     migrations: migrations(engine),
     commitRecords: { clean: cleanRecords, interval: cleaningInterval },
     inspection: inspection(target),
+    monitoring,
     testDatabases: testDatabases(target),
     pool: {
       size: settings.poolSize,

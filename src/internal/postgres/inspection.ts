@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import type { PostgresTarget } from "../../DatabaseConfig.js"
 import { fromSqlError } from "../../DatabaseError.js"
 import type { ClusterInspection, ConnectionLimits, Inspection } from "../driver.js"
+import { isLocal } from "./transport/local.js"
 
 interface LimitRow {
   readonly version: string
@@ -27,6 +28,8 @@ interface ReplicationRow extends LimitRow {
   readonly clock: number
   readonly standbys: number
   readonly synchronous: boolean
+  readonly encrypted: boolean | null
+  readonly client: string | null
 }
 
 // Most users do not see the statements of other sessions in pg_stat_activity, but they see the sessions.
@@ -51,7 +54,9 @@ const replicationSql = `SELECT ${limitColumns},
   (1000 * extract(epoch FROM pg_catalog.clock_timestamp()))::float8 AS clock,
   (SELECT count(*)::int FROM pg_catalog.pg_stat_replication) AS standbys,
   pg_catalog.current_setting('synchronous_standby_names') <> '' AND
-    pg_catalog.current_setting('synchronous_commit') NOT IN ('local', 'off') AS synchronous
+    pg_catalog.current_setting('synchronous_commit') NOT IN ('local', 'off') AS synchronous,
+  (SELECT s.ssl FROM pg_catalog.pg_stat_ssl s WHERE s.pid = pg_catalog.pg_backend_pid()) AS encrypted,
+  pg_catalog.host(pg_catalog.inet_client_addr()) AS client
 FROM ${limitTables} WHERE d.datname = pg_catalog.current_database()`
 
 const connectionLimits = ({ database_limit, maximum, reserved, role_limit, used }: LimitRow): ConnectionLimits => {
@@ -78,7 +83,8 @@ const cluster: ClusterInspection = {
         connections: connectionLimits(row),
         clock: row.clock,
         standbys: row.standbys,
-        isSynchronous: row.synchronous
+        isSynchronous: row.synchronous,
+        plainFrom: row.encrypted === false && row.client !== null && !isLocal(row.client) ? row.client : undefined
       })
     })
 }

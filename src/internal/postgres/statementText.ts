@@ -382,6 +382,24 @@ export const leavesState = remembering((text) =>
   (text.includes("\\") && statementsOf(text, escapedStrings).some(statementLeavesState))
 )
 
+/** Statements that begin with these words have a plan. */
+const planned = setOf("select values table with insert update delete merge")
+
+const isPlanned = (tokens: ReadonlyArray<Token>): boolean => {
+  const first = tokens.find(({ text }) => text !== "(")
+  return first?.kind === "word" && planned.has(first.text)
+}
+
+/** Whether a text is one statement that has a plan, however its strings are read. */
+export const hasPlan = (text: string): boolean =>
+  [strings, escapedStrings].every((quoted) => {
+    const statements = statementsOf(text, quoted)
+    return statements.length === 1 && isPlanned(statements[0])
+  })
+
+/** Whether a text has placeholders, or what looks like one. */
+export const hasPlaceholders = (text: string): boolean => /\$\d/.test(text)
+
 /** A statement in words; what is no word is a quotation mark. */
 const wordsOf = (tokens: ReadonlyArray<Token>): string =>
   tokens.map((token) => token.kind === "word" ? token.text : "'").join(" ")

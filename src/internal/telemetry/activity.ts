@@ -4,27 +4,34 @@
  */
 import * as Duration from "effect/Duration"
 import type { DatabaseError } from "../../DatabaseError.js"
-import type { Activity, OpenSession, StatementFigures } from "../../Telemetry.js"
+import type { Activity, OpenSession } from "../../Telemetry.js"
 import { keepHiddenClass } from "../hiddenClass.js"
+import { QuerySummaries } from "./querySummaries.js"
+import type { QuerySummary } from "./querySummary.js"
+import { RecentErrors } from "./recentErrors.js"
 import type { OperationRecorder } from "./recorders.js"
 import { RepeatedLogs } from "./repeatedLogs.js"
+import { StatementStatistics } from "./statementStatistics.js"
+import { truncateText } from "./truncateText.js"
 
-/** How many distinct statements are kept, and how many of them a snapshot holds. */
-const maxStatements = 100
-const maxShownStatements = 20
-
-/** The number of characters of a statement's text that is kept. */
-const maxTextLength = 2_000
+/** What an open session is to the rest of sqlayer. */
+interface Identity {
+  readonly id: string
+  /** The connection that it holds. */
+  readonly connection?: { readonly id: number; readonly server?: object | undefined } | undefined
+}
 
 /** An open session, until it has returned its connection. */
 export class SessionActivity {
   readonly startedAt = performance.now()
   /** Set once, when the session is made. */
-  identity: { readonly id: string } | undefined = undefined
+  identity: Identity | undefined = undefined
   /** Whether its first statement waits for a connection. */
   isWaiting = false
   /** Its index among the open sessions, or -1. */
   index = -1
+  /** Whether it commits, rather than rolls back, once it is ending. */
+  isCommitting = false
   private isEnding = false
   private runningStatements = 0
   private lastStatement: string | undefined = undefined
@@ -55,6 +62,10 @@ export class SessionActivity {
     return this.identity?.id
   }
 
+  get connection(): Identity["connection"] {
+    return this.identity?.connection
+  }
+
   get state(): OpenSession["state"] {
     if (this.isWaiting) {
       return "waiting"
@@ -68,14 +79,11 @@ export class SessionActivity {
       name: this.name,
       age: Duration.millis(this.age * 1_000),
       state: this.state,
+      connectionId: this.connection?.id,
       statement: this.state === "statement" ? truncateText(this.lastStatement!) : undefined
     }
   }
 }
-
-/** Limits a text to `maxTextLength`. The result is a copy, because a slice would keep the whole text in memory. */
-export const truncateText = (text: string): string =>
-  text.length <= maxTextLength ? text : Buffer.from(`${text.slice(0, maxTextLength)}…`).toString()
 
 /** Counters by name. */
 class CounterMap {
@@ -90,54 +98,18 @@ class CounterMap {
   }
 }
 
-/** The statements with the longest single run. Once `maxStatements` are kept, a slower one replaces the fastest. */
-class SlowestStatements {
-  private readonly statements = new Map<string, { count: number; longest: number; total: number }>()
-  /** A lower bound of the fastest kept statement, below which a new statement is not compared with them. */
-  private floor = 0
-
-  add(statement: string, seconds: number): void {
-    const text = truncateText(statement)
-    const stats = this.statements.get(text)
-    if (stats !== undefined) {
-      stats.count++
-      stats.total += seconds
-      stats.longest = Math.max(stats.longest, seconds)
-    } else if (this.statements.size < maxStatements) {
-      this.statements.set(text, { count: 1, longest: seconds, total: seconds })
-    } else if (seconds > this.floor) {
-      this.replaceFastest(text, seconds)
-    }
-  }
-
-  snapshot(): ReadonlyArray<StatementFigures> {
-    return Array.from(this.statements, ([text, stats]) => ({ text, ...stats }))
-      .sort((one, other) => other.longest - one.longest)
-      .slice(0, maxShownStatements)
-  }
-
-  private replaceFastest(text: string, seconds: number): void {
-    const [[fastest, { longest }], [, secondFastest]] = Array.from(this.statements).sort(([, one], [, other]) =>
-      one.longest - other.longest
-    )
-    this.floor = longest
-    if (seconds > longest) {
-      this.statements.delete(fastest)
-      this.statements.set(text, { count: 1, longest: seconds, total: seconds })
-      this.floor = Math.min(secondFastest.longest, seconds)
-    }
-  }
-}
-
 /** Tracks the activity of one database, and passes what the metrics need on to their recorder. */
 export class ActivityTracker implements OperationRecorder {
   /** In no order, with constant-time removal. An array, because a Set keeps deleted items reachable until it is rehashed. */
   private readonly sessions: Array<SessionActivity> = []
-  private readonly slowest = new SlowestStatements()
+  private readonly statements = new StatementStatistics()
+  private readonly recentErrors = new RecentErrors()
   private readonly errors = new CounterMap()
   private readonly rollbackReasons = new CounterMap()
   private readonly retries = new CounterMap()
   private commits = 0
+  /** What the texts of the statements tell. */
+  readonly queries = new QuerySummaries()
   /** The lines of the log that may be many and equal. */
   readonly repeatedLogs = new RepeatedLogs()
 
@@ -162,16 +134,43 @@ export class ActivityTracker implements OperationRecorder {
     }
   }
 
-  operation(seconds: number, error?: string, code?: string): void {
-    this.metrics.operation(seconds, error, code)
+  operation(seconds: number, query: QuerySummary, error?: string, code?: string): void {
+    this.metrics.operation(seconds, query, error, code)
     // A statement that was interrupted has no code, and does not count as failed.
     if (error !== undefined && code !== undefined) {
       this.errors.add(error)
     }
   }
 
-  statement(text: string, seconds: number): void {
-    this.slowest.add(text, seconds)
+  /** Must be called by the fiber that has run the statement. `session` is undefined outside of one. */
+  statement(text: string, seconds: number, session: SessionActivity | undefined): void {
+    this.statements.add(text, seconds, session?.name)
+  }
+
+  /** A statement has failed, or the session itself. */
+  failed(error: DatabaseError, session: SessionActivity | undefined, statement: string | undefined): void {
+    this.recentErrors.add(error, { session, statement })
+  }
+
+  /** The ids of the open sessions that commit. */
+  committing(): ReadonlySet<string> {
+    return new Set(this.sessions.flatMap(({ id, isCommitting }) => isCommitting && id !== undefined ? [id] : []))
+  }
+
+  /** Whether an open session runs a statement, commits or rolls back. */
+  hasBusySessions(): boolean {
+    return this.sessions.some(({ state }) => state === "statement" || state === "ending")
+  }
+
+  /** The open sessions with a connection, by its id, of those that lead to a server. */
+  sessionsOn(server: object | undefined): ReadonlyMap<number, SessionActivity> {
+    return new Map(
+      this.sessions.flatMap((session) =>
+        session.connection === undefined || session.connection.server !== server
+          ? []
+          : [[session.connection.id, session] as const]
+      )
+    )
   }
 
   committed(seconds: number): void {
@@ -184,6 +183,10 @@ export class ActivityTracker implements OperationRecorder {
     this.rollbackReasons.add(reason)
   }
 
+  readInterrupted(seconds: number): void {
+    this.metrics.readInterrupted(seconds)
+  }
+
   retried(error: DatabaseError["_tag"]): void {
     this.metrics.retried(error)
     this.retries.add(error)
@@ -194,7 +197,8 @@ export class ActivityTracker implements OperationRecorder {
       sessions: [...this.sessions].sort((one, other) => one.startedAt - other.startedAt).map((session) =>
         session.snapshot()
       ),
-      statements: this.slowest.snapshot(),
+      ...this.statements.snapshot(),
+      recentErrors: this.recentErrors.snapshot(),
       errors: this.errors.snapshot(),
       committed: this.commits,
       rolledBack: this.rollbackReasons.snapshot(),

@@ -7,6 +7,7 @@ import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import * as Telemetry from "../../Telemetry.js"
 import type { Observer, Server } from "../cluster/servers.js"
 import { dialectOf } from "../config/dialectOf.js"
+import type { QuerySummary } from "./querySummary.js"
 
 /** Updates the metrics of one pool. Durations are in seconds. */
 export interface PoolRecorder {
@@ -125,6 +126,21 @@ export const routes = (name: string, dialect: Dialect): RouteRecorder => {
   }
 }
 
+/** Records the WAL of a SQLite file: its size in bytes, and the attempts to empty it. */
+export interface WalRecorder {
+  readonly size: (bytes: number) => void
+  readonly gap: (outcome: "emptied" | "readers" | "busy") => void
+}
+
+/** Makes the recorder of the WAL of one database. */
+export const wal = (name: string, dialect: Dialect): WalRecorder => {
+  const update = labelled(name, dialect)
+  return {
+    size: update(Telemetry.walSize),
+    gap: (outcome) => update(Telemetry.walGaps, MetricLabel.make("outcome", outcome))(1)
+  }
+}
+
 /** The attributes of a server: its host as the URL has it. */
 export const serverAttributes = ({ host, port }: Server): ReadonlyArray<readonly [string, string | number]> =>
   host.startsWith("/")
@@ -155,21 +171,32 @@ export interface OperationRecorder {
    * A statement has ended. If it failed, `error` is the tag of its DatabaseError, `interrupted` or `defect`, and `code` is
    * the code of the DatabaseError.
    */
-  readonly operation: (seconds: number, error?: string, code?: string) => void
+  readonly operation: (seconds: number, query: QuerySummary, error?: string, code?: string) => void
   readonly committed: (seconds: number) => void
   /** `reason` is a value of `error.type`, as Telemetry.sessionsRolledBack lists them. */
   readonly rolledBack: (seconds: number, reason: string) => void
+  /** A session that only reads was interrupted: it counts neither as committed nor as rolled back. */
+  readonly readInterrupted: (seconds: number) => void
   readonly retried: (error: DatabaseError["_tag"]) => void
 }
 
 /**
- * How many distinct pairs of error and code are labelled with the code. A statement can raise any code it likes, and each
- * distinct label is a time series of its own. Further codes are counted by `error.type` alone.
+ * How many distinct failures, of a summary with an error and a code, are labelled with all of these. A statement can raise any
+ * code it likes, and each distinct label is a time series of its own. Further ones are counted by `error.type` alone.
  */
-const maxCodes = 100
+const maxFailures = 500
 
 /** The attributes that the conventions require on `db.client.operation.duration` where they are known. */
 const operationAttributes = new Set(["db.namespace", "server.address", "server.port"])
+
+/** The labels of a statement. There are not many of them, as there are not many distinct summaries. */
+const queryLabels = ({ collection, operation, procedure, summary }: QuerySummary) =>
+  [
+    ["db.query.summary", summary === "" ? undefined : summary],
+    ["db.operation.name", operation],
+    ["db.collection.name", collection],
+    ["db.stored_procedure.name", procedure]
+  ].flatMap(([key, value]) => key === undefined || value === undefined ? [] : [MetricLabel.make(key, value)])
 
 /**
  * Makes the recorder of one database's statements and sessions. `attributes` are the attributes of its spans; those in
@@ -183,31 +210,48 @@ export const operations = (
   const update = labelled(name, dialect)
   const serverLabels = attributes.filter(([key]) => operationAttributes.has(key))
     .map(([key, value]) => MetricLabel.make(key, String(value)))
-  const byErrorType = <Type, In, Out>(
-    metric: Metric.Metric<Type, In, Out>,
-    labels: ReadonlyArray<MetricLabel.MetricLabel> = []
-  ) => {
+  const byErrorType = <Type, In, Out>(metric: Metric.Metric<Type, In, Out>) => {
     const updates = new Map<string, (value: In) => void>()
-    return (errorType: string, value: In, errorCode?: string): void => {
-      const code = updates.size < maxCodes || updates.has(`${errorType} ${errorCode}`) ? errorCode : undefined
-      const key = code === undefined ? errorType : `${errorType} ${code}`
-      let updateKey = updates.get(key)
-      if (updateKey === undefined) {
-        const codeLabels = code === undefined ? [] : [MetricLabel.make(Telemetry.responseStatusCode, code)]
-        updateKey = update(metric, ...labels, MetricLabel.make(Telemetry.errorType, errorType), ...codeLabels)
-        updates.set(key, updateKey)
-      }
+    return (errorType: string, value: In): void => {
+      const updateKey = updates.get(errorType) ?? update(metric, MetricLabel.make(Telemetry.errorType, errorType))
+      updates.set(errorType, updateKey)
       updateKey(value)
     }
   }
-  const succeeded = update(Telemetry.operationDuration, ...serverLabels)
-  const failed = byErrorType(Telemetry.operationDuration, serverLabels)
+  const durationOf = (...labels: ReadonlyArray<MetricLabel.MetricLabel>) =>
+    update(Telemetry.operationDuration, ...serverLabels, ...labels)
+  const successes = new Map<string, (seconds: number) => void>()
+  const succeeded = (query: QuerySummary, seconds: number): void => {
+    let updateKey = successes.get(query.summary)
+    if (updateKey === undefined) {
+      updateKey = durationOf(...queryLabels(query))
+      successes.set(query.summary, updateKey)
+    }
+    updateKey(seconds)
+  }
+  const failures = new Map<string, (seconds: number) => void>()
+  const failed = (query: QuerySummary, seconds: number, errorType: string, code = ""): void => {
+    const full = `${errorType} ${code} ${query.summary}`
+    const isFull = failures.size < maxFailures || failures.has(full)
+    const key = isFull ? full : errorType
+    let updateKey = failures.get(key)
+    if (updateKey === undefined) {
+      const codeLabels = code === "" ? [] : [MetricLabel.make(Telemetry.responseStatusCode, code)]
+      updateKey = durationOf(
+        ...(isFull ? [...queryLabels(query), ...codeLabels] : []),
+        MetricLabel.make(Telemetry.errorType, errorType)
+      )
+      failures.set(key, updateKey)
+    }
+    updateKey(seconds)
+  }
   const committed = update(Telemetry.sessionsCommitted)
   const rolledBack = byErrorType(Telemetry.sessionsRolledBack)
   const retried = byErrorType(Telemetry.sessionsRetried)
   const duration = update(Telemetry.sessionDuration)
   return {
-    operation: (seconds, error, code) => error === undefined ? succeeded(seconds) : failed(error, seconds, code),
+    operation: (seconds, query, error, code) =>
+      error === undefined ? succeeded(query, seconds) : failed(query, seconds, error, code),
     committed: (seconds) => {
       committed(1)
       duration(seconds)
@@ -216,6 +260,7 @@ export const operations = (
       rolledBack(reason, 1)
       duration(seconds)
     },
+    readInterrupted: duration,
     retried: (error) => retried(error, 1)
   }
 }

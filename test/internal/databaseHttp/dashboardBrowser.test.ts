@@ -6,6 +6,7 @@ import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as Fs from "node:fs"
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core"
@@ -173,6 +174,7 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
     Effect.gen(function*() {
       const { page } = yield* busy()
       const press = (key: string) => Effect.promise(() => page.keyboard.press(key))
+      yield* becomes(page, "#own-statements tbody", /to_regclass/)
       type Focus = { readonly name: string; readonly outlined: boolean; readonly seen: boolean }
       const walk: Array<string> = []
       for (let step = 0; step < 60; step++) {
@@ -194,10 +196,13 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
         "use-title",
         "sessions-title",
         "statements-title",
+        "p95",
         "longest",
         "mean",
         "total",
-        "count"
+        "count",
+        "recent-errors-title",
+        "own-statements-title"
       ])
 
       const read = inPage<string>(page, `document.activeElement.getAttribute("aria-valuetext")`)
@@ -233,6 +238,8 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
   it.scopedLive("can be read where it is light and where it is dark", () =>
     Effect.gen(function*() {
       const { page } = yield* busy()
+      yield* becomes(page, "#section-connections tbody", /max_connections/)
+      yield* becomes(page, "#recent-errors tbody", /UniqueViolation/)
       for (const colorScheme of ["light", "dark"] as const) {
         yield* Effect.promise(() => page.emulateMedia({ colorScheme }))
         type Contrasts = Readonly<Record<"texts" | "lines", ReadonlyArray<readonly [string, number]>>>
@@ -246,18 +253,94 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
       }
     }), 240_000)
 
-  it.scopedLive("fits a screen of 360 pixels", () =>
+  it.scopedLive("fits a phone's screen with every column", () =>
     Effect.gen(function*() {
       const { page } = yield* busy({ viewport: { width: 360, height: 740 } })
-      const width = inPage<number>(page, "document.documentElement.scrollWidth")
-      assert.isAtMost(yield* width, 360)
+      yield* becomes(page, "#section-connections tbody", /max_connections/)
+      yield* becomes(page, "#recent-errors tbody", /UniqueViolation/)
+      const scrollWidth = inPage<number>(page, "document.documentElement.scrollWidth")
+      for (const width of [390, 360]) {
+        yield* Effect.promise(() => page.setViewportSize({ width, height: 740 }))
+        assert.isAtMost(yield* scrollWidth, width)
+      }
       const plot = yield* inPage<number>(page, `document.querySelector(".plot svg").getBoundingClientRect().width`)
       assert.isAbove(plot, 250)
+      type Cell = { readonly table: string; readonly label: string; readonly shown: string; readonly fits: boolean }
+      const cells = yield* inPage<ReadonlyArray<Cell>>(
+        page,
+        `[...document.querySelectorAll(".rows tbody td")].filter((cell) => cell.checkVisibility()).map((cell) => {
+            const { height, left, right } = cell.getBoundingClientRect()
+            const label = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].textContent.trim()
+            const shown = getComputedStyle(cell, "::before").content
+            return { table: cell.closest("table").id, label, shown, fits: height > 0 && left >= 0 && right <= innerWidth }
+          })`
+      )
+      assert.deepStrictEqual(cells.filter(({ fits, label, shown }) => !fits || shown !== JSON.stringify(label)), [])
+      for (
+        const [table, columns] of [
+          ["sessions", ["Age", "Waits for"]],
+          ["statements", ["p95", "Longest", "Mean", "Total", "Runs"]],
+          ["recent-errors", ["Last at", "Count", "Session", "Statement"]],
+          ["section-connections", ["Number", "Of max_connections"]]
+        ] as const
+      ) {
+        const labels = new Set(cells.filter((cell) => cell.table === table).map(({ label }) => label))
+        assert.sameMembers(Array.from(labels), [...columns])
+      }
+      const roles = yield* inPage<ReadonlyArray<string | null>>(
+        page,
+        `["#sessions", "#sessions tbody tr", "#sessions tbody th", "#sessions tbody td", "#sessions thead th"]
+            .map((selector) => document.querySelector(selector).getAttribute("role"))`
+      )
+      assert.deepStrictEqual(roles, ["table", "row", "rowheader", "cell", "columnheader"])
       const more = page.locator(".more:visible").first()
       yield* Effect.promise(() => more.click())
       assert.strictEqual(yield* Effect.promise(() => page.locator("code.open").count()), 1)
-      assert.isAtMost(yield* width, 360)
+      assert.isAtMost(yield* scrollWidth, 360)
     }), 240_000)
+
+  it.scopedLive(
+    "shows who holds a lock, what has failed, and the plan of a statement by keyboard",
+    () =>
+      Effect.gen(function*() {
+        const database = yield* make(postgres)
+        const { sql } = database
+        yield* sql`CREATE TABLE account (id integer PRIMARY KEY)`
+        yield* sql`INSERT INTO account VALUES (1)`
+        yield* Effect.exit(database.session(sql`INSERT INTO account VALUES (${1})`, { name: "sign up" }))
+        yield* sql`SELECT id FROM account WHERE id IN ${sql.in([1, 2, 3])}`
+        const { complaints, page } = yield* visit(
+          `${yield* serve(database, { ...open, explain: true })}/admin/database`
+        )
+        const holder = yield* database.acquireSession({ name: "close the books" })
+        yield* holder.run(sql`UPDATE account SET id = 1`)
+        const waiting = yield* Effect.fork(database.session(sql`DELETE FROM account`, { name: "tidy up" }))
+        yield* becomes(page, "#sessions tbody", /a lock: ShareLock on a row of account, for /)
+        yield* becomes(
+          page,
+          "#sessions tbody",
+          /Held by process \d+, session close the books \(.*\), idle in transaction/
+        )
+        yield* becomes(page, "#recent-errors tbody", /UniqueViolation.*sign up.*INSERT INTO account VALUES \(\$1\)/)
+        yield* becomes(page, "#statements tbody", /id IN \(\$1\).*outside of a session 1/)
+        yield* becomes(page, "#section-dead-tuples tbody", /account/)
+        yield* becomes(page, "#settings tbody", /poolSize5/)
+        const row = page.locator("#statements tbody tr", { hasText: "id IN ($1)" })
+        yield* Effect.promise(() => row.locator(".plan").focus())
+        yield* Effect.promise(() => page.keyboard.press("Enter"))
+        const plan = Effect.promise(async () => (await row.locator("pre").textContent()) ?? "")
+        yield* eventually(Effect.map(plan, (text) => /on account/.test(text) && /\$1/.test(text)), {
+          timeout: "20 seconds"
+        })
+        assert.strictEqual(yield* Effect.promise(() => row.locator(".plan").getAttribute("aria-expanded")), "true")
+        yield* Effect.promise(() => page.keyboard.press("Enter"))
+        assert.isFalse(yield* Effect.promise(() => row.locator("pre").isVisible()))
+        yield* holder.rollback
+        yield* Fiber.join(waiting)
+        assert.deepStrictEqual(complaints, [])
+      }),
+    240_000
+  )
 
   it.scopedLive("says that there is nothing to show, in whatever path it is mounted", () =>
     Effect.gen(function*() {
@@ -281,6 +364,7 @@ describe.skipIf(!isCi && !Fs.existsSync(executablePath))("the dashboard's page",
       yield* becomes(page, "#servers tbody", new RegExp(`127\\.0\\.0\\.1:${port}writerup1–`))
       yield* becomes(page, "#servers tbody", new RegExp(`127\\.0\\.0\\.1:${standby}standbyup1[\\d.]+`))
       assert.isTrue(yield* inPage<boolean>(page, `document.querySelector("#cluster").checkVisibility()`))
+      yield* becomes(page, "#section-replication tbody", /standby.*streaming.*async/)
       yield* servers.primary().kill
       yield* becomes(page, "#servers tbody", new RegExp(`127\\.0\\.0\\.1:${port}unknowndown: `))
       yield* becomes(page, "#health-state", /^Does not answer$/)

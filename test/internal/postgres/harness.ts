@@ -45,6 +45,7 @@ export const settings: Settings = {
   onNotice: undefined,
   types: {},
   spanAttributes: {},
+  spanNames: "summary",
   spanParameters: false
 }
 

@@ -111,7 +111,7 @@ describe("postgres notices", () => {
         yield* sql`SELECT say('WARNING', 'a')`.pipe(Effect.withSpan("around"), Effect.withTracer(tracer))
         yield* Stream.runDrain(copyTo("SELECT say('WARNING', 'a')"))
         const notices = lines.filter(({ code }) => code !== undefined)
-        assert.deepStrictEqual(notices.map(({ span }) => span), ["sql.execute", undefined])
+        assert.deepStrictEqual(notices.map(({ span }) => span), ["SELECT", undefined])
       })
     ))
 

@@ -19,15 +19,29 @@ const figure = (id: string, name: string): string => `<div><dt>${name}</dt><dd i
 const sortable = (key: string, name: string, sort: string): string =>
   `<th scope="col" class="number" aria-sort="${sort}"><button type="button" data-sort="${key}">${name}</button></th>`
 
-const tally = (id: string, title: string, name: string): string => `
+const tally = (id: string, title: string, name: string, figure = "Count"): string => `
       <section class="panel" aria-labelledby="${id}-title">
         <h2 id="${id}-title">${title}</h2>
         <table id="${id}">
-          <thead><tr><th scope="col">${name}</th><th scope="col" class="number">Count</th></tr></thead>
+          <thead><tr><th scope="col">${name}</th><th scope="col" class="number">${figure}</th></tr></thead>
           <tbody></tbody>
         </table>
         <p class="empty" id="${id}-empty">Loading…</p>
       </section>`
+
+/** A table, with the text that is shown without rows. */
+const table = (id: string, title: string, headers: string, sortable = ""): string => `
+      <h2 id="${id}-title">${title}</h2>
+      <div class="scroll" role="region" tabindex="0" aria-labelledby="${id}-title">
+        <table id="${id}" class="rows${sortable}">
+          <thead><tr>${headers}</tr></thead>
+          <tbody></tbody>
+        </table>
+      </div>
+      <p class="empty" id="${id}-empty">Loading…</p>`
+
+const column = (name: string): string => `<th scope="col">${name}</th>`
+const number = (name: string): string => `<th scope="col" class="number">${name}</th>`
 
 export const page = `<!doctype html>
 <html lang="en">
@@ -77,49 +91,58 @@ export const page = `<!doctype html>
 }${plot("use", "Use of a connection")}
       </div>
     </section>
-    <section class="panel" id="cluster" aria-labelledby="servers-title" hidden>
-      <h2 id="servers-title">Servers</h2>
-      <div class="scroll" role="region" tabindex="0" aria-labelledby="servers-title">
-        <table id="servers">
-          <thead><tr>
-            <th scope="col">Server</th><th scope="col">Role</th><th scope="col">State</th><th scope="col"
-              class="number">Timeline</th><th scope="col" class="number">Behind</th><th scope="col"
-              class="number">In use</th><th scope="col" class="number">Idle</th>
-          </tr></thead>
-          <tbody></tbody>
-        </table>
-      </div>
-      <p class="empty" id="servers-empty" hidden></p>
+    <section class="panel" id="cluster" aria-labelledby="servers-title" hidden>${
+  table(
+    "servers",
+    "Servers",
+    column("Server") + column("Role") + column("State") + number("Timeline") + number("Behind") + number("In use") +
+      number("Idle")
+  )
+}
     </section>
-    <section class="panel" aria-labelledby="sessions-title">
-      <h2 id="sessions-title">Open sessions <span class="count" id="sessions-count"></span></h2>
-      <div class="scroll" role="region" tabindex="0" aria-labelledby="sessions-title">
-        <table id="sessions">
-          <thead><tr>
-            <th scope="col">Session</th><th scope="col" class="number">Age</th><th scope="col">Waits for</th>
-          </tr></thead>
-          <tbody></tbody>
-        </table>
-      </div>
-      <p class="empty" id="sessions-empty">Loading…</p>
+    <section class="panel" aria-labelledby="sessions-title">${
+  table(
+    "sessions",
+    "Open sessions <span class=\"count\" id=\"sessions-count\"></span>",
+    column("Session") + number("Age") + column("Waits for")
+  )
+}
     </section>
-    <section class="panel" aria-labelledby="statements-title">
-      <h2 id="statements-title">Slowest statements</h2>
-      <div class="scroll" role="region" tabindex="0" aria-labelledby="statements-title">
-        <table id="statements">
-          <thead><tr>
-            <th scope="col">Statement</th>${sortable("longest", "Longest", "descending")}${
-  sortable("mean", "Mean", "none")
-}${sortable("total", "Total", "none")}${sortable("count", "Runs", "none")}
-          </tr></thead>
-          <tbody></tbody>
-        </table>
-      </div>
-      <p class="empty" id="statements-empty">Loading…</p>
+    <section class="panel" aria-labelledby="statements-title">${
+  table(
+    "statements",
+    "Slowest statements",
+    column("Statement") + sortable("p95", "p95", "none") + sortable("longest", "Longest", "descending") +
+      sortable("mean", "Mean", "none") + sortable("total", "Total", "none") + sortable("count", "Runs", "none"),
+    " sortable"
+  )
+}
+    </section>
+    <section class="panel" aria-labelledby="recent-errors-title">${
+  table(
+    "recent-errors",
+    "Recent errors",
+    column("Error") + column("Last at") + number("Count") + column("Session") + column("Statement")
+  )
+}
     </section>
     <div class="tallies">${tally("errors", "Failed statements", "Error")}${
   tally("rolled-back", "Rolled back", "Reason")
 }${tally("retried", "Retried", "Error")}${tally("pool", "Pool", "Since it was opened")}
+    </div>
+    <section aria-labelledby="sections-title">
+      <h2 id="sections-title">Database <span class="count" id="sections-time"></span></h2>
+      <div class="sections" id="sections"></div>
+    </section>
+    <section class="panel" id="own" aria-labelledby="own-statements-title" hidden>${
+  table(
+    "own-statements",
+    "Statements of sqlayer's own",
+    column("Statement") + number("p95") + number("Longest") + number("Mean") + number("Total") + number("Runs")
+  )
+}
+    </section>
+    <div class="tallies">${tally("settings", "Process and settings", "Setting", "Value")}
     </div>
   </main>
 </body>

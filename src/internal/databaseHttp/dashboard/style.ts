@@ -103,7 +103,22 @@ th, td { text-align: left; vertical-align: top; padding: 5px 12px 5px 0; border-
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--quiet); font-weight: 500; font-size: 0.86rem; border-top: 0; white-space: nowrap; }
 tbody th { font-weight: 500; overflow-wrap: anywhere; }
-tbody th small { display: block; font-family: var(--mono); font-size: 0.8rem; font-weight: 400; color: var(--quiet); }
+tbody th small { display: block; font-size: 0.8rem; font-weight: 400; color: var(--quiet); }
+#sessions th small { font-family: var(--mono); }
+.holders { display: block; font-size: 0.86rem; }
+td { overflow-wrap: anywhere; }
+pre { margin: 6px 0 0; padding: 8px; max-width: 100%; overflow-x: auto; font: 400 0.8rem/1.4 var(--mono); background: var(--ground); border: 1px solid var(--line); border-radius: 4px; }
+.sections td { min-width: 8ch; }
+.missing { color: var(--quiet); font-size: 0.86rem; margin-top: 6px; overflow-wrap: anywhere; }
+.sections { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 520px), 1fr)); gap: 16px; align-items: start; }
+#sections-title { margin: 4px 0 8px; }
+#settings td { white-space: normal; }
+@media (min-width: 900px) {
+  #settings thead { display: none; }
+  #settings tbody { display: grid; grid-template-columns: 1fr 1fr; gap: 0 40px; }
+  #settings tr { display: flex; justify-content: space-between; border-top: 1px solid var(--grid); }
+  #settings :is(th, td) { border-top: 0; }
+}
 .number { text-align: right; white-space: nowrap; }
 table[hidden], [hidden] { display: none; }
 thead button { border: 0; padding: 0 2px; margin: 0 -2px; font-weight: 500; }
@@ -113,8 +128,9 @@ thead button::after { content: " ↕"; }
 [aria-sort="descending"] button, [aria-sort="ascending"] button { color: var(--text); font-weight: 650; }
 #sessions th:first-child { width: 26%; min-width: 110px; }
 #sessions .number { width: 76px; }
-#statements .number { width: 84px; }
-#statements th:first-child { min-width: 170px; }
+#statements .number, #own-statements .number { width: 84px; }
+#statements th:first-child, #own-statements th:first-child { min-width: 170px; }
+#recent-errors th:first-child { width: 30%; }
 code { font-family: var(--mono); font-size: 0.86rem; font-weight: 400; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; overflow-wrap: anywhere; }
 code.open { display: block; white-space: pre-wrap; }
 .more { font-size: 0.8rem; padding: 0 6px; margin-top: 3px; color: var(--quiet); }
@@ -126,6 +142,19 @@ code.open { display: block; white-space: pre-wrap; }
   .head, main { padding-left: 12px; padding-right: 12px; }
   .control { margin-left: 0; width: 100%; justify-content: space-between; }
   .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .rows, .rows tbody, .rows tr { display: block; }
+  .rows thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  .sortable thead { position: static; display: block; width: auto; height: auto; clip-path: none; }
+  .sortable thead tr { display: flex; flex-wrap: wrap; gap: 0 12px; }
+  .sortable thead th { width: auto; padding: 4px 0; border-top: 0; }
+  .sortable thead th:first-child { display: none; }
+  .rows tbody tr { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 20px; border-top: 1px solid var(--grid); padding: 6px 0; }
+  .rows tbody :is(th, td:not(.number)) { grid-column: 1 / -1; }
+  .rows tbody :is(th, td) { display: block; width: auto; padding: 1px 0; border-top: 0; text-align: left; white-space: normal; }
+  #sessions th:first-child, #sessions .number, #statements .number, #own-statements .number, #recent-errors th:first-child { width: auto; }
+  .rows tbody td { display: grid; grid-template-columns: minmax(84px, 32%) minmax(0, 1fr); gap: 0 10px; }
+  .rows tbody td.number { display: flex; flex-wrap: wrap; align-items: baseline; justify-content: space-between; }
+  .rows tbody td::before { content: attr(data-label); color: var(--quiet); font-size: 0.86rem; }
 }
 @media (prefers-reduced-motion: no-preference) {
   button { transition: background-color 120ms; }

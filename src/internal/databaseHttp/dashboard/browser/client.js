@@ -2,12 +2,14 @@
  * The script of the page: fetches the data once a second while the page is visible, and shows it. Names and statements
  * are untrusted input. They are added to the page as text only, which the page's Trusted Types policy enforces.
  *
- * @import { Data, Sample, Server, Session } from "../data.js"
- * @import { StatementFigures } from "../../../../Telemetry.js"
+ * @import { Data, Examined, Sample, Server } from "../data.js"
  */
-import { byId, clock, duration, element, rate, say, whole } from "./dom.js"
+import { showRecentErrors, showSections, showSettingsAndProcess } from "./database.js"
+import { byId, bytes, clock, duration, element, rate, say, whole } from "./dom.js"
 import { Plot } from "./plot.js"
-import { clipped, rowsOf, tally } from "./rows.js"
+import { rowsOf, tally } from "./rows.js"
+import { showSessions } from "./sessions.js"
+import { listenForSorting, showStatements } from "./statements.js"
 
 /** The timeout of a request, and the pause after one that failed, in milliseconds. */
 const requestTimeout = 8_000
@@ -65,37 +67,6 @@ const plots = [
   })
 ]
 
-const waitsFor = {
-  waiting: "a connection",
-  idle: "the application; no statement runs",
-  statement: "a statement",
-  ending: "its commit or rollback"
-}
-
-const showSessions = rowsOf("sessions", "No session is open.", () => {
-  const name = element("span")
-  const id = element("small")
-  const age = element("td", { class: "number" })
-  const state = element("span")
-  const statement = clipped()
-  const row = element("tr", {}, [
-    element("th", { scope: "row" }, [name, id]),
-    age,
-    element("td", {}, [state, statement.node])
-  ])
-  return {
-    row,
-    /** @type {(session: Session) => void} */
-    update: (session) => {
-      say(name, session.name)
-      say(id, session.id ?? "")
-      say(age, duration(session.age))
-      say(state, waitsFor[session.state])
-      statement.update(session.statement ?? "")
-    }
-  }
-})
-
 const showServers = rowsOf("servers", "", () => {
   const name = element("th", { scope: "row" })
   const role = element("td")
@@ -119,32 +90,6 @@ const showServers = rowsOf("servers", "", () => {
   }
 })
 
-/** @type {Readonly<Record<string, (figures: StatementFigures) => number>>} */
-const orders = {
-  longest: ({ longest }) => longest,
-  mean: ({ count, total }) => total / count,
-  total: ({ total }) => total,
-  count: ({ count }) => count
-}
-let order = "longest"
-let descending = true
-
-const showStatements = rowsOf("statements", "No statement has run.", () => {
-  const text = clipped()
-  const cells = Object.keys(orders).map(() => element("td", { class: "number" }))
-  const row = element("tr", {}, [element("th", { scope: "row" }, [text.node]), ...cells])
-  return {
-    row,
-    /** @type {(figures: StatementFigures) => void} */
-    update: (figures) => {
-      text.update(figures.text)
-      Object.entries(orders).forEach(([key, of], index) =>
-        say(cells[index], key === "count" ? whole(of(figures)) : duration(of(figures)))
-      )
-    }
-  }
-})
-
 /** @type {(counts: Readonly<Record<string, number>>) => ReadonlyArray<readonly [string, string]>} */
 const byCount = (counts) =>
   Object.entries(counts).sort(([, one], [, other]) => other - one).map(([name, count]) => [name, whole(count)])
@@ -159,7 +104,11 @@ const latest = {
   /** @type {Data | undefined} */
   data: undefined,
   /** @type {ReadonlyArray<Sample>} */
-  samples: []
+  samples: [],
+  /** @type {Examined | undefined} */
+  examined: undefined,
+  /** @type {NonNullable<Data["settings"]>} */
+  settings: []
 }
 
 /** @type {(id: string, figure: string, unit?: string) => void} */
@@ -212,16 +161,14 @@ const showHealth = ({ dialect, health }) => {
 }
 
 /** @type {(data: Data) => void} */
-const showTables = ({ errors, pool, retried, rolledBack, sessionCount, sessions, statements }) => {
+const showTables = (data) => {
+  const { errors, health, pool, recentErrors, retried, rolledBack, sessionCount, sessions } = data
   const more = sessionCount > sessions.length ? `, the oldest ${whole(sessions.length)} are shown` : ""
   say(byId("sessions-count"), `${whole(sessionCount)}${more}`)
   // A session without a connection has no id. Sessions are sorted by age, so its position identifies it.
   showSessions(sessions.map((session, index) => [session.id ?? `waiting ${index}`, session]))
-  const value = orders[order]
-  const sign = descending ? -1 : 1
-  showStatements(
-    statements.toSorted((one, other) => sign * (value(one) - value(other))).map((figures) => [figures.text, figures])
-  )
+  showStatements(data)
+  showRecentErrors(recentErrors.map((error) => [JSON.stringify([error.error, error.message, error.session, error.statement]), error]))
   showErrors(byCount(errors))
   showRolledBack(byCount(rolledBack))
   showRetried(byCount(retried))
@@ -232,7 +179,8 @@ const showTables = ({ errors, pool, retried, rolledBack, sessionCount, sessions,
       /** @type {const} */ ([`Closed: ${reason}`, whole(count)])
     ),
     ["Connections handed out", whole(pool.checkouts)],
-    ["Waits that ran out", whole(pool.timeouts)]
+    ["Waits that ran out", whole(pool.timeouts)],
+    ...(health?.walSize === undefined ? [] : [/** @type {const} */ (["Write-ahead log", bytes(health.walSize)])])
   ])
 }
 
@@ -243,6 +191,8 @@ const show = () => {
     showHealth(data)
     plots.forEach((plot) => plot.show(data, samples))
     showTables(data)
+    showSections(latest.examined)
+    showSettingsAndProcess(data, latest.settings)
   }
 }
 
@@ -275,6 +225,8 @@ const fetchData = async () => {
   const { complete, samples } = data.history
   latest.samples = (complete ? samples : [...latest.samples, ...samples]).slice(-data.kept)
   latest.data = data
+  latest.examined = data.examined ?? latest.examined
+  latest.settings = data.settings ?? latest.settings
   return undefined
 }
 
@@ -328,16 +280,7 @@ byId("pause").addEventListener("click", () => {
   void poll()
 })
 
-document.querySelectorAll("[data-sort]").forEach((button) =>
-  button.addEventListener("click", () => {
-    const key = button.getAttribute("data-sort") ?? order
-    descending = key === order ? !descending : true
-    order = key
-    document.querySelectorAll("[aria-sort]").forEach((header) => header.setAttribute("aria-sort", "none"))
-    button.closest("th")?.setAttribute("aria-sort", descending ? "descending" : "ascending")
-    show()
-  })
-)
+listenForSorting(show)
 
 document.addEventListener("visibilitychange", poll)
 void poll()

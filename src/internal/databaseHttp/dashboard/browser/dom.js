@@ -86,5 +86,16 @@ export const duration = (seconds) => {
     : `${Math.floor(minutes / 60)} h ${minutes % 60} min`
 }
 
+/** @type {(value: number) => string} */
+export const bytes = (value) => {
+  const units = ["B", "kB", "MB", "GB", "TB", "PB"]
+  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log(value) / Math.log(1024)))
+  const scaled = value / 1024 ** power
+  return `${rounded(scaled, power > 0 && scaled < 100 ? 1 : 0)} ${units[power]}`
+}
+
+/** @type {(value: number) => string} */
+export const share = (value) => `${rounded(value * 100, 1)} %`
+
 /** @type {(time: number) => string} */
 export const clock = (time) => new Date(time).toLocaleTimeString("en-GB")

@@ -3,6 +3,25 @@
  */
 import { byId, element, say, within } from "./dom.js"
 
+const roles = /** @type {const} */ ([
+  ["table", "table"],
+  ["thead, tbody", "rowgroup"],
+  ["tr", "row"],
+  ["thead th", "columnheader"],
+  ["tbody th, tr > th[scope=row]", "rowheader"],
+  ["td", "cell"]
+])
+
+/**
+ * Names the roles of a table's elements, which would be lost where a narrow page does not lay them out as a table.
+ *
+ * @type {(node: Element) => void}
+ */
+const nameRoles = (node) =>
+  roles.forEach(([selector, role]) =>
+    [node, ...node.querySelectorAll(selector)].forEach((found) => found.matches(selector) && found.setAttribute("role", role))
+  )
+
 /**
  * Updates the rows of a table. A row keeps its element as long as its key is present, and with it the focus and its state.
  *
@@ -15,10 +34,19 @@ import { byId, element, say, within } from "./dom.js"
 export const rowsOf = (id, none, make) => {
   const table = byId(id)
   const body = within(table, "tbody")
+  const headers = Array.from(table.querySelectorAll("thead th"), (header) => header.textContent?.trim() ?? "")
+  nameRoles(table)
+  /** Makes a row whose cells have the names of their columns, which a narrow page shows in place of the header. */
+  const makeRow = () => {
+    const made = make()
+    Array.from(made.row.children).forEach((cell, index) => cell.setAttribute("data-label", headers[index]))
+    nameRoles(made.row)
+    return made
+  }
   /** @type {Map<string, ReturnType<typeof make>>} */
   let current = new Map()
   return (rows) => {
-    const shown = new Map(rows.map(([key]) => [key, current.get(key) ?? make()]))
+    const shown = new Map(rows.map(([key]) => [key, current.get(key) ?? makeRow()]))
     const elements = Array.from(shown.values(), ({ row }) => row)
     if (elements.length !== body.children.length || elements.some((row, index) => row !== body.children[index])) {
       current.forEach(({ row }, key) => shown.has(key) || row.remove())

@@ -1,0 +1,51 @@
+/**
+ * The name and the attributes of a statement's span.
+ */
+import type * as Tracer from "effect/Tracer"
+import type { SpanNames } from "../../DatabaseConfig.js"
+import type { Dialect } from "../../DatabaseError.js"
+import * as Telemetry from "../../Telemetry.js"
+import { dialectOf } from "../config/dialectOf.js"
+import type { ActivityTracker } from "../telemetry/activity.js"
+
+export interface Environment {
+  readonly dialect: Dialect
+  readonly tracker: ActivityTracker
+  readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+  readonly spanNames: SpanNames
+}
+
+export const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
+
+/** The name of a statement's span: that of the database's system if the text is not known, or is undefined. */
+export const spanName = ({ dialect, spanNames, tracker }: Environment, sql: string | undefined): string => {
+  if (spanNames === "effect-sql") {
+    return Telemetry.statementSpan
+  }
+  const summary = sql === undefined ? "" : tracker.queries.of(sql).summary
+  return summary === "" ? dialectOf(dialect).systemName : summary
+}
+
+/** Adds the attributes of a statement, which runs by a `method` of @effect/sql's connection. */
+export const annotateSpan = (
+  { spanAttributes, spanNames, tracker }: Environment,
+  span: Tracer.Span,
+  method: string,
+  sql: string
+): void => {
+  const { batchSize, collection, operation, procedure, summary } = tracker.queries.of(sql)
+  for (const [key, value] of spanAttributes) {
+    span.attribute(key, value)
+  }
+  const set = (key: string, value: unknown): void => {
+    if (value !== undefined && value !== "") {
+      span.attribute(key, value)
+    }
+  }
+  set("db.query.summary", summary)
+  set("db.operation.name", spanNames === "effect-sql" ? method : operation)
+  set("db.operation.batch.size", batchSize)
+  set("db.collection.name", collection)
+  set("db.stored_procedure.name", procedure)
+  set("db.query.text", sql)
+}
