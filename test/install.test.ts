@@ -24,6 +24,9 @@ const specifiers = new Map(
     [name, majorsOf(range).map((major) => `${name}@${major}`)] as const
   )
 )
+// Below version 1 each minor version may be another one.
+specifiers.set("kysely", ["kysely@0.28", "kysely@0.29"])
+specifiers.set("drizzle-orm", ["drizzle-orm@0.45"])
 // Version 0.300 needs OpenTelemetry's SDK 3, and @effect/opentelemetry version 2.
 specifiers.set("@opentelemetry/exporter-prometheus", ["@opentelemetry/exporter-prometheus@0.223"])
 

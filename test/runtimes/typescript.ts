@@ -20,6 +20,9 @@ const modules = { nodenext: "nodenext", bundler: "esnext" } as const
 const postgres = { module: "Postgres", packages: ["pg", "@types/pg", "pg-protocol", "pg-types", "@effect/sql-pg"] }
 const sqlite = { module: "Sqlite", packages: ["better-sqlite3", "@types/better-sqlite3", "@effect/sql-sqlite-node"] }
 
+/** The modules whose types are those of a query builder. */
+const ofBuilders = new Set(["Drizzle", "Kysely"])
+
 const always = [
   "effect",
   "@effect/sql",
@@ -63,7 +66,7 @@ export const typescriptRows = (
     const directory = Path.join(work, `typescript-${i}`)
     const dist = makeProject(directory, packed, [...always, ...packages])
     const names = Fs.readdirSync(dist).filter((file) => file.endsWith(".d.ts")).map((file) => file.slice(0, -5))
-    const lines = names.filter((module) => module !== without).map((module) =>
+    const lines = names.filter((module) => module !== without && !ofBuilders.has(module)).map((module) =>
       `export * as ${module} from "sqlayer${module === "index" ? "" : `/${module}`}"`
     )
     Fs.writeFileSync(Path.join(directory, "package.json"), JSON.stringify({ private: true, type: "module" }))

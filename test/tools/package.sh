@@ -81,8 +81,8 @@ node out/main.js
   for file in node_modules/sqlayer/dist/*.d.ts; do
     module=$(basename "$file" .d.ts)
     case "$module" in
-      # Their types are those of @effect/sql-pg and @effect/sql-sqlite-node, which need Node's.
-      Postgres | Sqlite) continue ;;
+      # Their types are those of @effect/sql-pg, @effect/sql-sqlite-node, kysely and drizzle-orm.
+      Postgres | Sqlite | Kysely | Drizzle) continue ;;
     esac
     echo "export * as $module from \"sqlayer$([ "$module" = index ] || echo "/$module")\""
   done

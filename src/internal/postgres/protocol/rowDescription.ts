@@ -43,8 +43,11 @@ const parseInteger = (bytes: Buffer, offset: number, end: number): number => {
   return from === offset ? value : -value
 }
 
-/** Rows as arrays; undefined for rows as objects. */
-export type RowMode = "array" | undefined
+/** Rows as arrays, or as arrays in which dates and times are left as text; undefined for rows as objects. */
+export type RowMode = "array" | "texts" | undefined
+
+/** date, timestamp, timestamptz and interval, and their arrays. */
+const timeTypes: ReadonlySet<number> = new Set([1082, 1114, 1184, 1186, 1182, 1115, 1185, 1187])
 
 /** int8, int2, int4 and oid, whose text is nothing but digits and a sign. */
 const integerTypes: ReadonlySet<number> = new Set([20, 21, 23, 26])
@@ -157,11 +160,11 @@ export class RowDescription {
       // Of several columns with the same name, the row has the last.
       if (
         parse === undefined || !types.includes(dataTypeID) ||
-        (rowMode !== "array" && this.names.lastIndexOf(name) !== i)
+        (rowMode === undefined && this.names.lastIndexOf(name) !== i)
       ) {
         return
       }
-      const key = rowMode === "array" ? i : name
+      const key = rowMode === undefined ? name : i
       try {
         for (const row of rows as ReadonlyArray<Record<string | number, unknown>>) {
           const text = row[key]
@@ -180,7 +183,9 @@ export class RowDescription {
     if (end - offset < 2 || bytes.readInt16BE(offset) !== this.names.length) {
       throw new MalformedMessage("it sent a row of other columns than it had described")
     }
-    return rowMode === "array" ? this.readArray(bytes, offset + 2, end) : this.readObject(bytes, offset + 2, end)
+    return rowMode === undefined
+      ? this.readObject(bytes, offset + 2, end)
+      : this.readArray(bytes, offset + 2, end, rowMode === "texts")
   }
 
   private readObject(bytes: Buffer, from: number, end: number): object {
@@ -201,7 +206,7 @@ export class RowDescription {
     return row
   }
 
-  private readArray(bytes: Buffer, from: number, end: number): ReadonlyArray<unknown> {
+  private readArray(bytes: Buffer, from: number, end: number, keepsTimes: boolean): ReadonlyArray<unknown> {
     const row: Array<unknown> = []
     let offset = from
     let i = 0
@@ -209,7 +214,9 @@ export class RowDescription {
       for (; i < this.parsers.length; i++) {
         const length = valueLength(bytes, offset, end)
         offset += 4
-        row[i] = this.readValue(i, bytes, offset, length)
+        row[i] = keepsTimes && length >= 0 && timeTypes.has(this.fields[i].dataTypeID)
+          ? bytes.toString("utf8", offset, offset + length)
+          : this.readValue(i, bytes, offset, length)
         offset += Math.max(0, length)
       }
     } catch (error) {

@@ -1,0 +1,360 @@
+/**
+ * Drizzle over a database of sqlayer: its queries are built by Drizzle, and run as Effects.
+ *
+ * This module is imported as `sqlayer/Drizzle`, and is not a part of `sqlayer`: it needs the package `drizzle-orm`, which an
+ * application without Drizzle does not install. It loads that of the database's dialect alone.
+ *
+ * @since 0.1.0
+ */
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import type { DrizzleConfig } from "drizzle-orm"
+import type { PgDatabase, PgQueryResultHKT } from "drizzle-orm/pg-core"
+import type { BaseSQLiteDatabase } from "drizzle-orm/sqlite-core"
+import * as Effect from "effect/Effect"
+import { type DatabaseError, isDatabaseError, toSqlError } from "./DatabaseError.js"
+import { dialectOf } from "./internal/config/dialectOf.js"
+import { driverOfClient } from "./internal/database/opened.js"
+import { make as makeError } from "./internal/makeError.js"
+import { textValues } from "./internal/sqlClient/statement.js"
+
+/**
+ * What a Drizzle can be made with, as for every Drizzle: `schema` for its relational queries, `casing` for the names of columns,
+ * and a `logger`, which is given the parameters of each query.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Options<Schema extends Record<string, unknown>> = Pick<
+  DrizzleConfig<Schema>,
+  "schema" | "casing" | "logger"
+>
+
+/**
+ * What a query without `returning`, and `db.execute`, results in on PostgreSQL.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PostgresResult<Row> {
+  readonly rows: Array<Row>
+  /** The rows that were changed, or are returned. Null for a command that has none. */
+  readonly rowCount: number | null
+}
+
+/**
+ * How Drizzle's types name `PostgresResult`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PostgresResultKind extends PgQueryResultHKT {
+  readonly type: PostgresResult<this["row"]>
+}
+
+/**
+ * What a query without `returning`, and `db.run`, results in on SQLite.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SqliteResult {
+  /** The rows that were changed. */
+  readonly changes: number
+  readonly lastInsertRowid: number | bigint
+}
+
+/** How Drizzle asks for a result. */
+type Method = "all" | "execute" | "get" | "values" | "run"
+
+/** What Drizzle asks its driver for. */
+interface Request {
+  /** What the Drizzle was made with. */
+  readonly sql: SqlClient.SqlClient
+  /** The same without the options that rename columns. */
+  readonly client: SqlClient.SqlClient
+  readonly text: string
+  readonly params: ReadonlyArray<unknown>
+  readonly method: Method
+  /** Whether the columns are not known to Drizzle, which then passes the rows on as they are. */
+  readonly isRaw: boolean
+  /** Which columns Drizzle reads as JSON. */
+  readonly json: ReadonlyArray<JsonColumn>
+}
+
+/** Takes the request of a query that `execute` has started, within the same call. */
+let take: ((request: Request) => Promise<never>) | undefined = undefined
+
+const refusal = (sql: SqlClient.SqlClient): DatabaseError => {
+  const { dialect } = driverOfClient(sql)
+  return makeError("InvalidStatement", {
+    dialect,
+    code: dialectOf(dialect).errorCodes.InvalidStatement,
+    reason:
+      "a query of this Drizzle runs with Drizzle.execute of sqlayer/Drizzle, and a transaction with Database.session"
+  })
+}
+
+const otherDialect = (sql: SqlClient.SqlClient, wanted: string): Effect.Effect<never, DatabaseError> =>
+  Effect.suspend(() => {
+    const { dialect } = driverOfClient(sql)
+    return Effect.fail(makeError("ConnectionFailed", {
+      dialect,
+      code: dialectOf(dialect).errorCodes.ConnectionFailed,
+      reason: `this Drizzle is one of ${wanted}, which the database is not`,
+      transient: false
+    }))
+  })
+
+/** What a Drizzle has that its type does not show. */
+interface Internals {
+  readonly session: {
+    prepareQuery: (query: unknown, fields: unknown, ...rest: ReadonlyArray<unknown>) => { client: Driver }
+    transaction: () => Promise<never>
+    count: (query: unknown) => Promise<number>
+    readonly execute: (query: unknown) => Promise<PostgresResult<{ readonly count: unknown }>>
+  }
+}
+
+type Driver = (sql: string, params: Array<unknown>, method: Method) => Promise<never>
+
+const driver = (sql: SqlClient.SqlClient, isRaw: boolean, json: ReadonlyArray<JsonColumn> = []): Driver => {
+  const client = sql.withoutTransforms()
+  return (text, params, method) =>
+    take === undefined ? Promise.reject(refusal(sql)) : take({ sql, client, text, params, method, isRaw, json })
+}
+
+/** A column of Drizzle, or an expression with that of its values. */
+interface Field {
+  readonly columnType?: string
+  readonly baseColumn?: Field
+  readonly decoder?: Field
+  readonly sql?: Field
+}
+
+/** Column of a result that Drizzle reads as JSON, or as an array of `dimensions` of it. */
+interface JsonColumn {
+  readonly index: number
+  readonly dimensions: number
+}
+
+/** How many dimensions of arrays there are around JSON. Undefined for what is no JSON. */
+const jsonDimensions = ({ baseColumn, columnType }: Field): number | undefined => {
+  const base = baseColumn === undefined ? undefined : jsonDimensions(baseColumn)
+  return columnType === "PgJson" || columnType === "PgJsonb" ? 0 : base === undefined ? undefined : base + 1
+}
+
+const jsonColumns = (fields: unknown): ReadonlyArray<JsonColumn> =>
+  ((fields ?? []) as ReadonlyArray<{ readonly field: Field }>).flatMap(({ field }, index) => {
+    const dimensions = jsonDimensions(
+      field.columnType === undefined ? field.decoder ?? field.sql?.decoder ?? {} : field
+    )
+    return dimensions === undefined ? [] : [{ index, dimensions }]
+  })
+
+/** Drizzle's columns parse a string of JSON once more, which would make the number 5 of the string "5". */
+const quoteJson = (value: unknown, dimensions: number): unknown =>
+  dimensions > 0
+    ? Array.isArray(value) ? value.map((element) => quoteJson(element, dimensions - 1)) : value
+    : typeof value === "string"
+    ? JSON.stringify(value)
+    : value
+
+const quoteRow = (row: ReadonlyArray<unknown>, json: ReadonlyArray<JsonColumn>): ReadonlyArray<unknown> => {
+  const quoted = Array.from(row)
+  for (const { dimensions, index } of json) {
+    quoted[index] = quoteJson(quoted[index], dimensions)
+  }
+  return quoted
+}
+
+/** Refuses transactions of its own, and tells the driver whether Drizzle knows the columns of a query. */
+const own = <Db>(db: Db, sql: SqlClient.SqlClient): Db => {
+  const { session } = db as unknown as Internals
+  const prepareQuery = session.prepareQuery.bind(session)
+  session.prepareQuery = (query, fields, ...rest) => {
+    const prepared = prepareQuery(query, fields, ...rest)
+    const hasMapper = rest.some((each) => typeof each === "function")
+    prepared.client = driver(sql, fields === undefined && !hasMapper, jsonColumns(fields))
+    return prepared
+  }
+  session.transaction = () => Promise.reject(refusal(sql))
+  return db
+}
+
+/**
+ * Makes a Drizzle for tables of PostgreSQL (`pgTable`). It belongs to the database whose `SqlClient` it is made with, for as
+ * long as that is open. Fails with ConnectionFailed if that is another one than PostgreSQL.
+ *
+ * Its queries run with `execute`. What Drizzle itself would run is refused, since it could not know the session: a query that is
+ * awaited, and `db.transaction()`, reject with an `InvalidStatement`. A transaction is a `Database.session`, or a nested one.
+ *
+ * @example
+ * ```ts
+ * import { Context, Effect, Layer } from "effect"
+ * import * as Pg from "drizzle-orm/pg-core"
+ * import { eq } from "drizzle-orm"
+ * import { Database } from "sqlayer"
+ * import * as Drizzle from "sqlayer/Drizzle"
+ *
+ * const account = Pg.pgTable("account", { id: Pg.integer().primaryKey(), balance: Pg.integer().notNull() })
+ *
+ * class Db extends Context.Tag("Db")<Db, Drizzle.Postgres>() {}
+ *
+ * const DbLive = Layer.effect(Db, Drizzle.postgres()).pipe(Layer.provideMerge(Database.layer))
+ *
+ * const balance = (id: number) =>
+ *   Effect.flatMap(Db, (db) => Drizzle.execute(db.select().from(account).where(eq(account.id, id))))
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const postgres = <Schema extends Record<string, unknown> = Record<string, never>>(
+  options: Options<Schema> = {}
+): Effect.Effect<Postgres<Schema>, DatabaseError, SqlClient.SqlClient> =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    sql.onDialectOrElse({
+      pg: () =>
+        Effect.map(
+          Effect.promise(() => import("drizzle-orm/pg-proxy")),
+          ({ drizzle }) => {
+            const db = own(drizzle(driver(sql, false), options), sql)
+            const { session } = db as unknown as Internals
+            session.count = async (query) => Number((await session.execute(query)).rows[0].count)
+            return db as unknown as Postgres<Schema>
+          }
+        ),
+      orElse: () => otherDialect(sql, "PostgreSQL")
+    }))
+
+/**
+ * Makes a Drizzle for tables of SQLite (`sqliteTable`), as `postgres` does for PostgreSQL. Fails with ConnectionFailed if the
+ * database is another one than SQLite.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const sqlite = <Schema extends Record<string, unknown> = Record<string, never>>(
+  options: Options<Schema> = {}
+): Effect.Effect<Sqlite<Schema>, DatabaseError, SqlClient.SqlClient> =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    sql.onDialectOrElse({
+      sqlite: () =>
+        Effect.map(
+          Effect.promise(() => import("drizzle-orm/sqlite-proxy")),
+          ({ drizzle }) => own(drizzle(driver(sql, false), options), sql) as unknown as Sqlite<Schema>
+        ),
+      orElse: () => otherDialect(sql, "SQLite")
+    }))
+
+/**
+ * The Drizzle of `postgres`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Postgres<Schema extends Record<string, unknown> = Record<string, never>> = PgDatabase<
+  PostgresResultKind,
+  Schema
+>
+
+/**
+ * The Drizzle of `sqlite`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Sqlite<Schema extends Record<string, unknown> = Record<string, never>> = BaseSQLiteDatabase<
+  "async",
+  SqliteResult,
+  Schema
+>
+
+/** Drizzle maps columns by their position, and reads dates and times from text. */
+const run = ({ client, isRaw, json, method, params, text }: Request): Effect.Effect<unknown, SqlError> => {
+  const statement = client.unsafe(text, params)
+  switch (method) {
+    case "execute":
+      return Effect.map(statement.raw, (rows) => ({ rows }))
+    case "run":
+      return statement.raw
+    case "get":
+      return Effect.map(rowsOf(statement, isRaw), ([row]) => ({ rows: row }))
+    case "all":
+      return Effect.map(rowsOf(statement, isRaw), (rows) => ({
+        rows: json.length === 0
+          ? rows
+          : (rows as ReadonlyArray<ReadonlyArray<unknown>>).map((row) => quoteRow(row, json))
+      }))
+    case "values":
+      return Effect.map(textValues(statement), (rows) => ({ rows }))
+  }
+}
+
+const rowsOf = (
+  statement: ReturnType<SqlClient.SqlClient["unsafe"]>,
+  isRaw: boolean
+): Effect.Effect<ReadonlyArray<unknown>, SqlError> => isRaw ? statement.withoutTransform : textValues(statement)
+
+/** What Drizzle has thrown, which for a query is an error around the driver's. */
+const refusedBy = (error: unknown): DatabaseError | undefined => {
+  const cause = error instanceof Error ? error.cause : undefined
+  return isDatabaseError(error) ? error : isDatabaseError(cause) ? cause : undefined
+}
+
+const failed = (error: unknown): Effect.Effect<never, SqlError> => {
+  const refused = refusedBy(error)
+  return refused === undefined ? Effect.die(error) : Effect.fail(toSqlError(refused))
+}
+
+/**
+ * Runs a query of a Drizzle that `postgres` or `sqlite` has made, in the session of the current fiber or, outside of one, on a
+ * connection of its own. Succeeds with what the query itself would resolve with.
+ *
+ * A function that starts the query does for one that runs at once: `Drizzle.execute(() => db.select().from(account).get())`, or
+ * a prepared one, `Drizzle.execute(() => byId.execute({ id: 1 }))`.
+ *
+ * Values are sent as those of other statements of sqlayer, and read as Drizzle's columns say. A statement's failure is a
+ * `SqlError` whose cause is the DatabaseError, which `Database.session` turns into the typed error. What a column or a schema of
+ * the application throws is a defect.
+ *
+ * @since 0.1.0
+ * @category running
+ */
+export const execute = <A>(query: PromiseLike<A> | (() => PromiseLike<A>)): Effect.Effect<A, SqlError> =>
+  Effect.suspend(() => {
+    let request: Request | undefined = undefined
+    let second: Request | undefined = undefined
+    let answer: (result: never) => void = () => undefined
+    // A logger of the application may be what runs this.
+    const enclosing = take
+    take = (taken) => {
+      if (request !== undefined) {
+        second = taken
+      }
+      request ??= taken
+      return new Promise<never>((resolve) => {
+        answer = resolve
+      })
+    }
+    let result: Promise<A>
+    try {
+      // Drizzle asks its driver before this returns.
+      result = Promise.resolve((typeof query === "function" ? query() : query).then((value) => value))
+    } finally {
+      take = enclosing
+    }
+    // An interruption may come before it is waited for.
+    result.catch(() => undefined)
+    const mapped = Effect.catchAll(Effect.tryPromise({ try: () => result, catch: (error) => error }), failed)
+    if (second !== undefined) {
+      return Effect.fail(toSqlError(refusal((second as Request).sql)))
+    }
+    return request === undefined
+      ? Effect.zipRight(mapped, Effect.dieMessage("the query is of a Drizzle that was not made by sqlayer/Drizzle"))
+      : Effect.flatMap(run(request), (rows) => {
+        answer(rows as never)
+        return mapped
+      })
+  })
