@@ -10,10 +10,12 @@ import type * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import type * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpRouter from "@effect/platform/HttpRouter"
+import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
 import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import type { SqlError } from "@effect/sql/SqlError"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Schema from "effect/Schema"
@@ -62,7 +64,7 @@ export {
 
 export type {
   /**
-   * Who may see the dashboard.
+   * Who may see the dashboard, and whether it plans statements.
    *
    * @since 0.1.0
    * @category dashboard
@@ -73,6 +75,9 @@ export type {
 /**
  * A page that shows what the database is doing, updated every second. Returns an app to mount in an HttpRouter at any path.
  * While the scope is open a fiber takes a sample every second, and the last five minutes are kept. Never fails.
+ *
+ * The database is asked for locks, for its own figures and for the migrations only while a page is open: on an idle connection
+ * of the pool, or on one beside it. Which migrations are pending is shown if `Migrations` is in the context.
  *
  * The page, its script and its data have the same path and differ by the query only, so the page works wherever it is
  * mounted. Do not wrap it in `middleware`, which would run each of its requests in a session.
@@ -302,8 +307,9 @@ export const errors: Schema.Schema<
 /**
  * The body of a readiness check.
  *
- * - `status`: `ready` if the database is healthy and no migration is pending, edited, missing or unfinished; otherwise
- *   `unavailable`.
+ * - `status`: `ready` if the database is healthy, no migration is pending, edited, missing or unfinished, and no server of
+ *   `layerServer` is stopping; otherwise `unavailable`.
+ * - `stopping`: true while such a server is stopping.
  * - `database`: its health, without secrets: whether it answers, the latency in milliseconds, the server's version and
  *   role, the pool's stats, and the last error.
  * - `migrations`: how many are applied, which are pending, and which are edited, missing or unfinished; absent if the
@@ -415,6 +421,85 @@ export const healthRoutesWith = (options: ReadinessOptions): HttpRouter.HttpRout
  * @category health
  */
 export const healthRoutes: HttpRouter.HttpRouter<never, Database> = healthRoutesWith({})
+
+/**
+ * What `layerServer` needs of a server of `node:http` or `node:https`.
+ *
+ * @since 0.1.0
+ * @category shutdown
+ */
+export interface NodeServer {
+  readonly listening: boolean
+  readonly address: () => unknown
+  readonly prependListener: (event: string, listener: (...args: Array<unknown>) => void) => unknown
+}
+
+/**
+ * How a server of `layerServer` stops.
+ *
+ * @since 0.1.0
+ * @category shutdown
+ */
+export interface ShutdownOptions {
+  /**
+   * How long the readiness check says 503 while the server still accepts connections: as long as the load balancer takes to
+   * notice, which is its interval of checks times the failures that it waits for. Default: 5 seconds in production,
+   * otherwise 0.
+   */
+  readonly shutdownDelay?: Duration.DurationInput | undefined
+  /**
+   * The maximum time from when no connection is accepted any more until the requests that still run are interrupted.
+   * Default: 20 seconds.
+   */
+  readonly shutdownTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * A server of Node that stops gracefully when its scope closes, as `NodeRuntime.runMain` does for SIGTERM and SIGINT. `layer` makes the
+ * platform's layer of the server that `evaluate` creates; provide the result as that layer would be.
+ *
+ * ```ts
+ * import { HttpRouter, HttpServer } from "@effect/platform"
+ * import { NodeHttpServer } from "@effect/platform-node"
+ * import { Layer } from "effect"
+ * import { createServer } from "node:http"
+ * import { Database, DatabaseHttp } from "sqlayer"
+ *
+ * const ServerLive = DatabaseHttp.layerServer(
+ *   () => createServer(),
+ *   (server) => NodeHttpServer.layer(server, { port: 3000 })
+ * )
+ *
+ * const Main = HttpServer.serve(HttpRouter.concat(HttpRouter.empty, DatabaseHttp.healthRoutes)).pipe(
+ *   Layer.provide(ServerLive),
+ *   Layer.provide(Database.layer)
+ * )
+ * ```
+ *
+ * When the scope closes
+ *
+ * 1. the readiness checks of the database say 503, and for `shutdownDelay` everything else is as before;
+ * 2. the server stops accepting connections. The requests that run, and those that still arrive over open connections, are
+ *    answered with `Connection: close`. A connection that stays idle for a second is closed;
+ * 3. after `shutdownTimeout` the requests that still run are interrupted, which rolls their sessions back, and answered with
+ *    503; responses that have begun are broken off. Streamed responses and web sockets count as running requests. An
+ *    application that cannot be interrupted gets a second more. Then all connections are closed;
+ * 4. the application's layers are released, and at last the database, which is therefore required.
+ *
+ * While it serves, a streamed body that fails breaks its connection off, so that the client sees that it is not whole.
+ *
+ * @since 0.1.0
+ * @category shutdown
+ */
+export const layerServer = <Server extends NodeServer, A, E, R>(
+  evaluate: () => Server,
+  layer: (evaluate: () => Server) => Layer.Layer<A | HttpServer.HttpServer, E, R>,
+  options: ShutdownOptions = {}
+): Layer.Layer<A | HttpServer.HttpServer, E, R | Database> =>
+  Layer.unwrapEffect(Effect.map(
+    Effect.promise(() => import("./internal/databaseHttp/shutdown.js")),
+    ({ layerServer }) => layerServer(evaluate, layer, options)
+  ))
 
 /**
  * Makes a route that responds with the application's metrics in Prometheus' text format. `path` is its path; default:

@@ -3,12 +3,12 @@
  */
 import { HttpApiBuilder, HttpMiddleware, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Effect, flow, Layer } from "effect"
+import { Console, Effect, Layer } from "effect"
 import { Database, DatabaseConfig, Migrations } from "sqlayer"
 import { LedgerLive } from "./http.js"
 import { loader } from "./migrations.js"
 import { OperatorsLive } from "./operators.js"
-import { closing, ServerLive } from "./server.js"
+import { ServerLive } from "./server.js"
 
 const announce = HttpServer.addressFormattedWith((address) =>
   Effect.gen(function*() {
@@ -23,7 +23,7 @@ const announce = HttpServer.addressFormattedWith((address) =>
   })
 )
 
-const ListeningLive = HttpApiBuilder.serve(flow(closing, HttpMiddleware.logger)).pipe(
+const ListeningLive = HttpApiBuilder.serve(HttpMiddleware.logger).pipe(
   Layer.provide([LedgerLive, OperatorsLive])
 )
 

@@ -21,6 +21,7 @@ const Migration = Schema.Struct({ id: Schema.Int, name: Schema.String })
 /** See DatabaseHttp.Readiness. */
 export const Readiness = Schema.Struct({
   status: Schema.Literal("ready", "unavailable"),
+  stopping: Schema.optional(Schema.Boolean),
   database: Schema.Struct({
     healthy: Schema.Boolean,
     dialect: Dialect,
@@ -128,6 +129,18 @@ export interface ReadinessOptions {
   readonly readers?: boolean | undefined
 }
 
+/** How many servers of each database are shutting down. */
+const leaving = new WeakMap<Database.Service, number>()
+
+/** Runs the shutdown of a server, during which its database is not ready. */
+export const leaveService = <A, E, R>(
+  database: Database.Service,
+  shutdown: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => {
+  const add = (servers: number) => Effect.sync(() => leaving.set(database, (leaving.get(database) ?? 0) + servers))
+  return Effect.acquireUseRelease(add(1), () => shutdown, () => add(-1))
+}
+
 const hasReader = ({ servers }: Health.Report): boolean =>
   servers.some(({ role, state }) => role === "standby" && state === "up")
 
@@ -142,8 +155,11 @@ export const readinessWith = (
     const status = migrations === undefined ? undefined : yield* migrationsPart(database, migrations)
     const report = yield* Fiber.join(reportFiber)
     const isMigrated = status === undefined || isComplete(status)
+    const stopping = (leaving.get(database) ?? 0) > 0
+    const isReady = (report.healthy || (readers && hasReader(report))) && isMigrated && !stopping
     return {
-      status: (report.healthy || (readers && hasReader(report))) && isMigrated ? "ready" : "unavailable",
+      status: isReady ? "ready" : "unavailable",
+      ...(stopping ? { stopping } : {}),
       database: databasePart(report),
       migrations: status
     }

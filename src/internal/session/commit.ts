@@ -15,6 +15,7 @@ import type { Connection, TransactionOutcome } from "../driver.js"
 import { timeoutOption } from "../raceFirst.js"
 import { type Fail, hooksTimedOut, lostBeforeCommit, nestedStillOpen, type SessionRef } from "./errors.js"
 import type { Interruptibility } from "./interruptibility.js"
+import { asHooks } from "./statementStream.js"
 import type { Transaction } from "./transaction.js"
 import { bounded, boundedAfterInterrupt } from "./watchdog.js"
 
@@ -228,7 +229,7 @@ export const runHooks = (
     Option.match({ onNone: () => Effect.logWarning(hooksTimedOut(session, timeout)), onSome: () => Effect.void })
   )
   return Effect.flatMap(
-    Effect.forkDaemon(Effect.interruptible(limited)),
+    Effect.forkDaemon(Effect.interruptible(asHooks(limited))),
     (fiber) => Effect.exit(restore(Fiber.await(fiber)))
   )
 }

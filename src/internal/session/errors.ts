@@ -123,15 +123,33 @@ export const selfDeadlock = (session: SessionRef, fiber: FiberId.FiberId): Datab
   make("InvalidStatement", {
     dialect: session.dialect,
     code: "25001",
-    reason: `${fiberName(fiber)} holds a session that it acquired in ${labelOf(session)} ` +
-      "and would wait for ever: do this with its run, or end it first"
+    reason:
+      `${fiberName(fiber)} holds a session that it acquired in ${labelOf(session)}, or reads a stream that is one, ` +
+      "and would wait for ever: do this inside of that one, or end it first"
   })
 
 export const handleCannotRetry = (dialect: Dialect): DatabaseError =>
   make("InvalidStatement", {
     dialect,
     code: "0A000",
-    reason: "the session's option retry: a session that is acquired cannot be run again, only an effect can"
+    reason: "the session's option retry: a session that is acquired, or is one of a stream, cannot be run again, " +
+      "only an effect can"
+  })
+
+export const streamReturned = (session: SessionRef): DatabaseError =>
+  make("InvalidStatement", {
+    dialect: session.dialect,
+    code: "25P01",
+    reason: `${labelOf(session)} returns a stream of a statement, which would run outside of it: ` +
+      "read it inside, or make the session one of the stream, with Database.sessionStream"
+  })
+
+export const streamEscaped = (dialect: Dialect): DatabaseError =>
+  make("SessionClosed", {
+    dialect,
+    code: "25P01",
+    reason: "the session in which the stream was made has ended, and the stream would run outside of it: " +
+      "read it inside, or make the session one of the stream, with Database.sessionStream"
   })
 
 export const transactionOpen = (dialect: Dialect): DatabaseError =>

@@ -1,10 +1,13 @@
 /**
- * The handle of `acquireSession`: a session with an explicit commit, which its scope rolls back.
+ * A session that a scope ends: the handle of `acquireSession`, which is committed explicitly, and that of a session stream.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import type * as Scope from "effect/Scope"
+import type * as Tracer from "effect/Tracer"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Handle, Options } from "../../Session.js"
 import { databaseErrorOf } from "../telemetry/errorType.js"
@@ -29,12 +32,15 @@ export interface OpenHandle {
 
 /** How the session of a handle begins: outermost, nested or joined. */
 export interface HandleSource {
-  /** Must be run uninterruptibly. */
-  readonly begin: (interruptibility: Interruptibility) => Effect.Effect<OpenHandle, DatabaseError>
+  /** Must be run uninterruptibly. The session's id and its end are recorded in the span, if there is one. */
+  readonly begin: (
+    interruptibility: Interruptibility,
+    span: Tracer.Span | undefined
+  ) => Effect.Effect<OpenHandle, DatabaseError>
 }
 
 /** Ends a handle; of several calls, the first one does. Must be run uninterruptibly. */
-const end = (
+export const end = (
   { finish, transaction }: OpenHandle,
   exit: Exit.Exit<void, DatabaseError>,
   interruptibility: Interruptibility,
@@ -55,19 +61,27 @@ export const rollback = (
   exit: Exit.Exit<void, DatabaseError> = Exit.void
 ): Effect.Effect<void> => Effect.uninterruptible(Effect.ignore(end(handle, exit, interruptibility, false)))
 
+export interface OpenOptions {
+  readonly source: () => HandleSource
+  readonly options: Options
+  readonly caller: Interruptibility
+  readonly dialect: Dialect
+  readonly span?: Tracer.Span | undefined
+}
+
 /** Begins within the session's timeout. Must be run uninterruptibly. */
 const beginWithinTimeout = (
-  { begin }: HandleSource,
-  options: Options,
-  caller: Interruptibility,
-  dialect: Dialect
+  { caller, dialect, options, source, span }: OpenOptions
 ): Effect.Effect<OpenHandle, DatabaseError> => {
   const interruptibility = options.timeout === undefined ? caller : interruptible
   let handle: OpenHandle | undefined = undefined
-  const beginning = Effect.tap(Effect.suspend(() => begin(interruptibility)), (opened) =>
-    Effect.sync(() => {
-      handle = opened
-    }))
+  const beginning = Effect.tap(
+    Effect.suspend(() => source().begin(interruptibility, span)),
+    (opened) =>
+      Effect.sync(() => {
+        handle = opened
+      })
+  )
   return caller.restore(
     withTimeout(() => Effect.uninterruptible(beginning), options.timeout, () => timedOut(options, dialect))
   ).pipe(
@@ -80,24 +94,42 @@ const beginWithinTimeout = (
   )
 }
 
-/** Begins a session, which is open until it is committed or rolled back, its timeout expires or its scope closes. */
-export const makeHandle = (
-  source: () => HandleSource,
-  options: Options,
-  caller: Interruptibility,
-  dialect: Dialect
-): Effect.Effect<Handle, DatabaseError, Scope.Scope> =>
-  Effect.uninterruptible(Effect.gen(function*() {
+/**
+ * Begins a session. When its timeout has expired `onExpired` is run, and when its scope closes `onClose`. Must be run
+ * uninterruptibly.
+ */
+export const openHandle = (
+  openOptions: OpenOptions,
+  onExpired: (handle: OpenHandle, error: DatabaseError) => Effect.Effect<void>,
+  onClose: (handle: OpenHandle, exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
+): Effect.Effect<OpenHandle, DatabaseError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { dialect, options } = openOptions
     const clock = yield* Effect.clock
     const startedAt = clock.unsafeCurrentTimeMillis()
-    const handle = yield* beginWithinTimeout(source(), options, caller, dialect)
-    yield* Effect.addFinalizer(() => rollback(handle, caller))
+    const handle = yield* beginWithinTimeout(openOptions)
+    yield* Effect.addFinalizer((exit) => onClose(handle, exit))
     if (options.timeout !== undefined) {
-      const expire = Effect.suspend(() => rollback(handle, caller, Exit.fail(timedOut(options, dialect))))
+      const expire = Effect.suspend(() => onExpired(handle, timedOut(options, dialect)))
       const elapsed = Duration.millis(clock.unsafeCurrentTimeMillis() - startedAt)
       const remaining = Duration.subtract(options.timeout, elapsed)
       yield* Effect.forkScoped(Effect.interruptible(Effect.zipRight(Effect.sleep(remaining), expire)))
     }
+    return handle
+  })
+
+/** Begins a session, which is open until it is committed or rolled back, its timeout expires or its scope closes. */
+export const makeHandle = (openOptions: OpenOptions): Effect.Effect<Handle, DatabaseError, Scope.Scope> =>
+  Effect.uninterruptible(Effect.gen(function*() {
+    const { caller } = openOptions
+    const handle = yield* openHandle(
+      openOptions,
+      (handle, error) => rollback(handle, caller, Exit.fail(error)),
+      (handle, exit) =>
+        Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
+          ? Effect.asVoid(Effect.exit(rollback(handle, caller, Exit.interrupt(FiberId.none))))
+          : rollback(handle, caller)
+    )
     const { target, transaction } = handle
     return {
       id: target.id,
@@ -111,11 +143,15 @@ export const makeHandle = (
     }
   }))
 
-/** A handle that joins the session around it, which cannot commit until the handle has ended. */
+/**
+ * A handle that joins the session around it, which cannot commit until the handle has ended. With `undoesSurrounding` its
+ * rollback is one of that session too.
+ */
 export const joinedHandle = (
   options: Options,
   surrounding: Transaction,
-  enclosing: Enclosing
+  enclosing: Enclosing,
+  undoesSurrounding: boolean
 ): HandleSource => ({
   begin: () =>
     Effect.sync(() => {
@@ -128,7 +164,9 @@ export const joinedHandle = (
           Effect.sync(() => {
             surrounding.openJoined--
             if (transaction.isRollbackOnly) {
-              surrounding.rollbackOnly()
+              if (undoesSurrounding) {
+                surrounding.rollbackOnly()
+              }
               return exit
             }
             const refusal = surrounding.refusal()

@@ -197,13 +197,14 @@ export const nestedHandle = (nesting: Nesting, fiber: FiberId.FiberId): HandleSo
   const { connectionLock } = parent
   const release = Effect.sync(() => connectionLock.release())
   return {
-    begin: (interruptibility) =>
+    begin: (interruptibility, span) =>
       Effect.flatMap(connectionLock.acquire(interruptibility.restore), () => {
         const refusal = parent.refusal()
         if (refusal !== undefined) {
           return Effect.zipRight(release, Effect.fail(refusal))
         }
         const savepoint = makeSavepoint(nesting)
+        span?.attribute("sqlayer.session.id", savepoint.transaction.id)
         const handle: OpenHandle = {
           transaction: savepoint.transaction,
           target: savepoint.transaction,

@@ -184,5 +184,5 @@ export const beginOptions = (options: Options): BeginOptions => {
     settings,
     role,
     outcome: commit
-  } satisfies Record<keyof BeginOptions, unknown>
+  } satisfies Record<Exclude<keyof BeginOptions, "isEnclosed">, unknown>
 }

@@ -12,7 +12,7 @@ import type { History, Track } from "../cluster/causality.js"
 import type { Readers } from "../cluster/readers.js"
 import type { Place, Route } from "../cluster/route.js"
 import type { BeginOptions, Connection } from "../driver.js"
-import type { ActivityTracker, SessionActivity } from "../telemetry/activity.js"
+import type { ActivityTracker } from "../telemetry/activity.js"
 import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
 import {
   commitOrRollback,
@@ -26,11 +26,12 @@ import { runInside } from "./context.js"
 import { type Fail, failDefect } from "./errors.js"
 import type { HandleSource } from "./handle.js"
 import type { Interruptibility } from "./interruptibility.js"
-import { defaultName, logLevel, logMessage, mayRepeat } from "./log.js"
+import { defaultName, logLevel, logMessage, mayRepeat, sessionLabel } from "./log.js"
 import { beginOptions } from "./options.js"
 import type { Reserved } from "./reserved.js"
 import { type LastLog, lastLogOf, withRetry } from "./retry.js"
 import { recordEnd, withSessionSpan } from "./span.js"
+import { refuseStream } from "./statementStream.js"
 import { applyTimeout, type Timeout } from "./timeout.js"
 import { type Enclosing, Transaction, type TransactionOptions } from "./transaction.js"
 
@@ -113,6 +114,9 @@ const beginOn = (
     ? connection.begin({ ...options, outcome: undefined })
     : connection.beginOnReplica({ ...options, outcome: undefined }, required)
 
+const beginOptionsOf = ({ enclosing, options }: Transaction): BeginOptions =>
+  enclosing === undefined ? beginOptions(options) : { ...beginOptions(options), isEnclosed: true }
+
 /** Takes a connection, and begins the transaction on it: called with the first statement. */
 const beginWith = (environment: Environment, reserved: Reserved | undefined): TransactionOptions["begin"] => {
   const { pool: writers, readers } = environment
@@ -136,7 +140,7 @@ const beginWith = (environment: Environment, reserved: Reserved | undefined): Tr
       const giveBack = (cause: Cause.Cause<DatabaseError>) =>
         Effect.zipRight(Effect.ensuring(rollback(connection), lease.release), Effect.failCause(cause))
       return Effect.matchCauseEffect(
-        restore(Effect.suspend(() => beginOn(place, beginOptions(transaction.options)))),
+        restore(Effect.suspend(() => beginOn(place, beginOptionsOf(transaction)))),
         {
           onFailure: giveBack,
           onSuccess: () => {
@@ -202,7 +206,7 @@ const end = <A, E>(
     const hooked = sessionEnd.hooks.length === 0
       ? Effect.succeed(sessionEnd)
       : Effect.as(runHooks(sessionEnd.hooks, transaction, interruptibility), sessionEnd)
-    const log = recordSession(environment, activity, sessionEnd)
+    const log = recordSession(environment, transaction, sessionEnd)
     if (lastLog !== undefined) {
       lastLog.log = log
     }
@@ -220,7 +224,10 @@ const end = <A, E>(
       transaction,
       exit,
       fail,
-      () => commitTransaction(transaction, exit, fail, interruptibility),
+      () => {
+        activity.isCommitting = true
+        return commitTransaction(transaction, exit, fail, interruptibility)
+      },
       (exit) => rollbackTransaction(transaction, exit)
     ),
     {
@@ -237,7 +244,7 @@ const end = <A, E>(
 /** Counts a session that is over. Gives the effect that logs it, unless it has committed. */
 const recordSession = (
   { tracker }: Environment,
-  activity: SessionActivity,
+  { activity, options }: Transaction,
   { exit, isCommitted }: SessionEnd<unknown, unknown>
 ): Effect.Effect<void> | undefined => {
   const { age, id = "none", name } = activity
@@ -248,9 +255,19 @@ const recordSession = (
   }
   const error = databaseErrorOf(exit)
   const type = errorType(exit, error)
-  tracker.rolledBack(age, type)
+  const isInterruptedRead = options.readOnly === true && Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
+  if (isInterruptedRead) {
+    tracker.readInterrupted(age)
+  } else {
+    tracker.rolledBack(age, type)
+  }
+  if (error !== undefined) {
+    tracker.failed(error, activity, error.statement)
+  }
   const level = logLevel(exit, error)
-  const message = logMessage(name, exit, type, error)
+  const message = isInterruptedRead
+    ? [`${sessionLabel(name)} was interrupted, and had only read`]
+    : logMessage(name, exit, type, error)
   const line = Effect.annotateLogs(
     Effect.logWithLevel(level, ...message),
     { session: name, sessionId: id, durationMillis: Math.round(age * 1_000) }
@@ -296,7 +313,7 @@ export const outermost = <A, E, R, E2>(
         transaction,
         span,
         (exit) => {
-          const result = applyTimeout<A, E | E2>(failDefect(exit, fail), timeout)
+          const result = applyTimeout<A, E | E2>(refuseStream(failDefect(exit, fail), transaction, fail), timeout)
           return Effect.flatMap(
             end(environment, transaction, result, fail, interruptibility, span, lastLog),
             ({ exit }) => {
@@ -320,15 +337,16 @@ export const outermostHandle = (
   defaults: DefaultOptions | undefined,
   track: Track | undefined
 ): HandleSource => ({
-  begin: () =>
+  begin: (_, span) =>
     Effect.sync(() => {
       const transaction = makeTransaction(environment, options, enclosing, reserved, defaults, track)
+      span?.attribute("sqlayer.session.id", transaction.id)
       return {
         transaction,
         target: transaction,
         finish: (exit, interruptibility) =>
           Effect.map(
-            end(environment, transaction, exit, (error) => error, interruptibility),
+            end(environment, transaction, exit, (error) => error, interruptibility, span),
             ({ exit }) => exit
           )
       }

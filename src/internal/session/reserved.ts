@@ -29,13 +29,14 @@ export class Reserved extends BorrowedConnection {
     dialect: Dialect,
     readonly lease: Lease<Connection>,
     /** What encloses the place in the program where it was reserved. */
-    readonly enclosing: Enclosing
+    readonly enclosing: Enclosing,
+    name = "reserved"
   ) {
     super()
     this.transaction = new Transaction({
       database,
       dialect,
-      activity: new SessionActivity("reserved"),
+      activity: new SessionActivity(name),
       options: {},
       parent: undefined,
       enclosing,

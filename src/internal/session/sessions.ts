@@ -2,23 +2,30 @@
  * The sessions of one database. A session is outermost, nested in the one that its caller runs in, or joins that one.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import type * as Chunk from "effect/Chunk"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import type { DatabaseError } from "../../DatabaseError.js"
-import { type DefaultOptions, Defaults, type Handle, type Options, type Session } from "../../Session.js"
+import * as Stream from "effect/Stream"
+import type { DatabaseError, Dialect } from "../../DatabaseError.js"
+import { type DefaultOptions, Defaults, type Handle, type Options, ReserveName, type Session } from "../../Session.js"
 import { type Track, trackOf, trackStatements } from "../cluster/causality.js"
 import type { Connection } from "../driver.js"
+import { heldOnPurpose } from "../pool/leakDetection.js"
 import { currentContext, innermost, isOutsideTransaction, provide } from "./context.js"
 import { type Fail, failDefect, reservedClosed, timedOut } from "./errors.js"
-import { joinedHandle, makeHandle } from "./handle.js"
+import { type HandleSource, joinedHandle, makeHandle } from "./handle.js"
 import { interruptibilityOf, timeoutInterruptibilityOf } from "./interruptibility.js"
 import { nested, nestedHandle } from "./nested.js"
 import { validateHandleOptions, validateNesting, validateOptions, validateReader, withDefaults } from "./options.js"
 import { type Environment, heldLeases, outermost, outermostHandle } from "./outermost.js"
 import { Reserved } from "./reserved.js"
+import { openSessionStream } from "./sessionStream.js"
+import { scopedSessionSpan } from "./span.js"
 import { type Timeout, withTimeout } from "./timeout.js"
 import type { Enclosing, Transaction } from "./transaction.js"
 
@@ -37,6 +44,10 @@ const defaultsOf = (context: Context.Context<never>): DefaultOptions | undefined
 
 export class Sessions {
   constructor(private readonly environment: Environment) {}
+
+  get dialect(): Dialect {
+    return this.environment.dialect
+  }
 
   /** Identifies the database. */
   get database(): object {
@@ -106,25 +117,70 @@ export class Sessions {
 
   /** A session as a handle, until the scope closes. */
   acquire(given: Options): Effect.Effect<Handle, DatabaseError, Scope.Scope> {
-    const { environment } = this
-    const { dialect } = environment
+    const { dialect } = this.environment
     return Effect.withFiberRuntime((fiber, { runtimeFlags }) => {
       const context = fiber.currentContext
       const begin = this.beginning(context, given, fiber.id())
       const refusal = begin.refusal ?? validateHandleOptions(given, dialect)
-      if (refusal !== undefined) {
-        return Effect.fail(refusal)
-      }
-      const { options, parent, reserved } = begin
-      const enclosing = innermost(context)
-      const source = () =>
-        parent === undefined
-          ? outermostHandle(environment, options, enclosing, reserved, defaultsOf(context), this.track(context))
-          : options.propagation === "join"
-          ? joinedHandle(options, parent, enclosing)
-          : nestedHandle({ options, parent, enclosing }, fiber.id())
-      return makeHandle(source, options, interruptibilityOf(runtimeFlags), dialect)
+      return refusal !== undefined ? Effect.fail(refusal) : makeHandle({
+        source: () => this.handleSource(begin, context, fiber.id(), true),
+        options: begin.options,
+        caller: interruptibilityOf(runtimeFlags),
+        dialect
+      })
     })
+  }
+
+  /** A session that lasts as long as a stream. */
+  stream<A, E, R>(
+    stream: Stream.Stream<A, E, R>,
+    given: Options
+  ): Stream.Stream<A, Exclude<E, SqlError> | DatabaseError, Exclude<R, Session>> {
+    const { dialect, spanAttributes } = this.environment
+    const pull = Effect.withFiberRuntime<
+      Effect.Effect<Chunk.Chunk<A>, Option.Option<E | DatabaseError>, R>,
+      never,
+      Scope.Scope | R
+    >((fiber, { runtimeFlags }) => {
+      const context = fiber.currentContext
+      const begin = this.beginning(context, given, fiber.id())
+      const refusal = begin.refusal ?? validateHandleOptions(given, dialect)
+      if (refusal !== undefined) {
+        return Effect.succeed(Effect.fail(Option.some(refusal)))
+      }
+      const { options, parent } = begin
+      const isJoined = parent !== undefined && options.propagation === "join"
+      const opened = Effect.flatMap(
+        isJoined ? Effect.succeed(undefined) : scopedSessionSpan(options, spanAttributes),
+        (span) =>
+          openSessionStream(stream, {
+            source: () => this.handleSource(begin, context, fiber.id(), false),
+            options,
+            caller: interruptibilityOf(runtimeFlags),
+            dialect,
+            span
+          })
+      )
+      return Effect.uninterruptible(
+        Effect.catchAll(opened, (error) => Effect.succeed(Effect.fail(Option.some(error))))
+      )
+    })
+    return Stream.fromPull(pull) as Stream.Stream<A, Exclude<E, SqlError> | DatabaseError, Exclude<R, Session>>
+  }
+
+  /** How a session that a scope ends begins. A joined one undoes the session around it only where it is `undoesSurrounding`. */
+  private handleSource(
+    { options, parent, reserved }: Beginning,
+    context: Context.Context<never>,
+    fiber: FiberId.FiberId,
+    undoesSurrounding: boolean
+  ): HandleSource {
+    const enclosing = innermost(context)
+    return parent === undefined
+      ? outermostHandle(this.environment, options, enclosing, reserved, defaultsOf(context), this.track(context))
+      : options.propagation === "join"
+      ? joinedHandle(options, parent, enclosing, undoesSurrounding)
+      : nestedHandle({ options, parent, enclosing }, fiber)
   }
 
   /** A connection without a transaction, until the scope closes. */
@@ -134,8 +190,12 @@ export class Sessions {
       const context = currentContext()
       const enclosing = innermost(context)
       const track = this.track(context)
+      const name = context.unsafeMap.get(ReserveName.key) as string | undefined
       return Effect.flatMap(environment.pool.take(restore, heldLeases(environment, enclosing)), (lease) => {
-        const reserved = new Reserved(environment, environment.dialect, lease, enclosing)
+        if (name !== undefined) {
+          heldOnPurpose.add(lease)
+        }
+        const reserved = new Reserved(environment, environment.dialect, lease, enclosing, name)
         const untrack = trackStatements(lease.connection, track)
         return Effect.as(
           Effect.addFinalizer(() => {

@@ -3,6 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Scope from "effect/Scope"
 import type * as Tracer from "effect/Tracer"
 import type { Options } from "../../Session.js"
 import * as Telemetry from "../../Telemetry.js"
@@ -23,6 +24,21 @@ const recordError = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void
   }
 }
 
+const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
+
+const annotate = (
+  span: Tracer.Span,
+  { name }: Options,
+  attributes: ReadonlyArray<readonly [string, unknown]>
+): void => {
+  for (const [key, value] of attributes) {
+    span.attribute(key, value)
+  }
+  if (name !== undefined) {
+    span.attribute("sqlayer.session.name", name)
+  }
+}
+
 /** Runs a session with a span. Makes none, and passes on undefined, where no tracer records it. */
 export const withSessionSpan = <A, E, R>(
   options: Options,
@@ -34,14 +50,25 @@ export const withSessionSpan = <A, E, R>(
     if (fiber === undefined || !isTraced(fiber)) {
       return f(undefined)
     }
-    return Effect.useSpan(Telemetry.sessionSpan, { kind: "client", captureStackTrace: false }, (span) => {
-      for (const [key, value] of attributes) {
-        span.attribute(key, value)
-      }
-      if (options.name !== undefined) {
-        span.attribute("sqlayer.session.name", options.name)
-      }
+    return Effect.useSpan(Telemetry.sessionSpan, spanOptions, (span) => {
+      annotate(span, options, attributes)
       return Effect.onExit(f(span), (exit) => Effect.sync(() => recordError(span, exit)))
+    })
+  })
+
+/** The span of a session that lasts until its scope closes. Undefined where no tracer records it. */
+export const scopedSessionSpan = (
+  options: Options,
+  attributes: ReadonlyArray<readonly [string, unknown]>
+): Effect.Effect<Tracer.Span | undefined, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    const fiber = currentFiber()
+    if (fiber === undefined || !isTraced(fiber)) {
+      return Effect.succeed(undefined)
+    }
+    return Effect.tap(Effect.makeSpanScoped(Telemetry.sessionSpan, spanOptions), (span) => {
+      annotate(span, options, attributes)
+      return Effect.addFinalizer((exit) => Effect.sync(() => recordError(span, exit)))
     })
   })
 

@@ -6,6 +6,7 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type { SpanNames } from "../../DatabaseConfig.js"
 import { toSqlError } from "../../DatabaseError.js"
 import type { Pool } from "../../Pool.js"
 import type { Options } from "../../Session.js"
@@ -22,6 +23,7 @@ interface MakeOptions {
   readonly sessions: Sessions
   readonly tracker: ActivityTracker
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+  readonly spanNames: SpanNames
   readonly spanParameters: boolean
   readonly slowStatement: Duration.Duration
   readonly transformResultNames: ((name: string) => string) | undefined
@@ -39,12 +41,13 @@ const reactivity = Effect.flatMap(
 /** Makes the client, to which the driver adds the methods of its dialect. */
 export const make = (options: MakeOptions): Effect.Effect<SqlClient.SqlClient> =>
   Effect.map(reactivity, (reactivity) => {
-    const { driver, pool, sessions, spanAttributes, spanParameters, tracker } = options
+    const { driver, pool, sessions, spanAttributes, spanNames, spanParameters, tracker } = options
     const environment = {
       dialect: driver.dialect,
       pool,
       sessions,
       spanAttributes,
+      spanNames,
       spanParameters,
       slowMillis: Duration.toMillis(options.slowStatement),
       tracker

@@ -13,20 +13,22 @@ import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import { type DatabaseError, fromSqlError, toSqlError, typed } from "../../DatabaseError.js"
 import type { Options as SessionOptions } from "../../Session.js"
-import * as Telemetry from "../../Telemetry.js"
 import { invalidCopy } from "../copy/errors.js"
 import { formatOf } from "../copy/format.js"
 import type { CopyFrom, CopySource, CopyTo, Driver } from "../driver.js"
 import { currentFiber } from "../fiber.js"
 import { currentContext } from "../session/context.js"
 import { Reserved } from "../session/reserved.js"
+import { asStatementStream, refuseEscape } from "../session/statementStream.js"
 import { isTraced } from "../telemetry/tracing.js"
 import { type Environment as RunEnvironment, run, streamCursor } from "./run.js"
+import { annotateSpan, type Environment as SpanEnvironment, spanName, spanOptions } from "./statementSpan.js"
 
-export interface Environment extends Omit<RunEnvironment, "dialect" | "slowMillis" | "transformRows"> {
+export interface Environment
+  extends Omit<RunEnvironment & SpanEnvironment, "dialect" | "slowMillis" | "transformRows">
+{
   readonly driver: Driver
   readonly sql: SqlClient.SqlClient
-  readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
 }
 
 type Options = Parameters<typeof formatOf>[0]
@@ -37,8 +39,6 @@ class SourceFailure {
 }
 
 const sessionOptions: SessionOptions = { name: "copy" }
-
-const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
 
 /** The elements of a stream. Its failures pass the connection as what they are. */
 const sourceOf = <R>(
@@ -60,20 +60,12 @@ const sourceOf = <R>(
 }
 
 export const make = (environment: Environment) => {
-  const { driver, sessions, spanAttributes, sql } = environment
+  const { driver, sessions, sql } = environment
   const { dialect } = driver
   // A copy takes as long as its stream, so it is not reported as slow.
   const runEnvironment = { ...environment, dialect, slowMillis: Infinity, transformRows: undefined }
 
   const invalid = (reason: string): DatabaseError => invalidCopy(dialect, reason)
-
-  const annotate = (span: Tracer.Span, name: string, text: string): void => {
-    for (const [key, value] of spanAttributes) {
-      span.attribute(key, value)
-    }
-    span.attribute("db.operation.name", name)
-    span.attribute("db.query.text", text)
-  }
 
   const isObserved = (): boolean => {
     const fiber = currentFiber()
@@ -116,7 +108,7 @@ export const make = (environment: Environment) => {
         const text = driver.copyText.from(request)
         const copy = (source: CopySource<SourceFailure>) => (span: Tracer.Span | undefined) => {
           if (span !== undefined) {
-            annotate(span, "copyFrom", text)
+            annotateSpan(runEnvironment, span, "copyFrom", text)
           }
           return run<number>(
             runEnvironment,
@@ -131,7 +123,7 @@ export const make = (environment: Environment) => {
           Effect.flatMap(Stream.toPull(stream), (pull) => {
             const copyWith = copy(sourceOf(pull))
             return isObserved()
-              ? Effect.useSpan(Telemetry.statementSpan, spanOptions, copyWith)
+              ? Effect.useSpan(spanName(runEnvironment, text), spanOptions, copyWith)
               : copyWith(undefined)
           })
         ).pipe(inTransaction)
@@ -152,11 +144,16 @@ export const make = (environment: Environment) => {
       span: Tracer.Span | undefined
     ): Stream.Stream<Uint8Array, SqlError> => {
       if (span !== undefined) {
-        annotate(span, "copyTo", text)
+        annotateSpan(runEnvironment, span, "copyTo", text)
       }
       return streamCursor(runEnvironment, (connection, guard) => connection.copyTo(request, guard), text, span)
     }
+    const madeIn = sessions.current(currentContext())
     const stream = Effect.suspend(() => {
+      const refusal = refuseEscape(madeIn, sessions)
+      if (refusal !== undefined) {
+        return Effect.fail(toSqlError(refusal))
+      }
       const format = formatOf(options)
       if (typeof format === "string") {
         return Effect.fail(toSqlError(invalid(format)))
@@ -168,10 +165,13 @@ export const make = (environment: Environment) => {
       const request: CopyTo = { query: compiled[0], params: compiled[1], format }
       const text = driver.copyText.to(request)
       return isObserved()
-        ? Effect.map(Effect.makeSpanScoped(Telemetry.statementSpan, spanOptions), (span) => data(request, text, span))
+        ? Effect.map(
+          Effect.makeSpanScoped(spanName(runEnvironment, text), spanOptions),
+          (span) => data(request, text, span)
+        )
         : Effect.succeed(data(request, text, undefined))
     })
-    return Stream.mapError(Stream.unwrapScoped(stream), fromSqlError)
+    return asStatementStream(Stream.mapError(Stream.unwrapScoped(stream), fromSqlError), sessions.database)
   }
 
   return { copyFrom, copyTo }

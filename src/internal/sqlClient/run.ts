@@ -21,8 +21,9 @@ import { interruptibilityOfMask } from "../session/interruptibility.js"
 import type { Sessions } from "../session/sessions.js"
 import { recordServer } from "../session/span.js"
 import { type Enclosing, Transaction } from "../session/transaction.js"
-import { type ActivityTracker, type SessionActivity, truncateText } from "../telemetry/activity.js"
+import type { ActivityTracker, SessionActivity } from "../telemetry/activity.js"
 import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
+import { truncateText } from "../telemetry/truncateText.js"
 
 /** The dependencies of one client's statements, where they run. */
 export interface Environment {
@@ -178,14 +179,18 @@ class StatementRecorder implements StatementGuard {
     const now = performance.now()
     const seconds = (now - this.startedAt) / 1_000
     this.activity?.statementEnded()
-    tracker.statement(this.sql, seconds)
+    tracker.statement(this.sql, seconds, this.activity)
+    const query = tracker.queries.of(this.sql)
     if (Exit.isSuccess(exit)) {
-      tracker.operation(seconds)
+      tracker.operation(seconds, query)
       return now
     }
     const error = databaseErrorOf(exit)
     const type = errorType(exit, error)
-    tracker.operation(seconds, type, error?.code)
+    tracker.operation(seconds, query, type, error?.code)
+    if (error !== undefined) {
+      tracker.failed(error, this.activity, this.sql)
+    }
     if (this.isSent && error !== undefined && error._tag !== "TransactionAborted" && session instanceof Transaction) {
       session.failure = error
     }

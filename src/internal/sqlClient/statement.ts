@@ -13,15 +13,17 @@ import { toSqlError } from "../../DatabaseError.js"
 import * as Telemetry from "../../Telemetry.js"
 import { currentFiber } from "../fiber.js"
 import { make as makeError } from "../makeError.js"
+import { currentContext } from "../session/context.js"
+import { asStatementStream, refuseEscape } from "../session/statementStream.js"
 import { isTraced } from "../telemetry/tracing.js"
 import { invalidRows } from "./rows.js"
 import { type Environment as RunEnvironment, type Operation, run, stream } from "./run.js"
+import { annotateSpan, type Environment as SpanEnvironment, spanName, spanOptions } from "./statementSpan.js"
 import { hasFixedText, type TextCache } from "./texts.js"
 
 /** The dependencies of one client's statements. */
-export interface Environment extends RunEnvironment {
+export interface Environment extends RunEnvironment, SpanEnvironment {
   readonly compiler: Statement.Compiler
-  readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   /** Whether spans record the parameters of statements. */
   readonly spanParameters: boolean
 }
@@ -47,6 +49,9 @@ const executeRaw: Operation<unknown> = (connection, sql, params, _, guard) => co
 const executeValues: Operation<ReadonlyArray<ReadonlyArray<unknown>>> = (connection, sql, params, _, guard) =>
   connection.executeValues(sql, params, guard)
 
+const executeTexts: Operation<ReadonlyArray<ReadonlyArray<unknown>>> = (connection, sql, params, _, guard) =>
+  connection.executeTexts(sql, params, guard)
+
 const executeUnprepared = <A>(
   ...[connection, sql, params, { transformRows }, guard]: Parameters<Operation<A>>
 ): Effect.Effect<ReadonlyArray<A>, SqlError> => connection.executeUnprepared(sql, params, transformRows, guard)
@@ -55,8 +60,6 @@ const executeUnprepared = <A>(
 type Compiled = ReturnType<Statement.Statement<unknown>["compile"]>
 
 const isCompiled = (result: Compiled | Effect.Effect<never, SqlError>): result is Compiled => Array.isArray(result)
-
-const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
 
 /** Its fields are `#` rather than `private`, because they hold the parameters, which nothing may print. */
 class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> implements Statement.Statement<A> {
@@ -100,31 +103,47 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     return Effect.suspend(() => this.#run("executeValues", executeValues))
   }
 
+  static texts(
+    statement: Statement.Statement<unknown>
+  ): Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>, SqlError> {
+    return Effect.suspend(() =>
+      statement instanceof SqlStatement ? statement.#run("executeValues", executeTexts) : statement.values
+    )
+  }
+
   get unprepared(): Effect.Effect<ReadonlyArray<A>, SqlError> {
     return Effect.suspend(() => this.#run("executeUnprepared", executeUnprepared<A>))
   }
 
   get stream(): Stream.Stream<A, SqlError> {
-    return Stream.unwrapScoped(Effect.suspend(() =>
-      isObserved()
-        ? Effect.flatMap(
-          Effect.makeSpanScoped(Telemetry.statementSpan, spanOptions),
-          (span) =>
-            this.#withSpan(
-              span,
-              "executeStream",
-              false,
-              (sql, params) => Effect.succeed(stream<A>(this.#client, sql, params, span))
-            )
-        )
-        : Effect.map(
-          Effect.suspend(() => {
-            const compiled = this.#compile(this, false)
-            return isCompiled(compiled) ? Effect.succeed(compiled) : compiled
-          }),
-          ([sql, params]) => stream<A>(this.#client, sql, params, undefined)
-        )
-    ))
+    const { sessions } = this.#client
+    const madeIn = sessions.current(currentContext())
+    return asStatementStream(
+      Stream.unwrapScoped(Effect.suspend(() => {
+        const refusal = refuseEscape(madeIn, sessions)
+        if (refusal !== undefined) {
+          return Effect.fail(toSqlError(refusal))
+        }
+        const compiled = this.#compile(this, false)
+        if (isObserved()) {
+          return Effect.flatMap(
+            Effect.makeSpanScoped(this.#spanName(compiled), spanOptions),
+            (span) =>
+              this.#withSpan(
+                span,
+                "executeStream",
+                false,
+                compiled,
+                (sql, params) => Effect.succeed(stream<A>(this.#client, sql, params, span))
+              )
+          )
+        }
+        return isCompiled(compiled)
+          ? Effect.succeed(stream<A>(this.#client, compiled[0], compiled[1], undefined))
+          : compiled
+      })),
+      sessions.database
+    )
   }
 
   compile(withoutTransform = false): readonly [sql: string, params: ReadonlyArray<unknown>] {
@@ -166,16 +185,27 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
 
   /** Must be called by the fiber that runs the result. */
   #run<B>(name: string, operation: Operation<B>, withoutTransform = false): Effect.Effect<B, SqlError> {
+    const compiled = this.#compile(this, withoutTransform)
     if (!isObserved()) {
-      const compiled = this.#compile(this, withoutTransform)
       return isCompiled(compiled) ? run(this.#client, operation, compiled[0], compiled[1], undefined) : compiled
     }
     return Effect.useSpan(
-      Telemetry.statementSpan,
+      this.#spanName(compiled),
       spanOptions,
       (span) =>
-        this.#withSpan(span, name, withoutTransform, (sql, params) => run(this.#client, operation, sql, params, span))
+        this.#withSpan(
+          span,
+          name,
+          withoutTransform,
+          compiled,
+          (sql, params) => run(this.#client, operation, sql, params, span)
+        )
     )
+  }
+
+  /** Its span begins before a statement transformer is asked, which is given the span. */
+  #spanName(compiled: Compiled | Effect.Effect<never, SqlError>): string {
+    return spanName(this.#client, isCompiled(compiled) ? compiled[0] : undefined)
   }
 
   /**
@@ -209,21 +239,18 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     span: Tracer.Span,
     name: string,
     withoutTransform: boolean,
+    own: Compiled | Effect.Effect<never, SqlError>,
     f: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<B, E>
   ): Effect.Effect<B, E | SqlError> {
-    const { constructor_, spanAttributes, spanParameters } = this.#client
+    const { constructor_, spanParameters } = this.#client
     return Effect.withFiberRuntime<B, E | SqlError>((fiber) => {
       const start = (statement: Statement.Statement<unknown>): Effect.Effect<B, E | SqlError> => {
-        const compiled = this.#compile(statement, withoutTransform)
+        const compiled = statement === this ? own : this.#compile(statement, withoutTransform)
         if (!isCompiled(compiled)) {
           return compiled
         }
         const [sql, params] = compiled
-        for (const [key, value] of spanAttributes) {
-          span.attribute(key, value)
-        }
-        span.attribute("db.operation.name", name)
-        span.attribute("db.query.text", sql)
+        annotateSpan(this.#client, span, name, sql)
         if (spanParameters && span.sampled) {
           params.forEach((value, i) => span.attribute(`${Telemetry.queryParameter}.${i}`, formatParameter(value)))
         }
@@ -236,6 +263,9 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     })
   }
 }
+
+/** The `values` of a statement, in which dates and times are text. */
+export const textValues = SqlStatement.texts
 
 const invalidRowsOf = (statement: Statement.Statement<unknown>): string | undefined => {
   try {
