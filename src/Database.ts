@@ -18,6 +18,7 @@ import * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -36,6 +37,7 @@ import { type Connection, type Driver, Interceptor, type Position, type Readers 
 import * as Probe from "./internal/health/probe.js"
 import { make as makeError } from "./internal/makeError.js"
 import { Sessions } from "./internal/session/sessions.js"
+import { asStatementStream, makingHere } from "./internal/session/statementStream.js"
 import * as Client from "./internal/sqlClient/client.js"
 import * as Copy from "./internal/sqlClient/copy.js"
 import { ActivityTracker } from "./internal/telemetry/activity.js"
@@ -131,6 +133,16 @@ export interface Service {
     (options?: Session.Options): <A, E, R>(
       effect: Effect.Effect<A, E, R>
     ) => Effect.Effect<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session>>
+  }
+  /** Reads a stream in a session that lasts as long as it. See `Database.sessionStream`. */
+  readonly sessionStream: {
+    <A, E, R>(
+      stream: Stream.Stream<A, E, R>,
+      options?: Session.Options
+    ): Stream.Stream<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session>>
+    (options?: Session.Options): <A, E, R>(
+      stream: Stream.Stream<A, E, R>
+    ) => Stream.Stream<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session>>
   }
   /** Begins a session until the scope closes. See `Database.acquireSession`. */
   readonly acquireSession: (
@@ -302,6 +314,7 @@ const open = (
       sessions,
       tracker,
       spanAttributes,
+      spanNames: settings.spanNames,
       spanParameters: settings.spanParameters,
       slowStatement: settings.slowStatement,
       transformResultNames: settings.transformResultNames,
@@ -345,12 +358,16 @@ const open = (
       dialect,
       sql,
       context,
-      ...Copy.make({ driver, pool, sessions, tracker, spanAttributes, sql }),
+      ...Copy.make({ driver, pool, sessions, tracker, spanAttributes, spanNames: settings.spanNames, sql }),
       notifications: (channel) =>
         listen === undefined
           ? Stream.fail(noNotifications(dialect))
           : Stream.mapError(listen(channel), DatabaseError.fromSqlError),
-      session: dataFirstOrLast(session) as Service["session"],
+      session: dataFirstOrLast(Effect.isEffect, session) as Service["session"],
+      sessionStream: dataFirstOrLast(
+        isStream,
+        (stream, options: Session.Options = {}) => sessions.stream(stream, options)
+      ) as Service["sessionStream"],
       token,
       after,
       acquireSession: (options = {}) => sessions.acquire(options),
@@ -362,8 +379,12 @@ const open = (
     openDatabases.set(service.sql, {
       driver,
       isProduction: settings.environment === "production",
+      settings,
+      tracker,
+      poolStats: pool.stats,
       acquire: pool.acquire,
       probe: (effect) => probe((connection) => sessions.runOn(connection, effect), true),
+      runOn: (connection, effect) => sessions.runOn(connection, effect),
       openWith: (other) => open(settings, other)
     })
     return service
@@ -376,14 +397,13 @@ const noNotifications = (dialect: DatabaseError.Dialect): DatabaseError.Database
     reason: "this database has no notifications: they are PostgreSQL's"
   })
 
-/** Both `f(effect, options?)` and `f(options?)(effect)`. */
-const dataFirstOrLast = <Options>(
-  f: (effect: Effect.Effect<unknown, unknown, unknown>, options?: Options) => unknown
-) =>
-(first?: Effect.Effect<unknown, unknown, unknown> | Options, options?: Options) =>
-  Effect.isEffect(first)
-    ? f(first, options)
-    : (effect: Effect.Effect<unknown, unknown, unknown>) => f(effect, first)
+const isStream = (value: unknown): value is Stream.Stream<unknown, unknown, unknown> =>
+  Predicate.hasProperty(value, Stream.StreamTypeId)
+
+/** Both `f(self, options?)` and `f(options?)(self)`. */
+const dataFirstOrLast =
+  <Self, Options>(isSelf: (value: unknown) => value is Self, f: (self: Self, options?: Options) => unknown) =>
+  (first?: Self | Options, options?: Options) => isSelf(first) ? f(first, options) : (self: Self) => f(self, first)
 
 /** The error of invalid options. A ConfigError's `toString` renders all of its messages, though its type lacks it. */
 const invalidOptions = (options: DatabaseConfig.Options) => (error: { readonly toString: () => string }) =>
@@ -400,6 +420,15 @@ const invalidOptions = (options: DatabaseConfig.Options) => (error: { readonly t
  * tries again for as long as `connectRetry` allows while the error may pass. Then it fails with the last error, which is
  * ConnectionFailed, AuthenticationFailed or DatabaseCorrupt. Invalid options fail at once with one ConnectionFailed that
  * names all of them.
+ *
+ * Resolved settings are options too, so that a second database can be configured by the environment:
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Database, DatabaseConfig } from "sqlayer"
+ *
+ * export const make = Effect.flatMap(DatabaseConfig.configWith({ name: "jobs" }), Database.make)
+ * ```
  *
  * @since 0.1.0
  * @category constructors
@@ -431,6 +460,25 @@ export const layer: Layer.Layer<
 > = layerOf(Effect.flatMap(DatabaseConfig.config, (settings) => open(settings)))
 
 /**
+ * The database that the environment configures, and what is given in code beside it: options without a variable, such as
+ * `name`, `types`, `functions` or a `password` that is an Effect, and any others. What both give is as the code says; see
+ * `DatabaseConfig.configWith`. Fails as `layer` does, and the ConfigError also names the options that are invalid.
+ *
+ * ```ts
+ * import { Database } from "sqlayer"
+ *
+ * export const DatabaseLive = Database.layerWith({ name: "ledger", spanAttributes: { team: "payments" } })
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerWith = (
+  options: DatabaseConfig.Options
+): Layer.Layer<Database | SqlClient.SqlClient, ConfigError.ConfigError | DatabaseError.DatabaseError> =>
+  layerOf(Effect.flatMap(DatabaseConfig.configWith(options), (settings) => open(settings)))
+
+/**
  * The database that a Config describes. Fails with ConfigError if it cannot be read or an option is invalid, and otherwise
  * as `make` does. The error names the variable that an invalid option was read from, if that is a single one.
  *
@@ -449,7 +497,7 @@ export const layerConfig = (
   ))
 
 /**
- * The database that the options describe. Fails as `make` does.
+ * The database that the options describe, which may also be resolved settings. Fails as `make` does.
  *
  * @since 0.1.0
  * @category layers
@@ -492,9 +540,59 @@ export const session: {
   (options?: Session.Options): <A, E, R>(
     effect: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session> | Database>
-} = dataFirstOrLast((effect, options?: Session.Options) =>
-  Effect.flatMap(Database, (database) => database.session(effect, options))
+} = dataFirstOrLast(
+  Effect.isEffect,
+  (effect, options?: Session.Options) => Effect.flatMap(Database, (database) => database.session(effect, options))
 ) as typeof session
+
+/**
+ * Reads a stream in a session that lasts as long as the stream: it begins with the first statement, and commits at the
+ * stream's end. What the stream runs (its statements, effects, nested sessions and finalizers) is inside the session; what
+ * its consumer does with the elements is not. Options, and sessions around it, mean the same as for `session`.
+ *
+ * The commit comes behind the last element, and its failure is that of the stream: what a consumer was given is not
+ * committed before the stream has ended. The session is rolled back
+ *
+ * - if the stream fails, dies or is interrupted. The failure is kept; SqlError is replaced by DatabaseError;
+ * - if the consumer fails, is interrupted, or leaves before the end: `Stream.take(n)` and `Stream.runHead` do, even where
+ *   there is no further element. What is to be committed has to be inside: `Stream.take` before `sessionStream`;
+ * - if it takes longer than `timeout`, from when it is opened, whatever the consumer does meanwhile. The pull that runs, or
+ *   the next one, fails with SessionTimeout.
+ *
+ * The connection is held as long as the consumer takes for the elements, so give a stream to a slow client a `timeout`. It
+ * fails with the errors of `session`, and with InvalidStatement for the option `retry`: elements that were given cannot be
+ * taken back.
+ *
+ * ```ts
+ * import { HttpServerResponse } from "@effect/platform"
+ * import { Effect } from "effect"
+ * import { Database } from "sqlayer"
+ *
+ * const download = (tenant: string) =>
+ *   Effect.map(Database.Database, (database) =>
+ *     HttpServerResponse.stream(
+ *       database.copyTo("SELECT * FROM invoice", { format: "csv" }).pipe(
+ *         database.sessionStream({ readOnly: true, settings: { "app.tenant": tenant }, timeout: "5 minutes" })
+ *       )
+ *     ))
+ * ```
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const sessionStream: {
+  <A, E, R>(
+    stream: Stream.Stream<A, E, R>,
+    options?: Session.Options
+  ): Stream.Stream<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session> | Database>
+  (options?: Session.Options): <A, E, R>(
+    stream: Stream.Stream<A, E, R>
+  ) => Stream.Stream<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session> | Database>
+} = dataFirstOrLast(
+  isStream,
+  (stream, options?: Session.Options) =>
+    Stream.unwrap(Effect.map(Database, (database) => database.sessionStream(stream, options)))
+) as typeof sessionStream
 
 /**
  * Starts a session with an explicit commit, until the scope closes: if it was not committed by then it is rolled back. It
@@ -607,7 +705,10 @@ export const copyTo = (
   query: string | Statement.Statement<unknown>,
   options?: CopyOptions
 ): Stream.Stream<Uint8Array, DatabaseError.DatabaseError, Database> =>
-  Stream.unwrap(Effect.map(Database, (database) => database.copyTo(query, options)))
+  asStatementStream(
+    Stream.unwrap(makingHere()(Effect.map(Database, (database) => database.copyTo(query, options)))),
+    undefined
+  )
 
 /**
  * The notifications that are sent to a channel of PostgreSQL (NOTIFY, `pg_notify`) from when the stream has begun to listen.

@@ -9,6 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Record from "effect/Record"
 import * as Redacted from "effect/Redacted"
 import type { Types } from "./DatabaseTypes.js"
@@ -96,6 +97,12 @@ export interface Options {
    * `sqlite:///dev.db` in development, `sqlite:///:memory:` in test.
    */
   readonly url?: string | Redacted.Redacted<string> | undefined
+  /**
+   * Where the database is, as resolved settings have it: `{ ...settings }` are options that result in the same settings. What
+   * is given beside it takes precedence over what it says, except that of two sslmodes the stronger one applies, and that
+   * `poolMin` is at most `poolSize`. A `url` stands for it. Default: none. In code only.
+   */
+  readonly target?: Settings["target"] | undefined
   /** The pool's name in metrics and logs. Default: the database's name, or the file's. */
   readonly name?: string | undefined
   /** Connections that the pool keeps open, at least 1. Default: 10 in production, otherwise 5. SQLite always has 1. */
@@ -117,11 +124,14 @@ export interface Options {
   readonly poolIdleTimeout?: Duration.DurationInput | undefined
   /** Maximum wait for a connection; PoolTimeout after that. Default: 30 seconds. */
   readonly poolTimeout?: Duration.DurationInput | undefined
-  /** Maximum lifetime of a connection. Default: 30 minutes; 0 is no limit. A SQLite connection has no limit. */
+  /**
+   * Maximum lifetime of a connection. Default: 30 minutes; 0, or an infinite duration, is no limit. A SQLite connection has
+   * no limit.
+   */
   readonly poolRecycle?: Duration.DurationInput | undefined
   /**
-   * Maximum duration of one attempt to connect, with all hosts and addresses together. Default: 5 seconds.
-   * `connect_timeout` in a PostgreSQL URL takes precedence.
+   * Maximum duration of one attempt to connect, with all hosts and addresses together. Default: 5 seconds; an infinite
+   * duration is no limit. `connect_timeout` in a PostgreSQL URL takes precedence.
    */
   readonly connectTimeout?: Duration.DurationInput | undefined
   /**
@@ -161,7 +171,7 @@ export interface Options {
   readonly shutdownTimeout?: Duration.DurationInput | undefined
   /** Maximum duration of a health check. Default: 2 seconds. */
   readonly healthTimeout?: Duration.DurationInput | undefined
-  /** Statements that take longer are logged. Default: 1 second; 0 logs none. */
+  /** Statements that take longer are logged. Default: 1 second; 0, or an infinite duration, logs none. */
   readonly slowStatement?: Duration.DurationInput | undefined
   /**
    * PostgreSQL: whether repeated statements are prepared by name. Default: `auto`. It prepares them unless a pooler
@@ -241,8 +251,11 @@ export interface Options {
    * Default: none, `readOnly` sessions run where all others do.
    */
   readonly readerUrl?: string | Redacted.Redacted<string> | undefined
-  /** PostgreSQL: `auto` makes readers of the standbys among several hosts of `url`. It excludes `readerUrl`. Default: none. */
-  readonly readers?: "auto" | undefined
+  /**
+   * PostgreSQL: `auto` makes readers of the standbys among several hosts of `url`, and excludes `readerUrl`. Beside a `target`
+   * also the readers of resolved settings, for which a `readerUrl` stands. Default: none.
+   */
+  readonly readers?: "auto" | Readers | undefined
   /** Connections that are kept to each reader, at least 1; under load up to `poolMaxOverflow` more. Default: `poolSize`. */
   readonly readerPoolSize?: number | undefined
   /**
@@ -274,6 +287,12 @@ export interface Options {
   readonly onNotice?: ((notice: Notice) => Effect.Effect<void>) | undefined
   /** Attributes that are added to every span. Default: none. */
   readonly spanAttributes?: Record<string, unknown> | undefined
+  /**
+   * What the spans of statements are named by: `summary` is OpenTelemetry's `db.query.summary`, such as `SELECT account`;
+   * `effect-sql` names them `sql.execute`, with the method of @effect/sql's connection as `db.operation.name`. Default:
+   * `summary`. In code only.
+   */
+  readonly spanNames?: SpanNames | undefined
   /** Whether spans of statements have the parameters, which may be secret. Default: false. */
   readonly spanParameters?: boolean | undefined
 }
@@ -314,6 +333,14 @@ export type PreparedStatements = "auto" | "on" | "off"
  * @category models
  */
 export type Reset = "auto" | "always"
+
+/**
+ * What the spans of statements are named by.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type SpanNames = "summary" | "effect-sql"
 
 /**
  * Where a PostgreSQL server is, and how to log in.
@@ -518,6 +545,8 @@ export interface Settings {
   readonly onNotice: ((notice: Notice) => Effect.Effect<void>) | undefined
   /** Attributes that are added to every span. */
   readonly spanAttributes: Record<string, unknown>
+  /** What the spans of statements are named by. */
+  readonly spanNames: SpanNames
   /** Whether spans of statements have the parameters. */
   readonly spanParameters: boolean
 }
@@ -541,6 +570,8 @@ interface EnvironmentDefaults {
 const preparedStatementsValues: ReadonlyArray<PreparedStatements> = ["auto", "on", "off"]
 
 const resetValues: ReadonlyArray<Reset> = ["auto", "always"]
+
+const spanNamesValues: ReadonlyArray<SpanNames> = ["summary", "effect-sql"]
 
 const readersValues: ReadonlyArray<"auto"> = ["auto"]
 
@@ -588,7 +619,7 @@ const variables = {
   readerUrl: "DATABASE_READER_URL"
 } as const
 
-type Field = keyof typeof variables | "name" | "thread" | "functions" | "user" | "password"
+type Field = keyof typeof variables | "name" | "thread" | "functions" | "user" | "password" | "target" | "spanNames"
 
 type Values = { readonly [F in Field]?: unknown }
 
@@ -607,25 +638,32 @@ type Extras = Pick<
 const validate = (
   values: Values,
   extras: Extras,
-  nameOf: (field: Field) => string
+  nameOf: (field: Field) => string,
+  inCode: ReadonlySet<string>
 ): Either.Either<Settings, ConfigError.ConfigError> => {
-  const validation = Validation.make(values, nameOf, "url")
+  const validation = Validation.make(values, nameOf, "url", inCode)
   const { value } = validation
   const environment = value("environment", Rule.oneOf(environments)) ?? "development"
   const environmentDefaults = defaults[environment]
   const name = value("name", Rule.text)
-  const recycle = value("poolRecycle", Rule.duration("never")) ?? Duration.minutes(30)
+  const text = value("url", Rule.secretText)
+  const target = text === undefined ? value("target", Url.target) : undefined
+  const recycle = value("poolRecycle", Rule.duration("never", "infinite")) ?? Duration.minutes(30)
   const poolSize = value("poolSize", Rule.wholeNumber(1)) ?? environmentDefaults.poolSize
   const pool = {
     poolSize,
-    poolMin: value("poolMin", Rule.wholeNumber(0, poolSize)) ?? poolSize,
+    // That of resolved settings may be the size that these had.
+    poolMin: Math.min(
+      value("poolMin", Rule.wholeNumber(0, target === undefined ? poolSize : Infinity)) ?? poolSize,
+      poolSize
+    ),
     poolMaxOverflow: value("poolMaxOverflow", Rule.wholeNumber(0)) ?? environmentDefaults.poolMaxOverflow,
     poolRecycle: Duration.isZero(recycle) ? Duration.infinity : recycle,
     poolTimeout: value("poolTimeout", Rule.duration()) ?? Duration.seconds(30),
-    connectTimeout: value("connectTimeout", Rule.duration()) ?? Duration.seconds(5),
+    connectTimeout: value("connectTimeout", Rule.duration(undefined, "infinite")) ?? Duration.seconds(5),
     lockTimeout: value("lockTimeout", Rule.duration("no limit"))
   }
-  const slow = value("slowStatement", Rule.duration("never")) ?? Duration.seconds(1)
+  const slow = value("slowStatement", Rule.duration("never", "infinite")) ?? Duration.seconds(1)
   const timeouts = {
     poolIdleTimeout: value("poolIdleTimeout", Rule.duration("none is kept idle")) ?? Duration.seconds(30),
     connectRetry: value("connectRetry", Rule.duration("one attempt")) ?? environmentDefaults.connectRetry,
@@ -648,19 +686,22 @@ const validate = (
     passwordFile: value("passwordFile", Rule.filename),
     journalMode: value("journalMode", Rule.oneOf(journalModes, "ignore case")),
     pragmas: values.pragmas,
-    functions: values.functions
+    functions: values.functions,
+    thread: value("thread", Rule.oneOf(threads))
   }
   const preparedStatements = value("preparedStatements", Rule.oneOf(preparedStatementsValues))
   const reset = value("reset", Rule.oneOf(resetValues)) ?? "auto"
-  const thread = value("thread", Rule.oneOf(threads)) ?? "worker"
-  const text = value("url", Rule.secretText) ?? environmentDefaults.url
-  if (text === undefined) {
+  const url = text ?? environmentDefaults.url
+  if (url === undefined && target === undefined) {
     validation.missing("url", `${Url.forms}, in ${environment}`)
   }
-  const { problems, value: resolveTarget } = Url.parse(text ?? Url.placeholder)
-  problems.forEach((message) => validation.refuse("url", message))
-  const resolved = resolveTarget({ ...targetOptions, thread }, pool, validation)
-  const readers = resolveReaders(validation, resolved, pool, { ...targetOptions, thread })
+  const { problems, value: resolveTarget } = target === undefined
+    ? Url.parse(url ?? Url.placeholder)
+    : Url.readTarget(target)
+  problems.forEach((message) => validation.refuse(target === undefined ? "url" : "target", message))
+  const resolved = resolveTarget(targetOptions, pool, validation)
+  const given = isReaders(values.readers) ? values.readers : undefined
+  const readers = resolveReaders(validation, resolved, pool, targetOptions, given, target !== undefined)
   return validation.conclude({
     environment,
     target: resolved.target,
@@ -676,6 +717,7 @@ const validate = (
     types: extras.types ?? {},
     onNotice: extras.onNotice,
     spanAttributes: extras.spanAttributes ?? {},
+    spanNames: value("spanNames", Rule.oneOf(spanNamesValues)) ?? "summary",
     spanParameters: extras.spanParameters ?? false
   })
 }
@@ -685,21 +727,36 @@ const resolveReaders = (
   validation: Validation.Validation<Field>,
   { pool: { poolSize }, readers }: Resolved<Url.Target>,
   pool: PoolOptions,
-  targetOptions: TargetOptions
+  targetOptions: TargetOptions,
+  given: Readers | undefined,
+  hasTarget: boolean
 ): Readers | undefined => {
   const text = validation.value("readerUrl", Rule.secretText)
-  const auto = validation.value("readers", Rule.oneOf(readersValues))
+  const auto = given === undefined ? validation.value("readers", Rule.oneOf(readersValues)) : undefined
   const readerPoolSize = validation.value("readerPoolSize", Rule.wholeNumber(1))
   const maxLag = validation.value("readerMaxLag", Rule.duration())
   const wait = validation.value("readerWait", Rule.duration("no waiting"))
   if (readers === undefined) {
-    const given = { readerUrl: text, readers: auto, readerPoolSize, readerMaxLag: maxLag, readerWait: wait }
-    for (const [field, value] of Record.toEntries(given)) {
+    const all = { readerUrl: text, readers: auto ?? given, readerPoolSize, readerMaxLag: maxLag, readerWait: wait }
+    for (const [field, value] of Record.toEntries(all)) {
       if (value !== undefined) {
         validation.refuse(field, "expected nothing, as the database is a single file and has no readers")
       }
     }
     return undefined
+  }
+  const readersAt = (target: Url.Target): Readers => ({
+    target,
+    poolSize: readerPoolSize ?? given?.poolSize ?? poolSize,
+    maxLag: maxLag ?? given?.maxLag ?? Duration.seconds(10),
+    wait: wait ?? given?.wait ?? Duration.millis(100)
+  })
+  if (text === undefined && given !== undefined) {
+    if (!hasTarget) {
+      validation.refuse("readers", problem("auto, as there is a URL and no target", "the readers of resolved settings"))
+    }
+    const { value: resolveTarget } = Url.readTarget(given.target)
+    return readersAt(resolveTarget(targetOptions, pool, validation.forUrl("readerUrl")).target)
   }
   if (text === undefined && auto === undefined) {
     return undefined
@@ -720,13 +777,12 @@ const resolveReaders = (
     )
   }
   const found = own?.readers?.own ?? readers.standbys
-  return found === undefined ? undefined : {
-    target: found,
-    poolSize: readerPoolSize ?? poolSize,
-    maxLag: maxLag ?? Duration.seconds(10),
-    wait: wait ?? Duration.millis(100)
-  }
+  return found === undefined ? undefined : readersAt(found)
 }
+
+/** Whether they are the readers of resolved settings. */
+const isReaders = (given: unknown): given is Readers =>
+  Predicate.hasProperty(given, "target") && Url.isTarget(given.target)
 
 /**
  * Validates options given in code, and fills in every default.
@@ -744,13 +800,97 @@ const resolveReaders = (
  * @category constructors
  */
 export const resolve = (options: Options): Either.Either<Settings, ConfigError.ConfigError> =>
-  validate({ ...options, password: hidden(options.password) }, options, (field) => field)
+  validate(valuesOf(options), options, (field) => field, namesIn(options))
+
+const valuesOf = (options: Options): Values => ({ ...options, password: hidden(options.password) })
+
+/** The names of the options that are given. */
+const namesIn = (options: Options): ReadonlySet<string> =>
+  new Set(
+    Object.entries(options).flatMap(([name, value]) =>
+      Rule.isAbsent(value, { acceptsSpaces: name === "password" }) ? [] : [name]
+    )
+  )
 
 /** Keeps a value out of errors, unless it is an Effect. */
 const hidden = (given: unknown): unknown =>
   given === undefined || Effect.isEffect(given) || Redacted.isRedacted(given) ? given : Redacted.make(given)
 
 const readText = (variable: string): Config.Config<Option.Option<string>> => Config.option(Config.string(variable))
+
+const readVariables = Config.all({
+  texts: Config.all(Record.map(textVariables, readText)),
+  url: Config.option(Config.redacted(variables.url)),
+  readerUrl: Config.option(Config.redacted(variables.readerUrl)),
+  environment: readText(variables.environment),
+  nodeEnvironment: readText("NODE_ENV")
+})
+
+/** What a target says itself. */
+const saidByTarget: ReadonlyArray<Field> = [
+  "url",
+  "readers",
+  "applicationName",
+  "sslMode",
+  "sslRootCert",
+  "sslCert",
+  "sslKey",
+  "passwordFile",
+  "journalMode",
+  "pragmas"
+]
+
+/** For options that are given in code, those whose variables do not count then, as they are of another database. */
+const replaced: { readonly [field: string]: ReadonlyArray<Field> } = {
+  url: ["readerUrl"],
+  target: ["readerUrl", ...saidByTarget],
+  readers: ["readerUrl"],
+  readerUrl: ["readers"]
+}
+
+const pick = (values: Values, isPicked: (field: string) => boolean): Values =>
+  Object.fromEntries(Object.entries(values).filter(([field]) => isPicked(field)))
+
+/**
+ * Reads the settings from the environment variables, or from another ConfigProvider, and takes the options beside them. What
+ * both give is as the options say, one by one, also where the URL of the environment has it as a parameter. Of two sslmodes
+ * the stronger one applies. DATABASE_READER_URL does not count beside a `url` in code, which is another database.
+ *
+ * The error names everything that is invalid at once: variables, and options by their names.
+ *
+ * @example
+ * ```ts
+ * import { DatabaseConfig } from "sqlayer"
+ *
+ * const settings = DatabaseConfig.configWith({ name: "ledger", spanAttributes: { team: "payments" } })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const configWith = (options: Options): Config.Config<Settings> =>
+  Config.mapOrFail(readVariables, ({ environment, nodeEnvironment, readerUrl, texts, url }) => {
+    const isAppEnvSet = Option.exists(environment, (text) => text.trim() !== "")
+    const inCode = namesIn(options)
+    const ignored = new Set<string>(
+      Object.entries(replaced).flatMap(([field, others]) => inCode.has(field) ? others : [])
+    )
+    const read: Values = {
+      ...Record.map(texts, Option.getOrUndefined),
+      url: Option.getOrUndefined(url),
+      readerUrl: Option.getOrUndefined(readerUrl),
+      environment: Option.getOrUndefined(isAppEnvSet ? environment : nodeEnvironment)
+    }
+    const values = {
+      ...pick(read, (field) => !ignored.has(field)),
+      ...pick(valuesOf(options), (field) => inCode.has(field))
+    }
+    const names: { readonly [F in Field]?: string } = {
+      ...variables,
+      environment: isAppEnvSet ? variables.environment : "NODE_ENV"
+    }
+    return validate(values, options, (field) => inCode.has(field) ? field : names[field] ?? field, inCode)
+  })
 
 /**
  * Reads the settings from the environment variables, or from another ConfigProvider. An empty variable counts as absent.
@@ -761,26 +901,7 @@ const readText = (variable: string): Config.Config<Option.Option<string>> => Con
  * @since 0.1.0
  * @category constructors
  */
-export const config: Config.Config<Settings> = Config.all({
-  texts: Config.all(Record.map(textVariables, readText)),
-  url: Config.option(Config.redacted(variables.url)),
-  readerUrl: Config.option(Config.redacted(variables.readerUrl)),
-  environment: readText(variables.environment),
-  nodeEnvironment: readText("NODE_ENV")
-}).pipe(Config.mapOrFail(({ environment, nodeEnvironment, readerUrl, texts, url }) => {
-  const isAppEnvSet = Option.exists(environment, (text) => text.trim() !== "")
-  const values = {
-    ...Record.map(texts, Option.getOrUndefined),
-    url: Option.getOrUndefined(url),
-    readerUrl: Option.getOrUndefined(readerUrl),
-    environment: Option.getOrUndefined(isAppEnvSet ? environment : nodeEnvironment)
-  }
-  const names: { readonly [F in Field]?: string } = {
-    ...variables,
-    environment: isAppEnvSet ? variables.environment : "NODE_ENV"
-  }
-  return validate(values, {}, (field) => names[field] ?? field)
-}))
+export const config: Config.Config<Settings> = configWith({})
 
 /**
  * The URL of a target, without its password, for logs and messages.
@@ -791,7 +912,8 @@ export const config: Config.Config<Settings> = Config.all({
 export const render = (target: Settings["target"]): string => Url.format(target, false)
 
 /**
- * The URL of a target, with its password: `resolve` makes the same target of it. `thread` is not part of a URL.
+ * The URL of a target, with its password. It lacks what options alone say: an Effect or a file that gives the password, an
+ * Effect that gives the user, and on SQLite the thread, the journal mode, PRAGMAs and functions. The option `target` has them.
  *
  * @since 0.1.0
  * @category conversions

@@ -15,7 +15,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type * as SqlStatement from "@effect/sql/Statement"
 import type * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
@@ -28,20 +28,33 @@ import { make as makeError } from "./internal/makeError.js"
 import * as Client from "./internal/postgres/client.js"
 
 /**
- * The client of @effect/sql-pg: an SqlClient that can also listen, notify and write JSON.
+ * The requirement of an effect that uses PgClient. It is no client, so that a layer does not meet it by providing SqlClient,
+ * as `Database.layer` does: that is a type error. Of @effect/sql-pg's own tag the types do not tell that, as its PgClient is an
+ * SqlClient.
  *
  * @since 0.1.0
  * @category models
  */
-export type PgClient = PgClientModule.PgClient
+export interface PgClient {
+  readonly _: unique symbol
+}
 
 /**
- * The tag of @effect/sql-pg. It is the same one as in `@effect/sql-pg/PgClient`, without loading that module.
+ * The client of @effect/sql-pg: an SqlClient that can also listen, notify and write JSON. At run time it is the tag
+ * of `@effect/sql-pg/PgClient`, without loading that module. The type of the client is `typeof PgClient.Service`.
  *
  * @since 0.1.0
  * @category tags
  */
-export const PgClient: Context.Tag<PgClient, PgClient> = Client.PgClient
+export const PgClient: Context.Tag<PgClient, PgClientModule.PgClient> = Context.GenericTag<
+  PgClient,
+  PgClientModule.PgClient
+>(
+  Client.PgClient.key
+)
+
+/** What the layers provide: the client also under @effect/sql-pg's own tag. */
+type Services = Database.Database | SqlClient.SqlClient | PgClientModule.PgClient | PgClient
 
 const onPostgres = only(Drivers.postgres, PgClient, (url) =>
   makeError("ConnectionFailed", {
@@ -58,10 +71,21 @@ const onPostgres = only(Drivers.postgres, PgClient, (url) =>
  * @since 0.1.0
  * @category layers
  */
-export const layer: Layer.Layer<
-  Database.Database | SqlClient.SqlClient | PgClient,
-  ConfigError.ConfigError | DatabaseError.DatabaseError
-> = onPostgres(Database.layer)
+export const layer: Layer.Layer<Services, ConfigError.ConfigError | DatabaseError.DatabaseError> = onPostgres(
+  Database.layer
+)
+
+/**
+ * The PostgreSQL database that the environment configures, and what is given in code beside it, as `Database.layerWith` has it.
+ * Fails as `layer` does, and the ConfigError also names the options that are invalid.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerWith = (
+  options: DatabaseConfig.Options
+): Layer.Layer<Services, ConfigError.ConfigError | DatabaseError.DatabaseError> =>
+  onPostgres(Database.layerWith(options))
 
 /**
  * The PostgreSQL database that a Config describes. Fails as `Database.layerConfig` does, and with ConnectionFailed as
@@ -72,10 +96,8 @@ export const layer: Layer.Layer<
  */
 export const layerConfig = (
   config: Config.Config.Wrap<DatabaseConfig.Options>
-): Layer.Layer<
-  Database.Database | SqlClient.SqlClient | PgClient,
-  ConfigError.ConfigError | DatabaseError.DatabaseError
-> => onPostgres(Database.layerConfig(config))
+): Layer.Layer<Services, ConfigError.ConfigError | DatabaseError.DatabaseError> =>
+  onPostgres(Database.layerConfig(config))
 
 /**
  * The PostgreSQL database that the options describe. Fails as `Database.make` does, and with ConnectionFailed as `layer`
@@ -86,8 +108,25 @@ export const layerConfig = (
  */
 export const layerFrom = (
   options: DatabaseConfig.Options
-): Layer.Layer<Database.Database | SqlClient.SqlClient | PgClient, DatabaseError.DatabaseError> =>
-  onPostgres(Database.layerFrom(options))
+): Layer.Layer<Services, DatabaseError.DatabaseError> => onPostgres(Database.layerFrom(options))
+
+/**
+ * A layer of a database, such as one of TestDatabase, which then also provides PgClient by its type. Fails as that layer does,
+ * and with ConnectionFailed as `layer` does.
+ *
+ * ```ts
+ * import { TestDatabase } from "sqlayer"
+ * import * as Postgres from "sqlayer/Postgres"
+ *
+ * export const TestLive = Postgres.layerOf(TestDatabase.layerPostgres())
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerOf = <E, R>(
+  layer: Layer.Layer<Database.Database | SqlClient.SqlClient, E, R>
+): Layer.Layer<Services, E | DatabaseError.DatabaseError, R> => onPostgres(layer)
 
 /**
  * The payloads that are sent to a channel, from when the stream runs: LISTEN. It uses a connection of its own, which all

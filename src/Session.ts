@@ -55,7 +55,7 @@ export interface Options {
   readonly deferrable?: boolean | undefined
   /**
    * The maximum time from the start of the session, including the wait for a connection and every attempt of `retry`,
-   * until its commit begins. A session that takes longer is interrupted and rolled back, and fails with SessionTimeout. A
+   * until its commit begins. Of a session stream, from its opening, with the time that its consumer takes. A session that takes longer is interrupted and rolled back, and fails with SessionTimeout. A
    * commit that has begun is not interrupted. Default: no limit.
    */
   readonly timeout?: Duration.DurationInput | undefined
@@ -72,8 +72,8 @@ export interface Options {
   /**
    * Runs the whole session again, in a new transaction, when it failed with an error that `DatabaseError.isRetryable`
    * accepts, which CommitOutcomeUnknown never is. `true` retries up to five times, after 20 ms, doubled each time and
-   * jittered. A schedule is given the error. Default: false. `acquireSession` has no effect to run again, and fails with
-   * InvalidStatement.
+   * jittered. A schedule is given the error. Default: false. `acquireSession` and `sessionStream` have no effect to run again,
+   * and fail with InvalidStatement.
    */
   readonly retry?: boolean | Schedule.Schedule<unknown, DatabaseError> | undefined
   /**
@@ -173,6 +173,39 @@ export const withDefaults =
         over((context.unsafeMap.get(Defaults.key) as DefaultOptions | undefined) ?? {}, options)
       )
     )
+
+/**
+ * The name of the connections that `sql.reserve` gives where this is provided. It says that they are meant to be held for long,
+ * as the one is that @effect/cluster keeps its locks on: no warning is logged then.
+ *
+ * Provide it to an effect with `withReserveName`, or to layers with `Layer.succeed(Session.ReserveName, …)`.
+ *
+ * @since 0.1.0
+ * @category reserved connections
+ */
+export class ReserveName extends Context.Tag("sqlayer/Session/ReserveName")<ReserveName, string>() {}
+
+/**
+ * Provides `ReserveName` to an effect. Sessions inside are not affected.
+ *
+ * ```ts
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect } from "effect"
+ * import { Session } from "sqlayer"
+ *
+ * const lock = SqlClient.SqlClient.pipe(
+ *   Effect.flatMap((sql) => sql.reserve),
+ *   Effect.tap((connection) => connection.executeRaw("SELECT pg_advisory_lock(7)", [])),
+ *   Session.withReserveName("leader")
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category reserved connections
+ */
+export const withReserveName =
+  (name: string) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, ReserveName>> =>
+    Effect.provideService(effect, ReserveName, name)
 
 /**
  * A session, as code inside it sees it. The functions of this module use it.

@@ -5,12 +5,12 @@
  */
 import * as Reactivity from "@effect/experimental/Reactivity"
 import type * as SqlClient from "@effect/sql/SqlClient"
-import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Database from "./Database.js"
 import * as DatabaseConfig from "./DatabaseConfig.js"
@@ -22,6 +22,7 @@ import { type LooseFields, make as makeError } from "./internal/makeError.js"
 import * as Errors from "./internal/testDatabase/errors.js"
 import * as Faults from "./internal/testDatabase/faults.js"
 import * as Sandbox from "./internal/testDatabase/sandbox.js"
+import * as ServerUrl from "./internal/testDatabase/serverUrl.js"
 import * as Migrations from "./Migrations.js"
 
 /**
@@ -47,7 +48,7 @@ export interface Options<R = never> extends Omit<DatabaseConfig.Options, "url"> 
 export interface PostgresOptions<R = never> extends Options<R> {
   /**
    * A database of the server, with a user that may create databases. Nothing is written to this database. Default: the
-   * environment variable TEST_DATABASE_URL, or DATABASE_URL if that is not set.
+   * environment variable TEST_DATABASE_URL, or DATABASE_URL if that is not set or empty.
    */
   readonly url?: string | Redacted.Redacted<string> | undefined
   /**
@@ -86,24 +87,13 @@ export const layer = <R = never>(
   Exclude<R, Database.Database | SqlClient.SqlClient>
 > => migrated(options, Database.layerFrom({ environment: "test", ...options, url: ":memory:" }))
 
-/** The server's URL, from the options or the environment. */
-const serverUrl = (url: PostgresOptions["url"]) =>
-  url !== undefined
-    ? Effect.succeed(Redacted.isRedacted(url) ? url : Redacted.make(url))
-    : Config.redacted("TEST_DATABASE_URL").pipe(Config.orElse(() => Config.redacted("DATABASE_URL")))
-
-const testDatabasesOf = (options: DatabaseConfig.Options) =>
+const testDatabasesOf = (server: ServerUrl.ServerUrl, options: DatabaseConfig.Options) =>
   Effect.flatMap(
-    DatabaseConfig.resolve(options),
+    Either.mapLeft(DatabaseConfig.resolve({ ...options, url: server.url }), ServerUrl.withName(server)),
     (settings) =>
       Effect.flatMap(driverOf(settings), ({ testDatabases }) =>
         testDatabases === undefined
-          ? Effect.fail(makeError("ConnectionFailed", {
-            dialect: "postgres",
-            code: "08001",
-            reason: `${DatabaseConfig.render(settings.target)} is no PostgreSQL server`,
-            transient: false
-          }))
+          ? Effect.fail(ServerUrl.noServer(server, settings))
           : Effect.succeed(testDatabases))
   )
 
@@ -159,7 +149,7 @@ const administrationConnection = (options: DatabaseConfig.Options) =>
  * wait.
  *
  * Fails as `Database.layerFrom` and `Migrations.run` do, with ConfigError if there is no URL or an option is not valid,
- * with ConnectionFailed if the URL is not PostgreSQL's, and with InsufficientPrivilege if the user may not create
+ * with ConnectionFailed if the URL is not PostgreSQL's (both say which variable has to be what), and with InsufficientPrivilege if the user may not create
  * databases.
  *
  * @since 0.1.0
@@ -175,9 +165,12 @@ export const layerPostgres = <R = never>(
   const { migrations, template: templateName, url: _, ...given } = options
   const settings: DatabaseConfig.Options = { environment: "test", ...given }
   return Layer.unwrapScoped(Effect.gen(function*() {
-    const url = yield* serverUrl(options.url)
-    const testDatabases = yield* testDatabasesOf({ ...settings, url })
-    const connection = yield* administrationConnection({ ...settings, url })
+    const server = yield* ServerUrl.serverUrl(options.url)
+    const testDatabases = yield* testDatabasesOf(server, settings)
+    const connection = yield* Effect.mapError(
+      administrationConnection({ ...settings, url: server.url }),
+      ServerUrl.withExpectation(server)
+    )
     const layerOf = (target: DatabaseConfig.Settings["target"]) =>
       Database.layerFrom({ ...settings, url: DatabaseConfig.toUrl(target) })
     const target = yield* testDatabases.create(connection, {

@@ -159,8 +159,9 @@ describe("DatabaseConfig", () => {
     })
 
     it("what code alone can give has a default too", () => {
-      const { spanAttributes, spanParameters, transformJson, transformQueryNames, transformResultNames } = settings({})
-      assert.deepStrictEqual([spanAttributes, spanParameters, transformJson], [{}, false, true])
+      const { spanAttributes, spanNames, spanParameters, transformJson, transformQueryNames, transformResultNames } =
+        settings({})
+      assert.deepStrictEqual([spanAttributes, spanNames, spanParameters, transformJson], [{}, "summary", false, true])
       assert.deepStrictEqual([transformQueryNames, transformResultNames], [undefined, undefined])
     })
   })
@@ -527,6 +528,7 @@ describe("DatabaseConfig", () => {
         transformResultNames: lower,
         transformJson: true,
         spanAttributes: { service: "ledger" },
+        spanNames: "effect-sql",
         spanParameters: true
       })
       assert.deepInclude(actual, {
@@ -534,8 +536,13 @@ describe("DatabaseConfig", () => {
         transformResultNames: lower,
         transformJson: true,
         spanAttributes: { service: "ledger" },
+        spanNames: "effect-sql",
         spanParameters: true
       })
+      assert.deepStrictEqual(
+        errorsOf(DatabaseConfig.resolve({ spanNames: "sql.execute" as never })).map(([, path]) => path),
+        ["spanNames"]
+      )
     })
 
     it("take the URL as text or redacted", () => {

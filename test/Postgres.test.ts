@@ -6,6 +6,7 @@ import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
@@ -13,9 +14,11 @@ import * as String from "effect/String"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as Database from "../src/Database.js"
+import * as DatabaseConfig from "../src/DatabaseConfig.js"
 import { makeCompiler } from "../src/internal/postgres/compiler.js"
 import { Json } from "../src/internal/postgres/types/encode.js"
 import * as Postgres from "../src/Postgres.js"
+import * as TestDatabase from "../src/TestDatabase.js"
 import { directory } from "./internal/sqlite/support.js"
 import { eventually } from "./support/eventually.js"
 import { connections } from "./support/observe.js"
@@ -32,8 +35,13 @@ describe("the layers of PostgreSQL", () => {
         Layer.Layer<Database.Database | SqlClient.SqlClient | Postgres.PgClient, unknown>
       > = [
         Postgres.layer.pipe(Layer.provide(environment({ DATABASE_URL: url }))),
+        Postgres.layerWith({ name: "books" }).pipe(Layer.provide(environment({ DATABASE_URL: url }))),
+        Postgres.layerWith({ url }).pipe(Layer.provide(environment({ DATABASE_URL: "postgres://no.invalid" }))),
         Postgres.layerConfig({ url: Config.string("LEDGER") }).pipe(Layer.provide(environment({ LEDGER: url }))),
-        Postgres.layerFrom({ url })
+        Postgres.layerFrom({ url }),
+        Postgres.layerFrom({ ...Either.getOrThrow(DatabaseConfig.resolve({ url })) }),
+        Postgres.layerOf(TestDatabase.sandbox).pipe(Layer.provide(Database.layerFrom({ url }))),
+        Postgres.layerOf(TestDatabase.layerPostgres({ url }))
       ]
       for (const layer of layers) {
         yield* Effect.gen(function*() {
@@ -55,6 +63,16 @@ describe("the layers of PostgreSQL", () => {
       assert.strictEqual((yield* connections(url)).total, 1)
     }))
 
+  it.effect("are needed where PgClient is, by the types", () =>
+    Effect.gen(function*() {
+      const usesPgClient = Effect.provide(Postgres.notify("news", "1"), Database.layerFrom({ url: ":memory:" }))
+      // Database.layerFrom may open another database, and does not provide it.
+      const missing: [Effect.Effect.Context<typeof usesPgClient>] extends [never] ? "none" : "PgClient" = "PgClient"
+      assert.strictEqual(missing, "PgClient")
+      const found = Effect.provide(Effect.serviceOption(Postgres.PgClient), Database.layerFrom({ url: ":memory:" }))
+      assert.strictEqual((yield* found)._tag, "None")
+    }))
+
   it.scopedLive("listen and notify", () =>
     Effect.gen(function*() {
       const url = yield* freshDatabase
@@ -72,15 +90,19 @@ describe("the layers of PostgreSQL", () => {
     Effect.gen(function*() {
       const file = Path.join(yield* directory, "other.db")
       const url = `sqlite:///${file}`
-      for (
-        const layer of [
-          Postgres.layer.pipe(Layer.provide(environment({ DATABASE_URL: url }))),
-          Postgres.layerFrom({ url })
-        ]
-      ) {
+      const layers: ReadonlyArray<
+        Layer.Layer<Database.Database, { readonly _tag?: string; readonly message?: string }>
+      > = [
+        Postgres.layer.pipe(Layer.provide(environment({ DATABASE_URL: url }))),
+        Postgres.layerWith({ name: "books" }).pipe(Layer.provide(environment({ DATABASE_URL: url }))),
+        Postgres.layerFrom({ url }),
+        Postgres.layerOf(Database.layerFrom({ url })),
+        Postgres.layerOf(TestDatabase.layer())
+      ]
+      for (const layer of layers) {
         const error = yield* Effect.flip(Effect.scoped(Layer.build(layer)))
         assert.strictEqual(error._tag, "ConnectionFailed")
-        assert.include(error.message, "is no PostgreSQL database")
+        assert.include(error.message ?? "", "is no PostgreSQL database")
         assert.isFalse(Fs.existsSync(file))
       }
     }))

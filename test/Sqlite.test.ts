@@ -4,12 +4,15 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as Database from "../src/Database.js"
+import * as DatabaseConfig from "../src/DatabaseConfig.js"
 import { fromSqlError } from "../src/DatabaseError.js"
 import * as Sqlite from "../src/Sqlite.js"
+import * as TestDatabase from "../src/TestDatabase.js"
 import { directory, file } from "./internal/sqlite/support.js"
 
 const environment = (variables: { readonly [name: string]: string }) =>
@@ -23,8 +26,13 @@ describe("the layers of SQLite", () => {
         Layer.Layer<Database.Database | SqlClient.SqlClient | Sqlite.SqliteClient, unknown>
       > = [
         Sqlite.layer.pipe(Layer.provide(environment({ DATABASE_URL: url }))),
+        Sqlite.layerWith({ name: "books" }).pipe(Layer.provide(environment({ DATABASE_URL: url }))),
+        Sqlite.layerWith({ url }).pipe(Layer.provide(environment({ DATABASE_URL: "postgres://no.invalid" }))),
         Sqlite.layerConfig({ url: Config.string("LEDGER") }).pipe(Layer.provide(environment({ LEDGER: url }))),
-        Sqlite.layerFrom({ url })
+        Sqlite.layerFrom({ url }),
+        Sqlite.layerFrom({ ...Either.getOrThrow(DatabaseConfig.resolve({ url })) }),
+        Sqlite.layerOf(TestDatabase.sandbox).pipe(Layer.provide(Database.layerFrom({ url }))),
+        Sqlite.layerOf(TestDatabase.layer())
       ]
       for (const layer of layers) {
         yield* Effect.gen(function*() {
@@ -81,7 +89,9 @@ describe("the layers of SQLite", () => {
       for (
         const layer of [
           Sqlite.layer.pipe(Layer.provide(environment({ DATABASE_URL: url }))),
-          Sqlite.layerFrom({ url })
+          Sqlite.layerWith({ name: "books" }).pipe(Layer.provide(environment({ DATABASE_URL: url }))),
+          Sqlite.layerFrom({ url }),
+          Sqlite.layerOf(Database.layerFrom({ url }))
         ]
       ) {
         const error = yield* Effect.flip(Effect.scoped(Layer.build(layer)))

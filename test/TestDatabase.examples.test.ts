@@ -5,6 +5,7 @@ import * as HttpApiClient from "@effect/platform/HttpApiClient"
 import { assert, describe, it, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as TestServices from "effect/TestServices"
 import { TestDatabase } from "sqlayer"
 import * as Members from "../docs/examples/testing/members.js"
 import { url } from "./support/postgres.js"
@@ -73,4 +74,13 @@ layer(TestDatabase.layer({ migrations }), { excludeTestServices: true })("a rewa
       yield* Members.reward("ada@example.com", 5)
       assert.deepStrictEqual(yield* Members.list, [{ email: "ada@example.com", points: 5 }])
     }).pipe(Effect.provide(unlucky)))
+})
+
+it.layer(TestDatabase.layer({ migrations }))("a patient member", (it) => {
+  it.effect("is rewarded in real time", () =>
+    Effect.gen(function*() {
+      yield* Members.add("ada@example.com")
+      yield* Members.reward("ada@example.com", 5)
+      assert.deepStrictEqual(yield* Members.list, [{ email: "ada@example.com", points: 5 }])
+    }).pipe(Effect.provide(unlucky), TestServices.provideLive))
 })

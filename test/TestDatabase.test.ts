@@ -13,6 +13,7 @@ import * as Path from "node:path"
 import * as Database from "../src/Database.js"
 import * as Migrations from "../src/Migrations.js"
 import * as TestDatabase from "../src/TestDatabase.js"
+import { nodeArguments } from "./support/bundledProgram.js"
 import { connections } from "./support/observe.js"
 import { query, url } from "./support/postgres.js"
 
@@ -243,7 +244,34 @@ describe("TestDatabase.layerPostgres", () => {
       const nowhere = "postgres://localhost:1/nowhere"
       assert.include(yield* environment([["TEST_DATABASE_URL", at], ["DATABASE_URL", nowhere]])(ask), prefix)
       assert.include(yield* environment([["DATABASE_URL", at]])(ask), prefix)
-      assert.include(yield* shown(environment([])(ask)), "DATABASE_URL")
+      assert.include(yield* environment([["TEST_DATABASE_URL", " "], ["DATABASE_URL", at]])(ask), prefix)
+      const expected = "the URL of a database of a PostgreSQL server, with a user who may create databases"
+      const cases: ReadonlyArray<readonly [TEST_DATABASE_URL: string | undefined, DATABASE_URL?: string]> = [
+        [undefined],
+        ["", ""],
+        ["mysql://app:hunter2@localhost/ledger"],
+        ["hunter2"],
+        ["sqlite:///some.db", at],
+        [undefined, ":memory:"],
+        ["postgres://app:hunter2@localhost:port/ledger"],
+        ["postgres://app:hunter2@127.0.0.1:1/ledger"]
+      ]
+      for (const [test, other] of cases) {
+        const variables = { TEST_DATABASE_URL: test, DATABASE_URL: other }
+        const message = yield* shown(
+          environment(Object.entries(variables).flatMap(([name, value]) => value === undefined ? [] : [[name, value]]))(
+            ask
+          )
+        )
+        assert.include(message, expected)
+        assert.include(message, test === undefined && other !== undefined ? "DATABASE_URL has" : "TEST_DATABASE_URL")
+        assert.notInclude(message, "hunter2")
+      }
+      const wrong = Effect.provide(
+        currentDatabase,
+        TestDatabase.layerPostgres({ url: "postgres://127.0.0.1:1/ledger" })
+      )
+      assert.include(yield* shown(wrong), `url has to be ${expected}`)
       assert.include(
         yield* shown(environment([["DATABASE_URL", "sqlite:///some.db"]])(ask)),
         "no PostgreSQL server"
@@ -258,12 +286,12 @@ describe("TestDatabase.layerPostgres", () => {
         (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
       )
       const log = Path.join(directory, "runs")
-      const script = Path.join(import.meta.dirname, "support", "cloneOnce.ts")
+      const program = nodeArguments(new URL("support/cloneOnce.ts", import.meta.url))
       const run = Effect.promise(() => {
         return new Promise<string>((resolve, reject) => {
           execFile(
             process.execPath,
-            ["--import", "tsx", script, at, log],
+            [...program, at, log],
             (error, stdout, stderr) => error === null ? resolve(stdout.trim()) : reject(new Error(stderr))
           )
         })

@@ -18,6 +18,7 @@ import type * as Stream from "effect/Stream"
 import type { Settings } from "../DatabaseConfig.js"
 import type { DatabaseError, Dialect } from "../DatabaseError.js"
 import type { Server, Servers } from "./cluster/servers.js"
+import type { Monitoring } from "./monitoring.js"
 
 /** The isolation levels of the SQL standard. */
 export type Isolation = "read uncommitted" | "read committed" | "repeatable read" | "serializable"
@@ -40,6 +41,8 @@ export interface BeginOptions {
    * transaction (`verified`), or by a row that is written together with COMMIT (`recorded`). Default: it need not be.
    */
   readonly outcome?: "verified" | "recorded" | undefined
+  /** Whether another session is open around it in the program, which may wait for this one. Default: false. */
+  readonly isEnclosed?: boolean | undefined
 }
 
 /** A position in the history of a cluster of servers. Later positions of the same timeline are greater. */
@@ -165,6 +168,8 @@ export interface Connection extends SqlConnection.Connection {
   readonly execute: Guarded<SqlConnection.Connection["execute"]>
   readonly executeRaw: Guarded<SqlConnection.Connection["executeRaw"]>
   readonly executeValues: Guarded<SqlConnection.Connection["executeValues"]>
+  /** As `executeValues`, but dates and times are the text that the server sends, for libraries that read it themselves. */
+  readonly executeTexts: Guarded<SqlConnection.Connection["executeValues"]>
   readonly executeUnprepared: Guarded<SqlConnection.Connection["executeUnprepared"]>
   /**
    * Prepares to read the rows of a statement in batches. The first pull runs the statement, and closing the scope discards
@@ -191,6 +196,8 @@ export interface Connection extends SqlConnection.Connection {
   readonly status: () => Status
   /** The server that it leads to. Undefined if the dialect has none. */
   readonly server?: Server | undefined
+  /** Whether it leads over a network without encryption. Undefined if the dialect has no network. */
+  readonly isExposed?: boolean | undefined
   readonly begin: (options: BeginOptions) => Effect.Effect<void, DatabaseError>
   /**
    * Fails with TransactionAborted if the server replied with ROLLBACK, with CommitOutcomeUnknown if the connection was lost
@@ -333,6 +340,8 @@ export interface ReplicationDetails {
   readonly standbys: number
   /** Whether a commit of this user waits for a standby. */
   readonly isSynchronous: boolean
+  /** The address from which an unencrypted connection reaches it over a network, as that of a pooler does. */
+  readonly plainFrom: string | undefined
 }
 
 /**
@@ -430,8 +439,15 @@ export interface MigrationDialect {
    * that, and removes what they have set, as the migration may share its connection with others through a pooler.
    */
   readonly saveSettings: (sql: SqlClient.SqlClient) => Effect.Effect<Effect.Effect<void, SqlError>, SqlError>
-  /** Sets how long a statement of the reserved connection that it runs on may take, if that can be set. */
-  readonly setStatementTimeout: (sql: SqlClient.SqlClient, timeout: Duration.Duration) => Effect.Effect<void, SqlError>
+  /**
+   * Sets how long a statement may take on the reserved connection that it runs on, until the scope closes or the connection is
+   * cleaned.
+   */
+  readonly setStatementTimeout: (
+    sql: SqlClient.SqlClient,
+    connection: Connection,
+    timeout: Duration.Duration
+  ) => Effect.Effect<void, SqlError, Scope.Scope>
   /** Undefined where a table can be rebuilt as it is. */
   readonly foreignKeys: ForeignKeys | undefined
   /** What a statement locks while it runs, and until its transaction ends, if that is known. */
@@ -515,6 +531,8 @@ export interface Driver {
   readonly supportsSettings: boolean
   readonly migrations: MigrationDialect
   readonly inspection: Inspection
+  /** What the dashboard asks a server or a file while somebody looks at it. */
+  readonly monitoring: Monitoring
   /** Undefined if the dialect has no servers to create databases on. */
   readonly testDatabases: TestDatabases | undefined
   /** Whether each connection has data of its own, which are lost with it. Default: false. */
@@ -524,6 +542,8 @@ export interface Driver {
    * then those sessions use the same connections as all others.
    */
   readonly readers?: (() => Readers | undefined) | undefined
+  /** The size of the WAL in bytes, as it is now. Undefined if there is none that is known. */
+  readonly walSize?: (() => number | undefined) | undefined
   /** Undefined if recorded commits write nothing. */
   readonly commitRecords?: CommitRecords | undefined
   /** Further servers for `readOnly` sessions. Undefined if none are configured. */

@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as DatabaseConfig from "../../DatabaseConfig.js"
+import { render } from "../../DatabaseConfig.js"
 import { ConnectionFailed, type DatabaseError } from "../../DatabaseError.js"
 import { driverOf } from "../database/driverOf.js"
 import type { ClusterInspection, ConnectionLimits, ReplicationDetails } from "../driver.js"
@@ -28,6 +29,8 @@ export interface Server {
   /** Whether commits wait for a standby. */
   readonly synchronous: boolean | null
   readonly connections: ConnectionLimits | null
+  /** Whether a connection to it leads over a network without encryption. */
+  readonly exposed: boolean | null
   /** The maximum of connections that all instances open to it. */
   readonly needed: number
   readonly fits: boolean | null
@@ -49,16 +52,18 @@ interface Examined {
   readonly role: Server["role"]
   readonly timeline: number | undefined
   readonly lag: number | undefined
+  readonly isExposed: boolean
   /** By how much the server's clock is ahead, and by how much less that may be. */
   readonly clock: { readonly ahead: number; readonly uncertainty: number }
 }
 
 const examineServer = (
   settings: DatabaseConfig.Settings,
-  { examine }: ClusterInspection
+  { examine }: ClusterInspection,
+  makeDriver: typeof driverOf
 ): Effect.Effect<Examined, DatabaseError> =>
   Effect.gen(function*() {
-    const driver = yield* driverOf(settings)
+    const driver = yield* makeDriver(settings)
     return yield* Effect.acquireUseRelease(
       Effect.interruptible(Effect.uninterruptibleMask((restore) => driver.connect(() => undefined, restore))),
       (connection) =>
@@ -74,6 +79,7 @@ const examineServer = (
             role: server?.role ?? "unknown",
             timeline: server?.timeline,
             lag: server?.lag,
+            isExposed: connection.isExposed === true,
             clock: { ahead: details.clock - (before + after) / 2, uncertainty: (after - before) / 2 }
           }
         }),
@@ -102,10 +108,11 @@ const connectionsTo = (
 /** Gives no server if the dialect has none. */
 export const examineCluster = (
   settings: DatabaseConfig.Settings,
-  instances: number
+  instances: number,
+  makeDriver: typeof driverOf = driverOf
 ): Effect.Effect<Cluster, DatabaseError> =>
   Effect.gen(function*() {
-    const { cluster } = (yield* driverOf(settings)).inspection
+    const { cluster } = (yield* makeDriver(settings)).inspection
     if (cluster === undefined) {
       return { servers: [], problems: [], warnings: [] }
     }
@@ -118,17 +125,35 @@ export const examineCluster = (
     )
     const problems: Array<string> = []
     const warnings: Array<string> = []
+    const isProduction = settings.environment === "production"
+    const examine = (target: DatabaseConfig.Settings["target"]) =>
+      examineServer({ ...settings, target, readers: undefined }, cluster, makeDriver)
+    /** Whether connections for reading alone are exposed, to a server that is written to with another URL. */
+    const isReadExposed = (key: string): Effect.Effect<boolean> => {
+      const [reading, writing] = [read.get(key)?.target, written.get(key)?.target]
+      return reading === undefined || writing === undefined || render(reading) === render(writing)
+        ? Effect.succeed(false)
+        : Effect.match(examine(reading), { onFailure: () => false, onSuccess: ({ isExposed }) => isExposed })
+    }
     const servers = yield* Effect.forEach(new Map([...read, ...written]), ([key, { host, port, target }]) =>
-      Effect.map(
-        Effect.either(examineServer({ ...settings, target, readers: undefined }, cluster)),
-        (result): Server => {
+      Effect.zipWith(
+        Effect.either(examine(target)),
+        isReadExposed(key),
+        (result, isReadExposed): Server => {
           const needed = instances * connectionsTo(settings, written.has(key), read.has(key))
           if (Either.isLeft(result)) {
             const error = failure(result.left)
             return { ...unreachable, host, port, error, needed }
           }
-          const { clock, details: { connections, isSynchronous, standbys, version }, lag, role, timeline } =
-            result.right
+          const { clock, details, lag, role, timeline } = result.right
+          const isExposed = result.right.isExposed || isReadExposed
+          const { connections, isSynchronous, plainFrom, standbys, version } = details
+          if (plainFrom !== undefined && !isExposed && isProduction) {
+            warnings.push(
+              `${host}:${port} gets what is sent to it from ${plainFrom}, without encryption: what stands in between, such ` +
+                "as a pooler, does not encrypt"
+            )
+          }
           const fits = needed <= connections.available
           return {
             host,
@@ -143,13 +168,15 @@ export const examineCluster = (
             standbys,
             synchronous: isSynchronous,
             connections,
+            exposed: isExposed,
             needed,
             fits
           }
         }
       ), { concurrency: "unbounded" })
     for (
-      const { clockMillis, connections, fits, host, needed, port, reachable, role, standbys, synchronous } of servers
+      const { clockMillis, connections, exposed, fits, host, needed, port, reachable, role, standbys, synchronous }
+        of servers
     ) {
       const name = `${host}:${port}`
       if (!reachable && servers.length > 1) {
@@ -159,6 +186,12 @@ export const examineCluster = (
         problems.push(
           `${name} has ${connections?.available} connections for this user, and may be asked for ${needed}, as every ` +
             "server can become the primary: make the pools smaller, or its max_connections larger"
+        )
+      }
+      if (exposed === true && isProduction) {
+        problems.push(
+          `the connections to ${name} are not encrypted, and lead over a network, where values and results can be read: ` +
+            "set DATABASE_SSLMODE to verify-full, or at least to require"
         )
       }
       if (clockMillis !== null && Math.abs(clockMillis) > maxClockDifference) {
@@ -174,7 +207,11 @@ export const examineCluster = (
         )
       }
     }
-    if (servers.length > 1 && servers.some(({ reachable }) => reachable) && !servers.some(isWriter)) {
+    if (
+      servers.length > 1 && servers.some(({ reachable }) =>
+        reachable
+      ) && !servers.some(isWriter)
+    ) {
       problems.push("none of the servers can be written to")
     }
     return { servers, problems, warnings }
@@ -192,6 +229,7 @@ const unreachable: Omit<Server, "host" | "port" | "error" | "needed"> = {
   standbys: null,
   synchronous: null,
   connections: null,
+  exposed: null,
   fits: null
 }
 

@@ -59,15 +59,18 @@ const toMillis = (given: unknown): Option.Option<number> =>
 
 /**
  * A duration, rounded to milliseconds. Less than one millisecond is refused, as a server that counts milliseconds would
- * read it as zero. Zero is accepted only if its meaning is given.
+ * read it as zero. Zero is accepted only if its meaning is given, and an infinite duration only in code.
  */
-export const duration = (zero?: string): Rule<Duration.Duration> =>
+export const duration = (zero?: string, infinite?: "infinite"): Rule<Duration.Duration> =>
   make(
     `a duration such as "30 seconds", "500 millis" or "30" (seconds), from 1 millisecond to 24 days` +
       (zero === undefined ? "" : `, or 0 (${zero})`),
     (given) =>
       toMillis(given).pipe(
-        Option.filter((millis) => (millis >= 1 && millis <= maxMillis) || (millis === 0 && zero !== undefined)),
+        Option.filter((millis) =>
+          (millis >= 1 && millis <= maxMillis) || (millis === 0 && zero !== undefined) ||
+          (millis === Infinity && infinite !== undefined && typeof given !== "string")
+        ),
         Option.map((millis) => Duration.millis(Math.round(millis)))
       )
   )

@@ -32,7 +32,7 @@ export interface TargetOptions {
   readonly user: string | Effect.Effect<unknown, unknown> | undefined
   readonly password: Redacted.Redacted<string> | Effect.Effect<unknown, unknown> | undefined
   readonly passwordFile: string | undefined
-  readonly thread: "worker" | "main"
+  readonly thread: "worker" | "main" | undefined
   readonly journalMode: JournalMode | undefined
   /** As they were given: the dialect validates them. */
   readonly pragmas: unknown
@@ -71,11 +71,11 @@ export interface ResolvedReaders<Target> {
   readonly own: Target
 }
 
-/** Combines a URL that was read with the options. Problems are added to the validation. */
+/** Combines a URL that was read, or a target, with the options. Problems are added to the validation. */
 export type Resolve<Target> = (
   options: TargetOptions,
   pool: PoolOptions,
-  validation: Validation<"url" | keyof TargetOptions>
+  validation: Validation<"url" | keyof TargetOptions | keyof PoolOptions>
 ) => Resolved<Target>
 
 /**
@@ -91,6 +91,8 @@ export interface Dialect<Target> {
   readonly schemes: ReadonlyArray<string>
   /** Reads what follows the scheme and its colon. */
   readonly readUrl: (scheme: string, rest: string) => Reading<Resolve<Target>>
+  /** Reads a target that was resolved. The options then take precedence over what it says. */
+  readTarget(target: Target): Reading<Resolve<Target>>
   /** Writes the URL of a target, with or without its password. */
   formatUrl(target: Target, withPassword: boolean): string
 }

@@ -1,7 +1,10 @@
 /**
  * The URLs that name a database of any dialect.
  */
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import { dialectOf, dialects } from "./dialectOf.js"
+import type { Rule } from "./rule.js"
 import type { Dialect, Resolve } from "./target.js"
 import { mask, problem, type Reading } from "./text.js"
 
@@ -35,6 +38,22 @@ export const parse = (text: string): Reading<Resolve<Target>> => {
   // Text without a scheme may be anything, even a password.
   const given = rest.startsWith("//") ? `${name}${driver ?? ""}://${mask}` : "something else (not shown)"
   return { ...parse(placeholder), problems: [problem(`${forms} (a file's path is sqlite:///path)`, given)] }
+}
+
+/** Whether it is the target of resolved settings. */
+export const isTarget = (given: unknown): given is Target =>
+  Predicate.hasProperty(given, "_tag") && Object.hasOwn(dialects, given._tag as PropertyKey)
+
+/** The target of resolved settings. */
+export const target: Rule<Target> = {
+  accepts: "the target of resolved settings",
+  decode: Option.liftPredicate(isTarget)
+}
+
+/** Reads a target that was resolved. */
+export const readTarget = (target: Target): Reading<Resolve<Target>> => {
+  const dialect: Dialect<Target> = dialectOf(target._tag)
+  return dialect.readTarget(target)
 }
 
 /** Writes the URL of a target. */

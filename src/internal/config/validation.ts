@@ -11,8 +11,18 @@ import { problem } from "./text.js"
 export interface Validation<Field extends string> {
   /** The value of a field, or undefined if it is absent or refused. */
   readonly value: <A>(field: Field, rule: Rule.Rule<A>) => A | undefined
-  /** The same for a parameter of the URL. */
-  readonly parameter: <A>(name: string, given: string | undefined, rule: Rule.Rule<A>) => A | undefined
+  /**
+   * The same for a parameter of the URL. Also undefined if `option`, which says the same, was given in code, and the URL was
+   * not.
+   */
+  readonly parameter: <A>(
+    name: string,
+    given: string | undefined,
+    rule: Rule.Rule<A>,
+    option?: NoInfer<Field>
+  ) => A | undefined
+  /** Whether a field was given in code. */
+  readonly isInCode: (field: Field) => boolean
   /** Adds the problem that a value cannot be used. */
   readonly refuse: (field: Field, message: string) => void
   /** Adds the problem that a value is needed and absent. */
@@ -23,11 +33,15 @@ export interface Validation<Field extends string> {
   readonly conclude: <A>(result: A) => Either.Either<A, ConfigError.ConfigError>
 }
 
-/** `nameOf` is the name of a field in errors: the option, or the environment variable. */
+/**
+ * `nameOf` is the name of a field in errors: the option, or the environment variable. `inCode` has the fields that were given
+ * in code: they take precedence over the parameters of a URL that was not.
+ */
 export const make = <Field extends string>(
   values: { readonly [F in Field]?: unknown },
   nameOf: (field: Field) => string,
-  urlField: NoInfer<Field>
+  urlField: NoInfer<Field>,
+  inCode: ReadonlySet<string>
 ): Validation<Field> => {
   const errors: Array<ConfigError.ConfigError> = []
   const seen = new Set<string>()
@@ -55,7 +69,11 @@ export const make = <Field extends string>(
     const own = (field: Field): Field => field === urlField ? ownUrl : field
     return {
       value: (field, rule) => validate(own(field), values[own(field)], rule, ""),
-      parameter: (name, given, rule) => validate(ownUrl, given, rule, `parameter ${name} to be `),
+      parameter: (name, given, rule, option) => {
+        const accepted = validate(ownUrl, given, rule, `parameter ${name} to be `)
+        return option !== undefined && inCode.has(option) && !inCode.has(ownUrl) ? undefined : accepted
+      },
+      isInCode: (field) => inCode.has(own(field)),
       refuse: (field, message) => refuse(own(field), message),
       missing: (field, expected) => add(own(field), `expected ${expected}`, ConfigError.MissingData),
       forUrl: validationOf,

@@ -18,12 +18,12 @@ export const only = <Client, Service>(
   refusal: (url: string) => DatabaseError
 ) => {
   const required = Layer.succeed(RequiredDriver, { driver, refusal })
-  return <E>(
-    layer: Layer.Layer<Database | SqlClient.SqlClient, E>
-  ): Layer.Layer<Database | SqlClient.SqlClient | Client, E | DatabaseError> =>
+  return <E, R>(
+    layer: Layer.Layer<Database | SqlClient.SqlClient, E, R>
+  ): Layer.Layer<Database | SqlClient.SqlClient | Client | Service, E | DatabaseError, R> =>
     Layer.flatMap(Layer.provide(layer, required), (context) =>
       // Layers are memoized: this one may have been built before, where any driver will do.
       Context.getOption(context as Context.Context<Client>, client)._tag === "Some"
-        ? Layer.succeedContext(context as Context.Context<Database | SqlClient.SqlClient | Client>)
+        ? Layer.succeedContext(context as Context.Context<Database | SqlClient.SqlClient | Client | Service>)
         : Layer.fail(refusal("the database that the application has opened")))
 }

@@ -5,12 +5,18 @@ import type * as SqlClient from "@effect/sql/SqlClient"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Service } from "../../Database.js"
+import type { Settings } from "../../DatabaseConfig.js"
 import type { DatabaseError } from "../../DatabaseError.js"
+import type { Stats } from "../../Pool.js"
 import type { Connection, Driver } from "../driver.js"
+import type { ActivityTracker } from "../telemetry/activity.js"
 
 export interface OpenDatabase {
   readonly driver: Driver
   readonly isProduction: boolean
+  readonly settings: Settings
+  readonly tracker: ActivityTracker
+  readonly poolStats: () => Stats
   /** A connection from its pool. */
   readonly acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>
   /**
@@ -18,6 +24,8 @@ export interface OpenDatabase {
    * Fails within the timeout of health checks.
    */
   readonly probe: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | DatabaseError, R>
+  /** Runs an effect whose statements use a connection, outside of every session. */
+  readonly runOn: <A, E, R>(connection: Connection, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** Opens a database with the same settings over another driver. */
   readonly openWith: (driver: Driver) => Effect.Effect<Service, DatabaseError, Scope.Scope>
 }

@@ -30,6 +30,7 @@ import { Sender } from "./send.js"
 import { mayWrite } from "./statementText.js"
 import * as TransactionOutcome from "./transactionOutcome.js"
 import * as TransactionSql from "./transactionSql.js"
+import { isLocal } from "./transport/local.js"
 import { withKnownTypes } from "./types/lookUp.js"
 
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
@@ -82,6 +83,11 @@ export class Connection implements Driver.Connection {
     private readonly connectAgain: (restore: Driver.Restore) => Effect.Effect<Connection, DatabaseError>
   ) {
     this.sender = new Sender(pipeline, description, connectAgain)
+  }
+
+  get isExposed(): boolean {
+    const { encryption, host } = this.pipeline.route
+    return encryption === "plain" && !isLocal(host)
   }
 
   /** Calls `f` once when the connection is lost and was not closed by the client; at once if that has happened. */
@@ -203,7 +209,20 @@ export class Connection implements Driver.Connection {
   }
 
   executeValues(sql: string, params: ReadonlyArray<unknown>, guard?: Driver.StatementGuard) {
-    const options: Exchange.Options = { params, user: true, prepare: true, rowMode: "array" }
+    return this.executeArrays(sql, params, "array", guard)
+  }
+
+  executeTexts(sql: string, params: ReadonlyArray<unknown>, guard?: Driver.StatementGuard) {
+    return this.executeArrays(sql, params, "texts", guard)
+  }
+
+  private executeArrays(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    rowMode: "array" | "texts",
+    guard: Driver.StatementGuard | undefined
+  ) {
+    const options: Exchange.Options = { params, user: true, prepare: true, rowMode }
     const finish = Execute.rowsOf<ReadonlyArray<unknown>>
     return Execute.run(this.sender, { sql, params, options, guard, finish })
   }

@@ -2,7 +2,7 @@
  * PostgreSQL's part of the configuration, and its names.
  */
 import type { Dialect } from "../config/target.js"
-import { formatTarget, type PostgresTarget, resolve } from "./target.js"
+import { formatTarget, optionsOf, type PostgresTarget, resolve } from "./target.js"
 import { parse } from "./url.js"
 
 export const dialect: Dialect<PostgresTarget> = {
@@ -39,6 +39,14 @@ export const dialect: Dialect<PostgresTarget> = {
   readUrl: (scheme, rest) => {
     const { problems, value } = parse(scheme, rest)
     return { problems, value: (options, pool, validation) => resolve(value, options, pool, validation) }
+  },
+  readTarget: (target) => {
+    const url = formatTarget(target, true)
+    const { problems, value } = parse("postgres", url.slice(url.indexOf(":") + 1))
+    return {
+      problems,
+      value: (options, pool, validation) => resolve(value, optionsOf(target, options), pool, validation)
+    }
   },
   formatUrl: (target, withPassword) => formatTarget(target, withPassword)
 }

@@ -170,6 +170,8 @@ export class Pipeline {
   readonly parameters: ReportedParameters
   private readonly resetAlways: boolean
   private readonly connection: StartupConnection
+  /** How the server was reached. */
+  readonly route: Route
   private readonly statementCache: StatementCache
   /** Exchanges that were submitted and not sent. */
   private readonly queue: Array<Exchange.Exchange> = []
@@ -188,6 +190,7 @@ export class Pipeline {
 
   constructor(options: Options) {
     this.connection = options.connection
+    this.route = options.route
     this.onNotice = options.onNotice
     this.parameters = options.parameters
     this.beganReadOnly = options.parameters.get("default_transaction_read_only") === "on" &&

@@ -83,20 +83,23 @@ const strongest = (...modes: ReadonlyArray<SslMode | undefined>): SslMode | unde
   sslModes.findLast((mode) => modes.includes(mode))
 
 /**
- * The URL takes precedence over the options, as in libpq. Of two sslmodes the stronger one holds, so that neither makes
+ * The URL takes precedence over the options, as in libpq, except over those that are given in code beside a URL that is
+ * not. Of two sslmodes the stronger one holds, so that neither makes
  * the connection less safe than the other requires.
  */
 export const resolve = (
   { parameters, ...url }: PostgresUrl,
   options: TargetOptions,
   pool: PoolOptions,
-  { missing, parameter, refuse }: Validation<"url" | keyof TargetOptions>
+  { isInCode, missing, parameter, refuse }: Validation<"url" | keyof TargetOptions | keyof PoolOptions>
 ): Resolved<PostgresTarget> => {
-  const inUrl = <A>(name: Parameter, rule: Rule.Rule<A>) => parameter(name, parameters[name], rule)
+  const inUrl = <A>(name: Parameter, rule: Rule.Rule<A>, option?: keyof TargetOptions | keyof PoolOptions) =>
+    parameter(name, parameters[name], rule, option)
   const askedUser = Effect.isEffect(options.user) ? options.user : undefined
   const askedPassword = Effect.isEffect(options.password) ? options.password : undefined
   const fixedPassword = Redacted.isRedacted(options.password) ? options.password : undefined
-  const passwordFile = options.password === undefined ? options.passwordFile : undefined
+  const hasPasswordInCode = url.password !== undefined && isInCode("url") && !isInCode("passwordFile")
+  const passwordFile = options.password === undefined && !hasPasswordInCode ? options.passwordFile : undefined
   const fixedUser = typeof options.user === "string" ? options.user : url.user
   const username = fixedUser ?? (askedUser === undefined ? Option.getOrUndefined(systemUser()) : "")
   if (username === undefined) {
@@ -105,9 +108,9 @@ export const resolve = (
   if (askedUser !== undefined && url.database === undefined) {
     missing("url", "a database in the URL, as the user's name, which is the default, is not fixed")
   }
-  const sslRootCert = inUrl("sslrootcert", Rule.fileOrPem("CERTIFICATE")) ?? options.sslRootCert
-  const sslCert = inUrl("sslcert", Rule.fileOrPem("CERTIFICATE")) ?? options.sslCert
-  const sslKey = inUrl("sslkey", Rule.fileOrPem("PRIVATE KEY")) ?? options.sslKey
+  const sslRootCert = inUrl("sslrootcert", Rule.fileOrPem("CERTIFICATE"), "sslRootCert") ?? options.sslRootCert
+  const sslCert = inUrl("sslcert", Rule.fileOrPem("CERTIFICATE"), "sslCert") ?? options.sslCert
+  const sslKey = inUrl("sslkey", Rule.fileOrPem("PRIVATE KEY"), "sslKey") ?? options.sslKey
   if ((sslCert === undefined) !== (sslKey === undefined)) {
     const [field, other] = sslCert === undefined ? ["sslCert", "key"] as const : ["sslKey", "certificate"] as const
     missing(field, `what belongs to the ${other} given: the name of a file, or PEM text`)
@@ -145,11 +148,11 @@ export const resolve = (
   const database = url.database ?? username ?? ""
   const targetSessionAttrs = inUrl("target_session_attrs", Rule.oneOf(sessionAttrs))
   const loadBalanceHosts = inUrl("load_balance_hosts", Rule.oneOf(["disable", "random"]))
-  const connectTimeout = inUrl("connect_timeout", Rule.duration("no limit"))
-  const connectionLimit = inUrl("connection_limit", Rule.wholeNumber(1))
-  const poolTimeout = inUrl("pool_timeout", Rule.duration("no limit"))
+  const connectTimeout = inUrl("connect_timeout", Rule.duration("no limit"), "connectTimeout")
+  const connectionLimit = inUrl("connection_limit", Rule.wholeNumber(1), "poolSize")
+  const poolTimeout = inUrl("pool_timeout", Rule.duration("no limit"), "poolTimeout")
   const isPooled = inUrl("pgbouncer", Rule.oneOf(["true", "false"])) === "true"
-  const applicationName = inUrl("application_name", Rule.text) ?? options.applicationName ??
+  const applicationName = inUrl("application_name", Rule.text, "applicationName") ?? options.applicationName ??
     inUrl("fallback_application_name", Rule.text)
   const isAsked = askedUser !== undefined || askedPassword !== undefined || passwordFile !== undefined
   const target: PostgresTarget = {
@@ -190,7 +193,7 @@ export const resolve = (
       ...pool,
       ...(connectionLimit === undefined ? {} : {
         poolSize: connectionLimit,
-        poolMaxOverflow: 0,
+        poolMaxOverflow: isInCode("poolMaxOverflow") && !isInCode("url") ? pool.poolMaxOverflow : 0,
         poolMin: Math.min(pool.poolMin, connectionLimit)
       }),
       poolTimeout: poolTimeout === undefined ? pool.poolTimeout : Duration.isZero(poolTimeout) ? longest : poolTimeout,
@@ -229,6 +232,18 @@ const checkIneffective = (inUrl: <A>(name: Parameter, rule: Rule.Rule<A>) => A |
 
 const unlessDefault = (defaultValue: string, value: string): string | undefined =>
   value === defaultValue ? undefined : value
+
+/** The options that a target was resolved with and its URL lacks. Those that are given take precedence. */
+export const optionsOf = ({ credentials, password }: PostgresTarget, given: TargetOptions): TargetOptions => {
+  const asked = credentials && Redacted.value(credentials)
+  const isPasswordGiven = given.password !== undefined || given.passwordFile !== undefined
+  return {
+    ...given,
+    user: given.user ?? asked?.user,
+    password: isPasswordGiven ? given.password : password ?? asked?.password,
+    passwordFile: isPasswordGiven ? given.passwordFile : asked?.passwordFile
+  }
+}
 
 /** Writes the URL of a target, without the parameters that have their default. */
 export const formatTarget = (target: PostgresTarget, withSecrets: boolean): string => {

@@ -79,6 +79,10 @@ class FaultyConnection implements Wrapped {
     return this.statement(sql, this.inner.executeValues(sql, params, guard), guard)
   }
 
+  executeTexts(sql: string, params: ReadonlyArray<unknown>, guard?: StatementGuard) {
+    return this.statement(sql, this.inner.executeTexts(sql, params, guard), guard)
+  }
+
   executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, guard?: StatementGuard) {
     return this.statement(sql, this.inner.executeUnprepared(sql, params, transformRows, guard), guard)
   }

@@ -42,6 +42,10 @@ export class SandboxConnection implements Wrapped {
     return this.statement(sql, (connection) => connection.executeValues(sql, params, guard))
   }
 
+  executeTexts(sql: string, params: ReadonlyArray<unknown>, guard?: StatementGuard) {
+    return this.statement(sql, (connection) => connection.executeTexts(sql, params, guard))
+  }
+
   executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows, guard?: StatementGuard) {
     return this.statement(sql, (connection) => connection.executeUnprepared(sql, params, transformRows, guard))
   }

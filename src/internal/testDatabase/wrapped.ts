@@ -31,6 +31,13 @@ export const wrapping = (driver: Driver, wrap: (connect: Driver["connect"]) => D
     },
     serverInfo: (connection) => driver.serverInfo(unwrap(connection)),
     checkHealth: driver.checkHealth && ((connection) => driver.checkHealth!(unwrap(connection))),
+    monitoring: {
+      waits: driver.monitoring.waits && ((connection, ids) => driver.monitoring.waits!(unwrap(connection), ids)),
+      sections: driver.monitoring.sections.map((section) =>
+        Object.assign({}, section, { read: (connection: Connection) => section.read(unwrap(connection)) })
+      ),
+      explain: (connection, statement) => driver.monitoring.explain(unwrap(connection), statement)
+    },
     extendClient: (client, acquire, listen) => driver.extendClient(client, Effect.map(acquire, unwrap), listen)
   }
 }

@@ -5,6 +5,7 @@ import * as Either from "effect/Either"
 import * as DatabaseConfig from "../../../src/DatabaseConfig.js"
 import type { Report } from "../../../src/internal/cli/check.js"
 import { examineCluster } from "../../../src/internal/cli/cluster.js"
+import { driverOf } from "../../../src/internal/database/driverOf.js"
 import { engineServer } from "../../support/engine.js"
 import { cluster, freshDatabase } from "../../support/postgres.js"
 import { run } from "./process.js"
@@ -97,4 +98,67 @@ describe("sqlayer check of a cluster", () => {
         warnings: []
       })
     }))
+
+  describe("in production, of connections that are not encrypted", () => {
+    const production = (options: DatabaseConfig.Options) => settings({ environment: "production", ...options })
+
+    /** As if each connection without TLS led over a network. */
+    const overNetwork: typeof driverOf = (settings) =>
+      Effect.map(driverOf(settings), (driver) => ({
+        ...driver,
+        connect: (onLost, restore) =>
+          Effect.map(driver.connect(onLost, restore), (connection) => {
+            const { target } = settings
+            const isExposed = target._tag === "postgres" && target.sslMode === "disable"
+            return Object.defineProperty(connection, "isExposed", { value: isExposed })
+          })
+      }))
+
+    it.scopedLive("says so, for writers and readers, and not where it leads over a network with TLS", () =>
+      Effect.gen(function*() {
+        const url = new URL(yield* freshDatabase)
+        const at = (parameter: string) => `${url.href}?${parameter}`
+        const found = yield* examineCluster(production({ url: at("sslmode=disable") }), 1, overNetwork)
+        assert.strictEqual(found.problems.length, 1)
+        assert.match(
+          found.problems[0],
+          new RegExp(`^the connections to 127.0.0.1:${url.port} are not encrypted, .*SSLMODE`)
+        )
+        assert.isTrue(found.servers[0].exposed)
+
+        const reader = production({ url: at("sslmode=prefer"), readerUrl: at("sslmode=disable") })
+        const reading = yield* examineCluster(reader, 1, overNetwork)
+        assert.deepStrictEqual(reading.problems, found.problems)
+        assert.strictEqual(reading.servers.length, 1)
+
+        for (const environment of ["development", "test"] as const) {
+          const other = yield* examineCluster(settings({ environment, url: at("sslmode=disable") }), 1, overNetwork)
+          assert.deepStrictEqual(other.problems, [])
+        }
+        const encrypted = yield* examineCluster(production({ url: at("sslmode=prefer") }), 1, overNetwork)
+        assert.deepStrictEqual(encrypted.problems, [])
+        // On loopback.
+        const local = yield* examineCluster(production({ url: at("sslmode=disable") }), 1)
+        assert.deepStrictEqual([local.problems, local.servers[0].exposed], [[], false])
+      }))
+
+    it.scopedLive("warns where a pooler does not encrypt", () =>
+      Effect.gen(function*() {
+        const at = (address: string) =>
+          Effect.gen(function*() {
+            const server = yield* engineServer({
+              parameters: {},
+              treatments: [[
+                /inet_client_addr/,
+                (statement) => statement.replace("pg_catalog.inet_client_addr()", `'${address}'::inet`)
+              ]]
+            })
+            return yield* examineCluster(production({ url: server.url, sslMode: "disable" }), 1)
+          })
+        const [far, near] = [yield* at("203.0.113.7"), yield* at("127.0.0.2")]
+        assert.strictEqual(far.warnings.length, 1)
+        assert.include(far.warnings[0], "from 203.0.113.7, without encryption")
+        assert.deepStrictEqual([far.problems, near.problems, near.warnings], [[], [], []])
+      }))
+  })
 })
