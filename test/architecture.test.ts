@@ -56,6 +56,7 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
   [["Telemetry", "internal/telemetry/"]],
   [[
     "internal/driver",
+    "internal/monitoring",
     "internal/rowStream",
     "internal/statementGuard",
     "internal/copy/",
@@ -70,7 +71,7 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
   [["internal/sqlClient/"]],
   [["Health", "internal/health/"]],
   [["Database", "internal/database/"]],
-  [["Postgres"], ["Sqlite"]],
+  [["Postgres"], ["Sqlite"], ["Kysely"], ["Drizzle"]],
   [["Migrations", "internal/migrations/"]],
   [["DatabaseHttp", "internal/databaseHttp/"], ["TestDatabase", "internal/testDatabase/"]],
   [["internal/cli/"]],
@@ -92,6 +93,9 @@ const allowed: ReadonlyArray<readonly [module: string, code: RegExp]> = [
   ["DatabaseError", /Schema\.Literal\("postgres", "sqlite"\)/],
   ["DatabaseError", /code\.startsWith\("SQLITE_"\) \? "sqlite" : "postgres"/],
   ["internal/database/driverOf", /drivers\[target\._tag\]/],
+  // Both libraries have dialects of their own.
+  ["Kysely", /sql\.onDialect\(\{ [^}]* \}\)/],
+  ["Drizzle", /sql\.onDialectOrElse\(\{\s*(?:pg|sqlite):/g],
   ["Postgres", /"@effect\/sql-pg\/PgClient"/],
   ["Sqlite", /"@effect\/sql-sqlite-node\/SqliteClient"/]
 ]
@@ -369,6 +373,10 @@ export const dialect: Dialect<MysqlTarget> = {
     value: (_, pool) => ({ target: { _tag: "mysql", host }, name: host, pool }),
     problems: []
   }),
+  readTarget: (target) => ({
+    value: (_, pool) => ({ target, name: target.host, pool }),
+    problems: []
+  }),
   formatUrl: ({ host }) => \`mysql:\${host}\`
 }
 `,
@@ -427,6 +435,7 @@ export const make = (_: Settings, target: MysqlTarget): Driver => ({
     sessionOptions: () => ({})
   },
   inspection: { target: Effect.succeed(target), details: ${nothing} },
+  monitoring: { sections: [], explain: ${nothing} },
   testDatabases: undefined,
   pool: { size: 1, maxOverflow: 0, min: 1, recycle: Duration.infinity }
 })

@@ -559,6 +559,32 @@ export const driverContract = (name: string, dialect: Dialect): void => {
         }))
     })
 
+    describe("monitoring", () => {
+      test("reads its figures in a read-only transaction, and plans without values or effect", ({ connection, driver }) =>
+        Effect.gen(function*() {
+          const { explain, sections, waits } = driver.monitoring
+          yield* insert(connection, 1)
+          yield* connection.begin({ readOnly: true, statementTimeout: Duration.minutes(1) })
+          for (const { columns, id, read } of sections) {
+            const { rows } = yield* read(connection)
+            assert.isTrue(rows.every((row) => row.length === columns.length), id)
+          }
+          assert.deepStrictEqual(waits === undefined ? [] : yield* waits(connection, [connection.id]), [])
+          yield* explain(connection, "SELECT name FROM items WHERE id = 1")
+          yield* explain(connection, "DELETE FROM items")
+          for (const text of ["SELECT 1; DELETE FROM items", "DROP TABLE items", "SELECT * FROM no_items"]) {
+            const refused = yield* Effect.either(explain(connection, text))
+            assert(Either.isLeft(refused), text)
+            assert.strictEqual(refused.left._tag, "InvalidStatement", text)
+            yield* connection.rollback
+            yield* connection.begin({ readOnly: true })
+          }
+          yield* connection.rollback
+          assert.strictEqual(connection.status(), "idle")
+          assert.deepStrictEqual(yield* ids(connection), [1])
+        }))
+    })
+
     describe("resetting and closing", () => {
       test("a reset rolls back", ({ connection }) =>
         Effect.gen(function*() {
