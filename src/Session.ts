@@ -55,8 +55,9 @@ export interface Options {
   readonly deferrable?: boolean | undefined
   /**
    * The maximum time from the start of the session, including the wait for a connection and every attempt of `retry`,
-   * until its commit begins. Of a session stream, from its opening, with the time that its consumer takes. A session that takes longer is interrupted and rolled back, and fails with SessionTimeout. A
-   * commit that has begun is not interrupted. Default: no limit.
+   * until its commit begins. That of a session stream starts when the stream is opened, and includes the time that its consumer
+   * takes. A session that takes longer is interrupted and rolled back, and fails with SessionTimeout. A commit that has begun is
+   * not interrupted. Default: no limit.
    */
   readonly timeout?: Duration.DurationInput | undefined
   /**

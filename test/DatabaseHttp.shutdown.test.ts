@@ -21,6 +21,7 @@ import * as DatabaseHttp from "../src/DatabaseHttp.js"
 import { live, logged } from "./internal/session/harness.js"
 import { eventually } from "./support/eventually.js"
 import { type Answer, portOf, send } from "./support/http.js"
+import { connectError } from "./support/tcp.js"
 import { certificates } from "./support/tls.js"
 
 /** A database, and an application on a server over it until `stop` is run. */
@@ -87,16 +88,7 @@ const start = (options: DatabaseHttp.ShutdownOptions) =>
   })
 
 /** Whether nothing listens on the port. */
-const isRefused = (port: number) =>
-  Effect.async<boolean>((resume) => {
-    const socket = Net.connect(port, "127.0.0.1")
-    const answer = (refused: boolean) => {
-      socket.destroy()
-      resume(Effect.succeed(refused))
-    }
-    socket.on("connect", () => answer(false))
-    socket.on("error", (error: NodeJS.ErrnoException) => answer(error.code === "ECONNREFUSED"))
-  })
+const isRefused = (port: number) => Effect.map(connectError(port), (code) => code === "ECONNREFUSED")
 
 const status = (port: number, path: string) => Effect.map(send(port, "GET", path), (answer: Answer) => answer.status)
 

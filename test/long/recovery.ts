@@ -7,7 +7,6 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
-import { once } from "node:events"
 import { parseArgs } from "node:util"
 import { maxStarting } from "../../src/internal/cluster/connectLimit.js"
 import { nodeArguments } from "../support/bundledProgram.js"
@@ -15,6 +14,7 @@ import { query } from "../support/client.js"
 import { type Cluster, makeCluster, type Member } from "../support/cluster.js"
 import { eventually } from "../support/eventually.js"
 import { type Proxy, proxy, type ProxyConnection } from "../support/proxy.js"
+import { scopedProcess } from "../support/scopedProcess.js"
 import { scopedInstallation } from "../support/server.js"
 
 const { values } = parseArgs({
@@ -65,26 +65,12 @@ const countingProxy = (member: Member) =>
   })
 
 const application = (url: string, name: string): Effect.Effect<ChildProcess, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.sync(() =>
-      spawn(
-        process.execPath,
-        [
-          ...nodeArguments(new URL("../support/recoveryProcess.ts", import.meta.url)),
-          url,
-          name,
-          String(connections)
-        ],
-        { stdio: ["pipe", "inherit", "inherit"] }
-      )
-    ),
-    (child) =>
-      Effect.promise(async () => {
-        if (child.exitCode === null && child.signalCode === null) {
-          child.kill("SIGKILL")
-          await once(child, "exit")
-        }
-      })
+  scopedProcess(() =>
+    spawn(
+      process.execPath,
+      [...nodeArguments("test/support/recoveryProcess.ts"), url, name, String(connections)],
+      { stdio: ["pipe", "inherit", "inherit"] }
+    )
   )
 
 /** Waits until all processes have all of their connections. */

@@ -14,12 +14,13 @@ import { once } from "node:events"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { fileURLToPath } from "node:url"
 import { Database, Migrations, Session } from "sqlayer"
 import * as Jobs from "../../docs/recipes/jobs.js"
 import * as Outbox from "../../docs/recipes/outbox.js"
+import { nodeArguments } from "../support/bundledProgram.js"
 import { eventually } from "../support/eventually.js"
 import { freshDatabase, query } from "../support/postgres.js"
+import { scopedProcess } from "../support/scopedProcess.js"
 import { postgres } from "./databases.js"
 
 const quiet = Logger.remove(Logger.defaultLogger)
@@ -37,20 +38,11 @@ const waiting = Effect.flatMap(
 const numberOf = ({ payload }: Outbox.Message) => (payload as { readonly n: number }).n
 
 const workerProcess = (database: string, delivered: string) =>
-  Effect.acquireRelease(
-    Effect.sync(() =>
-      spawn(process.execPath, ["--import", "tsx", fileURLToPath(new URL("outboxWorker.ts", import.meta.url))], {
-        env: { ...process.env, APP_ENV: "test", DATABASE_URL: database, DELIVERED: delivered },
-        stdio: ["ignore", "inherit", "inherit"]
-      })
-    ),
-    (child) =>
-      Effect.promise(async () => {
-        if (child.exitCode === null && child.signalCode === null) {
-          child.kill("SIGKILL")
-          await once(child, "exit")
-        }
-      })
+  scopedProcess(() =>
+    spawn(process.execPath, nodeArguments("test/recipes/outboxWorker.ts"), {
+      env: { ...process.env, APP_ENV: "test", DATABASE_URL: database, DELIVERED: delivered },
+      stdio: ["ignore", "inherit", "inherit"]
+    })
   )
 
 describe("an outbox", () => {

@@ -8,6 +8,7 @@ import { once } from "node:events"
 import { fileURLToPath } from "node:url"
 import { nodeArguments } from "./bundledProgram.js"
 import { eventually } from "./eventually.js"
+import { scopedProcess } from "./scopedProcess.js"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 
@@ -27,21 +28,12 @@ export const start = (
   more: NodeJS.ProcessEnv = {}
 ): Effect.Effect<Example, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const child = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        spawn(process.execPath, nodeArguments(program), {
-          cwd: root,
-          env: { ...process.env, APP_ENV: "development", DATABASE_URL: url, HOST: "127.0.0.1", PORT: "0", ...more },
-          stdio: ["ignore", "pipe", "pipe"]
-        })
-      ),
-      (child) =>
-        Effect.promise(async () => {
-          if (child.exitCode === null && child.signalCode === null) {
-            child.kill("SIGKILL")
-            await once(child, "exit")
-          }
-        })
+    const child = yield* scopedProcess(() =>
+      spawn(process.execPath, nodeArguments(program), {
+        cwd: root,
+        env: { ...process.env, APP_ENV: "development", DATABASE_URL: url, HOST: "127.0.0.1", PORT: "0", ...more },
+        stdio: ["ignore", "pipe", "pipe"]
+      })
     )
     let text = ""
     child.stdout.on("data", (chunk) => text += chunk)

@@ -5,10 +5,12 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
-import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { eventually } from "./eventually.js"
+import { scopedProcess } from "./scopedProcess.js"
+import { freePort } from "./serverProcess.js"
+import { connectError } from "./tcp.js"
 
 const candidates = [
   process.env.PGBOUNCER,
@@ -22,24 +24,6 @@ const binary = candidates.find((path) => path !== undefined && Fs.existsSync(pat
 /** Whether there is one on this machine. */
 export const isInstalled = binary !== undefined
 
-const freePort = Effect.async<number>((resume) => {
-  const server = Net.createServer()
-  server.listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as Net.AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
-
-const accepts = (port: number) =>
-  Effect.async<boolean>((resume) => {
-    const socket = Net.connect(port, "127.0.0.1")
-    const done = (is: boolean) => {
-      socket.destroy()
-      resume(Effect.succeed(is))
-    }
-    socket.once("connect", () => done(true)).once("error", () => done(false))
-  })
-
 /** Starts one for the database of a URL, and gives the URL through it. It ends when the scope closes. */
 export const pgbouncer = (
   url: string,
@@ -49,7 +33,7 @@ export const pgbouncer = (
   Effect.gen(function*() {
     const { hostname, password, pathname, port: serverPort, username } = new URL(url)
     const database = pathname.slice(1)
-    const port = yield* freePort
+    const port = yield* Effect.promise(freePort)
     const directory = yield* Effect.acquireRelease(
       Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "sqlayer-pgbouncer-"))),
       (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
@@ -74,17 +58,7 @@ ${isRoot ? "user = nobody" : ""}
 `
     )
     Fs.chmodSync(directory, 0o755)
-    yield* Effect.acquireRelease(
-      Effect.sync(() => spawn(binary!, ["-q", file], { stdio: "ignore" })),
-      (child) =>
-        Effect.async<void>((resume) => {
-          if (child.exitCode !== null) {
-            return resume(Effect.void)
-          }
-          child.once("exit", () => resume(Effect.void))
-          child.kill("SIGKILL")
-        })
-    )
-    yield* eventually(accepts(port))
+    yield* scopedProcess(() => spawn(binary!, ["-q", file], { stdio: "ignore" }))
+    yield* eventually(Effect.map(connectError(port), (code) => code === undefined))
     return `postgres://${username}:${password}@127.0.0.1:${port}/${database}`
   })

@@ -6,6 +6,7 @@
  * that is not understood counts as one that writes, and that leaves something. What a view, an operator, a policy or a
  * trigger calls cannot be seen.
  */
+import { endOfComment } from "../telemetry/querySummary.js"
 
 /** One thing in a text: a word in lower case, a name in double quotes, or any other character. */
 interface Token {
@@ -33,17 +34,10 @@ const matchAt = (pattern: RegExp, text: string, at: number): RegExpExecArray | n
   return pattern.exec(text)
 }
 
-/** The index after the comment that begins at `start`. Comments nest. */
+/** The index after the comment that begins at `start`, which is that of the end if the comment has none. */
 export const afterComment = (text: string, start: number): number => {
-  const mark = /\/\*|\*\//g
-  mark.lastIndex = start + 2
-  for (let depth = 1, found = mark.exec(text); found !== null; found = mark.exec(text)) {
-    depth += found[0] === "/*" ? 1 : -1
-    if (depth === 0) {
-      return mark.lastIndex
-    }
-  }
-  return text.length
+  const end = endOfComment(text, start)
+  return end === -1 ? text.length : end
 }
 
 /** The tokens of each statement of a text; comments and strings are left out. */

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { SqliteError } from "./binding.js"
-import { walOf } from "./staleWal.js"
+import { byteAt, walOf } from "./staleWal.js"
 
 /** The name of a file system's error and its message, as SQLite's error for a file that cannot be opened. */
 const cannotWrite = (error: unknown): SqliteError =>
@@ -28,19 +28,8 @@ const recoveredFrom = (target: string): string | undefined => {
     return wal
   }
   const journal = `${target}-journal`
-  return Fs.existsSync(journal) && firstByteOf(journal) !== 0 ? journal : undefined
-}
-
-/** Zero if the file is empty, or a journal that is kept after its commit. */
-const firstByteOf = (path: string): number => {
-  const bytes = Buffer.alloc(1)
-  const file = Fs.openSync(path, "r")
-  try {
-    Fs.readSync(file, bytes, 0, 1, 0)
-  } finally {
-    Fs.closeSync(file)
-  }
-  return bytes[0]
+  // Its first byte is zero if it is kept after its commit.
+  return Fs.existsSync(journal) && (byteAt(journal, 0) ?? 0) !== 0 ? journal : undefined
 }
 
 const checkRecovery = (target: string): void => {

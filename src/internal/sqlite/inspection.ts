@@ -7,19 +7,11 @@ import * as Fs from "node:fs"
 import type { SqliteTarget } from "../../DatabaseConfig.js"
 import { ConnectionFailed, type DatabaseError } from "../../DatabaseError.js"
 import type { Inspection } from "../driver.js"
+import { byteAt } from "./staleWal.js"
 import { memory } from "./url.js"
 
 /** Whether a file is in WAL mode: its format's write version (https://sqlite.org/fileformat.html) is 2. */
-const isWal = (filename: string): boolean => {
-  const header = Buffer.alloc(1)
-  const file = Fs.openSync(filename, "r")
-  try {
-    Fs.readSync(file, header, 0, 1, 18)
-  } finally {
-    Fs.closeSync(file)
-  }
-  return header[0] === 2
-}
+const isWal = (filename: string): boolean => byteAt(filename, 18) === 2
 
 const cannotOpen = (reason: string): DatabaseError =>
   new ConnectionFailed({ dialect: "sqlite", code: "SQLITE_CANTOPEN", reason, transient: false })

@@ -36,6 +36,10 @@ const withFile = <A>(filename: string, f: (file: number) => A): A => {
   }
 }
 
+/** One byte of a file. Undefined if the file ends before. */
+export const byteAt = (filename: string, position: number): number | undefined =>
+  withFile(filename, (file) => readAt(file, 1, position)?.[0])
+
 /** Whether a page of the file is as the WAL has it, which is so once a part of the WAL was written into the file. */
 const hasPageOfWal = (filename: string): boolean => {
   try {

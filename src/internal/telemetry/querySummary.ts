@@ -37,8 +37,8 @@ interface Token {
 const pattern =
   /(\s+|--[^\n\r]*)|('(?:[^']|'')*')|("(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]'"$]*\])|(\$(?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$)|([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)|\d[\w.]*|[^]/y
 
-/** The index after the comment that begins at `start`, or -1. Comments nest. */
-const afterComment = (text: string, start: number): number => {
+/** The index after the comment that begins at `start`, or -1 if it does not end. Comments nest, as they do in PostgreSQL. */
+export const endOfComment = (text: string, start: number): number => {
   const mark = /\/\*|\*\//g
   mark.lastIndex = start + 2
   for (let depth = 1, found = mark.exec(text); found !== null; found = mark.exec(text)) {
@@ -62,7 +62,7 @@ const tokenize = (text: string): { readonly statements: ReadonlyArray<Array<Toke
   for (let at = 0; at < text.length;) {
     const current = statements[statements.length - 1]
     if (text.startsWith("/*", at)) {
-      at = afterComment(text, at)
+      at = endOfComment(text, at)
       if (at === -1) {
         return { statements, isComplete: false }
       }

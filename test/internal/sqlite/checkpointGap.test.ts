@@ -11,14 +11,12 @@ import {
   type Writer
 } from "../../../src/internal/sqlite/checkpointGap.js"
 import * as Connection from "../../../src/internal/sqlite/connection.js"
-import { closedError } from "../../../src/internal/sqlite/errors.js"
 import { loadBinding } from "../../../src/internal/sqlite/loadBinding.js"
 import type { Operation } from "../../../src/internal/sqlite/protocol.js"
-import { SharedSettings } from "../../../src/internal/sqlite/sharedSettings.js"
 import { localTransport } from "../../../src/internal/sqlite/transport.js"
 import { workerTransport } from "../../../src/internal/sqlite/workerTransport.js"
 import { eventually } from "../../support/eventually.js"
-import { binding, connect, driver, file } from "./support.js"
+import { binding, connect, connectionOptions, driver, file, openOptions } from "./support.js"
 
 /** A gap beyond a WAL of one byte, with a writer whose checkpoints the test ends. */
 const makeGap = (maxDuration = 60_000) => {
@@ -140,19 +138,7 @@ describe("the gap for a checkpoint", () => {
     Effect.gen(function*() {
       const filename = yield* file
       const transport = localTransport(
-        {
-          binding,
-          filename,
-          readOnly: false,
-          immutable: false,
-          journalMode: "wal",
-          pragmas: {},
-          settings: [],
-          reader: false,
-          mustExist: false,
-          extensions: [],
-          functions: []
-        },
+        openOptions(filename),
         yield* Effect.promise(() => loadBinding(binding))
       )
       yield* Effect.addFinalizer(() => Effect.sync(transport.destroy))
@@ -214,30 +200,12 @@ describe("the gap for a checkpoint", () => {
         const { gap, outcomes, writer } = makeGap()
         const connection = yield* Effect.acquireRelease(
           Connection.make({
-            transport: workerTransport({
-              binding,
+            ...connectionOptions(
               filename,
-              readOnly: false,
-              immutable: false,
-              journalMode: "wal",
-              pragmas: {},
-              settings: [],
-              reader: true,
-              mustExist: true,
-              extensions: [],
-              functions: []
-            }),
-            description: filename,
-            timeouts: {},
-            openTimeout: Duration.seconds(60),
-            openTimeoutError: () => closedError(filename),
-            onUndone: () => Effect.void,
-            extensions: [],
-            settings: new SharedSettings(),
+              workerTransport({ ...openOptions(filename), reader: true, mustExist: true })
+            ),
             gap,
-            isReader: true,
-            onOpen: () => {},
-            onLost: () => {}
+            isReader: true
           }),
           ({ close }) => close
         )

@@ -1,15 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fs from "node:fs"
 import type { Binding } from "../../../src/internal/sqlite/binding.js"
 import * as Connection from "../../../src/internal/sqlite/connection.js"
-import { closedError } from "../../../src/internal/sqlite/errors.js"
 import { loadBinding } from "../../../src/internal/sqlite/loadBinding.js"
 import { OpenFiles } from "../../../src/internal/sqlite/openFiles.js"
-import { SharedSettings } from "../../../src/internal/sqlite/sharedSettings.js"
 import { localTransport, type Transport } from "../../../src/internal/sqlite/transport.js"
-import { binding as name, file } from "./support.js"
+import { binding as name, connectionOptions, file, openOptions } from "./support.js"
 
 const binding = await Effect.runPromise(Effect.promise(() => loadBinding(name)))
 
@@ -22,30 +19,10 @@ const make = (filename: string, text: string) => {
 /** Opens a file on this thread. `wrap` changes the transport. */
 const open = (filename: string, library: Binding, wrap: (transport: Transport) => Transport = (same) => same) => {
   const files = new OpenFiles(filename)
-  const transport = files.add(wrap(localTransport({
-    binding: name,
-    filename,
-    readOnly: false,
-    immutable: false,
-    journalMode: "wal",
-    pragmas: {},
-    settings: [],
-    reader: false,
-    mustExist: true,
-    extensions: [],
-    functions: []
-  }, library)))
+  const transport = files.add(wrap(localTransport({ ...openOptions(filename), mustExist: true }, library)))
   const connection = Connection.make({
-    transport,
-    description: filename,
-    timeouts: {},
-    openTimeout: Duration.seconds(60),
-    openTimeoutError: () => closedError(filename),
-    onUndone: () => Effect.void,
-    extensions: [],
-    settings: new SharedSettings(),
-    onOpen: (opened) => files.opened(transport, opened),
-    onLost: () => {}
+    ...connectionOptions(filename, transport),
+    onOpen: (opened) => files.opened(transport, opened)
   })
   return { files, connection: Effect.acquireRelease(connection, ({ close }) => close) }
 }

@@ -1,33 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import Fs, { renameSync, statSync, utimesSync } from "node:fs"
-import { syncBuiltinESMExports } from "node:module"
 import { loadBinding } from "../../../src/internal/sqlite/loadBinding.js"
 import { describeStaleWal, walOf } from "../../../src/internal/sqlite/staleWal.js"
+import { replaceBuiltin } from "../../support/builtins.js"
 import { binding as name, file } from "./support.js"
 
 /** Runs a function right before a file is opened the next time. */
 const beforeOpening = (path: string, run: () => void) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const original = Fs.openSync
-      Fs.openSync = (...args) => {
-        if (args[0] === path) {
-          Fs.openSync = original
-          syncBuiltinESMExports()
-          run()
-        }
-        return original(...args)
-      }
-      syncBuiltinESMExports()
-      return original
-    }),
-    (original) =>
-      Effect.sync(() => {
-        Fs.openSync = original
-        syncBuiltinESMExports()
-      })
-  )
+  replaceBuiltin(Fs, "openSync", (original, restore) => (...args) => {
+    if (args[0] === path) {
+      restore()
+      run()
+    }
+    return original(...args)
+  })
 
 describe("a WAL", () => {
   it.scopedLive("that begins anew while it is looked at, as another program writes, is not that of another file", () =>

@@ -10,8 +10,12 @@ import * as Path from "node:path"
 import type * as DatabaseConfig from "../../../src/DatabaseConfig.js"
 import type { Driver } from "../../../src/internal/driver.js"
 import { chooseBinding } from "../../../src/internal/sqlite/chooseBinding.js"
-import type { SqliteConnection } from "../../../src/internal/sqlite/connection.js"
+import type { Options as ConnectionOptions, SqliteConnection } from "../../../src/internal/sqlite/connection.js"
 import * as SqliteDriver from "../../../src/internal/sqlite/driver.js"
+import { closedError } from "../../../src/internal/sqlite/errors.js"
+import type { OpenOptions } from "../../../src/internal/sqlite/protocol.js"
+import { SharedSettings } from "../../../src/internal/sqlite/sharedSettings.js"
+import type { Transport } from "../../../src/internal/sqlite/transport.js"
 
 /** A directory that is removed when the scope closes. */
 export const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
@@ -29,6 +33,35 @@ await Effect.runPromise(SqliteDriver.load)
 
 /** The SQLite library that the tests run on. */
 export const { name: binding } = await Effect.runPromise(chooseBinding)
+
+/** What opens a file in WAL mode, which is created if it is missing. */
+export const openOptions = (filename: string): OpenOptions => ({
+  binding,
+  filename,
+  readOnly: false,
+  immutable: false,
+  journalMode: "wal",
+  pragmas: {},
+  settings: [],
+  reader: false,
+  mustExist: false,
+  extensions: [],
+  functions: []
+})
+
+/** The options of a connection over a transport that a test makes. */
+export const connectionOptions = (filename: string, transport: Transport): ConnectionOptions => ({
+  transport,
+  description: filename,
+  timeouts: {},
+  openTimeout: Duration.seconds(60),
+  openTimeoutError: () => closedError(filename),
+  onUndone: () => Effect.void,
+  extensions: [],
+  settings: new SharedSettings(),
+  onOpen: () => {},
+  onLost: () => {}
+})
 
 /** The settings of a driver, unless a test sets others. */
 const settings: Omit<DatabaseConfig.Settings, "target"> = {

@@ -11,14 +11,12 @@ import type { Worker } from "node:worker_threads"
 import { assert } from "vitest"
 import { type DatabaseError, fromSqlError } from "../../../src/DatabaseError.js"
 import * as Connection from "../../../src/internal/sqlite/connection.js"
-import { closedError } from "../../../src/internal/sqlite/errors.js"
-import type { OpenOptions, Operation, Request } from "../../../src/internal/sqlite/protocol.js"
-import { SharedSettings } from "../../../src/internal/sqlite/sharedSettings.js"
+import type { Operation, Request } from "../../../src/internal/sqlite/protocol.js"
 import type { Completion } from "../../../src/internal/sqlite/transport.js"
 import { type GracePeriods, workerTransport } from "../../../src/internal/sqlite/workerTransport.js"
 import { eventually } from "../../support/eventually.js"
 import { lock, waitForLocksOn } from "./blocking.js"
-import { binding, connect, driver, file } from "./support.js"
+import { connect, connectionOptions, driver, file, openOptions } from "./support.js"
 
 const numbers = (count: number) => `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${count})`
 
@@ -50,20 +48,6 @@ const connectWithThread = (filename: string, lost: Array<DatabaseError> = []) =>
     return [connection, [...threads][0]] as const
   })
 
-const openOptions = (filename: string): OpenOptions => ({
-  binding,
-  filename,
-  readOnly: false,
-  immutable: false,
-  journalMode: "wal",
-  pragmas: {},
-  settings: [],
-  reader: false,
-  mustExist: false,
-  extensions: [],
-  functions: []
-})
-
 /** Opens a connection with grace periods that do not elapse within a test, or elapse at once. */
 const connectWith = (
   filename: string,
@@ -75,18 +59,9 @@ const connectWith = (
   Effect.acquireRelease(
     Effect.suspend(() =>
       Connection.make({
-        transport: workerTransport(
-          { ...openOptions(filename), journalMode },
-          grace
-        ),
-        description: filename,
+        ...connectionOptions(filename, workerTransport({ ...openOptions(filename), journalMode }, grace)),
         timeouts,
         openTimeout: Duration.seconds(10),
-        openTimeoutError: () => closedError(filename),
-        onUndone: () => Effect.void,
-        extensions: [],
-        settings: new SharedSettings(),
-        onOpen: () => {},
         onLost
       })
     ),

@@ -17,10 +17,10 @@ import { rollback } from "../../session/commit.js"
 const statementTimeout = Duration.seconds(1)
 const lockTimeout = Duration.millis(200)
 /** The same where the server does not end it in time: with what it takes to connect. */
-const patience = Duration.seconds(4)
+const queryTimeout = Duration.seconds(4)
 
 /** How long the only connection is waited for. */
-const memoryPatience = Duration.millis(500)
+const memoryTimeout = Duration.millis(500)
 
 /** A server is asked in real time, whatever the Clock of the application. */
 const realClock = Clock.make()
@@ -42,15 +42,15 @@ const inTransaction = <A>(
 
 /**
  * Queries run on an idle connection of the pool while nobody waits for one and another can be had there, and otherwise on a
- * connection beside the pool, which is opened then and kept until the scope closes. In memory there
- * is no other connection, so that a query fails if that is not free soon. Queries must not run concurrently.
+ * connection beside the pool, which is opened then and kept until the scope closes. In memory there is no
+ * other connection, so that a query fails if that is not free soon. Queries must not run concurrently.
  */
 export const make = ({ acquire, driver, poolStats }: OpenDatabase): Effect.Effect<Examiner, never, Scope.Scope> => {
   const { description, dialect, inMemory = false } = driver
   const failure = (reason: string) => () =>
     makeError("ConnectionFailed", { dialect, code: "08001", reason, transient: true })
   const busy = failure(`the connection of ${description} is in use`)
-  const timedOut = failure(`${description} did not answer within ${Duration.format(patience)}`)
+  const timedOut = failure(`${description} did not answer within ${Duration.format(queryTimeout)}`)
   let own: Connection | undefined = undefined
   const closeOwn = Effect.suspend(() => {
     const closing = own
@@ -83,11 +83,11 @@ export const make = ({ acquire, driver, poolStats }: OpenDatabase): Effect.Effec
       const isPoolFree = waiting === 0 && idle > 0 && maximum - used > 1
       const run = (connection: Connection) => inTransaction(connection, query)
       const asked = inMemory
-        ? Effect.scoped(Effect.flatMap(timeoutFail(acquire, memoryPatience, busy), run))
+        ? Effect.scoped(Effect.flatMap(timeoutFail(acquire, memoryTimeout, busy), run))
         : isPoolFree
         ? Effect.scoped(Effect.flatMap(acquire, run))
         : Effect.flatMap(useOwn, run)
-      return timeoutOption(Effect.disconnect(asked), patience).pipe(
+      return timeoutOption(Effect.disconnect(asked), queryTimeout).pipe(
         Effect.onInterrupt(() => giveUpOwn),
         Effect.flatMap(Option.match({
           onNone: () => Effect.zipRight(giveUpOwn, Effect.fail(timedOut())),
