@@ -43,6 +43,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/globalSetup.ts"],
+    setupFiles: ["test/support/strictEquality.ts"],
     pool: "forks",
     // The tests mostly wait for servers and timers, so that there is work for one more than the machine has processors.
     poolOptions: { forks: { maxForks: 1 + Math.max(2, availableParallelism()) } },

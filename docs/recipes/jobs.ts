@@ -34,6 +34,9 @@ export const leading = (name: string) => <A, E, R>(job: Effect.Effect<A, E, R>) 
     if (!locked) {
       return Option.none()
     }
+    // The pool releases the lock too, but a moment after the job has ended.
+    const unlock = sql`SELECT pg_advisory_unlock(hashtextextended(${name}, 0))`
+    yield* Effect.addFinalizer(() => Effect.ignore(onConnection(unlock)))
     const alive = onConnection(Effect.repeat(sql`SELECT 1`, Schedule.spaced("5 seconds")))
     return Option.some(yield* Effect.raceFirst(job, Effect.zipRight(alive, Effect.never)))
   }).pipe(Effect.scoped, DatabaseError.typed)

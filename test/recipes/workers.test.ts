@@ -153,6 +153,15 @@ describe("a job", () => {
         yield* Fiber.interrupt(endless)
         assert.deepStrictEqual(yield* other(job), Option.some(1))
       }))
+
+    it.scopedLive(`${name} has released its lock when it has ended`, () =>
+      Effect.gen(function*() {
+        const { one, other } = yield* two
+        const job = alone("nightly")(Effect.as(Effect.sleep("10 millis"), 1))
+        for (const process of Array.from({ length: 10 }, () => [one, other]).flat()) {
+          assert.deepStrictEqual(yield* process(job), Option.some(1))
+        }
+      }))
   }
 
   it.scoped("that has lost its lock with its connection is interrupted", () =>
