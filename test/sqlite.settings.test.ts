@@ -166,6 +166,17 @@ describe("a statement that changes a setting", () => {
       for (const [text, advice] of refused) {
         yield* assertRefused(sql.unsafe(`PRAGMA ${text}`), advice)
       }
+      for (
+        const text of [
+          "PRAGMA \"foreign_keys\" = OFF",
+          "PRAGMA'foreign_keys'=OFF",
+          "PRAGMA 'main' . [foreign_keys](OFF)",
+          "EXPLAIN PRAGMA foreign_keys = OFF",
+          "explain query plan pragma main.`foreign_keys` = 0"
+        ]
+      ) {
+        yield* assertRefused(sql.unsafe(text), /rebuild/)
+      }
       for (const [text, advice] of [...refused.slice(0, 2), ["page_size = 512", /pragmas/] as const]) {
         yield* assertRefused(database.session(sql.unsafe(`-- now\nPRAGMA main.${text} -- now`)), advice)
       }

@@ -3,6 +3,8 @@
  */
 import type Sqlite from "better-sqlite3"
 import * as Fs from "node:fs"
+import { createRequire } from "node:module"
+import * as Path from "node:path"
 import {
   backupPages,
   type Binding,
@@ -114,8 +116,16 @@ const readFile = (filename: string): Buffer => {
   return bytes
 }
 
+/** The path of the native code, which is loaded with the first database. Undefined if there are several, or none is known. */
+const library = (): string | undefined => {
+  const paths = Object.keys(createRequire("/").cache ?? {})
+  const loaded = paths.filter((path) => Path.basename(path) === "better_sqlite3.node")
+  return loaded.length === 1 ? loaded[0] : undefined
+}
+
 export const makeBinding = (module: Module): Binding => ({
   name: "better-sqlite3",
+  library,
   // SQLite itself never waits for a lock, which would block the thread. The client retries instead.
   open: (filename, { immutable, mustExist, readOnly }) => {
     checkExists(filename, mustExist || readOnly)

@@ -89,6 +89,11 @@ export interface OpenMode {
 
 export interface Binding {
   readonly name: BindingName
+  /**
+   * Identifies the copy of SQLite that this thread has loaded. Undefined if it is not known. Two copies in one process do not
+   * know of each other's locks: one that closes a file releases those of the other.
+   */
+  readonly library: () => string | undefined
   readonly open: (filename: string, mode: OpenMode) => Database
   /** The name of the extended result code, if the error came from SQLite. */
   readonly codeOf: (error: unknown) => string | undefined

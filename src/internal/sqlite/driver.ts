@@ -11,7 +11,7 @@
  * session begins, before a commit, and by a ping. The connection is then lost, and no new file is created.
  *
  * A file's statements run on a worker thread unless the configuration says otherwise, so a long one never blocks the
- * event loop. It is canceled between two rows. One that returns no rows cannot be canceled: if it does not end within 200
+ * event loop. Lookups, whose work is bounded, run on the main thread (`lookups.ts`). It is canceled between two rows. One that returns no rows cannot be canceled: if it does not end within 200
  * milliseconds, its connection is given up. The thread ends when the statement does, and nothing that it wrote is
  * committed. Until then it holds its locks. The process can exit meanwhile.
  *
@@ -39,6 +39,7 @@ import { copyFromText } from "./copy.js"
 import { type LoadedFunctions, loadFunctions } from "./functions.js"
 import { inspection } from "./inspection.js"
 import * as LockFile from "./lockFile.js"
+import { Lookups } from "./lookups.js"
 import { migrations } from "./migrations.js"
 import { monitoring } from "./monitoring.js"
 import { OpenFiles } from "./openFiles.js"
@@ -163,8 +164,12 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
         } catch (error) {
           return Effect.fail(fromSqlite(error, { phase: "connect", description }))
         }
+        const lookups = reader || runsHere || target.immutable === true || sources.length > 0
+          ? undefined
+          : new Lookups({ binding, filename, pragmas: target.pragmas ?? {} })
         const opening = Connection.make({
           transport,
+          lookups,
           description,
           timeouts: settings,
           openTimeout: settings.connectTimeout,
@@ -181,6 +186,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
           onOpen: (opened) => {
             journalMode = opened.journalMode
             files.opened(transport, opened)
+            lookups?.follow(opened)
           },
           onLost: (error) => {
             if (error.code === fileMoved) {

@@ -240,7 +240,12 @@ export class Engine {
     this.database = database
     this.queryOnly = reader
     this.fileIdentity = identity
-    return { journalMode, file: identity?.opened.file, wal: identity?.opened.wal }
+    return {
+      journalMode,
+      file: identity?.opened.file,
+      wal: identity?.opened.wal,
+      library: this.binding.library()
+    }
   }
 
   /** `isWrite`: whether a session is about to write, whose commit is checked too. */

@@ -16,6 +16,7 @@ import type { Context } from "../makeError.js"
 import type { CheckpointGap, CheckpointResult, ReaderTransactions, Writer } from "./checkpointGap.js"
 import { abortedError, closedError, lostError, notSentError, type StatementInfo, timeoutError } from "./errors.js"
 import * as EventLoop from "./eventLoop.js"
+import type { Lookups } from "./lookups.js"
 import {
   type ChangedSetting,
   isBusy,
@@ -23,6 +24,7 @@ import {
   maxInFlight,
   type Operation,
   type Request,
+  type Run,
   runsStatement,
   transactionOver
 } from "./protocol.js"
@@ -49,6 +51,8 @@ export interface Options {
   readonly settings: SharedSettings
   /** Undefined for a database in memory. */
   readonly gap?: CheckpointGap | undefined
+  /** Runs lookups on this thread. Undefined if the connection has none. */
+  readonly lookups?: Lookups | undefined
   /** Whether the connection only reads, beside the one that writes. Default: false. */
   readonly isReader?: boolean | undefined
   /** Called at most once, when a connection that was opened is lost. */
@@ -147,8 +151,7 @@ export class EngineClient implements Writer {
 
   /** Closes without waiting. */
   destroy(): void {
-    this.isClosed = true
-    this.options.gap?.closed(this)
+    this.markClosed()
     this.options.transport.destroy()
   }
 
@@ -197,8 +200,7 @@ export class EngineClient implements Writer {
     if (this.isClosed) {
       return Effect.void
     }
-    this.isClosed = true
-    this.options.gap?.closed(this)
+    this.markClosed()
     return Effect.ignore(this.requestAsync({ _tag: "Close" }, (error) => error, {}))
   })
 
@@ -214,7 +216,8 @@ export class EngineClient implements Writer {
   ): Effect.Effect<unknown, E> {
     const { transport } = this.options
     if (!transport.synchronous) {
-      return this.requestAsync(operation, fail, statement, guard)
+      const rows = guard === undefined && operation._tag === "Run" ? this.lookUp(operation) : undefined
+      return rows === undefined ? this.requestAsync(operation, fail, statement, guard) : Exit.succeed(rows)
     }
     const fiber = guard === undefined ? undefined : currentFiber()
     if (!this.lock.isFree || operation._tag === "Backup" || this.waitsForIteration(fiber)) {
@@ -250,6 +253,18 @@ export class EngineClient implements Writer {
       guard.isSent = false
     }
     return this.requestAsync(operation, fail, statement, guard, fiber)
+  }
+
+  /**
+   * The rows of a lookup, undefined if the statement is for the engine: always in a transaction, while the connection has
+   * state of its own that another connection does not have, and where this thread has run statements for long enough.
+   */
+  private lookUp(run: Run): ReadonlyArray<unknown> | undefined {
+    const { extensions, lookups, settings } = this.options
+    return lookups !== undefined && run.cached && run.form !== "raw" && this.status === "idle" && this.lock.isFree &&
+        settings.version === 0 && extensions.length === 0 && !EventLoop.isBlocked()
+      ? lookups.run(run)
+      : undefined
   }
 
   /** Waits for the connection, for the response, and for the locks of other connections. */
@@ -611,10 +626,16 @@ export class EngineClient implements Writer {
       isBusy(error.code) && (error._tag === "LockTimeout" || !this.inTransaction)
   }
 
+  /** The lookups are closed before the engine, which empties the WAL if it is the last that has the file open. */
+  private markClosed(): void {
+    this.isClosed = true
+    this.options.lookups?.close()
+    this.options.gap?.closed(this)
+  }
+
   private lose(error: DatabaseError): void {
     if (!this.isClosed) {
-      this.isClosed = true
-      this.options.gap?.closed(this)
+      this.markClosed()
       this.options.transport.destroy()
       if (this.isOpen) {
         this.options.onLost(error)

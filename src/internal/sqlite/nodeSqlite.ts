@@ -90,8 +90,8 @@ const rowOfArray = (names: ReadonlyArray<string>, values: ReadonlyArray<unknown>
 const isOutOfRange = (error: unknown): boolean =>
   error instanceof RangeError && "code" in error && error.code === "ERR_OUT_OF_RANGE"
 
-/** Bun's iterator ends at an integer that a number cannot hold, without an error. */
-const endsSilently = process.versions.bun !== undefined
+/** The iterators of Bun and Deno end at an integer that a number cannot hold, without an error. */
+const endsSilently = process.versions.bun !== undefined || process.versions.deno !== undefined
 
 /** What the code of an aggregate has thrown. Node does not always pass it on, and reports a success instead. */
 class AggregateFailure {
@@ -368,6 +368,7 @@ export const isComplete = (module: Module): boolean =>
 
 export const makeBinding = (module: Module): Binding => ({
   name: "node:sqlite",
+  library: () => "node:sqlite",
   open: (filename, { immutable, mustExist, readOnly }) => {
     checkExists(filename, mustExist || readOnly)
     // Only a URI can say that a missing file is not created, or that a file is immutable.

@@ -26,6 +26,9 @@ const endGrace = 100
 
 const threads = new Set<RunningThread>()
 
+/** Close the connections on this thread to files that threads have open. */
+const closers = new Set<() => void>()
+
 /**
  * Calls `exit` of the C library, which does not terminate the threads first. In Node only WASI calls it. It destroys what
  * a thread uses to start and to end, but nothing that an idle thread or SQLite uses.
@@ -44,6 +47,7 @@ const exitNow = (code: number): void => {
 }
 
 const onExit = (code: number): void => {
+  closers.forEach((close) => close())
   const isStarted = (activity: number) => activity !== Activity.starting
   const isIdle = (activity: number) => activity <= Activity.idle
   for (const { cancel } of threads) {
@@ -73,6 +77,16 @@ export const addThread = (thread: RunningThread): void => {
     process.on("exit", onExit)
   }
   threads.add(thread)
+}
+
+/** Registers what closes a connection on this thread. The thread that closes the file last empties its WAL. */
+export const addCloser = (close: () => void): void => {
+  closers.add(close)
+}
+
+/** Removes what has closed its connection. */
+export const removeCloser = (close: () => void): void => {
+  closers.delete(close)
 }
 
 /** Removes a thread that has ended. */

@@ -194,6 +194,8 @@ export interface OpenedFile {
   readonly file: string | undefined
   /** Those of its WAL, as `identityOf` has them. */
   readonly wal: string | undefined
+  /** The copy of SQLite that has opened it, as `Binding.library` has it. */
+  readonly library: string | undefined
 }
 
 /** The result of a request, and the state of the connection after it. */
@@ -242,7 +244,6 @@ export const Activity = { starting: -1, idle: 0 } as const
 /** The response of a worker thread. */
 export interface ResponseMessage {
   readonly requestId: number
+  /** Its value is packed: see `packedRows.ts`. */
   readonly response: Response
-  /** Whether the rows hold bytes, which arrive as Uint8Array instead of Buffer. */
-  readonly hasBytes: boolean
 }

@@ -4,6 +4,7 @@
  */
 import { type Database, SqliteError } from "./binding.js"
 import { booleans, owned } from "./pragmas.js"
+import { withoutComments } from "./statementText.js"
 
 /** PRAGMAs that SQLite ignores in a transaction, without an error. */
 const ignoredInTransaction: ReadonlySet<string> = new Set([
@@ -61,8 +62,13 @@ export type Setting =
     readonly attaches: boolean
   }
 
-const comments = /--[^\n]*|\/\*[^]*?\*\//g
-const pragma = /^pragma\s+(?:(\w+|"\w+"|\[\w+\]|`\w+`)\s*\.\s*)?(\w+)\s*(?:=|\()\s*('[^']*'|"[^"]*"|[+-]?[\w.]+)?/i
+const identifier = /(\w+|"\w+"|'\w+'|\[\w+\]|`\w+`)/.source
+/** SQLite sets some PRAGMAs when it prepares them, also within EXPLAIN. */
+const explained = /(?:explain\s+(?:query\s+plan\s+)?)?/.source
+const pragma = new RegExp(
+  `^${explained}pragma\\s*(?:${identifier}\\s*\\.\\s*)?${identifier}\\s*[=(]\\s*('[^']*'|"[^"]*"|[+-]?[\\w.]+)?`,
+  "i"
+)
 const attach = /^(attach|detach)\b(?:\s+database\b)?/i
 const alias =
   /(?:^detach\s+(?:database\s+)?|\sas\s+)("(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\]|\w+)[\s;]*$/i
@@ -88,8 +94,8 @@ export const settingOf = (text: string): Setting | undefined => {
       attaches: command.toLowerCase() === "attach"
     }
   }
-  const [, schema = "", name, value = ""] = pragma.exec(text.replaceAll(comments, " ")) ?? []
-  const lower = name?.toLowerCase()
+  const [, schema = "", name, value = ""] = pragma.exec(withoutComments(text)) ?? []
+  const lower = name === undefined ? undefined : unquote(name).toLowerCase()
   return lower === undefined || settingNothing.has(lower) ? undefined : {
     _tag: "Pragma",
     key: `pragma ${unquote(schema).toLowerCase()}.${lower}`,

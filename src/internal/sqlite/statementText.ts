@@ -5,6 +5,11 @@
 /** A quoted identifier. */
 export const quote = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
 
+const comments = /--[^\n]*|\/\*[^]*?\*\//g
+
+/** The text with a space for each comment. It takes what looks like one in quotes for a comment too. */
+export const withoutComments = (sql: string): string => sql.replaceAll(comments, " ")
+
 const leading = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)*/
 
 /** The text without leading white space and comments. */
@@ -41,7 +46,7 @@ export const isRelease = (sql: string): boolean => release.test(textOf(sql))
 const temporary = /^create\s+temp(?:orary)?\b|^create\b[^(]*\btemp["'`\]]?\s*\./i
 
 /** Whether a statement makes something temporary, which the connection keeps. */
-export const createsTemporary = (sql: string): boolean => temporary.test(textOf(sql))
+export const createsTemporary = (sql: string): boolean => temporary.test(withoutComments(textOf(sql)))
 
 const select = /^(?:select|values)\b/i
 const write = /^(?:insert|update|delete|replace)\b/i

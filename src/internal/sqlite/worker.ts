@@ -2,10 +2,10 @@
  * The worker thread of a connection: an engine that responds to messages.
  */
 import type { Binding } from "./binding.js"
-import { containsBytes } from "./bytes.js"
 import { Engine } from "./engine.js"
 import { type LoadedFunctions, loadFunctions } from "./functions.js"
 import { loadBinding } from "./loadBinding.js"
+import { pack } from "./packedRows.js"
 import {
   Activity,
   Phase,
@@ -47,7 +47,7 @@ const start = ({ options, port, ...shared }: WorkerData): void => {
     }
 
     const respond = (requestId: number, response: Response): void => {
-      const message: ResponseMessage = { requestId, response, hasBytes: containsBytes(response.value) }
+      const message: ResponseMessage = { requestId, response: { ...response, value: pack(response.value) } }
       port.postMessage(message)
       Atomics.sub(activity, 0, 1)
       Atomics.notify(activity, 0)

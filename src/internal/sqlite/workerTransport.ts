@@ -2,7 +2,7 @@
  * Sends requests to an engine on a worker thread.
  */
 import { MessageChannel, receiveMessageOnPort } from "node:worker_threads"
-import { restoreBuffers } from "./bytes.js"
+import { unpack } from "./packedRows.js"
 import { addThread, removeThread, type RunningThread } from "./processExit.js"
 import {
   Activity,
@@ -113,10 +113,10 @@ export const workerTransport = (
     }
   }
 
-  const handOver = ({ hasBytes, requestId, response }: ResponseMessage) =>
+  const handOver = ({ requestId, response }: ResponseMessage) =>
     complete(requestId, {
       _tag: "Responded",
-      response: hasBytes ? { ...response, value: restoreBuffers(response.value) } : response,
+      response: { ...response, value: unpack(response.value) },
       timedOut: false
     })
 

@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
 import * as Effect from "effect/Effect"
+import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { eventually } from "../../support/eventually.js"
 import { lock } from "./blocking.js"
@@ -48,6 +49,19 @@ describe("a program that closes nothing", () => {
         const url = kind === "memory" ? ":memory:" : `sqlite:///${Path.join(path, "test.db")}`
         const output = yield* outputOf(url, Effect.delay(unlock, "500 millis"), locked)
         assert.strictEqual(output, "opened\ncounted 1000000")
+      }), 240_000)
+  }
+
+  for (const how of ["process.exit", "the end"] as const) {
+    it.scopedLive(`leaves no WAL behind: ${how}`, () =>
+      Effect.gen(function*() {
+        const filename = Path.join(yield* directory, "test.db")
+        const { line, process } = yield* program("./unclosed.ts", filename, how)
+        yield* eventually(Effect.sync(() => process.exitCode !== null || process.signalCode !== null), {
+          timeout: "50 seconds"
+        })
+        assert.deepStrictEqual([line, process.exitCode], ["exiting true", 0])
+        assert.deepStrictEqual(Fs.readdirSync(Path.dirname(filename)), ["test.db"])
       }), 240_000)
   }
 })

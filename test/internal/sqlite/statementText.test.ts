@@ -15,7 +15,9 @@ describe("statementText", () => {
         "CREATE TEMP TABLE t (a)",
         "-- a view\nCREATE TEMPORARY VIEW v AS SELECT 1",
         "CREATE TABLE temp.t (a)",
-        "CREATE TABLE IF NOT EXISTS \"temp\".t (a)"
+        "CREATE TABLE IF NOT EXISTS \"temp\".t (a)",
+        "CREATE /* only here */ TEMP TABLE t (a)",
+        "CREATE TABLE temp -- only here\n . t (a)"
       ]
     ) {
       assert.isTrue(createsTemporary(sql), sql)
