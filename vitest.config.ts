@@ -13,15 +13,19 @@ if (missing.join("") !== "") {
   process.env.NODE_OPTIONS = `${process.env.NODE_OPTIONS ?? ""} --import ${hook}`
 }
 
+/** The package of an import: `pg` of `pg/lib/result.js`. */
+const packageOf = (source: string): string => /^(?:@[^/]+\/)?[^/]+/.exec(source)?.[0] ?? source
+
 const withoutPackages: Plugin = {
   name: "without-packages",
   enforce: "pre",
   resolveId: (source, importer = "") => {
-    if (!missing.includes(source) || importer.endsWith("resultCode.test.ts")) {
+    const name = packageOf(source)
+    if (!missing.includes(name) || importer.endsWith("resultCode.test.ts")) {
       return undefined
     }
     return importer.startsWith(fileOf("./src/").pathname)
-      ? `\0missing:${source}`
+      ? `\0missing:${name}`
       : source === "better-sqlite3"
       ? fileOf("./test/support/onNodeSqlite.ts").pathname
       : undefined

@@ -10,7 +10,8 @@ import { textOf } from "./mask.js"
 export const isNotInstalled = (error: unknown, name: string): boolean =>
   Predicate.hasProperty(error, "code") &&
   (error.code === "ERR_MODULE_NOT_FOUND" || error.code === "MODULE_NOT_FOUND") &&
-  new RegExp(String.raw`(?:^|["'\s/])${name}(?:["'\s]|$)`, "m").test(textOf(error).split("\n", 1)[0])
+  // Or one of its modules, which webpack names: 'pg/lib/result.js'. Behind its directory one is a module that it lacks.
+  new RegExp(String.raw`(?:^|["'\s/])${name}(?:["'\s]|$)|["']${name}/`, "m").test(textOf(error).split("\n", 1)[0])
 
 /** The error of a package that cannot be loaded. It does not pass by itself. `command` installs what is right. */
 export const packageError = (

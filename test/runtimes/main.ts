@@ -6,6 +6,7 @@
  * `--quick` is the part that CI runs. Without it the results are written to docs/compatibility.md. Names of runtimes, package
  * managers, "bundlers" and "typescript" as arguments restrict the run to these; the other rows stay as they are.
  */
+import * as Effect from "effect/Effect"
 import { transformSync } from "esbuild"
 import { spawn, spawnSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
@@ -17,6 +18,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { withClient } from "../support/client.js"
 import { prepare } from "../support/installation.js"
 import { makeServerProcess } from "../support/serverProcess.js"
+import { certificates } from "../support/tls.js"
 import { bundlerRows } from "./bundlers.js"
 import { installCommands, readmeProgram, root } from "./documented.js"
 import { type Row, type Table, writeTable } from "./table.js"
@@ -258,7 +260,8 @@ const install = async (manager: Manager, packed: string): Promise<Project> => {
 type Database = "SQLite" | "PostgreSQL"
 
 const { installation, remove } = await prepare()
-const serverProcess = await makeServerProcess(installation)
+const { server: ssl } = await Effect.runPromise(certificates())
+const serverProcess = await makeServerProcess(installation, { ssl })
 
 const databaseUrl = async (database: Database): Promise<string> => {
   const name = `run_${randomBytes(6).toString("hex")}`

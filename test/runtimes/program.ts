@@ -69,6 +69,17 @@ const slowSql = isSqlite
   : "SELECT pg_sleep(60)"
 
 const checks: Readonly<Record<string, Check>> = {
+  "a connection that is encrypted, and to which the proof of the password is bound": Effect.scoped(
+    Effect.gen(function*() {
+      if (!isSqlite) {
+        const isEncrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        const sql = yield* SqlClient.SqlClient
+        assert.deepEqual(yield* sql.unsafe(isEncrypted), [{ ssl: true }])
+        const bound = yield* Database.make({ url: `${process.env.DATABASE_URL}?channel_binding=require` })
+        assert.deepEqual(yield* bound.sql.unsafe(isEncrypted), [{ ssl: true }])
+      }
+    })
+  ),
   "a session commits": Effect.gen(function*() {
     const before = yield* count
     yield* Effect.zipRight(insert("committed"), insert("committed too")).pipe(Database.session())
@@ -143,6 +154,13 @@ const checks: Readonly<Record<string, Check>> = {
     const error = yield* Effect.flip(sql`SELECT * FROM nowhere`)
     assert.match(error.message, /^InvalidStatement: .*nowhere/)
     assertShown(DatabaseError.fromSqlError(error), { tag: "InvalidStatement", message: /nowhere/ })
+  }),
+  "an integer of SQLite that a number cannot hold": Effect.gen(function*() {
+    if (isSqlite) {
+      const sql = yield* SqlClient.SqlClient
+      const error = yield* Effect.flip(sql`SELECT 9007199254740993 AS a`)
+      assertShown(DatabaseError.fromSqlError(error), { tag: "InvalidData", message: /too large for a number/ })
+    }
   }),
   "a stream of a table that does not exist": Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient

@@ -9,10 +9,14 @@ const missing = new Set((process.env.TEST_MISSING_PACKAGES ?? "").split(",").fil
 
 const isSource = (importer) => /[\\/](?:src|dist)[\\/]internal[\\/]/.test(importer ?? "")
 
+/** The package of an import: `pg` of `pg/lib/result.js`. */
+const packageOf = (specifier) => /^(?:@[^/]+\/)?[^/]+/.exec(specifier)?.[0]
+
 /** A resolve hook of Node's. */
 export const resolve = (specifier, context, next) => {
-  if (missing.has(specifier) && isSource(context.parentURL)) {
-    const message = `Cannot find package '${specifier}' imported from ${context.parentURL}`
+  const name = packageOf(specifier)
+  if (missing.has(name) && isSource(context.parentURL)) {
+    const message = `Cannot find package '${name}' imported from ${context.parentURL}`
     throw Object.assign(new Error(message), { code: "ERR_MODULE_NOT_FOUND" })
   }
   return next(specifier, context)

@@ -8,7 +8,6 @@ import * as FiberId from "effect/FiberId"
 import * as Redacted from "effect/Redacted"
 import type { Socket as NetSocket } from "node:net"
 import { TLSSocket } from "node:tls"
-import type PgModule from "pg"
 import type { PostgresHost } from "../../DatabaseConfig.js"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Server } from "../cluster/servers.js"
@@ -17,17 +16,16 @@ import { sendElsewhere } from "./bindCheck.js"
 import { Connection } from "./connection.js"
 import type { Credentials } from "./credentials.js"
 import { ReportedParameters } from "./parameters.js"
-import { type PgClientState, serverError } from "./pg.js"
+import { serverError } from "./pg.js"
 import { Pipeline } from "./pipeline.js"
 import { demandsTls } from "./poolerErrors.js"
-import { Pg } from "./protocol/pg.js"
-import * as Scram from "./scram.js"
 import { describeHost, type Setup } from "./setup.js"
 import type { Watched } from "./silence.js"
 import { StartupConnection } from "./startup.js"
 import { beginSettings, type LeftOut } from "./startupParameters.js"
 import { StatementTimeout } from "./statementTimeout.js"
 import { milliseconds } from "./transactionSql.js"
+import type { BackendKey } from "./transport/cancelRequest.js"
 import * as Socket from "./transport/socket.js"
 import * as Tls from "./transport/tls.js"
 
@@ -66,12 +64,14 @@ export interface Route {
   readonly server: Server
   /** Whether the process may exit before the attempt has ended. */
   readonly isBackground: boolean
+  /** Called when the server has accepted the connection, and has said nothing yet. */
+  readonly onAccepted?: (() => void) | undefined
 }
 
 /** Connects with one encryption. */
 export const attempt = (
   setup: Setup,
-  { address, encryption, host, isBackground, server }: Route,
+  { address, encryption, host, isBackground, onAccepted, server }: Route,
   credentials: Credentials,
   deadline: number,
   connectAgain: ConnectAgain,
@@ -93,41 +93,13 @@ export const attempt = (
         const cause = serverError("28000", "channel_binding is require, and this connection is not encrypted")
         return resume(Effect.fail({ cause, isEncryptionRelated: false }))
       }
-      const sent = { user: credentials.user, database: target.database, ...startup.sent }
-      const connection = new StartupConnection(socket, sent, requiresChannelBinding)
-      connection.on(
-        "parameterStatus",
-        (message: { readonly parameterName: string; readonly parameterValue: string }) => {
-          parameters.report(message.parameterName, message.parameterValue, false)
-        }
-      )
-      const bindsChannel = isEncrypted && target.channelBinding !== "disable"
-      // Without these options `pg` would read the environment. The other ones matter to its own Connection only.
-      const client = new Pg.Client({
-        connection,
-        host: host.host,
-        port: host.port,
-        user: credentials.user,
-        database: target.database,
-        password: () => Promise.resolve().then(() => passwordOf(credentials)),
-        ssl: false,
-        sslnegotiation: "postgres",
-        enableChannelBinding: bindsChannel
-      } as PgModule.ClientConfig)
-      const state = client as unknown as PgClientState
-      state._handleAuthSASLContinue = ({ data }) =>
-        Scram.answer(state.saslSession, passwordOf(credentials), data, socket, bindsChannel).then(
-          () => connection.sendSCRAMClientFinalMessage(state.saslSession.response),
-          (error) => void connection.emit("error", error)
-        )
+      const connection = new StartupConnection(socket)
       let isSettled = false
-      /** Returns whether this is the first outcome. Drops the password in any case. */
+      /** Returns whether this is the first outcome. */
       const settle = (): boolean => {
         const isFirst = !isSettled
         isSettled = true
         clearTimeout(timer)
-        state.password = null
-        state.connectionParameters.password = null
         return isFirst
       }
       const fail = (cause: Error): void => {
@@ -150,13 +122,10 @@ export const attempt = (
         settle()
         socket.destroy()
       }
-      client.on("error", fail)
-      client.connect((error: Error | null) => {
-        if (error) {
-          return fail(error)
-        }
+      connection.onError = fail
+      connection.onEnd = () => fail(new Error("Connection terminated unexpectedly"))
+      const onReady = (backendKey: BackendKey | undefined): void => {
         if (settle()) {
-          const { processID, secretKey } = state
           // The address and not the name, which may lead to several servers.
           const address = socket.remoteAddress ?? host.host
           const encryption = isEncrypted ? "required" : "plain"
@@ -164,7 +133,7 @@ export const attempt = (
           setup.engine.identify(parameters, host.host)
           const pipeline = new Pipeline({
             connection,
-            backendKey: processID === null || secretKey === null ? undefined : { processId: processID, secretKey },
+            backendKey,
             route: { host: address, port: host.port, encryption, isDirect, tls },
             parameters,
             preparePolicy,
@@ -180,9 +149,18 @@ export const attempt = (
           })
           watch(pipeline, setup, { host, address, encryption, server, isBackground }, credentials)
           connectionCount += 1
-          const id = processID ?? connectionCount
+          const id = backendKey?.processId ?? connectionCount
           resume(Effect.succeed(new Connection(pipeline, id, describeHost(target, host), connectAgain)))
         }
+      }
+      connection.start({
+        parameters: { user: credentials.user, database: target.database, ...startup.sent },
+        user: credentials.user,
+        password: () => passwordOf(credentials),
+        bindsChannel: isEncrypted && target.channelBinding !== "disable",
+        requiresChannelBinding,
+        onParameter: (name, value) => void parameters.report(name, value, false),
+        onReady
       })
     }
 
@@ -195,7 +173,8 @@ export const attempt = (
           isDirect,
           tls,
           timeout: deadline - performance.now(),
-          background: isBackground
+          background: isBackground,
+          onAccepted
         },
         (socket) => startUp(socket, resume),
         ({ cause, stage }) => resume(Effect.fail({ cause, isEncryptionRelated: stage === "tls" }))

@@ -1,67 +1,71 @@
 /**
- * `pg`'s Connection for start-up and authentication, on a socket that is already open.
+ * Start-up and authentication on a socket that is already open.
+ *
+ * https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP
  */
-import { EventEmitter } from "node:events"
+import * as Crypto from "node:crypto"
 import type { Socket } from "node:net"
 import { textOf } from "../mask.js"
-import { PgConnection, serverError } from "./pg.js"
-import { isMalformed, MalformedMessage } from "./protocol/messages.js"
+import { serverError } from "./pg.js"
+import { isMalformed, MalformedMessage, messageTypes, parseErrorFields, Reader } from "./protocol/messages.js"
 import { type MessageHandler, Parser } from "./protocol/parser.js"
+import * as Messages from "./protocol/startupMessages.js"
+import * as Scram from "./scram.js"
+import type { BackendKey } from "./transport/cancelRequest.js"
 import { ignoreErrors } from "./transport/socket.js"
 
-/** Authentication requests without channel binding: a server in the middle could use the answer elsewhere. */
-const unboundRequests = [
-  ["authenticationCleartextPassword", "the password itself"],
-  ["authenticationMD5Password", "an MD5 hash of the password"]
-] as const
+/** The messages that a server sends during start-up only. */
+const authenticationMessage = 0x52
+const backendKeyData = 0x4b
 
-/** `pg` expects messages with their headers. */
-const headerLength = 5
+/** What an authentication message asks for, or says. */
+const authentication = {
+  ok: 0,
+  cleartextPassword: 3,
+  md5Password: 5,
+  sasl: 10,
+  saslContinue: 11,
+  saslFinal: 12
+} as const
+
+/** What is asked for by operating systems and by Kerberos, which is not supported. */
+const unsupported: { readonly [request: number]: string } = { 2: "Kerberos V5", 6: "SCM", 7: "GSSAPI", 9: "SSPI" }
+
+const saltLength = 4
+
+export interface StartupOptions {
+  /** Exactly these are sent, and `client_encoding`. */
+  readonly parameters: Readonly<Record<string, string>>
+  readonly user: string
+  /** Called when the server asks for the password. Throws if there is none. */
+  readonly password: () => string
+  /** Whether authentication is bound to the TLS connection where the server offers that (SCRAM-SHA-256-PLUS). */
+  readonly bindsChannel: boolean
+  /** Whether authentication fails unless it is bound to the TLS connection. */
+  readonly requiresChannelBinding: boolean
+  /** Called with each setting that the server reports. */
+  readonly onParameter: (name: string, value: string) => void
+  /** Called when the server is ready. It replaces the connection's listeners. */
+  readonly onReady: (key: BackendKey | undefined) => void
+}
 
 /**
- * Sends exactly the start-up parameters that it is given, where `pg` would add some from the environment. Invalid messages
- * and messages out of order become the event `error`, since an exception in a socket's listener would end the process.
+ * A connection's socket and the messages that arrive on it: those of start-up at first, then the pipeline's. Invalid messages
+ * and messages out of order are errors for `onError`, since an exception in a socket's listener would end the process.
  */
-export class StartupConnection extends PgConnection {
-  /** Receives the server's messages: `pg` at first, the pipeline after start-up. */
+export class StartupConnection {
   onMessage: MessageHandler = () => undefined
-  /** What `onMessage` is during start-up. */
-  private startupHandler: MessageHandler | undefined = undefined
+  onError: (error: Error) => void = ignoreErrors
+  /** Called when the server has closed the connection, perhaps twice. */
+  onEnd: () => void = () => undefined
+  private isStarting = true
 
-  /** `requiresChannelBinding`: authentication fails unless it is bound to the TLS connection (SCRAM-SHA-256-PLUS). */
-  constructor(
-    socket: Socket,
-    private readonly parameters: Record<string, string>,
-    private readonly requiresChannelBinding: boolean
-  ) {
-    super({ stream: socket })
-  }
-
-  /** Called by `pg`'s Client, which starts to listen for `connect` after the call. */
-  connect(): void {
-    const socket = this.stream
-    socket.on("error", (error) => this.emit("error", error))
-    socket.on("end", () => this.emit("end"))
-    socket.on("close", () => this.emit("end"))
-    this.on("error", ignoreErrors)
-    this.checkAuthentication()
-    this.attachListeners(socket)
-    process.nextTick(() => this.emit("connect"))
-  }
-
-  override startup(): void {
-    super.startup(this.parameters)
-  }
-
-  override attachListeners(socket: EventEmitter): void {
-    const source = new EventEmitter()
-    super.attachListeners(source)
-    // `pg` keeps parts of a message for later, and the socket's buffer is reused.
-    this.startupHandler = (_type, bytes, offset, end) =>
-      source.emit("data", Buffer.from(bytes.subarray(offset - headerLength, end)))
-    this.onMessage = this.startupHandler
+  constructor(readonly stream: Socket) {
+    stream.on("error", (error) => this.onError(error))
+    stream.on("end", () => this.onEnd())
+    stream.on("close", () => this.onEnd())
     const parser = new Parser((type, bytes, offset, end) => this.onMessage(type, bytes, offset, end))
-    socket.on("data", (chunk: Buffer) => {
+    stream.on("data", (chunk: Buffer) => {
       try {
         parser.parse(chunk)
       } catch (cause) {
@@ -70,57 +74,203 @@ export class StartupConnection extends PgConnection {
     })
   }
 
-  private reject(cause: unknown): void {
+  /** Starts up. `onError` and `onEnd` have to be set. */
+  start(options: StartupOptions): void {
+    const startup = new Startup(this, {
+      ...options,
+      onReady: (key) => {
+        this.isStarting = false
+        options.onReady(key)
+      }
+    })
+    this.onMessage = (type, bytes, offset, end) => startup.receive(type, bytes, offset, end)
+    this.stream.write(Messages.startup(options.parameters))
+  }
+
+  /** Gives up because of what the server has sent. */
+  reject(cause: unknown): void {
     // What else is thrown while the answers of statements are handled is not shown, since it may hold values.
-    const isShown = isMalformed(cause) || this.onMessage === this.startupHandler
+    const isShown = isMalformed(cause) || this.isStarting
     const reason = isShown ? textOf(cause) : "it could not be handled"
-    this.emit("error", new Error(`received invalid response: ${reason}`))
-    this.stream.destroy()
+    this.fail(new Error(`received invalid response: ${reason}`))
   }
 
-  /** Runs before `pg`'s own listeners: what they write to the socket is not sent any more. */
-  private rejectUnbound(reason: string): void {
-    this.emit("error", serverError("28000", `channel_binding is require, and the server ${reason}`))
+  fail(error: Error): void {
+    this.onError(error)
     this.stream.destroy()
   }
+}
 
-  /** Checks what `pg` does not: that a server completes SCRAM, which proves that it knows the password, and in order. */
-  private checkAuthentication(): void {
-    let awaitsProof = false
-    let hasProof = false
-    let isAuthenticated = false
-    if (this.requiresChannelBinding) {
-      this.on("authenticationSASL", ({ mechanisms }: { readonly mechanisms: ReadonlyArray<string> }) => {
-        if (!mechanisms.includes("SCRAM-SHA-256-PLUS")) {
-          this.rejectUnbound("does not offer SCRAM-SHA-256-PLUS")
-        }
-      })
-      for (const [event, request] of unboundRequests) {
-        this.on(event, () => this.rejectUnbound(`asks for ${request}`))
-      }
-      this.on("authenticationOk", () => {
-        if (!hasProof) {
-          this.rejectUnbound("lets the user in without a proof of the password")
-        }
-      })
+/** Answers what the server asks for, and checks that it completes SCRAM, which proves that it knows the password. */
+class Startup {
+  private scram: Scram.Session | undefined
+  private hasProof = false
+  private isAuthenticated = false
+  private backendKey: BackendKey | undefined
+
+  constructor(private readonly connection: StartupConnection, private readonly options: StartupOptions) {}
+
+  receive(type: number, bytes: Buffer, offset: number, end: number): void {
+    // It has failed, and the rest of what has arrived does not count.
+    if (this.connection.stream.destroyed) {
+      return
     }
-    this.on("authenticationSASL", () => {
-      awaitsProof = true
-    })
-    this.on("authenticationSASLFinal", () => {
-      awaitsProof = false
-      hasProof = true
-    })
-    this.on("authenticationOk", () => {
-      isAuthenticated = true
-      if (awaitsProof) {
-        this.reject(new MalformedMessage("it did not prove that it knows the password"))
+    const reader = new Reader(bytes, offset, end)
+    switch (type) {
+      case authenticationMessage:
+        return this.onAuthentication(reader.int32(), bytes.subarray(reader.offset, end))
+      case messageTypes.parameterStatus:
+        return this.options.onParameter(reader.text(), reader.text())
+      case backendKeyData:
+        this.backendKey = { processId: reader.int32(), secretKey: reader.int32() }
+        return
+      case messageTypes.notice:
+      case messageTypes.notification:
+        return
+      case messageTypes.error:
+        return this.connection.fail(parseErrorFields(bytes, offset, end))
+      case messageTypes.readyForQuery:
+        if (!this.isAuthenticated) {
+          throw new MalformedMessage("it let nobody in and is ready all the same")
+        }
+        return this.options.onReady(this.backendKey)
+      default:
+        throw new MalformedMessage(`it sent a message of type ${type} during the start-up`)
+    }
+  }
+
+  private onAuthentication(request: number, data: Buffer): void {
+    if (this.isAuthenticated) {
+      throw new MalformedMessage("it let the user in and goes on to authenticate")
+    }
+    switch (request) {
+      case authentication.ok:
+        return this.onOk()
+      case authentication.cleartextPassword:
+        return this.answerUnbound("the password itself", (password) => password)
+      case authentication.md5Password: {
+        if (data.length !== saltLength) {
+          throw new MalformedMessage("it sent a salt of the wrong length")
+        }
+        const salt = Buffer.from(data)
+        return this.answerUnbound("an MD5 hash of the password", (password) => {
+          const hash = md5(password + this.options.user)
+          return `md5${md5(hash, salt)}`
+        })
       }
-    })
-    this.on("readyForQuery", () => {
-      if (!isAuthenticated) {
-        this.reject(new MalformedMessage("it let nobody in and is ready all the same"))
-      }
+      case authentication.sasl:
+        return this.onSasl(mechanismsOf(data))
+      case authentication.saslContinue:
+        return this.onSaslContinue(data.toString())
+      case authentication.saslFinal:
+        return this.onSaslFinal(data.toString())
+      default:
+        throw new MalformedMessage(
+          request in unsupported
+            ? `it asked for authentication with ${unsupported[request]}, which is not supported`
+            : `it asked for authentication of type ${request}`
+        )
+    }
+  }
+
+  private onOk(): void {
+    if (this.options.requiresChannelBinding && !this.hasProof) {
+      return this.rejectUnbound("lets the user in without a proof of the password")
+    }
+    if (this.scram !== undefined && !this.hasProof) {
+      throw new MalformedMessage("it did not prove that it knows the password")
+    }
+    this.isAuthenticated = true
+  }
+
+  /** Answers a request without channel binding: a server in the middle could use the answer elsewhere. */
+  private answerUnbound(asked: string, answer: (password: string) => string): void {
+    if (this.options.requiresChannelBinding) {
+      return this.rejectUnbound(`asks for ${asked}`)
+    }
+    this.attempt(() => this.write(Messages.password(answer(this.options.password()))))
+  }
+
+  private onSasl(mechanisms: ReadonlyArray<string>): void {
+    const { bindsChannel, password, requiresChannelBinding } = this.options
+    if (this.scram !== undefined) {
+      throw new MalformedMessage("it began SCRAM twice")
+    }
+    if (requiresChannelBinding && !mechanisms.includes("SCRAM-SHA-256-PLUS")) {
+      return this.rejectUnbound("does not offer SCRAM-SHA-256-PLUS")
+    }
+    this.attempt(() => {
+      // Fails here already if there is none.
+      password()
+      this.scram = Scram.begin(mechanisms, bindsChannel)
+      this.write(Messages.saslInitialResponse(this.scram.mechanism, Scram.firstMessage(this.scram)))
     })
   }
+
+  private onSaslContinue(message: string): void {
+    const { scram } = this
+    if (scram === undefined) {
+      throw new MalformedMessage("it answered SCRAM, which had not begun")
+    }
+    this.attempt(() => {
+      Scram.answer(scram, this.options.password(), message, this.connection.stream).then(
+        (answer) => this.write(Messages.saslResponse(answer)),
+        (error) => this.connection.fail(error)
+      )
+    })
+  }
+
+  private onSaslFinal(message: string): void {
+    const { scram } = this
+    if (scram === undefined) {
+      throw new MalformedMessage("it completed SCRAM, which had not begun")
+    }
+    this.attempt(() => {
+      Scram.verify(scram, message)
+      this.hasProof = true
+    })
+  }
+
+  private rejectUnbound(reason: string): void {
+    this.connection.fail(serverError("28000", `channel_binding is require, and the server ${reason}`))
+  }
+
+  private attempt(act: () => void): void {
+    try {
+      act()
+    } catch (error) {
+      this.connection.fail(error as Error)
+    }
+  }
+
+  private write(message: Buffer): void {
+    if (this.connection.stream.writable) {
+      this.connection.stream.write(message)
+    }
+  }
+}
+
+/** OpenSSL has no MD5 where it is restricted to FIPS 140. */
+const makeMd5 = (): Crypto.Hash => {
+  try {
+    return Crypto.createHash("md5")
+  } catch (cause) {
+    throw serverError("28000", `the server asks for an MD5 hash of the password, and there is none: ${textOf(cause)}`)
+  }
+}
+
+const md5 = (...parts: ReadonlyArray<string | Buffer>): string => {
+  const hash = makeMd5()
+  parts.forEach((part) => hash.update(part))
+  return hash.digest("hex")
+}
+
+/** The names of the mechanisms, each with a zero behind it; a zero ends the list. */
+const mechanismsOf = (data: Buffer): ReadonlyArray<string> => {
+  const reader = new Reader(data, 0, data.length)
+  const mechanisms: Array<string> = []
+  for (let name = reader.text(); name !== ""; name = reader.text()) {
+    mechanisms.push(name)
+  }
+  return mechanisms
 }

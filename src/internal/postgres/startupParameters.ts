@@ -23,8 +23,8 @@ export interface StartupParameter {
 
 /**
  * The formats that the type parsers rely on, whatever the role, the database and the server say. 3 is the most that
- * servers before PostgreSQL 12 take for `extra_float_digits`; since then all values above 0 mean the same. pg sends
- * `client_encoding` by itself.
+ * servers before PostgreSQL 12 take for `extra_float_digits`; since then all values above 0 mean the same. `client_encoding`
+ * is part of every StartupMessage.
  */
 const formats: ReadonlyArray<readonly [name: string, value: string]> = [
   ["DateStyle", "ISO"],

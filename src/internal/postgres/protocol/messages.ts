@@ -4,7 +4,6 @@
  * The format: https://www.postgresql.org/docs/current/protocol-message-formats.html
  */
 import type PgModule from "pg"
-import { Pg } from "./pg.js"
 
 /** The first byte of each message that a server sends on an established connection. */
 export const messageTypes = {
@@ -132,6 +131,15 @@ export interface ServerError extends Error {
   readonly routine?: string | undefined
 }
 
+/** The error itself, as `pg` makes it. */
+export class ResponseError extends Error {
+  override readonly name = "error"
+
+  constructor(message: string, readonly length: number) {
+    super(message)
+  }
+}
+
 /** The parser has checked that the fields are terminated. */
 export const parseErrorFields = (bytes: Buffer, offset: number, end: number): ServerError => {
   const reader = new Reader(bytes, offset, end)
@@ -146,7 +154,7 @@ export const parseErrorFields = (bytes: Buffer, offset: number, end: number): Se
       fields[errorFields[type]] = text
     }
   }
-  return Object.assign(new Pg.DatabaseError(message, end - offset, "error"), fields)
+  return Object.assign(new ResponseError(message, end - offset), fields)
 }
 
 /** CommandComplete: the command tag. */

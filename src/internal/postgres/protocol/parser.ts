@@ -27,6 +27,14 @@ const initialCapacity = 65_536
 
 const empty = Buffer.alloc(0)
 
+/**
+ * What a server sends that cannot start a process for a connection, whatever its version: an error as before protocol 3,
+ * which has no length and no code (report_fork_failure_to_client in postmaster.c). In a message of today a zero follows `E`.
+ */
+const plainError = /^E([^\0]+)\n\0$/
+/** cannot_connect_now */
+const plainErrorCode = "57P03"
+
 /** Receives a message: its type, and where its body begins and ends in `bytes`, which are reused after the call. */
 export type MessageHandler = (type: number, bytes: Buffer, offset: number, end: number) => void
 
@@ -44,6 +52,13 @@ export class Parser {
 
   /** Passes on each message that is complete. Throws at an invalid one, after which the parser cannot be used. */
   parse(chunk: Buffer): void {
+    if (!this.hasStarted && this.partialLength === 0 && chunk[0] === errorResponse && chunk.at(-1) === 0) {
+      const text = plainError.exec(chunk.toString())?.[1]
+      if (text !== undefined) {
+        const fields = Buffer.from(`SFATAL\0VFATAL\0C${plainErrorCode}\0M${text}\0\0`)
+        return this.onMessage(errorResponse, fields, 0, fields.length)
+      }
+    }
     let offset = this.partialLength > 0 ? this.completePartial(chunk) : 0
     while (chunk.length - offset >= headerLength) {
       const end = offset + this.messageLength(chunk, offset)

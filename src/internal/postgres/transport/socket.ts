@@ -23,10 +23,12 @@ export interface OpenOptions {
   readonly timeout: number
   /** Whether the process may exit before the socket is closed. */
   readonly background: boolean
+  /** Called when the server has accepted the connection, ahead of the TLS handshake. */
+  readonly onAccepted?: (() => void) | undefined
 }
 
 /** How to reach the server of a connection once more. */
-export type Route = Omit<OpenOptions, "timeout" | "background">
+export type Route = Omit<OpenOptions, "timeout" | "background" | "onAccepted">
 
 export interface OpenFailure {
   /** `tls` means that the two sides did not agree on encryption, which another attempt does not change. */
@@ -41,6 +43,8 @@ const sslRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
 /** The server's answers to an SSLRequest: `S` and `N`. */
 const sslAccepted = 0x53
 const sslRejected = 0x4e
+/** What a server sends that cannot start a process for a connection: `E`, a text without a length, a line feed and a zero. */
+const plainError = /^E[^\0]+\n\0$/
 
 /** A listener for errors of a socket that is no longer in use. Without one, an error would end the process. */
 export const ignoreErrors = (): void => undefined
@@ -51,7 +55,10 @@ export const ignoreErrors = (): void => undefined
  */
 const readBuffer = Buffer.allocUnsafe(65_536)
 
-const makeSocket = (): Net.Socket => {
+/** On Deno, TLS on a socket that reads into such a buffer never ends its handshake. */
+const isShared = (encryption: Encryption): boolean => encryption === "plain" || process.versions.deno === undefined
+
+const makeSocket = (encryption: Encryption): Net.Socket => {
   const options: Net.SocketConstructorOpts & Net.ConnectOpts = {
     onread: {
       buffer: readBuffer,
@@ -61,7 +68,7 @@ const makeSocket = (): Net.Socket => {
       }
     }
   }
-  const socket = new Net.Socket(options)
+  const socket = new Net.Socket(isShared(encryption) ? options : undefined)
   return socket
 }
 
@@ -119,11 +126,11 @@ export const lookUp = (
 /** Connects to one address. Returns how to give up. */
 const connectTo = (
   address: Address,
-  { background, port }: OpenOptions,
+  { background, encryption, port }: OpenOptions,
   onConnect: (socket: Net.Socket) => void,
   onFailure: (cause: Error) => void
 ): () => void => {
-  const socket = makeSocket()
+  const socket = makeSocket(encryption)
   const onError = (error: Error): void => onFailure(error)
   if (background) {
     socket.unref()
@@ -197,6 +204,7 @@ export const open = (
 
   const negotiate = (raw: Net.Socket): void => {
     let socket = raw
+    options.onAccepted?.()
     addresses = []
     errors = []
     destroy = () => {
@@ -249,6 +257,11 @@ export const open = (
         return options.encryption === "offered"
           ? succeed()
           : fail({ stage: "tls", cause: new Error("The server does not support SSL connections") })
+      }
+      if (plainError.test(answer.toString())) {
+        // The text is not shown: nothing tells who has sent it (CVE-2024-10977).
+        const cause = new Error("the server cannot start a process for the connection")
+        return fail({ stage: "network", cause: Object.assign(cause, { code: "57P03", severity: "FATAL" }) })
       }
       fail({ stage: "network", cause: new Error("received invalid response to the request for TLS") })
     })
