@@ -249,6 +249,13 @@ describe("code of the application that throws", () => {
       assert.deepStrictEqual(yield* backends, pid)
       Pg.types.setTypeParser(type, "text", "no function" as any)
       assert.strictEqual((yield* outcome(db.sql.unsafe(text), "no function"))?._tag, "InvalidData")
+      const nameless = Object.assign(() => "parsed", {
+        toString: () => {
+          throw new Error(canary)
+        }
+      })
+      Pg.types.setTypeParser(type, "text", nameless as any)
+      assert.deepStrictEqual(yield* db.sql.unsafe(`${text} LIMIT 1`), [{ b: "parsed" }])
       yield* assertIntact(db)
     }))
 

@@ -8,7 +8,7 @@ import * as LogLevel from "effect/LogLevel"
 import type * as Net from "node:net"
 import * as Util from "node:util"
 import * as Database from "../src/Database.js"
-import { type DatabaseError, isDatabaseError } from "../src/DatabaseError.js"
+import { type DatabaseError, isDatabaseError, isRetryable } from "../src/DatabaseError.js"
 import { assertHoldsNot } from "./internal/renderings.js"
 import { eventually } from "./support/eventually.js"
 import { fuzz } from "./support/hostile.js"
@@ -155,6 +155,21 @@ describe("a server that is none", () => {
       )
       assert.strictEqual(babble._tag, "ConnectionFailed")
       assert.include(babble.message, "TLS")
+    }))
+
+  it.live("has no process for a connection: a failure that passes, whose text is shown where no TLS was asked for", () =>
+    Effect.gen(function*() {
+      const text = "could not fork new process for connection: Resource temporarily unavailable"
+      for (
+        const [sslMode, shown] of [["disable", text], ["prefer", "cannot start"], ["require", "cannot start"]] as const
+      ) {
+        const error = yield* refusedBy(sslMode, once(Buffer.from(`E${text}\n\0`)), { sslMode }, true)
+        assert.strictEqual(error._tag, "ConnectionFailed", error.message)
+        assert.strictEqual(error.code, "57P03", error.message)
+        assert.isTrue(isRetryable(error), error.message)
+        assert.include(error.message, shown)
+        assert.strictEqual(error.message.includes("fork"), sslMode === "disable", error.message)
+      }
     }))
 
   const malformed: ReadonlyArray<readonly [name: string, said: Buffer, code: string]> = [

@@ -13,9 +13,9 @@
 import * as Statement from "@effect/sql/Statement"
 import { identity } from "effect/Function"
 import { Pg } from "./protocol/pg.js"
-import { formatArray } from "./types/array.js"
+import { formatArray, formatElement } from "./types/array.js"
 import { builtinTypes } from "./types/builtin.js"
-import { encode, toText } from "./types/encode.js"
+import { encode, encodeElement, toText } from "./types/encode.js"
 import type { TypeRegistry } from "./types/registry.js"
 
 /** With fewer rows than this, the additional round trip costs more than it saves. */
@@ -89,6 +89,15 @@ const arrayTypeOf = (element: number): number | undefined => {
 }
 
 /**
+ * The type that texts are cast to. A domain gets values of its base type: an explicit cast to a domain of varchar(3) would
+ * truncate, where an assignment to the column fails.
+ */
+const castTypeOf = (registry: TypeRegistry, oid: number): number => {
+  const base = registry.entryOf(oid)?.base
+  return base === undefined ? oid : castTypeOf(registry, base)
+}
+
+/**
  * How to send the arrays; undefined if a column has to be sent by value. `elements` are the parameter types of the INSERT
  * with a single row, which must be known. Throws what cannot be encoded.
  */
@@ -111,7 +120,7 @@ export const planOf = (
       return undefined
     }
     const array = arrayTypeOf(element)
-    const cast = array === undefined ? castOf(registry, element) : undefined
+    const cast = array === undefined ? castOf(registry, castTypeOf(registry, element)) : undefined
     if (array === undefined && cast === undefined) {
       return undefined
     }
@@ -121,7 +130,7 @@ export const planOf = (
       const toElement = registry.encodesByType
         ? (value: unknown) => registry.encodeText(element, value)
         : (value: unknown) => toText(encode(value))
-      arrays.push(formatArray(values.map(toElement), ",", identity as (value: unknown) => string | null))
+      arrays.push(formatArray(values.map(toElement), ",", formatElement as (text: unknown) => string))
       encodedTypes[index] = 0
     } else {
       arrays.push(values)
@@ -258,7 +267,7 @@ const textArrays = (columns: ReadonlyArray<Column>): ReadonlyArray<string> | und
   try {
     return columns.some(({ holdsBytes }) => holdsBytes)
       ? undefined
-      : columns.map(({ values }) => formatArray(values, ",", (value) => toText(encode(value))))
+      : columns.map(({ values }) => formatArray(values, ",", encodeElement))
   } catch {
     return undefined
   }

@@ -85,6 +85,58 @@ describe("many rows in one INSERT", () => {
       assert.isAbove(n, 0)
     }))
 
+  it.scopedLive("numbers in arrays of any type are what they are by value", () =>
+    Effect.gen(function*() {
+      const { sql, url } = yield* opened
+      yield* query(url, "CREATE TABLE numbers (f4 real, f8 float8, n numeric, t text, i int, big bigint, doc jsonb)")
+      const doubles = [0, -0, 0.1, -1.5, 1e21, 1e-7, 5e-324, Number.MAX_VALUE, Number.NaN, Infinity, -Infinity]
+      const rows = range(0, 600).map((i) => {
+        const f8 = doubles[i % doubles.length]
+        const n = Number.isFinite(f8) ? f8 : 0
+        return { f4: i / 8, f8, n, t: f8, i: 1_000 - i, big: Number.MAX_SAFE_INTEGER - i, doc: n }
+      })
+      yield* sql`INSERT INTO numbers ${sql.insert(rows)}`
+      const found = yield* sql<any>`SELECT *, n::float8 AS n FROM numbers ORDER BY i DESC`
+      assert.deepStrictEqual(
+        found,
+        // PostgreSQL has no numeric of -0, and the text of -0 in JavaScript is 0.
+        rows.map(({ big, f8, n, ...row }) =>
+          Object.assign(row, {
+            f8: f8 + 0,
+            n: n + 0,
+            t: String(f8),
+            doc: n + 0,
+            big: String(big)
+          })
+        )
+      )
+      const lists = yield* sql<any>`SELECT ${[1, [2]].slice(0, 1)}::int[] AS i, ${[[0.5], [-1e300]]}::float8[] AS f,
+        ${[NaN, 1, null]}::text[] AS t, ${["1", 2n, true]}::text[] AS m`
+      assert.deepStrictEqual(lists, [
+        { i: [1], f: [[0.5], [-1e300]], t: ["NaN", "1", null], m: ["1", "2", "true"] }
+      ])
+    }))
+
+  it.scopedLive("are compiled once: each value is looked at once, and a second time only for an error", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* opened
+      let reads = 0
+      const rows = range(0, 600).map((id) => ({
+        id,
+        get name() {
+          reads++
+          return "name"
+        }
+      }))
+      const insert = sql`INSERT INTO many ${sql.insert(rows).returning("id")}`
+      yield* insert
+      // The first row is also that of the statement which is described.
+      assert.isAtMost(reads, rows.length + 2)
+      reads = 0
+      assert.strictEqual(fromSqlError(yield* Effect.flip(insert))._tag, "UniqueViolation")
+      assert.isAbove(reads, rows.length + 2)
+    }))
+
   it.scopedLive(
     "may exceed 65,535 values, support RETURNING, and combine with other parameters",
     () =>
@@ -109,6 +161,32 @@ describe("many rows in one INSERT", () => {
       }),
     240_000
   )
+
+  it.scopedLive("and streams of what they return have no limit of parameters either, in a session and outside", () =>
+    Effect.gen(function*() {
+      const { database, sql } = yield* opened
+      const inserted = (from: number, count: number) =>
+        sql<{ readonly made: number }>`INSERT INTO many ${
+          sql.insert(range(from, count).map((id) => ({ id, name: "secret-name", flag: true }))).returning("made")
+        }`.stream
+      const ids = (stream: ReturnType<typeof inserted>) =>
+        Effect.map(Stream.runCollect(stream), (rows) => Array.from(rows, ({ made }) => made / 2))
+      assert.deepStrictEqual(yield* ids(inserted(0, 25_000)), range(0, 25_000))
+      assert.deepStrictEqual(yield* database.session(ids(inserted(30_000, 25_000))), range(30_000, 25_000))
+      assert.deepStrictEqual(yield* ids(inserted(60_000, 3)), range(60_000, 3))
+      // One that is left early has been executed, and one that fails has not.
+      yield* Stream.runDrain(Stream.take(inserted(70_000, 600), 1))
+      const error = fromSqlError(yield* Effect.flip(ids(inserted(69_500, 600))))
+      assert.strictEqual(error._tag, "UniqueViolation")
+      assert.notInclude(error.message, "secret-name")
+      assert.deepStrictEqual(yield* sql`SELECT count(*)::int AS n FROM many WHERE id >= 69500`, [{ n: 600 }])
+      const invalid = yield* Effect.flip(Stream.runDrain(
+        sql`INSERT INTO many ${sql.insert(range(80_000, 600).map((id) => ({ id, key: "secret-key" }))).returning("id")}`
+          .stream
+      ))
+      assert.strictEqual(fromSqlError(invalid)._tag, "InvalidData")
+      assert.notInclude(fromSqlError(invalid).message, "secret-key")
+    }))
 
   it.scopedLive("may have columns of enums, and values that are arrays", () =>
     Effect.gen(function*() {

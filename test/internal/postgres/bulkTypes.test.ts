@@ -101,6 +101,68 @@ describe("many rows with columns of other types", () => {
       }
     }))
 
+  it.scopedLive("of extensions, of domains and of the server's own types are what few rows are, or fail as they do", () =>
+    Effect.gen(function*() {
+      const { sql, url } = yield* open
+      yield* query(
+        url,
+        `CREATE EXTENSION citext; CREATE EXTENSION hstore;
+         CREATE DOMAIN short AS varchar(3); CREATE DOMAIN shorter AS short CHECK (VALUE <> ''); CREATE DOMAIN shorts AS varchar(3)[];
+         CREATE DOMAIN letters AS char(4); CREATE DOMAIN bits AS bit(3); CREATE DOMAIN some_bits AS varbit(3);
+         CREATE DOMAIN amount AS numeric(5, 2); CREATE DOMAIN moment AS timestamptz(0); CREATE DOMAIN flag AS boolean;
+         CREATE DOMAIN bytes AS bytea; CREATE DOMAIN big AS int8; CREATE DOMAIN doc AS jsonb; CREATE DOMAIN feeling AS mood;
+         CREATE DOMAIN name_given AS text NOT NULL; CREATE DOMAIN two AS pair; CREATE TYPE person AS (age int, code varchar(3));
+         CREATE TYPE floats AS RANGE (subtype = float8)`
+      )
+      const cases: ReadonlyArray<readonly [type: string, ...values: ReadonlyArray<unknown>]> = [
+        ["citext", "Abc", "", null],
+        ["citext[]", ["A", "b"], []],
+        ["hstore", "a=>1,b=>NULL", "\"x y\"=>\"q\\\"\""],
+        ["hstore[]", ["a=>1", "b=>2"]],
+        ["short", "abc", "abcd", "abc  ", null],
+        ["shorter", "abc", "abcd", ""],
+        ["shorts", ["abc"], ["abcd"]],
+        ["short[]", ["abc"], ["abcd"]],
+        ["letters", "ab", "abcde"],
+        ["bits", "101", "1011", "10"],
+        ["some_bits", "101", "1011"],
+        ["amount", "1.235", 12_345.5],
+        ["moment", "2024-05-06 07:08:09.623456+02", new Date(0)],
+        ["flag", true, "yes", "what"],
+        ["bytes", Buffer.from([0, 1, 255]), "\\x00ff"],
+        ["big", 9_007_199_254_740_993n, "9223372036854775808"],
+        ["doc", "{\"a\": [1, null]}", "null"],
+        ["feeling", "calm", "sad"],
+        ["name_given", "a", null],
+        ["two", "(1,a)", "(one,a)"],
+        ["person", "(1,abc)", "(1,abcd)", "(,)"],
+        ["person[]", ["(1,abc)"], ["(1,abcd)"]],
+        ["floats", "[1.5,2.5]"],
+        ["varchar(3)", "abc", "abcd"],
+        ["char(4)[]", ["ab"], ["abcde"]],
+        ["bit(3)[]", ["101"], ["1011"]],
+        ["numeric(5, 2)[]", ["1.235"]],
+        ["box[]", ["(2,2),(1,1)"]],
+        ["tstzrange[]", ["[2024-01-01 00:00+00,2024-02-01 00:00+00)"]]
+      ]
+      yield* query(url, cases.map(([type], i) => `CREATE TABLE kind_${i} (id int, v ${type})`).join("; "))
+      for (const [i, [type, ...values]] of cases.entries()) {
+        const table = `kind_${i}`
+        for (const v of values) {
+          const inserted = (count: number) =>
+            Effect.gen(function*() {
+              const given = Array.from({ length: count }, (_, id) => ({ id, v: v as string }))
+              const result = yield* Effect.either(sql`INSERT INTO ${sql(table)} ${sql.insert(given)}`)
+              const rows = yield* sql.unsafe(
+                `WITH deleted AS (DELETE FROM ${table} RETURNING v) SELECT DISTINCT v::text FROM deleted`
+              )
+              return result._tag === "Left" ? fromSqlError(result.left).code : rows
+            })
+          assert.deepStrictEqual(yield* inserted(500), yield* inserted(2), `${type}: ${String(v)}`)
+        }
+      }
+    }))
+
   it.scopedLive("of many columns have no limit either", () =>
     Effect.gen(function*() {
       const { sql, url } = yield* open

@@ -3,14 +3,7 @@
  */
 import type PgModule from "pg"
 import { isMalformed, MalformedMessage, parseRowDescription, Reader } from "./messages.js"
-import { Pg } from "./pg.js"
-
-/** Makes a value of its text. */
-export type TypeParser = (text: string) => unknown
-
-/** The parser of `pg` for a type; its default one, which leaves the text as it is, for a type that has none. */
-export const pgParserOf = (oid: number, format: "text"): TypeParser =>
-  (Pg.types.getTypeParser as (oid: number, format: "text") => TypeParser)(oid, format)
+import { keepText, pgParserOf, readerOf, readText, type TypeParser, type ValueReader } from "./valueReaders.js"
 
 /** Where the parsers of types come from. */
 export interface TypeParsers {
@@ -19,51 +12,11 @@ export interface TypeParsers {
   readonly unknownOf: (oids: ReadonlyArray<number>) => ReadonlyArray<number>
 }
 
-/** An integer of at most this many digits is exact as a number. */
-const maxExactDigits = 15
-
-const zero = 0x30
-const nine = 0x39
-const minus = 0x2d
-
-/** Parses an integer from its digits without creating a string. */
-const parseInteger = (bytes: Buffer, offset: number, end: number): number => {
-  const from = bytes[offset] === minus ? offset + 1 : offset
-  if (from === end || end - from > maxExactDigits) {
-    return Number(bytes.toString("latin1", offset, end))
-  }
-  let value = 0
-  for (let i = from; i < end; i++) {
-    const digit = bytes[i]
-    if (digit < zero || digit > nine) {
-      return Number(bytes.toString("latin1", offset, end))
-    }
-    value = value * 10 + digit - zero
-  }
-  return from === offset ? value : -value
-}
-
 /** Rows as arrays, or as arrays in which dates and times are left as text; undefined for rows as objects. */
 export type RowMode = "array" | "texts" | undefined
 
 /** date, timestamp, timestamptz and interval, and their arrays. */
 const timeTypes: ReadonlySet<number> = new Set([1082, 1114, 1184, 1186, 1182, 1115, 1185, 1187])
-
-/** int8, int2, int4 and oid, whose text is nothing but digits and a sign. */
-const integerTypes: ReadonlySet<number> = new Set([20, 21, 23, 26])
-
-const parseIntParsers = new WeakMap<TypeParser, boolean>()
-
-/** Whether a parser is `pg`'s own parser for integers. An application may have replaced it with `setTypeParser`. */
-const isParseInt = (parse: TypeParser): boolean => {
-  const cached = parseIntParsers.get(parse)
-  if (cached !== undefined) {
-    return cached
-  }
-  const isOwn = /^function\s*\w*\(value\)\{returnparseInt\(value,10\);?\}$/.test(String(parse).replace(/\s/g, ""))
-  parseIntParsers.set(parse, isOwn)
-  return isOwn
-}
 
 /** Results are requested in text format. A cursor declared as BINARY is binary nevertheless. */
 const rejectBinary = (): never => {
@@ -114,16 +67,15 @@ export class RowDescriptions {
 const replaceableParserOf = ({ dataTypeID, format }: PgModule.FieldDef): TypeParser =>
   format === "text" ? pgParserOf(dataTypeID, "text") : rejectBinary
 
-/** The parser of a type that the server has to be asked for: until it has answered, the values are text. */
-const keepText: TypeParser = (text) => text
-
 /** The columns of a result, and how to decode their values. */
 export class RowDescription {
   private readonly names: ReadonlyArray<string>
   /** Those of `pg` when this was created. */
   private readonly replaceableParsers: ReadonlyArray<TypeParser>
-  /** Undefined where `parseInteger` gives the same value. */
-  private readonly parsers: ReadonlyArray<TypeParser | undefined>
+  private readonly parsers: ReadonlyArray<TypeParser>
+  private readonly readers: ReadonlyArray<ValueReader>
+  /** Those that leave dates and times as text; undefined until a row is read so. */
+  private textReaders: ReadonlyArray<ValueReader> | undefined = undefined
   /** Every row begins as a copy of this object, so that all rows share one hidden class. */
   private readonly emptyRow: Record<string, null>
 
@@ -135,10 +87,10 @@ export class RowDescription {
     this.replaceableParsers = fields.map(replaceableParserOf)
     const unknownTypes = types.unknownOf([...new Set(fields.map(({ dataTypeID }) => dataTypeID))])
     this.unknownTypes = unknownTypes.length === 0 ? undefined : unknownTypes
-    this.parsers = fields.map(({ dataTypeID, format }) => {
-      const parse = format === "text" ? types.parserOf(dataTypeID) ?? keepText : rejectBinary
-      return parse === Number || (integerTypes.has(dataTypeID) && isParseInt(parse)) ? undefined : parse
-    })
+    this.parsers = fields.map(({ dataTypeID, format }) =>
+      format === "text" ? types.parserOf(dataTypeID) ?? keepText : rejectBinary
+    )
+    this.readers = fields.map(({ dataTypeID }, i) => readerOf(dataTypeID, this.parsers[i]))
     const emptyRow: Record<string, null> = Object.create(null)
     for (const name of this.names) {
       emptyRow[name] = null
@@ -159,7 +111,7 @@ export class RowDescription {
       const parse = this.parsers[i]
       // Of several columns with the same name, the row has the last.
       if (
-        parse === undefined || !types.includes(dataTypeID) ||
+        !types.includes(dataTypeID) ||
         (rowMode === undefined && this.names.lastIndexOf(name) !== i)
       ) {
         return
@@ -185,11 +137,17 @@ export class RowDescription {
     }
     return rowMode === undefined
       ? this.readObject(bytes, offset + 2, end)
-      : this.readArray(bytes, offset + 2, end, rowMode === "texts")
+      : this.readArray(rowMode === "texts" ? this.readersOfTexts() : this.readers, bytes, offset + 2, end)
+  }
+
+  private readersOfTexts(): ReadonlyArray<ValueReader> {
+    return this.textReaders ??= this.readers.map((reader, i) =>
+      timeTypes.has(this.fields[i].dataTypeID) ? readText : reader
+    )
   }
 
   private readObject(bytes: Buffer, from: number, end: number): object {
-    const { names } = this
+    const { names, readers } = this
     const row: Record<string, unknown> = { ...this.emptyRow }
     let offset = from
     let i = 0
@@ -197,7 +155,7 @@ export class RowDescription {
       for (; i < names.length; i++) {
         const length = valueLength(bytes, offset, end)
         offset += 4
-        row[names[i]] = this.readValue(i, bytes, offset, length)
+        row[names[i]] = length < 0 ? null : readers[i](bytes, offset, offset + length)
         offset += Math.max(0, length)
       }
     } catch (error) {
@@ -206,33 +164,26 @@ export class RowDescription {
     return row
   }
 
-  private readArray(bytes: Buffer, from: number, end: number, keepsTimes: boolean): ReadonlyArray<unknown> {
+  private readArray(
+    readers: ReadonlyArray<ValueReader>,
+    bytes: Buffer,
+    from: number,
+    end: number
+  ): ReadonlyArray<unknown> {
     const row: Array<unknown> = []
     let offset = from
     let i = 0
     try {
-      for (; i < this.parsers.length; i++) {
+      for (; i < readers.length; i++) {
         const length = valueLength(bytes, offset, end)
         offset += 4
-        row[i] = keepsTimes && length >= 0 && timeTypes.has(this.fields[i].dataTypeID)
-          ? bytes.toString("utf8", offset, offset + length)
-          : this.readValue(i, bytes, offset, length)
+        row[i] = length < 0 ? null : readers[i](bytes, offset, offset + length)
         offset += Math.max(0, length)
       }
     } catch (error) {
       throw unreadable(this.fields[i], error)
     }
     return row
-  }
-
-  private readValue(column: number, bytes: Buffer, offset: number, length: number): unknown {
-    if (length < 0) {
-      return null
-    }
-    const parse = this.parsers[column]
-    return parse === undefined
-      ? parseInteger(bytes, offset, offset + length)
-      : parse(bytes.toString("utf8", offset, offset + length))
   }
 }
 

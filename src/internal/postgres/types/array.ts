@@ -2,11 +2,14 @@
  * The text of an array: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
  */
 
-/** Elements may be arrays themselves, which are the further dimensions. `element` gives the text of one, or null. */
+/**
+ * Elements may be arrays themselves, which are the further dimensions. `element` gives what stands for one: what
+ * `formatElement` makes of its text.
+ */
 export const formatArray = (
   elements: ReadonlyArray<unknown>,
   delimiter: string,
-  element: (value: unknown) => string | null
+  element: (value: unknown) => string
 ): string => {
   let text = "{"
   for (let i = 0; i < elements.length; i++) {
@@ -14,17 +17,14 @@ export const formatArray = (
     if (i > 0) {
       text += delimiter
     }
-    if (Array.isArray(value)) {
-      text += formatArray(value, delimiter, element)
-    } else {
-      const formatted = element(value)
-      text += formatted === null ? "NULL" : quote(formatted)
-    }
+    text += Array.isArray(value) ? formatArray(value, delimiter, element) : element(value)
   }
   return `${text}}`
 }
 
-const quote = (text: string): string => `"${/["\\]/.test(text) ? text.replace(/["\\]/g, "\\$&") : text}"`
+/** What stands in an array for a text, or for null. */
+export const formatElement = (text: string | null): string =>
+  text === null ? "NULL" : `"${/["\\]/.test(text) ? text.replace(/["\\]/g, "\\$&") : text}"`
 
 class MalformedArray extends Error {
   override readonly name = "MalformedArray"

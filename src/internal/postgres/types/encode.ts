@@ -11,7 +11,7 @@ import { isDate } from "node:util/types"
 import { isWellFormed, malformedText } from "../../wellFormed.js"
 import { Pg } from "../protocol/pg.js"
 import type { Encoded } from "../protocol/writer.js"
-import { formatArray } from "./array.js"
+import { formatArray, formatElement } from "./array.js"
 
 /** A value that is sent as JSON, whatever it is: `pg.json(value)`. */
 export class Json {
@@ -91,8 +91,9 @@ const encodeObject = (value: object, outer: ReadonlyArray<object>): Encoded => {
 const encodeConverted = (value: unknown, outer: ReadonlyArray<object>): Encoded =>
   typeof value === "object" && value !== null ? encodeObject(value, outer) : encode(value)
 
-/** The text of an array's element, which has no binary format. */
-const encodeElement = (value: unknown): string | null => toText(encode(value))
+/** An element of an array, which has no binary format. A number needs no quotation marks. */
+export const encodeElement = (value: unknown): string =>
+  typeof value === "number" ? String(value) : formatElement(toText(encode(value)))
 
 /** The text of what is encoded: bytes become that of bytea. */
 export const toText = (encoded: Encoded): string | null =>

@@ -58,7 +58,7 @@ export const withKnownTypes = <A>(
   finish: (completed: Completed) => Effect.Effect<A, SqlError>
 ) =>
 (exchange: Exchange): Effect.Effect<A, SqlError> => {
-  const { options: { params, rowMode }, isInTransaction, result, results, text } = exchange
+  const { options, isInTransaction, result, results, text } = exchange
   if (results === undefined && result.rowDescription?.unknownTypes === undefined) {
     return finish(exchange)
   }
@@ -72,7 +72,7 @@ export const withKnownTypes = <A>(
   const parse = (): void => {
     for (const { result, types } of incomplete) {
       result.rowDescription = sender.types.rowDescriptions.make(result.rowDescription!.fields)
-      result.rowDescription.parseTexts(rowMode, types, result.rows)
+      result.rowDescription.parseTexts(options.rowMode, types, result.rows)
     }
   }
   const completed: Completed = { isSuspended: exchange.isSuspended, result, results, rowBytes: exchange.rowBytes }
@@ -91,7 +91,8 @@ export const withKnownTypes = <A>(
     Effect.flatMap(() =>
       Effect.try({
         try: parse,
-        catch: (error) => fromPostgres(unreadableValue(error), { phase: "statement", statement: text, params })
+        catch: (error) =>
+          fromPostgres(unreadableValue(error), { phase: "statement", statement: text, params: options.params })
       })
     ),
     Effect.mapError(toSqlError),

@@ -1,7 +1,7 @@
 /**
  * The parsers of `pg` for the types that PostgreSQL brings, which an application may have replaced with `setTypeParser`.
  */
-import { pgParserOf, type TypeParser } from "../protocol/rowDescription.js"
+import { isOwnParser, pgParserOf, readDate, type TypeParser, withReader } from "../protocol/valueReaders.js"
 
 /** No type has this OID, so its parser is the one for types that have none. */
 const unusedOid = 0
@@ -46,7 +46,7 @@ const isPostgresInterval = (value: unknown): boolean =>
 export const strictPgParserOf = (oid: number): TypeParser => {
   const parse = pgParserOf(oid, "text")
   if (dateTypes.has(oid)) {
-    return (text) => {
+    const strict: TypeParser = (text) => {
       const value = parse(text)
       if (value === null) {
         throw new UnreadableText()
@@ -56,6 +56,7 @@ export const strictPgParserOf = (oid: number): TypeParser => {
       }
       return value
     }
+    return isOwnParser(parse, "date") ? withReader(strict, readDate(strict)) : strict
   }
   if (oid === interval) {
     return (text) => {

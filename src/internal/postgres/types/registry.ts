@@ -3,9 +3,10 @@
  * has asked for their values to be read and sent.
  */
 import type { Type, Types } from "../../../DatabaseTypes.js"
-import { RowDescriptions, type TypeParser, type TypeParsers } from "../protocol/rowDescription.js"
+import { RowDescriptions, type TypeParsers } from "../protocol/rowDescription.js"
+import type { TypeParser } from "../protocol/valueReaders.js"
 import type { Encoded } from "../protocol/writer.js"
-import { formatArray, parseArray } from "./array.js"
+import { formatArray, formatElement, parseArray } from "./array.js"
 import { builtinTypes, nameOf, type TypeEntry } from "./builtin.js"
 import { encode, encodeJson, toText } from "./encode.js"
 import { hasPgParser, isParsedByElement, strictPgParserOf } from "./parsers.js"
@@ -142,7 +143,7 @@ export class TypeRegistry implements TypeParsers {
     const entry = this.entryOf(oid)
     if (entry?.element !== undefined && Array.isArray(value)) {
       const { delimiter = ",", element } = entry
-      return formatArray(value, delimiter, (inner) => this.encodeText(element, inner))
+      return formatArray(value, delimiter, (inner) => formatElement(this.encodeText(element, inner)))
     }
     if (entry?.base !== undefined) {
       return this.encode(entry.base, value)

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { formatArray, parseArray } from "../../../../src/internal/postgres/types/array.js"
+import { formatArray, formatElement, parseArray } from "../../../../src/internal/postgres/types/array.js"
 
 const identity = (text: string): string => text
 
@@ -18,7 +18,11 @@ describe("the text of an array", () => {
         FastCheck.oneof(elements, FastCheck.array(elements, { minLength: 1, maxLength: 3 })),
         (array) => {
           assert.deepStrictEqual(
-            parseArray(formatArray(array, delimiter, (value) => value as string | null), delimiter, identity),
+            parseArray(
+              formatArray(array, delimiter, (value) => formatElement(value as string | null)),
+              delimiter,
+              identity
+            ),
             array
           )
         }
