@@ -264,8 +264,11 @@ const open = (
     const driver = yield* intercept(ownDriver ?? (yield* driverOf(settings)))
     const { dialect } = driver
     const tracker = new ActivityTracker(Recorders.operations(settings.name, dialect, driver.spanAttributes))
-    if (driver.servers !== undefined) {
-      driver.servers.observer = Recorders.servers(settings.name, dialect)
+    const { servers } = driver
+    if (servers !== undefined) {
+      const observer = Recorders.servers(settings.name, dialect)
+      servers.observer = observer
+      yield* Effect.addFinalizer(() => Effect.sync(() => servers.observer === observer ? servers.close() : undefined))
     }
     // When the pool has shut down, and with it the last session has ended.
     yield* Effect.addFinalizer(() => tracker.repeatedLogs.flush)

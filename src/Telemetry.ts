@@ -242,7 +242,9 @@ export const serverConnections = upDownCounter(
 
 /**
  * How far a standby is behind its primary, in seconds, by the attributes `server.address` and `server.port`. It is measured
- * every `hostRecheck` while the database is used, and stays at its last value where a standby does not answer.
+ * every `hostRecheck` while the database is used. Of a standby that does not answer it is what was measured last and the
+ * time since then; of a name with several addresses, that of the one farthest behind. It is 0 once the server is the primary,
+ * and once the database is closed.
  *
  * @since 0.1.0
  * @category metrics

@@ -70,6 +70,18 @@ const routed = (name: string, target: string, reason: string) =>
     ({ count }) => count
   )
 
+/** How far behind a database takes a server to be, in seconds. */
+const lagOf = (name: string, { port }: Member) =>
+  Effect.map(
+    Metric.value(Telemetry.replicaLag.pipe(
+      Metric.tagged("db.client.connection.pool.name", name),
+      Metric.tagged("db.system.name", "postgresql"),
+      Metric.tagged("server.address", "127.0.0.1"),
+      Metric.tagged("server.port", String(port))
+    )),
+    ({ value }) => value
+  )
+
 let tables = 0
 
 /** Creates a table, which all standbys have then. */
@@ -534,6 +546,162 @@ layer(Layer.scoped(Rig, cluster({ standbys: 2 })), { excludeTestServices: true, 
         assert.strictEqual(yield* routed("none", "primary", "unavailable"), 1)
         const error = yield* Effect.flip(none.session(port(none), { ...read, reader: "replica" }))
         assert.strictEqual(error._tag, "ConnectionFailed")
+      }))
+
+    it.scoped("a reader that was refused is looked at in the background, and read from again when it is back", () =>
+      Effect.gen(function*() {
+        const rig = yield* Rig
+        const [standby] = rig.standbys()
+        const between = yield* proxy(standby.url)
+        const database = yield* open(rig, [{ ...standby, port: between.port }], { hostRecheck: "100 millis" })
+        const state = Effect.map(
+          database.report,
+          ({ servers }) => servers.find((server) => server.port === between.port)?.state
+        )
+        assert.strictEqual(yield* database.session(port(database), read), standby.port)
+        yield* between.refuse
+        yield* between.cutAll
+        yield* eventually(Effect.map(state, (state) => state === "down"))
+        for (let i = 0; i < 5; i++) {
+          assert.strictEqual(yield* database.session(port(database), read), rig.primary().port)
+        }
+        yield* between.accept
+        // Sessions on the primary are use, so the reader is looked at.
+        yield* eventually(Effect.map(database.session(port(database), read), (at) => at === standby.port))
+        assert.strictEqual(yield* state, "up")
+      }))
+
+    it.scoped("a reader that does not accept the user is left alone for a while", () =>
+      Effect.gen(function*() {
+        const rig = yield* Rig
+        const [standby] = rig.standbys()
+        const between = yield* proxy(standby.url)
+        const database = yield* Database.make({
+          url: rig.primary().url,
+          readerUrl: between.url.replace(/\/\/[^:]+/, "//nobody"),
+          hostRecheck: "1 hour"
+        })
+        yield* database.session(port(database), read)
+        let connections = 0
+        yield* between.onClientData((_chunk, { id }) => {
+          connections = Math.max(connections, id)
+          return "pass"
+        })
+        const before = connections
+        for (let i = 0; i < 5; i++) {
+          assert.strictEqual(yield* database.session(port(database), read), rig.primary().port)
+        }
+        assert.strictEqual(connections, before)
+      }))
+
+    it.scoped("a session that only reads and loses the answer to its COMMIT has left nothing in doubt", () =>
+      Effect.gen(function*() {
+        const rig = yield* Rig
+        const [standby] = rig.standbys()
+        const between = yield* proxy(standby.url)
+        const database = yield* open(rig, [{ ...standby, port: between.port }])
+        let cuts = 0
+        yield* between.onClientData((chunk) => {
+          const isCut = cuts === 0 && chunk.includes("COMMIT") && !chunk.includes("BEGIN")
+          cuts += isCut ? 1 : 0
+          return isCut ? "cut" : "pass"
+        })
+        const reading = database.session(port(database), read)
+        const error = yield* Effect.flip(reading)
+        assert.strictEqual(error._tag, "ConnectionLost")
+        assert.isTrue(DatabaseError.isRetryable(error))
+        cuts = 0
+        assert.strictEqual(yield* database.session(port(database), { ...read, retry: true }), standby.port)
+        assert.strictEqual(cuts, 1)
+      }))
+
+    it.scoped("connections that prefer standbys leave the primary when there is one again", () =>
+      Effect.gen(function*() {
+        const rig = yield* Rig
+        const [standby] = rig.standbys()
+        const between = yield* proxy(standby.url)
+        yield* between.refuse
+        const { password, username } = new URL(rig.primary().url)
+        const database = yield* Database.make({
+          url: `postgres://${username}:${password}@127.0.0.1:${between.port},127.0.0.1:${rig.primary().port}/postgres` +
+            "?target_session_attrs=prefer-standby",
+          hostRecheck: "100 millis",
+          poolSize: 3,
+          poolMaxOverflow: 0
+        })
+        const ports = Effect.forEach([1, 2, 3], () =>
+          database.session(
+            Effect.zipLeft(port(database), database.sql`SELECT pg_sleep(0.05)`)
+          ), { concurrency: "unbounded" })
+        const created = Effect.map(database.poolStats, ({ created }) => created)
+        yield* eventually(Effect.zipRight(ports, Effect.map(created, (count) => count === 3)))
+        // While there is none, they stay.
+        yield* eventually(Effect.map(database.report, ({ servers }) => servers.some(({ state }) => state === "down")))
+        assert.deepStrictEqual(yield* ports, Array(3).fill(rig.primary().port))
+        assert.strictEqual(yield* created, 3)
+        yield* between.accept
+        yield* eventually(Effect.map(ports, (at) => at.every((port) => port === standby.port)))
+        // Each was replaced once.
+        yield* ports
+        assert.isAtMost(yield* created, 6)
+      }))
+
+    it.scoped("while a reader is frozen sessions go on with the others, and its lag grows", () =>
+      Effect.gen(function*() {
+        const rig = yield* Rig
+        const [frozen, other] = rig.standbys()
+        const name = "frozen"
+        const database = yield* open(rig, [frozen, other], {
+          name,
+          hostRecheck: "100 millis",
+          silence: "500 millis",
+          connectTimeout: "1 second",
+          readerWait: "100 millis"
+        })
+        const workers = Array.from({ length: 6 }, () => ({ answers: 0, ports: new Set<number>() }))
+        const failures: Array<DatabaseError.DatabaseError> = []
+        for (const worker of workers) {
+          const once = Effect.match(database.session(port(database), read), {
+            onSuccess: (at) => {
+              worker.answers++
+              worker.ports.add(at)
+            },
+            onFailure: (error) => void failures.push(error)
+          })
+          yield* Effect.forkScoped(Effect.forever(Effect.zipRight(once, Effect.sleep("5 millis"))))
+        }
+        const all = (more: number) =>
+          Effect.suspend(() => {
+            const from = workers.map(({ answers, ports }) => {
+              ports.clear()
+              return answers
+            })
+            return eventually(Effect.sync(() => workers.every(({ answers }, i) => answers >= from[i] + more)), {
+              timeout: "1 minute"
+            })
+          })
+        const usesFrozen = Effect.sync(() => workers.some(({ ports }) => ports.has(frozen.port)))
+        yield* all(3)
+        yield* eventually(usesFrozen)
+        const state = Effect.map(
+          database.report,
+          ({ servers }) => servers.find((server) => server.port === frozen.port)?.state
+        )
+
+        yield* frozen.pause
+        yield* Effect.addFinalizer(() => frozen.resume)
+        yield* eventually(Effect.map(state, (state) => state === "silent"), { timeout: "1 minute" })
+        const lag = yield* lagOf(name, frozen)
+        // Those that waited for the frozen one go on, and nobody begins to wait for it.
+        yield* all(20)
+        assert.isFalse(yield* usesFrozen)
+        yield* eventually(Effect.map(lagOf(name, frozen), (now) => now > lag + 0.2))
+        assert.isBelow(yield* lagOf(name, other), yield* lagOf(name, frozen))
+        assert.deepStrictEqual(failures.filter((error) => !DatabaseError.isRetryable(error)), [])
+
+        yield* frozen.resume
+        yield* eventually(usesFrozen, { timeout: "1 minute" })
+        yield* eventually(Effect.map(lagOf(name, frozen), (now) => now < lag + 0.2))
       }))
   }
 )

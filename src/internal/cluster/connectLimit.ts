@@ -14,12 +14,28 @@ export const maxStarting = 4
 /** For how long a server counts as recovering after it has begun to answer, or was promoted, in milliseconds. */
 export const recoveryTime = 10_000
 
-/** After this many milliseconds in which a server has answered nobody, an attempt does not count any more: it is silent. */
+/**
+ * After this many milliseconds in which a server has answered nobody, an attempt does not count any more, and the next one
+ * begins: the server is not there. One that has accepted the connection is, and may only be slow: it forks a process for the
+ * connection in any case.
+ */
 const startingTime = 1_000
+const acceptedTime = 10_000
+
+/** These times are counted in parts. One that takes longer, because the event loop was busy, counts once. */
+const partTime = 100
 
 interface Starting {
   count: number
   readonly waiting: Array<() => void>
+}
+
+/** An attempt that may begin, or waits for that. */
+export interface Attempt {
+  /** The server has accepted the connection. */
+  readonly accepted: () => void
+  /** Ends the attempt, or the wait for it. */
+  readonly end: () => void
 }
 
 export class ConnectLimit {
@@ -32,14 +48,15 @@ export class ConnectLimit {
     return state !== "up" || role === "standby" || this.clock.now() - Math.max(since, roleSince) <= recoveryTime
   }
 
-  /** Calls `onGranted` when an attempt may begin, maybe at once. Returns what ends the attempt, or the wait for it. */
-  take(server: Server, onGranted: () => void): () => void {
+  /** Calls `onGranted` when an attempt may begin, maybe at once. */
+  take(server: Server, onGranted: () => void): Attempt {
     if (!this.isRecovering(server)) {
       onGranted()
-      return () => undefined
+      return unlimited
     }
     const starting = this.servers.get(server) ?? { count: 0, waiting: [] }
     this.servers.set(server, starting)
+    let maxSilence = startingTime
     let end = (): void => {
       const index = starting.waiting.indexOf(begin)
       if (index >= 0) {
@@ -56,16 +73,18 @@ export class ConnectLimit {
           starting.waiting.shift()?.()
         }
       }
-      const startedAt = this.clock.now()
-      const releaseIfSilent = (): void => {
-        const remaining = Math.max(startedAt, server.answeredAt) + startingTime - this.clock.now()
-        if (remaining > 0) {
-          timer = this.clock.schedule(releaseIfSilent, remaining)
+      let answeredAt = server.answeredAt
+      let silentParts = 0
+      const onPart = (): void => {
+        silentParts = server.answeredAt === answeredAt ? silentParts + 1 : 1
+        answeredAt = server.answeredAt
+        if (silentParts * partTime < maxSilence) {
+          timer = this.clock.schedule(onPart, partTime)
         } else {
           release()
         }
       }
-      let timer = this.clock.schedule(releaseIfSilent, startingTime)
+      let timer = this.clock.schedule(onPart, partTime)
       starting.count++
       end = release
       onGranted()
@@ -75,6 +94,14 @@ export class ConnectLimit {
     } else {
       starting.waiting.push(begin)
     }
-    return () => end()
+    return {
+      accepted: () => {
+        maxSilence = acceptedTime
+      },
+      end: () => end()
+    }
   }
 }
+
+/** An attempt at a server that is up. */
+const unlimited: Attempt = { accepted: () => undefined, end: () => undefined }

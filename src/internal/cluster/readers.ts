@@ -1,11 +1,9 @@
 /**
- * The readers of a database, each with a pool of its own, and what is known of them. One that cannot be connected to is left
- * alone until it was found again in the background.
+ * The readers of a database, each with a pool of its own. Whether their servers are up is known to the driver, which looks at
+ * those that are not in the background.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Pool } from "../../Pool.js"
@@ -21,8 +19,6 @@ const lagPause = 1_000
 
 /** One reader. */
 export class Reader {
-  /** Whether it cannot be connected to. */
-  isDown = false
   /**
    * Whether it was not fresh when it was asked last. Then it is asked before anything is sent to it, so that its log has no
    * error for each session.
@@ -30,12 +26,20 @@ export class Reader {
   asksFirst = false
   /** Whether it was too far behind when it was asked last, and went on to be. */
   isLagging = false
-  private avoidUntil = 0
+  /** Whether it was logged that it cannot be connected to. */
+  isReported = false
+  private lagsUntil = 0
+  private refusesUntil = 0
 
-  constructor(readonly description: string, readonly pool: Pool<Connection>) {}
+  constructor(readonly replica: Replica, readonly pool: Pool<Connection>) {}
+
+  /** Whether it cannot be connected to. */
+  get isUnavailable(): boolean {
+    return performance.now() < this.refusesUntil || !this.replica.isUsable()
+  }
 
   get isAvoided(): boolean {
-    return this.isDown || performance.now() < this.avoidUntil
+    return this.isUnavailable || performance.now() < this.lagsUntil
   }
 
   /** It had what was asked for. */
@@ -47,7 +51,14 @@ export class Reader {
   /** It is too far behind, and not only for a moment. */
   lags(): void {
     this.isLagging = true
-    this.avoidUntil = performance.now() + lagPause
+    this.lagsUntil = performance.now() + lagPause
+  }
+
+  /** It could not be connected to. It is tried again after a pause, unless it is known when its server is up again. */
+  failed(pause: number): void {
+    if (this.replica.isUsable()) {
+      this.refusesUntil = performance.now() + pause
+    }
   }
 }
 
@@ -83,38 +94,14 @@ export const make = (
   ) => Effect.Effect<Pool<Connection>, never, Scope.Scope>
 ): Effect.Effect<Readers, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const runFork = Runtime.runFork(yield* Effect.runtime())
-    const timers = new Set<NodeJS.Timeout>()
-    let isClosed = false
-    const all = yield* Effect.forEach(servers, ({ attributes, connect, description }) =>
+    const all = yield* Effect.forEach(servers, (replica) =>
       Effect.map(
         makePool({
-          attributes,
-          connect: (onLost, restore) => Effect.mapError(connect(onLost, restore), withoutRetry)
+          attributes: replica.attributes,
+          connect: (onLost, restore) => Effect.mapError(replica.connect(onLost, restore), withoutRetry)
         }, pool),
-        (pool) => new Reader(description, pool)
+        (pool) => new Reader(replica, pool)
       ))
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        isClosed = true
-        timers.forEach(clearTimeout)
-      })
-    )
-    /** Looks at a reader that is down until it can be connected to. */
-    const lookLater = (reader: Reader): void => {
-      const timer = setTimeout(() => {
-        timers.delete(timer)
-        runFork(reader.pool.warm).addObserver((exit) => {
-          if (Exit.isSuccess(exit)) {
-            reader.isDown = false
-          } else if (!isClosed) {
-            lookLater(reader)
-          }
-        })
-      }, Duration.toMillis(recheck))
-      timer.unref()
-      timers.add(timer)
-    }
     const readers: Readers = {
       dialect,
       all,
@@ -123,13 +110,13 @@ export const make = (
       route: (options, track) => new Route(readers, options, track, recorder),
       unavailable: (reader, error) =>
         Effect.suspend(() => {
-          if (reader.isDown) {
+          reader.failed(Duration.toMillis(recheck))
+          if (reader.isReported) {
             return Effect.void
           }
-          reader.isDown = true
-          lookLater(reader)
+          reader.isReported = true
           return Effect.logWarning(
-            `the reader ${reader.description} is not used until it can be connected to: ${error.message}`
+            `the reader ${reader.replica.description} is not used until it can be connected to: ${error.message}`
           )
         })
     }

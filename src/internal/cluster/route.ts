@@ -117,6 +117,7 @@ export class Route {
       this.isSettled = true
       if (this.current !== undefined) {
         this.current.isLagging = false
+        this.current.isReported = false
         this.recorder.routed("replica", this.hasWaited ? "waited" : "fresh")
       }
     }
@@ -144,10 +145,11 @@ export class Route {
   }
 
   private isAvoided(reader: Reader): boolean {
-    if (reader.isAvoided && !reader.isDown && this.lastReason === "unavailable") {
+    const { isAvoided } = reader
+    if (isAvoided && !reader.isUnavailable && this.lastReason === "unavailable") {
       this.lastReason = "lag"
     }
-    return reader.isAvoided
+    return isAvoided
   }
 
   private stale(reader: Reader, staleness: Staleness): void {
@@ -200,10 +202,15 @@ export class Route {
   }
 
   /** Asks a reader whether it is fresh. If it is not, or cannot be asked, its connection is given back. */
-  private ask(reader: Reader, lease: Lease<Connection>, restore: Restore): Effect.Effect<boolean, DatabaseError> {
+  private ask(
+    reader: Reader,
+    lease: Lease<Connection>,
+    restore: Restore,
+    wait?: number
+  ): Effect.Effect<boolean, DatabaseError> {
     const { staleness } = lease.connection
     return staleness === undefined ? Effect.succeed(true) : Effect.matchCauseEffect(
-      restore(Effect.suspend(() => lease.connection.staleness!(this.required))),
+      restore(Effect.suspend(() => lease.connection.staleness!(this.required, wait))),
       {
         onFailure: (cause) => {
           lease.giveBack()
@@ -249,7 +256,11 @@ export class Route {
       return Effect.flatMap(restore(sleep(Math.min(delay, remaining))), () => {
         // Nobody waits for a connection here, which may take longer than the replay.
         const lease = reader.pool.takeIdle()
-        return lease === undefined ? later : Effect.flatMap(this.ask(reader, lease, restore), (isFresh) => {
+        if (lease === undefined) {
+          return later
+        }
+        const wait = Math.max(0, deadline - performance.now()) / behind.length
+        return Effect.flatMap(this.ask(reader, lease, restore, wait), (isFresh) => {
           if (!isFresh) {
             return later
           }

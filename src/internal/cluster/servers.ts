@@ -56,6 +56,11 @@ export interface Member {
   readonly identity: WriterIdentity | undefined
   /** Whether a server that only reads is of no use to it. */
   readonly needsWriter: boolean
+  /**
+   * Whether it was to lead to this server, if that is a standby. Undefined unless standbys are preferred, and none could be
+   * connected to.
+   */
+  readonly prefers?: ((server: Server) => boolean) | undefined
   /** Changes with everything that the server sends. */
   readonly activity: number
   /** Whether the server is to answer something. */
@@ -70,6 +75,7 @@ export interface Member {
 export interface Observer {
   /** A writer was found, this many milliseconds after the last one was lost. */
   readonly failover: (millis: number) => void
+  /** How far a standby is behind: as it was measured, or at most, while it does not say. 0 once it is none. */
   readonly lag: (server: Server, millis: number) => void
   /** A connection to one of several servers was opened. Gives what is called when it has closed. */
   readonly connected: (server: Server) => () => void
@@ -92,6 +98,10 @@ export class Servers {
 
   private readonly servers = new Map<string, Server>()
   private readonly members = new Set<Member>()
+  /** Those that were taken out of use in favor of a standby. */
+  private readonly leaving = new WeakSet<Member>()
+  /** How far each standby was behind when that was measured last. */
+  private readonly measured = new Map<Server, { readonly lag: number; readonly at: number }>()
   /** Called when a connection that was counted closes. */
   private readonly disconnected = new Map<Member, () => void>()
   /** The highest timeline that was seen of each system. */
@@ -117,6 +127,7 @@ export class Servers {
     for (const [key, server] of this.servers) {
       if (server.host === host && server.port === port && !keys.has(key)) {
         this.servers.delete(key)
+        this.notBehind(server)
       }
     }
     const found = addresses.map((address) => {
@@ -189,6 +200,7 @@ export class Servers {
     server.isReadOnly = isReadOnly
     if (role === "writer") {
       server.lag = undefined
+      this.notBehind(server)
       if (this.writerLostAt !== undefined) {
         const millis = this.options.clock.now() - this.writerLostAt
         this.writerLostAt = undefined
@@ -255,12 +267,21 @@ export class Servers {
   lags(server: Server, lag: number | undefined): void {
     server.lag = lag
     if (lag !== undefined) {
-      this.observer?.lag(server, lag)
+      this.measured.set(server, { lag, at: this.options.clock.now() })
+      this.observer?.lag(server, this.maxLagAt(server))
     }
+  }
+
+  /** The database is closed: nothing is measured any more. */
+  close(): void {
+    Array.from(this.measured.keys()).forEach((server) => this.notBehind(server))
   }
 
   join(member: Member): void {
     this.members.add(member)
+    if (member.server.role === "standby") {
+      this.moveToStandby()
+    }
     if (this.isCluster && this.observer !== undefined) {
       this.disconnected.set(member, this.observer.connected(member.server))
     }
@@ -270,6 +291,43 @@ export class Servers {
     this.members.delete(member)
     this.disconnected.get(member)?.()
     this.disconnected.delete(member)
+  }
+
+  /**
+   * How far the standbys of a host are behind. One that does not say is behind by what was measured last and the time since
+   * then, at most.
+   */
+  private maxLagAt({ host, port }: Server): number {
+    let maxLag = 0
+    for (const [server, { at, lag }] of this.measured) {
+      if (server.host === host && server.port === port) {
+        maxLag = Math.max(maxLag, server.lag ?? lag + this.options.clock.now() - at)
+      }
+    }
+    return maxLag
+  }
+
+  private notBehind(server: Server): void {
+    if (this.measured.delete(server)) {
+      this.observer?.lag(server, this.maxLagAt(server))
+    }
+  }
+
+  /**
+   * Takes a connection out of use that was to lead to a standby and does not, if one can be connected to by now. One at each
+   * check, and one more for each connection that a standby accepts: if it accepts none, few are opened for nothing.
+   */
+  private moveToStandby(): void {
+    for (const member of this.members) {
+      const { prefers, server } = member
+      if (prefers !== undefined && server.role !== "standby" && !this.leaving.has(member)) {
+        const standby = this.list().find((other) => other.state === "up" && other.role === "standby" && prefers(other))
+        if (standby !== undefined) {
+          this.leaving.add(member)
+          return member.retire(`the server is no standby, and ${standby.host}:${standby.port} is one`)
+        }
+      }
+    }
   }
 
   private writerLost(): void {
@@ -300,6 +358,12 @@ export class Servers {
   /** Looks at the servers that were not heard of lately. Goes on while there are connections, or some were opened. */
   private check(): void {
     this.scheduled = undefined
+    for (const server of this.measured.keys()) {
+      if (server.lag === undefined) {
+        this.observer?.lag(server, this.maxLagAt(server))
+      }
+    }
+    this.moveToStandby()
     let activity = 0
     let isUsed = this.isUsed
     for (const member of this.members) {

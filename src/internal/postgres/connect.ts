@@ -10,6 +10,7 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
+import type { Attempt as ConnectAttempt } from "../cluster/connectLimit.js"
 import type { Server, Servers } from "../cluster/servers.js"
 import type { Restore } from "../driver.js"
 import { make as makeError } from "../makeError.js"
@@ -45,15 +46,17 @@ const startUp = (
   { host, server }: Candidate,
   deadline: number,
   restore: Restore,
-  isBackground: boolean
+  /** Called when the server has accepted a connection. Undefined in the background. */
+  onAccepted?: () => void
 ): Effect.Effect<Connection, AttemptFailure> => {
+  const isBackground = onAccepted === undefined
   const description = describeHost(setup.target, host)
   const connectAgain: ConnectAgain = (restore) => connect(setup, restore)
   const attemptWith = (encryption: Tls.Encryption): Effect.Effect<Connection, AttemptFailure> =>
     Effect.catchAll(
       attempt(
         setup,
-        { host, address: server.address, encryption, server, isBackground },
+        { host, address: server.address, encryption, server, isBackground, onAccepted },
         credentials,
         deadline,
         connectAgain,
@@ -89,31 +92,27 @@ const noteFailure = (servers: Servers, server: Server, failure: AttemptFailure):
   }
 }
 
-/** Waits until the server may be connected to. Gives what ends the attempt, or undefined if its time is over. */
+/** Waits until the server may be connected to. Undefined if the time of the attempt is over before. */
 const permitted = (
   { connectLimit }: Setup,
   server: Server,
   deadline: number
-): Effect.Effect<(() => void) | undefined> =>
-  Effect.async<(() => void) | undefined>((resume) => {
+): Effect.Effect<ConnectAttempt | undefined> =>
+  Effect.async<ConnectAttempt | undefined>((resume) => {
     const timer = setTimeout(() => {
-      end()
+      attempt.end()
       resume(Effect.succeed(undefined))
     }, Math.min(maxDelay, deadline - performance.now()))
-    let isGranted = false
-    let end: () => void = () => undefined
     const onGranted = (): void => {
       clearTimeout(timer)
-      isGranted = true
       // It may be granted before `take` has returned.
-      resume(Effect.sync(() => end))
+      resume(Effect.sync(() => attempt))
     }
-    end = connectLimit.take(server, onGranted)
+    const attempt: ConnectAttempt = connectLimit.take(server, onGranted)
+    // Also if it was granted, and the interruption came before its result was taken.
     return Effect.sync(() => {
       clearTimeout(timer)
-      if (!isGranted) {
-        end()
-      }
+      attempt.end()
     })
   })
 
@@ -126,19 +125,22 @@ const connectTo = (
   restore: Restore
 ): Effect.Effect<Connection, DatabaseError> => {
   const { setup } = parts
-  const { servers } = setup
+  const { servers, target } = setup
   const { host, server } = candidate
-  const description = describeHost(setup.target, host)
+  const description = describeHost(target, host)
   const failure = (cause: Error) => fromPostgres(cause, { phase: "connect", description })
-  return Effect.flatMap(restore(permitted(setup, server, deadline)), (end) =>
-    end === undefined
+  const prefers = required === "any" && target.targetSessionAttrs === "prefer-standby"
+    ? (other: Server) => target.hosts.some(({ host, port }) => host === other.host && port === other.port)
+    : undefined
+  return Effect.flatMap(restore(permitted(setup, server, deadline)), (attempt) =>
+    attempt === undefined
       ? Effect.fail(failure(new Error("timeout expired")))
-      : startUp(parts, candidate, deadline, restore, false).pipe(
+      : startUp(parts, candidate, deadline, restore, attempt.accepted).pipe(
         Effect.mapError(({ cause }) => failure(cause)),
         Effect.flatMap((connection) =>
-          checkRole(connection, { required, servers, server, description, deadline }, restore)
+          checkRole(connection, { required, servers, server, description, deadline, prefers }, restore)
         ),
-        Effect.ensuring(Effect.sync(end))
+        Effect.ensuring(Effect.sync(attempt.end))
       ))
 }
 
@@ -350,7 +352,7 @@ export const lookAt = (setup: Setup, server: Server, onEnd: () => void): void =>
         host === undefined
           ? Effect.void
           : Effect.flatMap(
-            startUp({ setup: unwatched, credentials }, { host, server }, deadline, restore, true),
+            startUp({ setup: unwatched, credentials }, { host, server }, deadline, restore),
             (connection) => {
               const timer = setTimeout(() => connection.destroy(), deadline - performance.now()).unref()
               return Effect.ensuring(

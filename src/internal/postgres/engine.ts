@@ -98,6 +98,8 @@ const refusalCodes = new Set(["0A000", "42601", "42704", "42883"])
 export const isRefusal = (error: unknown): boolean =>
   isDatabaseError(error) && error.code !== undefined && refusalCodes.has(error.code)
 
+const waitCommand = "WAIT FOR LSN"
+
 /** What the probe executes. What is not here is told by the documentation, or by what the server refuses. */
 const probes: ReadonlyArray<readonly [capability: Capability, sql: string]> = [
   ["savepoints", "BEGIN; SAVEPOINT sqlayer_probe; ROLLBACK"],
@@ -132,7 +134,7 @@ export class Engine {
   private isIdentified = false
   private isProbed = false
   private readonly missing = new Set<Capability>()
-  /** The commands that cleaning leaves out, because the server does not know them: so nothing is there to be removed. */
+  /** The commands that are left out, because the server does not know them. */
   readonly unknownCommands = new Set<string>()
   /** Whether it has all of PostgreSQL's commands, as far as is known without asking. */
   isPostgres = true
@@ -177,6 +179,19 @@ export class Engine {
     this.missing.add(capability)
     const name = this.product?.name ?? "the server"
     return this.refused(capability, `${error.reason}: ${name} has no ${remedies[capability].what}`, error.statement)
+  }
+
+  /** Whether the server knows WAIT FOR LSN, as PostgreSQL 19 does. */
+  waitsForPositions(parameters: ReportedParameters): boolean {
+    return this.isPostgres && !this.unknownCommands.has(waitCommand) &&
+      Number.parseInt(parameters.get("server_version") ?? "", 10) >= 19
+  }
+
+  /** WAIT FOR LSN has failed. It is not used any more if the server does not know it. */
+  waitRejected(error: DatabaseError): void {
+    if (isRefusal(error)) {
+      this.unknownCommands.add(waitCommand)
+    }
   }
 
   /** The server has rejected the commands that clean a connection with this error. */

@@ -119,7 +119,7 @@ const timeline = `CASE WHEN ${recovers} THEN GREATEST(` +
  * How far it is behind, in milliseconds. A standby that receives and has replayed everything is not, however long ago the
  * last commit was. Null where nothing was replayed yet.
  */
-const lagSql = `CASE WHEN NOT ${recovers} OR (EXISTS ` +
+export const lagSql = `CASE WHEN NOT ${recovers} OR (EXISTS ` +
   "(SELECT 1 FROM pg_catalog.pg_stat_get_wal_receiver() r WHERE r.pid IS NOT NULL) AND " +
   "pg_catalog.pg_last_wal_replay_lsn() >= pg_catalog.pg_last_wal_receive_lsn()) THEN 0 " +
   "ELSE EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) * 1000 END"
@@ -192,6 +192,13 @@ export const freshnessSteps = (required: Freshness): ReadonlyArray<Step> => [
   },
   { text: "COMMIT" }
 ]
+
+/**
+ * Waits until a position is replayed (https://www.postgresql.org/docs/19/sql-wait-for.html). It knows nothing of timelines, so the
+ * replica is asked whether it is fresh in any case.
+ */
+export const waitSql = ({ offset }: Position, millis: number): string =>
+  `WAIT FOR LSN '${formatLsn(offset)}' WITH (TIMEOUT '${Math.ceil(millis)}', NO_THROW)`
 
 /** A query for whether a replica is fresh, with its parameters. */
 export const stalenessQuery = (required: Freshness): readonly [sql: string, params: ReadonlyArray<string>] => [

@@ -7,11 +7,12 @@
 import * as Effect from "effect/Effect"
 import type { PostgresTarget } from "../../DatabaseConfig.js"
 import { type DatabaseError, isRetryable } from "../../DatabaseError.js"
-import { outdatedTimeline, type Server, type Servers, type WriterIdentity } from "../cluster/servers.js"
+import { type Member, outdatedTimeline, type Server, type Servers, type WriterIdentity } from "../cluster/servers.js"
 import type { Restore } from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import type { Connection } from "./connection.js"
 import { isRefusal } from "./engine.js"
+import { lagSql } from "./position.js"
 import { identityColumns, type IdentityRow, parseServerIdentity } from "./serverIdentity.js"
 import { fromPostgres } from "./sqlState.js"
 
@@ -24,11 +25,8 @@ const readOnlyColumn = "pg_catalog.current_setting('default_transaction_read_onl
 
 const roleSql = `SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.text AS standby, ${readOnlyColumn}`
 
-/** In milliseconds. 0 where everything that the standby has received is replayed. */
-const lagColumn = "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN NULL " +
-  "WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN '0' " +
-  "ELSE (1000 * EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()))" +
-  "::pg_catalog.text END AS lag"
+/** Null for a primary. */
+const lagColumn = `CASE WHEN pg_catalog.pg_is_in_recovery() THEN (${lagSql})::pg_catalog.text END AS lag`
 
 const serverSql = `SELECT ${identityColumns}, ${readOnlyColumn}, ${lagColumn}`
 
@@ -129,16 +127,19 @@ export interface Requirement {
   /** Where the connection leads, for errors. */
   readonly description: string
   readonly deadline: number
+  /** Which servers it should have led to, if others are preferred. */
+  readonly prefers?: Member["prefers"]
 }
 
 /** Retires a connection when its server is no longer what it was opened for. */
 const watch = (
   connection: Connection,
-  { required, server, servers }: Requirement,
+  { prefers, required, server, servers }: Requirement,
   identity: WriterIdentity | undefined
 ): void => {
-  const needsWriter = required === "any" || required === "read-write" || required === "primary"
-  connection.joinServer(servers, server, identity, needsWriter)
+  const needsWriter = prefers === undefined &&
+    (required === "any" || required === "read-write" || required === "primary")
+  connection.joinServer(servers, { server, identity, needsWriter, prefers })
   connection.onRole((standby, readOnly) => {
     servers.learnt(server, standby ? "standby" : "writer", readOnly)
     if (!accepts(required, { standby, readOnly })) {

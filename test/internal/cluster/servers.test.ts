@@ -156,6 +156,75 @@ describe("servers", () => {
     assert.deepInclude(a, { role: "standby", isReadOnly: true })
   })
 
+  it("connections that prefer standbys leave the primary one after the other, as a standby accepts them", () => {
+    const { clock, found: [primary, standby], servers } = setup()
+    const prefers = (server: Server) => server === standby
+    servers.answered(primary)
+    servers.learnt(primary, "writer", false)
+    servers.failed(standby, "down", "connection refused")
+    const fallen = Array.from({ length: 4 }, () => member(primary, { prefers, needsWriter: false }))
+    const elsewhere = member(primary, { prefers: () => false, needsWriter: false })
+    const writing = member(primary)
+    const all = [elsewhere, writing, ...fallen]
+    all.forEach((each) => servers.join(each.member))
+    servers.used()
+    const retired = () => all.map((each) => each.retired.length)
+    clock.advance(2 * recheck)
+    assert.deepStrictEqual(retired(), [0, 0, 0, 0, 0, 0])
+    servers.answered(standby)
+    servers.learnt(standby, "standby", true)
+    servers.used()
+    clock.advance(recheck)
+    assert.deepStrictEqual(retired(), [0, 0, 1, 0, 0, 0])
+    // Each one that the standby accepts is followed by the next.
+    servers.join(member(standby).member)
+    servers.join(member(standby).member)
+    assert.deepStrictEqual(retired(), [0, 0, 1, 1, 1, 0])
+    // A standby that accepts none costs one connection at each check.
+    clock.advance(recheck)
+    clock.advance(10 * recheck)
+    assert.deepStrictEqual(retired(), [0, 0, 1, 1, 1, 1])
+  })
+
+  it("the lag of a standby that does not answer grows, and is 0 once it is none", () => {
+    const { clock, found: [a, b], servers } = setup()
+    const lags: Array<readonly [string, number]> = []
+    servers.observer = {
+      failover: () => undefined,
+      lag: ({ address }, millis) => lags.push([address, millis]),
+      connected: () => () => undefined
+    }
+    const last = () => lags.splice(0).at(-1)
+    servers.answered(a)
+    servers.learnt(a, "standby", true)
+    servers.lags(a, 20)
+    assert.deepStrictEqual(last(), [a.address, 20])
+    servers.join(member(a).member)
+    servers.used()
+    // While it answers, what was measured last is right.
+    clock.advance(recheck)
+    assert.strictEqual(last(), undefined)
+    servers.failed(a, "silent", "no answer")
+    clock.advance(recheck)
+    assert.deepStrictEqual(last(), [a.address, 20 + 2 * recheck])
+    clock.advance(recheck)
+    assert.deepStrictEqual(last(), [a.address, 20 + 3 * recheck])
+    // Of the addresses of one name, the one that is farthest behind counts.
+    servers.lags(b, 1)
+    assert.deepStrictEqual(last(), [b.address, 20 + 3 * recheck])
+    servers.lags(a, 30)
+    assert.deepStrictEqual(last(), [a.address, 30])
+    servers.learnt(a, "writer", false)
+    assert.deepStrictEqual(last(), [a.address, 1])
+    servers.learnt(a, "writer", false)
+    assert.strictEqual(last(), undefined)
+    servers.find("db", 5432, [a.address])
+    assert.deepStrictEqual(last(), [b.address, 0])
+    servers.lags(a, 5)
+    servers.close()
+    assert.deepStrictEqual(last(), [a.address, 0])
+  })
+
   it("a failover lasts from the loss of the writer until there is one again", () => {
     const { clock, found: [a, b], servers } = setup()
     const times: Array<number> = []
@@ -190,10 +259,10 @@ describe("connect limit", () => {
     take(b, 100)
     assert.include(granted, 100)
     // One that waits no longer is left out, and ending twice frees one place.
-    ends[maxStarting]()
-    ends[maxStarting]()
-    ends[0]()
-    ends[0]()
+    ends[maxStarting].end()
+    ends[maxStarting].end()
+    ends[0].end()
+    ends[0].end()
     assert.deepStrictEqual(granted, [0, 1, 2, 3, 100, maxStarting + 1])
     servers.answered(a)
     clock.advance(recoveryTime + 1)
@@ -210,7 +279,7 @@ describe("connect limit", () => {
       granted = 0
       const ends = Array.from({ length: 10 }, () => limit.take(a, () => granted++))
       const first = granted
-      ends.forEach((end) => end())
+      ends.forEach(({ end }) => end())
       return first
     }
     servers.answered(a)
@@ -248,5 +317,51 @@ describe("connect limit", () => {
     clock.advance(2_000)
     assert.strictEqual(granted, 3 * maxStarting)
     assert.strictEqual(clock.timers, 0)
+  })
+
+  it("a busy event loop is no silence of the server", () => {
+    let time = 0
+    const due = new Map<() => void, number>()
+    const limit = new ConnectLimit({
+      now: () => time,
+      schedule: (f, delay) => {
+        const entry = (): void => f()
+        due.set(entry, time + delay)
+        return { cancel: () => void due.delete(entry), keepAlive: () => undefined }
+      }
+    })
+    const { found: [a] } = setup()
+    let granted = 0
+    const attempts = Array.from({ length: 2 * maxStarting }, () => limit.take(a, () => granted++))
+    /** One turn of a loop that was busy for this long: its timers, and then what has arrived. */
+    const turn = (millis: number) => {
+      time += millis
+      for (const [entry, at] of Array.from(due)) {
+        if (at <= time) {
+          due.delete(entry)
+          entry()
+        }
+      }
+    }
+    turn(5_000)
+    attempts.slice(0, maxStarting).forEach(({ accepted }) => accepted())
+    Array.from({ length: 12 }, () => turn(100))
+    assert.strictEqual(granted, maxStarting)
+    attempts.forEach(({ end }) => end())
+    assert.strictEqual(due.size, 0)
+  })
+
+  it("attempts whose connection was accepted count until they end, or for ten seconds", () => {
+    const { clock, found: [a] } = setup()
+    const limit = new ConnectLimit(clock)
+    let granted = 0
+    const attempts = Array.from({ length: 3 * maxStarting }, () => limit.take(a, () => granted++))
+    attempts.slice(0, maxStarting).forEach(({ accepted }) => accepted())
+    clock.advance(9_999)
+    assert.strictEqual(granted, maxStarting)
+    attempts[0].end()
+    assert.strictEqual(granted, maxStarting + 1)
+    clock.advance(1)
+    assert.strictEqual(granted, 2 * maxStarting)
   })
 })
