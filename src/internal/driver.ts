@@ -221,8 +221,13 @@ export interface Connection extends SqlConnection.Connection {
   readonly beginOnReplica?:
     | ((options: BeginOptions, required: Freshness) => Effect.Effect<void, DatabaseError>)
     | undefined
-  /** Asks a replica whether it is fresh: undefined if it is. */
-  readonly staleness?: ((required: Freshness) => Effect.Effect<Staleness | undefined, DatabaseError>) | undefined
+  /**
+   * Asks a replica whether it is fresh: undefined if it is. One that can waits until it has replayed the position, for this many
+   * milliseconds at most.
+   */
+  readonly staleness?:
+    | ((required: Freshness, wait?: number) => Effect.Effect<Staleness | undefined, DatabaseError>)
+    | undefined
   /**
    * Looks up once, on another connection, the outcome of the last transaction, whose commit failed with
    * CommitOutcomeUnknown. Undefined if that transaction was begun without `outcome`, or if its outcome cannot be found out.
@@ -567,6 +572,8 @@ export interface Replica {
   /** The attributes of its pool's metrics. */
   readonly attributes: Driver["spanAttributes"]
   readonly connect: Driver["connect"]
+  /** False while it is known to be down or silent, or to be something else than a replica; it is looked at again then. */
+  readonly isUsable: () => boolean
 }
 
 /** Connections that can only read. They never create the database. */

@@ -7,12 +7,11 @@ import { identity } from "effect/Function"
 import { NodeInspectSymbol } from "effect/Inspectable"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
+import { type DatabaseError } from "../../DatabaseError.js"
 import type { Member, Server, Servers } from "../cluster/servers.js"
 import type * as Driver from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import { rowStream } from "../rowStream.js"
-import * as Bulk from "./bulk.js"
 import * as Cleaning from "./cleaning.js"
 import * as CommitRecord from "./commitRecord.js"
 import { copyFrom } from "./copy/copyFrom.js"
@@ -31,7 +30,6 @@ import { mayWrite } from "./statementText.js"
 import * as TransactionOutcome from "./transactionOutcome.js"
 import * as TransactionSql from "./transactionSql.js"
 import { isLocal } from "./transport/local.js"
-import { withKnownTypes } from "./types/lookUp.js"
 
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
@@ -123,15 +121,14 @@ export class Connection implements Driver.Connection {
   /** Takes part in what is known of its server, until the connection is closed. */
   joinServer(
     servers: Servers,
-    server: Server,
-    identity: Member["identity"],
-    needsWriter: boolean
+    { identity, needsWriter, prefers, server }: Pick<Member, "server" | "identity" | "needsWriter" | "prefers">
   ): void {
     const { pipeline } = this
     const member: Member = {
       server,
       identity,
       needsWriter,
+      prefers,
       get activity() {
         return pipeline.activity
       },
@@ -236,14 +233,12 @@ export class Connection implements Driver.Connection {
   }
 
   cursor(
-    text: string,
-    values: ReadonlyArray<unknown>,
+    sql: string,
+    params: ReadonlyArray<unknown>,
     guard?: Driver.StatementGuard
   ): Effect.Effect<Driver.Pull, never, Scope.Scope> {
     return Effect.suspend(() => {
-      const [sql, params] = Bulk.insertOf(values)?.byValue() ?? [text, values]
       const portal = `sqlayer_${++this.portals}`
-      const options = { params, user: true }
       const rollback = this.rollBackWith(this.sender.sendWithTimeout(this.makeRollback))
       const writes = mayWrite(sql)
       if (guard !== undefined) {
@@ -254,6 +249,8 @@ export class Connection implements Driver.Connection {
       /** That transaction, if streams have begun it. */
       let shared: StreamTransaction | undefined = undefined
       let hasLeft = false
+      /** What the portal was opened for. */
+      let sent: { readonly text: string; readonly options: Exchange.Options } = { text: sql, options: { user: true } }
       const onSend = (ownsTransaction: boolean): boolean => {
         const { pipeline } = this
         if (transaction === -1) {
@@ -314,28 +311,30 @@ export class Connection implements Driver.Connection {
         writes || guard === undefined ? this.sender.cancel(exchange) : this.sender.cancelLate(exchange)
       return Portal.cursor({
         open: (maxRows, onOpen) =>
-          Execute.withParameterTypes(this.sender, sql, params, guard, (types) =>
-            this.sender.send(
-              () => {
-                const encoded = this.sender.encode(sql, params, types)
-                return Exchanges.openPortal(
-                  portal,
-                  sql,
-                  encoded,
-                  maxRows,
-                  types === undefined ? options : Execute.maskingAll(options, encoded),
-                  this.pipeline.beginSettings,
-                  (ownsTransaction) => onOpen(onSend(ownsTransaction))
-                )
-              },
-              withKnownTypes(this.sender, (completed) => Effect.succeed(Portal.batchOf(completed))),
-              toSqlError,
-              guard,
-              cancel
-            )),
+          Execute.run(this.sender, {
+            sql,
+            params,
+            guard,
+            cancel,
+            options: { params, user: true },
+            make: (text, encoded, options, types) => {
+              sent = { text, options }
+              return Exchanges.openPortal(
+                portal,
+                text,
+                encoded,
+                types,
+                maxRows,
+                options,
+                this.pipeline.beginSettings,
+                (ownsTransaction) => onOpen(onSend(ownsTransaction))
+              )
+            },
+            finish: (completed) => Effect.succeed(Portal.batchOf(completed))
+          }),
         read: (rowDescription, maxRows) =>
           this.sender.requestBatch(
-            Exchanges.readPortal(portal, rowDescription, sql, maxRows, options),
+            Exchanges.readPortal(portal, rowDescription, sent.text, maxRows, sent.options),
             guard,
             cancel
           ),
@@ -442,15 +441,28 @@ export class Connection implements Driver.Connection {
     })
   }
 
-  staleness(required: Driver.Freshness): Effect.Effect<Driver.Staleness | undefined, DatabaseError> {
+  staleness(
+    required: Driver.Freshness,
+    wait = 0
+  ): Effect.Effect<Driver.Staleness | undefined, DatabaseError> {
+    const { position } = required
     const [sql, params] = Positions.stalenessQuery(required)
-    return Effect.suspend(() =>
+    const { engine, parameters } = this.pipeline
+    const asked = Effect.suspend(() =>
       this.sender.send(
         () => Exchanges.statement(sql, params, { user: false, prepare: true }),
         ({ result: { rows: [row] } }) =>
           Effect.succeed((row as { readonly staleness: Driver.Staleness | null }).staleness ?? undefined),
         identity
       )
+    )
+    // Also if it is canceled by a conflict with the replay.
+    return position === undefined || wait === 0 || !engine.waitsForPositions(parameters) ? asked : Effect.zipRight(
+      Effect.catchAll(
+        this.command(Positions.waitSql(position, wait)),
+        (error) => Effect.sync(() => engine.waitRejected(error))
+      ),
+      asked
     )
   }
 
@@ -629,20 +641,8 @@ export class Connection implements Driver.Connection {
     transformRows: TransformRows,
     guard: Driver.StatementGuard | undefined
   ): Effect.Effect<ReadonlyArray<object>, SqlError.SqlError> {
-    const rows = Execute.run(this.sender, { sql, params, options, guard, finish: Execute.rowsOf<object> })
-    return transformRows === undefined ? rows : Effect.flatMap(rows, (received) => {
-      try {
-        return Effect.succeed(transformRows(received))
-      } catch {
-        // What the application's function throws may contain values.
-        return Effect.fail(toSqlError(makeError("InvalidData", {
-          dialect: "postgres",
-          code: "22000",
-          reason: "the rows cannot be transformed: transformResultNames has thrown",
-          statement: sql
-        })))
-      }
-    })
+    const finish = transformRows === undefined ? Execute.rowsOf<object> : Execute.transformedRowsOf(transformRows, sql)
+    return Execute.run(this.sender, { sql, params, options, guard, finish })
   }
 
   /** Whether a transaction is open, may be begun by a statement in flight, or begins with the next statement. */

@@ -13,6 +13,7 @@ import * as Stream from "effect/Stream"
 import type { PostgresTarget, Settings } from "../../DatabaseConfig.js"
 import { type DatabaseError, fromSqlError } from "../../DatabaseError.js"
 import * as Telemetry from "../../Telemetry.js"
+import type { Server } from "../cluster/servers.js"
 import type { Driver, Notification, Replicas, Restore } from "../driver.js"
 import { packageError } from "../packages.js"
 import * as Bulk from "./bulk.js"
@@ -28,6 +29,7 @@ import * as Listen from "./listen.js"
 import { migrations } from "./migrations.js"
 import { monitoring } from "./monitoring.js"
 import * as Pg from "./pg.js"
+import { accepts } from "./role.js"
 import { describe, makeSetup, type Setup } from "./setup.js"
 import { PreparePolicy } from "./statementCache.js"
 import { testDatabases } from "./testDatabase.js"
@@ -105,26 +107,43 @@ const payloads = <E>(notifications: Stream.Stream<Notification, E>): Stream.Stre
     (notification) => notification._tag === "Message" ? Option.some(notification.payload) : Option.none()
   )
 
-/** Each host of the readers is one. They share what is known of servers and types. */
+/** What the readers' connections have in common. They share what is known of servers and types. */
+const readersSetup = (settings: Settings, setup: Setup, target: PostgresTarget): Setup => ({
+  ...setup,
+  target,
+  startupParameters: makeSetup(settings, target).startupParameters,
+  preparePolicy: new PreparePolicy(settings.preparedStatements)
+})
+
+const isOf = ({ hosts }: PostgresTarget) => (server: Server): boolean =>
+  hosts.some(({ host, port }) => host === server.host && port === server.port)
+
+/** Whether a server is up, or nothing is known of it, and is what the target asks for as far as that is known. */
+const isUsable = ({ targetSessionAttrs }: PostgresTarget, { isReadOnly, role, state }: Server): boolean =>
+  state !== "down" && state !== "silent" &&
+  (role === "unknown" || targetSessionAttrs === "prefer-standby" ||
+    accepts(targetSessionAttrs, { standby: role === "standby", readOnly: isReadOnly }))
+
+/** Each host of the readers is one. */
 const replicasOf = (
-  { maxLag, poolSize, target, wait }: NonNullable<Settings["readers"]>,
+  { maxLag, poolSize, wait }: NonNullable<Settings["readers"]>,
   settings: Settings,
-  setup: Setup
-): Replicas => {
+  setup: Setup,
   // The readers' URL is of this dialect too.
-  const { hosts, ...shared } = target as PostgresTarget
+  { hosts, ...shared }: PostgresTarget
+): Replicas => {
+  const { servers } = setup
   return {
     servers: Arr.map(hosts, (host) => {
       const target: PostgresTarget = { ...shared, hosts: [host] }
-      const { startupParameters } = makeSetup(settings, target)
-      const own: Setup = {
-        ...setup,
-        target,
-        startupParameters,
-        preparePolicy: new PreparePolicy(settings.preparedStatements)
-      }
+      const own = readersSetup(settings, setup, target)
       return {
         description: describe(target),
+        // A server alone is not looked at.
+        isUsable: () => {
+          const known = servers.isCluster ? servers.list().filter(isOf(target)) : []
+          return known.length === 0 || known.some((server) => isUsable(target, server))
+        },
         attributes: [...serverAttributes(target), [Telemetry.serverRole, "standby"]],
         connect: (onLost, restore) =>
           Effect.tap(connect(own, restore), (connection) => Effect.sync(() => connection.onLost(onLost)))
@@ -141,7 +160,11 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
   const compiler = Bulk.makeCompiler(makeCompiler(settings.transformQueryNames, settings.transformJson))
   const setup = makeSetup(settings, target)
   const { engine } = setup
-  setup.servers.look = (server, onEnd) => lookAt(setup, server, onEnd)
+  const { readers } = settings
+  const readersTarget = readers?.target as PostgresTarget | undefined
+  const forReaders = readersTarget === undefined ? undefined : readersSetup(settings, setup, readersTarget)
+  setup.servers.look = (server, onEnd) =>
+    lookAt(forReaders === undefined || isOf(target)(server) ? setup : forReaders, server, onEnd)
   const establish = (restore: Restore) =>
     Effect.tap(
       connect(setup, restore),
@@ -184,7 +207,7 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
         )
       }),
     supportsSettings: true,
-    replicas: settings.readers === undefined ? undefined : replicasOf(settings.readers, settings, setup),
+    replicas: readers === undefined ? undefined : replicasOf(readers, settings, setup, readersTarget!),
     migrations: migrations(engine),
     commitRecords: { clean: cleanRecords, interval: cleaningInterval },
     inspection: inspection(target),

@@ -143,6 +143,7 @@ class OpenPortal extends Exchange {
     private readonly portal: string,
     text: string,
     private readonly values: ReadonlyArray<Encoded>,
+    private readonly types: ReadonlyArray<number> | undefined,
     private readonly maxRows: number,
     options: Options,
     private readonly beginSettings: BeginSettings,
@@ -165,7 +166,11 @@ class OpenPortal extends Exchange {
   }
 
   protected writeCommand(out: Writer): void {
-    this.writeBind(out, this.portal, undefined, this.text, this.values)
+    if (this.types === undefined) {
+      this.writeBind(out, this.portal, undefined, this.text, this.values)
+    } else {
+      out.parse("", this.text, this.types).bind(this.portal, "", this.values)
+    }
     out.describePortal(this.portal).execute(this.portal, this.maxRows).sync()
   }
 }
@@ -224,6 +229,8 @@ export const openPortal = (
   portal: string,
   text: string,
   values: ReadonlyArray<Encoded>,
+  /** Zero for those that the server infers; undefined if it infers all. */
+  types: ReadonlyArray<number> | undefined,
   maxRows: number,
   options: Options,
   beginSettings: BeginSettings,
@@ -233,6 +240,7 @@ export const openPortal = (
     portal,
     isPreparable(text) ? text : withoutCopy(text),
     values,
+    types,
     maxRows,
     options,
     beginSettings,

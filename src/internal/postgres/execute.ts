@@ -6,9 +6,10 @@ import * as Effect from "effect/Effect"
 import type Pg from "pg"
 import { toSqlError } from "../../DatabaseError.js"
 import type { StatementGuard } from "../driver.js"
+import { make as makeError } from "../makeError.js"
 import { withoutEffect } from "../statementGuard.js"
 import * as Bulk from "./bulk.js"
-import type { CommandResult, Options } from "./exchange.js"
+import type { CommandResult, Exchange, Options } from "./exchange.js"
 import * as Exchanges from "./exchanges.js"
 import { makeResult } from "./pg.js"
 import type { Encoded } from "./protocol/writer.js"
@@ -22,7 +23,24 @@ export interface Request<A> {
   readonly guard: StatementGuard | undefined
   /** Maps the completed exchange to the result. */
   readonly finish: (completed: Completed) => Effect.Effect<A, SqlError>
+  /** Makes the exchange. Default: it executes the statement and takes all rows. */
+  readonly make?: Make | undefined
+  /** How it is canceled when its fiber is interrupted. Default: at once. */
+  readonly cancel?: ((exchange: Exchange) => Effect.Effect<void>) | undefined
 }
+
+/** `types`: those of the parameters, zero for those that the server infers; undefined if it infers all. */
+type Make = (
+  sql: string,
+  values: ReadonlyArray<Encoded>,
+  options: Options,
+  types: ReadonlyArray<number> | undefined
+) => Exchange
+
+const makeStatement: Make = (sql, values, options, types) =>
+  types === undefined
+    ? Exchanges.statement(sql, values, options)
+    : Exchanges.typedStatement(sql, values, types, options)
 
 export const run = <A>(sender: Sender, request: Request<A>): Effect.Effect<A, SqlError> => {
   const insert = Bulk.insertOf(request.params)
@@ -31,21 +49,22 @@ export const run = <A>(sender: Sender, request: Request<A>): Effect.Effect<A, Sq
 
 const runByValue = <A>(
   sender: Sender,
-  { finish, options, params, guard, sql }: Request<A>
+  { cancel, finish, guard, make = makeStatement, options, params, sql }: Request<A>
 ): Effect.Effect<A, SqlError> =>
   withParameterTypes(sender, sql, params, guard, (types) =>
     sender.send(
       () => {
         const encoded = sender.encode(sql, params, types)
-        return Exchanges.statement(sql, encoded, types === undefined ? options : maskingAll(options, encoded))
+        return make(sql, encoded, types === undefined ? options : maskingAll(options, encoded), undefined)
       },
       withKnownTypes(sender, finish),
       toSqlError,
-      guard
+      guard,
+      cancel
     ))
 
 /** An encoder of the application has made other values of the parameters, which an error must not show either. */
-export const maskingAll = (options: Options, encoded: ReadonlyArray<Encoded>): Options => ({
+const maskingAll = (options: Options, encoded: ReadonlyArray<Encoded>): Options => ({
   ...options,
   params: [options.params, encoded]
 })
@@ -54,7 +73,7 @@ export const maskingAll = (options: Options, encoded: ReadonlyArray<Encoded>): O
  * Runs `f` with the types of a statement's parameters, which the server is asked for once, or with undefined if no parameter
  * is encoded by its type. They are forgotten when the statement fails, since a type may have been altered.
  */
-export const withParameterTypes = <A>(
+const withParameterTypes = <A>(
   sender: Sender,
   sql: string,
   params: ReadonlyArray<unknown>,
@@ -95,7 +114,7 @@ const runInsert = <A>(
   request: Request<A>,
   insert: Bulk.Insert
 ): Effect.Effect<A, SqlError> => {
-  const { finish, guard, options, params, sql } = request
+  const { cancel, finish, guard, make = makeStatement, options, params, sql } = request
   return parameterTypesOf(sender, insert.singleRow, guard).pipe(
     Effect.tap((elements) => Effect.mapError(lookUpTypes(sender, elements), toSqlError)),
     Effect.flatMap((elements) => {
@@ -125,21 +144,40 @@ const runInsert = <A>(
       return sender.send(
         () => {
           const encoded = sender.encode(text, arrays, sender.types.encodesByType ? encodedTypes : undefined)
-          return Exchanges.typedStatement(text, encoded, types, typedOptions)
+          return make(text, encoded, typedOptions, types)
         },
         withKnownTypes(sender, finish),
         toSqlError,
-        guard
+        guard,
+        cancel
       )
     })
   )
 }
 
 /** The rows; an array of rows for each statement if the text contained several. */
-export const rowsOf = <Row extends object>({ result, results }: Completed): Effect.Effect<ReadonlyArray<Row>> =>
-  Effect.succeed<ReadonlyArray<object>>(results?.map(({ rows }) => rows) ?? result.rows) as Effect.Effect<
-    ReadonlyArray<Row>
-  >
+const receivedRows = ({ result, results }: Completed): ReadonlyArray<object> =>
+  results?.map(({ rows }) => rows) ?? result.rows
+
+export const rowsOf = <Row extends object>(completed: Completed): Effect.Effect<ReadonlyArray<Row>> =>
+  Effect.succeed(receivedRows(completed)) as Effect.Effect<ReadonlyArray<Row>>
+
+/** The rows of a statement as the application's function transforms them. */
+export const transformedRowsOf =
+  (transformRows: (rows: ReadonlyArray<object>) => ReadonlyArray<object>, statement: string) =>
+  (completed: Completed): Effect.Effect<ReadonlyArray<object>, SqlError> => {
+    try {
+      return Effect.succeed(transformRows(receivedRows(completed)))
+    } catch {
+      // What the application's function throws may contain values.
+      return Effect.fail(toSqlError(makeError("InvalidData", {
+        dialect: "postgres",
+        code: "22000",
+        reason: "the rows cannot be transformed: transformResultNames has thrown",
+        statement
+      })))
+    }
+  }
 
 /** The result in the form of `pg`; an array of them if the text contained several statements. */
 export const pgResultOf = ({ result, results }: Completed): Effect.Effect<Pg.QueryResult | Array<Pg.QueryResult>> =>

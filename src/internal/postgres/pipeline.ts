@@ -25,7 +25,7 @@ import { endsTransactionAndGoesOn, isRollback, leavesState, mayWrite } from "./s
 import type { StatementTimeout } from "./statementTimeout.js"
 import type { BeginSettings } from "./transactionSql.js"
 import type { BackendKey } from "./transport/cancelRequest.js"
-import { ignoreErrors, type Route } from "./transport/socket.js"
+import type { Route } from "./transport/socket.js"
 import type { TypeRegistry } from "./types/registry.js"
 
 /** How long closing waits for the server to close its side, in milliseconds. */
@@ -801,16 +801,11 @@ export class Pipeline {
     }
   }
 
-  /**
-   * Replaces `pg`'s Client, which was needed for start-up only: it treats a query as complete at its error and not at
-   * ReadyForQuery, and cannot pipeline.
-   */
+  /** Receives what the server sends, from the end of start-up on. */
   private takeOver(): void {
     const { connection } = this
-    connection.removeAllListeners()
-    connection.on("error", (error: Error) => this.onConnectionLost(error))
-    connection.on("end", () => this.onConnectionLost(serverError("08006", "the server closed the connection")))
-    connection.stream.on("error", ignoreErrors)
+    connection.onError = (error) => this.onConnectionLost(error)
+    connection.onEnd = () => this.onConnectionLost(serverError("08006", "the server closed the connection"))
     connection.stream.on("data", () => {
       this.activity++
     })

@@ -88,7 +88,10 @@ export class Sender {
       reason = "the parameters cannot be read"
     }
     if (count > maxParams) {
-      throw failure("54023", `a statement may have ${maxParams} parameters, and was given ${count}`)
+      throw failure(
+        "54023",
+        `a statement may have ${maxParams} parameters, and was given ${count}: give it lists, run it in parts, or use copyFrom`
+      )
     }
     if (reason !== undefined) {
       throw failure("22023", reason)
@@ -251,7 +254,7 @@ export class Sender {
 
   /** The failure of a completed exchange, if any. */
   private failure(exchange: Exchange, lost: Error | undefined): DatabaseError | undefined {
-    const { options: { commit, params, user }, text, unconfirmed } = exchange
+    const { options: { commit, user }, text, unconfirmed } = exchange
     const statement = user ? text : undefined
     if (unconfirmed !== undefined && (lost !== undefined || exchange.error === undefined)) {
       return makeError("CommitOutcomeUnknown", {
@@ -274,11 +277,14 @@ export class Sender {
       return explained
     }
     const error = fromPostgres(lost === undefined || exchange.isRejected ? exchange.error : lost, {
-      phase: commit === true && exchange.isSent && lost !== undefined ? "commit" : "statement",
+      phase: commit === true && exchange.isSent && lost !== undefined && !this.hasNothingToCommit
+        ? "commit"
+        : "statement",
       isDemoted,
       description: this.description,
       statement,
-      params
+      // Those of an INSERT of many rows are made when they are asked for.
+      params: exchange.options.params
     })
     if (lost === undefined && exchange.isOutdated) {
       return outdatedError(error)
@@ -312,6 +318,12 @@ export class Sender {
     }
     const commits = isInTransaction ? mayCommit(text) : !isRejected || mayCommitInPart(text)
     return commits && mayWrite(text) && !this.isReadOnly(text)
+  }
+
+  /** Whether a transaction was to read only, on a standby: nothing can depend on the answer to its COMMIT. */
+  private get hasNothingToCommit(): boolean {
+    const { isReadOnlyAsked, parameters } = this.pipeline
+    return isReadOnlyAsked && parameters.get("in_hot_standby") === "on"
   }
 
   /** Whether the server lets no statement write, as far as the text does not change that. */

@@ -57,7 +57,10 @@ const pathKey = (text: string, params: ReadonlyArray<unknown> | undefined): stri
 /** internal_error: the type of a parameter does not exist any more. */
 const droppedType = "XX000"
 
-/** invalid_sql_statement_name and duplicate_prepared_statement: a pooler has switched the server connection. */
+/**
+ * invalid_sql_statement_name and duplicate_prepared_statement: a pooler has switched the server connection, or the application
+ * has dropped the statements in a way that no command tag tells of, such as DEALLOCATE ALL in a function.
+ */
 const unknownName = "26000"
 const duplicateName = "42P05"
 
@@ -70,6 +73,9 @@ export class PreparePolicy {
   readonly checks = Effect.unsafeMakeSemaphore(maxChecks)
   /** The texts of which a prepared statement became invalid: how often, and when last. */
   private readonly invalidations = new Map<string, { readonly count: number; readonly at: number }>()
+  /** When a connection has lost its statements last, and until when none prepares for that. */
+  private lostAt = -Infinity
+  private suspendedUntil = -Infinity
 
   constructor(private mode: PreparedStatements) {}
 
@@ -99,12 +105,25 @@ export class PreparePolicy {
 
   /** `isDirect`: whether a connection leads to the server itself and not to a pooler; undefined if not known. */
   allows(isDirect: boolean | undefined): boolean {
-    return this.mode === "on" || (this.mode === "auto" && isDirect === true)
+    return this.mode === "on" || (isDirect === true && this.isAutomatic)
   }
 
   /** Whether to find out if a connection leads to the server itself. */
   needsBackendCheck(isDirect: boolean | undefined): boolean {
-    return this.mode === "auto" && isDirect === undefined
+    return isDirect === undefined && this.isAutomatic
+  }
+
+  private get isAutomatic(): boolean {
+    return this.mode === "auto" && (this.suspendedUntil === -Infinity || performance.now() >= this.suspendedUntil)
+  }
+
+  /** A connection to the server itself has lost its statements. If that goes on, no connection prepares for a while. */
+  statementsLost(): void {
+    const now = performance.now()
+    if (this.mode === "auto" && now - this.lostAt < instabilityWindow) {
+      this.suspendedUntil = now + unpreparedTime
+    }
+    this.lostAt = now
   }
 
   /** Behind a pooler no connection prepares any more, unless the configuration says `on`. */
@@ -206,7 +225,11 @@ export class StatementCache {
    */
   invalidateOnError(error: ServerError, statement: CachedStatement | undefined): boolean {
     if ((error.code === unknownName || error.code === duplicateName) && error.message.includes(namePrefix)) {
-      this.policy.poolerDetected()
+      if (this.isDirect === true) {
+        // It is found out again. Those that were sent meanwhile fail for the same loss.
+        this.isDirect = undefined
+        this.policy.statementsLost()
+      }
       this.clear()
       return true
     }
