@@ -7,6 +7,7 @@
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError, Dialect, PoolFigures } from "./DatabaseError.js"
 import { realClock } from "./internal/pool/clock.js"
@@ -121,6 +122,18 @@ export interface Pool<A> {
    * to be pinged first (see `checkAfterIdle`), or if the pool is shutting down.
    */
   readonly takeIdle: () => Lease<A> | undefined
+  /**
+   * Checks out a connection as `take` does, for what can be started without waking the fiber that asks: `onEnd` is called
+   * once, in a microtask of its own, with the lease or with the failure of `take`. It must not throw. Call it in a fiber,
+   * which counts as the holder, and make sure that the lease is released.
+   *
+   * The result ends the wait. A lease that was granted and not handed over goes back to the pool, and `onEnd` is not called
+   * any more. After `onEnd` it does nothing.
+   */
+  readonly request: (
+    onEnd: (exit: Exit.Exit<Lease<A>, DatabaseError>) => void,
+    holding?: ReadonlyArray<Lease<A>>
+  ) => () => void
   /** Checks out a connection until the scope closes. Fails as `take` does. */
   readonly acquire: Effect.Effect<A, DatabaseError, Scope.Scope>
   /**

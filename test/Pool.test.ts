@@ -30,6 +30,11 @@ const timeoutOf = (result: Either.Either<unknown, DatabaseError>): PoolTimeout =
 
 const tagOf = <A>(result: Either.Either<A, DatabaseError>): string => Either.isLeft(result) ? result.left._tag : "taken"
 
+const failureOf = (exit: Exit.Exit<unknown, DatabaseError>): DatabaseError => {
+  assert(Exit.isFailure(exit) && exit.cause._tag === "Fail")
+  return exit.cause.error
+}
+
 /** What a fiber is doing now: undefined while it goes on. */
 const poll = <A, E>(fiber: Fiber.RuntimeFiber<A, E>) =>
   Effect.map(Fiber.poll(fiber), (exit) => exit._tag === "Some" ? exit.value : undefined)
@@ -611,5 +616,104 @@ describe("the clock", () => {
       assert.strictEqual(pool.stats().waiting, 1)
       assert.strictEqual((yield* Fiber.join(waiting))._tag, "PoolTimeout")
       assert.isAtLeast(performance.now() - before, 150)
+    }))
+})
+
+describe("a request", () => {
+  type Answer = Exit.Exit<Pool.Lease<FakeConnection>, DatabaseError>
+
+  /** Asks for a connection, in a fiber of its own or in that which runs it. */
+  const requestHere = (pool: Pool.Pool<FakeConnection>, answers: Array<Answer>) =>
+    Effect.sync(() => pool.request((answer) => answers.push(answer)))
+
+  const request = (pool: Pool.Pool<FakeConnection>, answers: Array<Answer>) =>
+    Effect.flatMap(Effect.fork(requestHere(pool, answers)), Fiber.join)
+
+  const taken = (answer: Answer): Pool.Lease<FakeConnection> => {
+    assert(Exit.isSuccess(answer))
+    return answer.value
+  }
+
+  it.scoped("is answered once, in its turn among those that wait, and not inside of what returns the connection", () =>
+    Effect.gen(function*() {
+      const world = new FakeServer()
+      const pool = yield* makePool(world, { size: 1 })
+      const answers: Array<Answer> = []
+      yield* request(pool, answers)
+      yield* settle
+      const first = taken(answers[0])
+      yield* request(pool, answers)
+      const behind = yield* forkTake(pool)
+      const end = yield* request(pool, answers)
+      assert.strictEqual(pool.stats().waiting, 3)
+      yield* Effect.sync(() => {
+        first.giveBack()
+        assert.lengthOf(answers, 1)
+        assert.strictEqual(pool.stats().waiting, 2)
+      })
+      yield* settle
+      assert.lengthOf(answers, 2)
+      assert.strictEqual(yield* poll(behind), undefined)
+      yield* taken(answers[1]).release
+      yield* settle
+      assert.lengthOf(answers, 2)
+      assert.strictEqual(tagOf(yield* Fiber.join(behind)), "taken")
+      const { checkouts, waiting } = pool.stats()
+      assert.deepStrictEqual({ checkouts, waiting }, { checkouts: 3, waiting: 1 })
+      end()
+    }))
+
+  it.scoped("that ends leaves the queue, or returns what it was granted, and nothing that it was given", () =>
+    Effect.gen(function*() {
+      const world = new FakeServer()
+      const pool = yield* makePool(world, { size: 1 })
+      const held: Array<Answer> = []
+      const end = yield* request(pool, held)
+      yield* settle
+      const answers: Array<Answer> = []
+      const queued = yield* request(pool, answers)
+      const granted = yield* request(pool, answers)
+      queued()
+      queued()
+      assert.strictEqual(pool.stats().waiting, 1)
+      yield* Effect.sync(() => {
+        taken(held[0]).giveBack()
+        assert.strictEqual(pool.stats().used, 1)
+        granted()
+        assert.strictEqual(pool.stats().used, 0)
+      })
+      yield* settle
+      assert.lengthOf(answers, 0)
+      const again: Array<Answer> = []
+      const endAgain = yield* request(pool, again)
+      yield* settle
+      end()
+      endAgain()
+      assert.strictEqual(pool.stats().used, 1)
+      yield* taken(again[0]).release
+      assert.strictEqual(pool.stats().idle, 1)
+    }))
+
+  it.scoped("fails as a fiber that waits does: late, in a pool that is closed, and where its fiber holds everything", () =>
+    Effect.gen(function*() {
+      const world = new FakeServer()
+      const pool = yield* makePool(world, { size: 1, timeout: "1 second" })
+      const answers: Array<Answer> = []
+      yield* requestHere(pool, answers)
+      yield* settle
+      yield* requestHere(pool, answers)
+      yield* settle
+      yield* request(pool, answers)
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      yield* request(pool, answers)
+      yield* settle
+      yield* Effect.fork(pool.shutdown)
+      yield* settle
+      yield* request(pool, answers)
+      yield* settle
+      const tags = answers.map((answer) => Exit.isFailure(answer) ? failureOf(answer)._tag : "taken")
+      assert.deepStrictEqual(tags, ["taken", "PoolTimeout", "PoolTimeout", "DatabaseClosed", "DatabaseClosed"])
+      yield* taken(answers[0]).release
     }))
 })

@@ -43,14 +43,20 @@ export class FifoLock {
     return Effect.suspend(() => this.isFree ? Effect.void : this.wait(false, alwaysReady, false))
   }
 
+  /** Takes the lock if it is free. Then `release` must follow. */
+  tryAcquire(): boolean {
+    const { isFree } = this
+    this.isHeld ||= isFree
+    return isFree
+  }
+
   /**
    * Takes the lock. Gives false if `readiness` has become "never". Must be run uninterruptibly, with the `restore` of that
    * region: the wait can be interrupted, and then the lock is not held. Otherwise `release` must follow.
    */
   acquire(restore: Restore, { isUrgent = false, readiness }: AcquireOptions = {}): Effect.Effect<boolean> {
     return Effect.suspend(() => {
-      if (readiness === undefined && this.isFree) {
-        this.isHeld = true
+      if (readiness === undefined && this.tryAcquire()) {
         return Effect.succeed(true)
       }
       let isMine = false

@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import { asyncInterrupt } from "../../src/internal/asyncInterrupt.js"
 import { Interruptor, type Mode } from "../support/interruptor.js"
 
@@ -33,6 +35,27 @@ describe("what can be stopped", () => {
         assert.isTrue(stops > 0 || mode === "crossed")
       }))
   }
+
+  it.live("is not stopped where its fiber is uninterruptible", () =>
+    Effect.gen(function*() {
+      let stops = 0
+      const asked = yield* Deferred.make<(effect: Effect.Effect<string>) => void>()
+      const fiber = yield* Effect.fork(Effect.exit(Effect.uninterruptible(
+        asyncInterrupt<string, never>((resume) => {
+          Deferred.unsafeDone(asked, Effect.succeed(resume))
+          return Effect.sync(() => {
+            stops++
+          })
+        })
+      )))
+      const resume = yield* Deferred.await(asked)
+      yield* Fiber.interruptFork(fiber)
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
+      assert.strictEqual((yield* Fiber.poll(fiber))._tag, "None")
+      resume(Effect.succeed("answer"))
+      yield* Fiber.await(fiber)
+      assert.strictEqual(stops, 0)
+    }))
 
   it.effect("may answer before it has told how it is stopped, and need not say how", () =>
     Effect.gen(function*() {

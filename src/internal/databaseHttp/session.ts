@@ -6,6 +6,7 @@ import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
@@ -32,10 +33,12 @@ const defaultBodyLimit = 4 * 1024 * 1024
 const refuse = (reason: string) =>
   Effect.zipRight(Effect.logError(reason), Effect.fail(new EndlessResponse({ reason })))
 
+type Refusal = DatabaseError | SqlError | EndlessResponse
+
 /** The errors of a body's stream have no type. Database errors stay errors, others become defects. */
-const failBody = (error: unknown): Effect.Effect<never, DatabaseError | SqlError | EndlessResponse> =>
+const failBody = (error: unknown): Effect.Effect<never, Refusal> =>
   isDatabaseError(error) || error instanceof EndlessResponse || Predicate.isTagged(error, "SqlError")
-    ? Effect.fail(error as DatabaseError | SqlError | EndlessResponse)
+    ? Effect.fail(error as Refusal)
     : Effect.die(error)
 
 const readAll = (stream: Stream.Stream<Uint8Array, unknown>, limit: number) =>
@@ -120,37 +123,37 @@ export const inSession = <A, E, R, B, E2, R2, E3, R3>(
   Exclude<E | E2, SqlError> | E3 | DatabaseError | EndlessResponse,
   Exclude<R | R2, Session.Session> | R3 | Database | HttpServerRequest.HttpServerRequest
 > =>
-  Effect.gen(function*() {
-    const request = yield* HttpServerRequest.HttpServerRequest
+  Effect.contextWithEffect((context: Context.Context<HttpServerRequest.HttpServerRequest | Database>) => {
+    const request = Context.get(context, HttpServerRequest.HttpServerRequest)
+    const database = Context.get(context, Database)
+    const { route: routed } = Option.getOrUndefined(Context.getOption(context, HttpRouter.RouteContext)) ?? {}
     const guarded = isUpgrade(request) ? refusingUpgrade(handler, request) : handler
-    const database = yield* Database
-    const { bodyLimit = defaultBodyLimit, ...sessionOptions } = typeof requestOptions === "function"
-      ? yield* requestOptions(request)
-      : requestOptions
-    const context = Option.getOrUndefined(yield* Effect.serviceOption(HttpRouter.RouteContext))
-    const path = route ?? context?.route.path
+    const path = route ?? routed?.path
     const isRead = request.method === "GET" || request.method === "HEAD"
-    const respond = (value: A) =>
-      Effect.gen(function*() {
-        const response = HttpServerResponse.isServerResponse(value)
-          ? yield* withWholeBody(value, request.method, bodyLimit)
-          : yield* toResponse(value)
-        if (HttpServerResponse.isServerResponse(response) && response.status >= 400) {
-          yield* Session.rollbackOnly
-        }
-        return response
-      })
-    const session = (handler: Effect.Effect<A, E | EndlessResponse, R>) =>
-      database.session(Effect.flatMap(handler, respond), {
-        ...sessionOptions,
-        name: sessionOptions.name ?? (path === undefined ? request.method : `${request.method} ${path}`),
-        readOnly: sessionOptions.readOnly ?? isRead
-      })
-    // A server runs applications uninterruptibly, and routes interruptibly: a client that disconnects interrupts them. In
-    // an application only the wait for the commit becomes interruptible. A route that is declared uninterruptible stays so.
-    return yield* context?.route.uninterruptible === true
-      ? session(guarded)
-      : Effect.checkInterruptible((interruptible) =>
-        interruptible ? session(guarded) : Effect.interruptible(session(Effect.uninterruptible(guarded)))
-      )
+    const run = ({ bodyLimit = defaultBodyLimit, ...sessionOptions }: Options) => {
+      const respond = (value: A): Effect.Effect<B | HttpServerResponse.HttpServerResponse, Refusal | E2, R2> =>
+        HttpServerResponse.isServerResponse(value)
+          ? withWholeBody(value, request.method, bodyLimit)
+          : toResponse(value)
+      const session = (handler: Effect.Effect<A, E | EndlessResponse, R>) =>
+        database.session(Effect.flatMap(Effect.flatMap(handler, respond), rollbackIfFailed), {
+          ...sessionOptions,
+          name: sessionOptions.name ?? (path === undefined ? request.method : `${request.method} ${path}`),
+          readOnly: sessionOptions.readOnly ?? isRead
+        })
+      // A server runs applications uninterruptibly, and routes interruptibly: a client that disconnects interrupts them. In
+      // an application only the wait for the commit becomes interruptible. A route that is declared uninterruptible stays so.
+      return routed?.uninterruptible === true
+        ? session(guarded)
+        : Effect.checkInterruptible((interruptible) =>
+          interruptible ? session(guarded) : Effect.interruptible(session(Effect.uninterruptible(guarded)))
+        )
+    }
+    return typeof requestOptions === "function" ? Effect.flatMap(requestOptions(request), run) : run(requestOptions)
   })
+
+/** A response that says that the request has failed rolls its session back. */
+const rollbackIfFailed = <A>(response: A): Effect.Effect<A, never, Session.Session> =>
+  HttpServerResponse.isServerResponse(response) && response.status >= 400
+    ? Effect.as(Session.rollbackOnly, response)
+    : Effect.succeed(response)

@@ -3,6 +3,7 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import type * as Scope from "effect/Scope"
 import type { DatabaseError } from "../../DatabaseError.js"
@@ -50,6 +51,30 @@ export const makeWith = <A>(
       name: options.name,
       take,
       takeIdle: () => core.takeIdle(),
+      request: (onEnd, holding = []) => {
+        let hasEnded = false
+        const waiter = core.enqueue(holding)
+        // In a microtask, so that what is started does not run inside of what has returned the connection, and that an
+        // interruption which was asked for before comes first.
+        const end = (exit: Exit.Exit<InternalLease<A>, DatabaseError>): void =>
+          queueMicrotask(() => {
+            if (!hasEnded) {
+              hasEnded = true
+              onEnd(exit)
+            }
+          })
+        if (waiter.exit === undefined) {
+          waiter.resume = end
+        } else {
+          end(waiter.exit)
+        }
+        return () => {
+          if (!hasEnded) {
+            hasEnded = true
+            core.cancel(waiter)
+          }
+        }
+      },
       acquire: Effect.uninterruptibleMask((restore) =>
         Effect.tap(take(restore), (lease) => Effect.addFinalizer(() => lease.release)).pipe(
           Effect.map((lease) => lease.connection)

@@ -11,6 +11,8 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type DatabaseError, isDatabaseError, SessionClosed, toSqlError } from "../../DatabaseError.js"
+import type { Restore } from "../../Pool.js"
+import { AsyncInterrupt, registerMasked } from "../asyncInterrupt.js"
 import type { Connection, Pull, StatementGuard } from "../driver.js"
 import { type CurrentFiber, currentFiber } from "../fiber.js"
 import { type Interruptibility, interruptibilityOfMask, isInterrupted } from "./interruptibility.js"
@@ -27,6 +29,16 @@ const connectionLocked: DatabaseError = new SessionClosed({
   reason: "a nested session runs"
 })
 
+/** Runs a statement on its connection, with `restore`. One that is asynchronous needs no further uninterruptible region. */
+const runOn = <A>(
+  connection: Connection,
+  f: (connection: Connection) => Effect.Effect<A, SqlError>,
+  restore: Restore
+): Effect.Effect<A, SqlError> => {
+  const statement = f(connection)
+  return statement instanceof AsyncInterrupt ? registerMasked(restore, statement.register) : restore(statement)
+}
+
 export abstract class BorrowedConnection implements SqlConnection.Connection {
   /** Why it may not be used any more. */
   abstract refusal(): DatabaseError | undefined
@@ -37,8 +49,8 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
   /** The connection, unless it has to be taken and its transaction begun first. */
   protected abstract begunConnection(): Connection | undefined
 
-  /** Takes the connection and begins the transaction. */
-  protected abstract beginConnection(): Effect.Effect<Connection, DatabaseError>
+  /** Takes the connection and begins the transaction. Must be run uninterruptibly, with the `restore` of that region. */
+  protected abstract beginConnection(restore: Restore): Effect.Effect<Connection, DatabaseError>
 
   /** Whether nothing was answered yet, and a failure may move the transaction to another connection. */
   protected get isTentative(): boolean {
@@ -120,10 +132,18 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
     }))
   }
 
-  /** Uses the connection, if need be after waiting for it. Must be called by the fiber that runs the result. */
-  useConnection<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  /**
+   * Uses the connection, if need be after waiting for it. Must be called by the fiber that runs the result, and run
+   * uninterruptibly, with the `restore` of that region. What `f` gives is run with that.
+   */
+  useConnection<A>(
+    f: (connection: Connection) => Effect.Effect<A, SqlError>,
+    restore: Restore
+  ): Effect.Effect<A, SqlError> {
     const wait = this.waitForLock()
-    return wait === undefined ? this.use(f) : Effect.zipRight(wait, Effect.suspend(() => this.use(f)))
+    return wait === undefined
+      ? this.use(f, restore)
+      : Effect.flatMap(restore(wait), () => this.use(f, restore))
   }
 
   /**
@@ -152,42 +172,50 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
       const fiber = currentFiber()
       const guard = this.makeGuard()
       return Effect.onExit(
-        restore(this.useConnection((connection) => f(connection, guard))),
+        this.useConnection((connection) => f(connection, guard), restore),
         () => this.statementEnded(guard, fiber, interruptibilityOfMask(restore)) ?? Effect.void
       )
     })
   }
 
-  private use<A>(f: (connection: Connection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  private use<A>(
+    f: (connection: Connection) => Effect.Effect<A, SqlError>,
+    restore: Restore
+  ): Effect.Effect<A, SqlError> {
     const refusal = this.refusal()
     if (refusal !== undefined) {
       return Effect.fail(toSqlError(refusal))
     }
+    const run = (connection: Connection): Effect.Effect<A, SqlError> =>
+      this.isTentative ? this.useTentatively(connection, f, restore) : runOn(connection, f, restore)
     const connection = this.begunConnection()
-    const run = this.isTentative ? (begun: Connection) => this.useTentatively(begun, f) : f
     return Effect.catchAll(
       connection === undefined
-        ? Effect.flatMap(Effect.mapError(this.beginConnection(), toSqlError), run)
+        ? Effect.matchEffect(this.beginConnection(restore), {
+          onFailure: (error) => Effect.fail(toSqlError(error)),
+          onSuccess: run
+        })
         : run(connection),
       (error) =>
         error.cause === connectionLocked
-          ? Effect.suspend(() => this.useConnection(f))
+          ? this.useConnection(f, restore)
           : Effect.fail(this.withEndReason(error))
     )
   }
 
   private useTentatively<A>(
     connection: Connection,
-    f: (connection: Connection) => Effect.Effect<A, SqlError>
+    f: (connection: Connection) => Effect.Effect<A, SqlError>,
+    restore: Restore
   ): Effect.Effect<A, SqlError> {
-    return Effect.matchEffect(f(connection), {
+    return Effect.matchEffect(runOn(connection, f, restore), {
       onSuccess: (value) => {
         this.answered()
         return Effect.succeed(value)
       },
       onFailure: (error) =>
         error.cause !== connectionLocked && this.moves(connection, error.cause)
-          ? this.useConnection(f)
+          ? this.useConnection(f, restore)
           : Effect.fail(error)
     })
   }
@@ -200,13 +228,12 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
 
   /** Reads a batch as `useConnection` runs a statement. */
   private pull(open: (connection: Connection) => Pull): Pull {
-    const rowsOrEnd = Effect.suspend(() =>
+    const rowsOrEnd = Effect.uninterruptibleMask((restore) =>
       this.useConnection((connection) =>
         Effect.catchAll(
           open(connection),
           (error) => Option.isNone(error) ? Effect.succeed(undefined) : Effect.fail(error.value)
-        )
-      )
+        ), restore)
     )
     return Effect.matchEffect(rowsOrEnd, {
       onSuccess: (rows) => rows === undefined ? Effect.fail(Option.none()) : Effect.succeed(rows),

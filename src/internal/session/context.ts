@@ -53,7 +53,7 @@ const withContextStack = (refs: FiberRefs.FiberRefs, stack: ContextStack): Fiber
 
 /**
  * Runs an effect inside a session, and `onExit`, outside of it again, with its exit. Both the session's tag and that of
- * @effect/sql are provided. Must be run uninterruptibly.
+ * @effect/sql are provided. Must be called by the fiber that runs the result, and run uninterruptibly.
  *
  * This sets the context's FiberRef itself, because `Effect.mapInputContext` costs as much as the rest of a session. The
  * new context is recorded as the fiber's initial one: otherwise a fiber forked outside that joins one forked inside would
@@ -65,29 +65,29 @@ export const runInside = <A, E, R, A2, E2>(
   transaction: Transaction,
   span: Tracer.Span | undefined,
   onExit: (exit: Exit.Exit<A, E>) => Effect.Effect<A2, E2>
-): Effect.Effect<A2, E2, Exclude<R, Session>> =>
-  Effect.suspend(() => {
-    const context = currentContext()
-    const map = new Map(context.unsafeMap)
-    map.set(Session.key, transaction)
-    map.set(SqlClient.TransactionConnection.key, [transaction, transaction.depth])
-    if (span !== undefined) {
-      map.set(Tracer.ParentSpan.key, span)
-    }
-    let outside: ContextStack | undefined = undefined
-    const enter = Effect.updateFiberRefs((id, refs) => {
-      outside = refs.locals.get(FiberRef.currentContext) as ContextStack | undefined ?? [[id, context]]
-      return withContextStack(refs, [[outside[outside.length - 1][0], Context.unsafeMake<never>(map)]])
-    })
-    const leave = Effect.updateFiberRefs((_, refs) => withContextStack(refs, outside!))
-    return Effect.zipRight(
-      enter,
-      Effect.matchCauseEffect(restore(effect as Effect.Effect<A, E>), {
-        onSuccess: (value) => Effect.flatMap(leave, () => onExit(Exit.succeed(value))),
-        onFailure: (cause) => Effect.flatMap(leave, () => onExit(Exit.failCause(cause)))
-      })
-    )
+): Effect.Effect<A2, E2, Exclude<R, Session>> => {
+  const context = currentContext()
+  const map = new Map(context.unsafeMap)
+  map.set(Session.key, transaction)
+  map.set(SqlClient.TransactionConnection.key, [transaction, transaction.depth])
+  if (span !== undefined) {
+    map.set(Tracer.ParentSpan.key, span)
+  }
+  let outside: FiberRefs.FiberRefs | undefined = undefined
+  let inside: FiberRefs.FiberRefs | undefined = undefined
+  let stack: ContextStack | undefined = undefined
+  const enter = Effect.updateFiberRefs((id, refs) => {
+    outside = refs
+    stack = refs.locals.get(FiberRef.currentContext) as ContextStack | undefined ?? [[id, context]]
+    return inside = withContextStack(refs, [[stack[stack.length - 1][0], Context.unsafeMake<never>(map)]])
   })
+  const leave = Effect.updateFiberRefs((_, refs) => refs === inside ? outside! : withContextStack(refs, stack!))
+  return Effect.flatMap(enter, () =>
+    Effect.matchCauseEffect(restore(effect as Effect.Effect<A, E>), {
+      onSuccess: (value) => Effect.flatMap(leave, () => onExit(Exit.succeed(value))),
+      onFailure: (cause) => Effect.flatMap(leave, () => onExit(Exit.failCause(cause)))
+    }))
+}
 
 /** Runs an effect inside a session, which stays open. */
 export const provide = <A, E, R>(

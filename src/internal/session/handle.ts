@@ -155,7 +155,7 @@ export const joinedHandle = (
 ): HandleSource => ({
   begin: () =>
     Effect.sync(() => {
-      const transaction = surrounding.child(options, enclosing, () => surrounding.beginConnection())
+      const transaction = surrounding.child(options, enclosing, (_, restore) => surrounding.beginConnection(restore))
       surrounding.openJoined++
       return {
         transaction,

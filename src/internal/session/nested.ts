@@ -16,7 +16,7 @@ import { runInside } from "./context.js"
 import { type Fail, failDefect } from "./errors.js"
 import { type HandleSource, type OpenHandle, rollback as rollbackHandle } from "./handle.js"
 import { type Interruptibility, isInterrupted } from "./interruptibility.js"
-import { withSessionSpan } from "./span.js"
+import { recordId, withSessionSpan } from "./span.js"
 import { applyTimeout, type Timeout } from "./timeout.js"
 import type { Enclosing, Transaction, TransactionOptions } from "./transaction.js"
 import { bounded, boundedAfterInterrupt } from "./watchdog.js"
@@ -39,10 +39,11 @@ interface Savepoint {
 
 /** Makes the nested transaction, which sets its savepoint with its first statement. Needs the parent's connection lock. */
 const makeSavepoint = ({ enclosing, options, parent }: Nesting): Savepoint => {
+  const parentConnection = Effect.uninterruptibleMask((restore) => parent.beginConnection(restore))
   const begin: TransactionOptions["begin"] = (transaction, restore) =>
     Effect.flatMap(
       restore(
-        parent.connection === undefined ? transaction.untilEnd(parent.beginConnection()) : parent.beginConnection()
+        parent.connection === undefined ? transaction.untilEnd(parentConnection) : parentConnection
       ),
       (connection) => {
         // The session may have ended while this statement, of another fiber, was waiting.
@@ -170,7 +171,7 @@ export const nested = <A, E, R, E2>(
       }
       const savepoint = makeSavepoint(nestedOptions)
       const { transaction } = savepoint
-      span?.attribute("sqlayer.session.id", transaction.id)
+      recordId(span, transaction.id)
       return runInside(interruptibility.restore, effect, transaction, span, (exit) => {
         const result = applyTimeout<A, E | E2>(failDefect(exit, fail), timeout)
         return Effect.flatMap(end(savepoint, result, fail, interruptibility), (exit) => {
@@ -204,7 +205,7 @@ export const nestedHandle = (nesting: Nesting, fiber: FiberId.FiberId): HandleSo
           return Effect.zipRight(release, Effect.fail(refusal))
         }
         const savepoint = makeSavepoint(nesting)
-        span?.attribute("sqlayer.session.id", savepoint.transaction.id)
+        recordId(span, savepoint.transaction.id)
         const handle: OpenHandle = {
           transaction: savepoint.transaction,
           target: savepoint.transaction,

@@ -8,6 +8,7 @@ import type * as Tracer from "effect/Tracer"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Lease, Pool, Restore } from "../../Pool.js"
 import type { DefaultOptions, Options, Session } from "../../Session.js"
+import { registerMasked } from "../asyncInterrupt.js"
 import type { History, Track } from "../cluster/causality.js"
 import type { Readers } from "../cluster/readers.js"
 import type { Place, Route } from "../cluster/route.js"
@@ -30,7 +31,7 @@ import { defaultName, logLevel, logMessage, mayRepeat, sessionLabel } from "./lo
 import { beginOptions } from "./options.js"
 import type { Reserved } from "./reserved.js"
 import { type LastLog, lastLogOf, withRetry } from "./retry.js"
-import { recordEnd, withSessionSpan } from "./span.js"
+import { recordEnd, recordId, withSessionSpan } from "./span.js"
 import { refuseStream } from "./statementStream.js"
 import { applyTimeout, type Timeout } from "./timeout.js"
 import { type Enclosing, Transaction, type TransactionOptions } from "./transaction.js"
@@ -67,7 +68,7 @@ export const heldLeases = (environment: Environment, innermost: Enclosing): Read
   return leases
 }
 
-/** Takes a connection of a pool. */
+/** Takes a connection of a pool. The wait for one fails as soon as the transaction has ended. */
 const takeFrom = (
   { environment, pool, restore, transaction }: {
     readonly environment: Environment
@@ -82,8 +83,24 @@ const takeFrom = (
     return Effect.succeed(idle)
   }
   activity.isWaiting = true
+  const taken = registerMasked<Lease<Connection>, DatabaseError>(restore, (resume) => {
+    let lease: Lease<Connection> | undefined = undefined
+    const withdraw = pool.request((exit) => {
+      lease = Exit.isSuccess(exit) ? exit.value : undefined
+      resume(exit)
+    }, heldLeases(environment, enclosing))
+    transaction.whenEnded(() => {
+      withdraw()
+      resume(Effect.suspend(() => Effect.fail(transaction.endReason()!)))
+    })
+    return Effect.sync(() => {
+      withdraw()
+      // It was handed over after the interruption, to nobody.
+      lease?.giveBack()
+    })
+  })
   return Effect.ensuring(
-    pool.take((wait) => restore(transaction.untilEnd(wait)), heldLeases(environment, enclosing)),
+    taken,
     Effect.sync(() => {
       activity.isWaiting = false
     })
@@ -100,6 +117,10 @@ const routeOf = (
   environment.replicas === undefined || options.readOnly !== true || reserved !== undefined
     ? undefined
     : environment.replicas.route(options, track)
+
+/** Whether an effect is the value that it succeeds with. */
+const isSucceeded = <A, E>(effect: Effect.Effect<A, E>): effect is Exit.Success<A, E> =>
+  Exit.isExit(effect) && Exit.isSuccess(effect)
 
 const onPrimary = (lease: Lease<Connection>): Place => ({ lease, required: undefined, isReader: false })
 
@@ -120,21 +141,9 @@ const beginOptionsOf = ({ enclosing, options }: Transaction): BeginOptions =>
 /** Takes a connection, and begins the transaction on it: called with the first statement. */
 const beginWith = (environment: Environment, reserved: Reserved | undefined): TransactionOptions["begin"] => {
   const { pool: writers, readers } = environment
-  const take = (transaction: Transaction, restore: Restore): Effect.Effect<Place, DatabaseError> => {
+  return (transaction, restore) => {
     const { options, route } = transaction
-    if (route !== undefined) {
-      return route.take(restore, (pool = writers) => takeFrom({ environment, pool, restore, transaction }))
-    }
-    const lease = reserved !== undefined ? reserved.lend(transaction) : takeFrom({
-      environment,
-      pool: options.readOnly === true && readers !== undefined ? readers : writers,
-      restore,
-      transaction
-    })
-    return Effect.map(lease, onPrimary)
-  }
-  return (transaction, restore) =>
-    Effect.flatMap(take(transaction, restore), (place) => {
+    const beginAt = (place: Place): Effect.Effect<Connection, DatabaseError> => {
       const { lease } = place
       const { connection } = lease
       const giveBack = (cause: Cause.Cause<DatabaseError>) =>
@@ -155,7 +164,24 @@ const beginWith = (environment: Environment, reserved: Reserved | undefined): Tr
           }
         }
       )
+    }
+    if (route !== undefined) {
+      return Effect.flatMap(
+        route.take(restore, (pool = writers) => takeFrom({ environment, pool, restore, transaction })),
+        beginAt
+      )
+    }
+    const taken = reserved !== undefined ? reserved.lend(transaction) : takeFrom({
+      environment,
+      pool: options.readOnly === true && readers !== undefined ? readers : writers,
+      restore,
+      transaction
     })
+    // An idle connection is taken without a step of the fiber.
+    return isSucceeded(taken) ?
+      beginAt(onPrimary(taken.value)) :
+      Effect.flatMap(taken, (lease) => beginAt(onPrimary(lease)))
+  }
 }
 
 const makeTransaction = (
@@ -184,40 +210,44 @@ const makeTransaction = (
 }
 
 /**
- * Commits or rolls back, gives the connection back, counts and logs the end, and runs the hooks. With `lastLog` it leaves the
- * log entry there instead.
+ * Commits or rolls back, gives the connection back, counts and logs the end, runs the hooks, and gives what `finish` makes of
+ * the exit. With `lastLog` it leaves the log entry there instead.
  */
-const end = <A, E>(
+const end = <A, E, B, E2>(
   environment: Environment,
   transaction: Transaction,
   exit: Exit.Exit<A, E>,
   fail: Fail<E>,
   interruptibility: Interruptibility,
+  finish: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2>,
   span?: Tracer.Span,
   lastLog?: LastLog
-): Effect.Effect<SessionEnd<A, E>> => {
+): Effect.Effect<B, E2> => {
   const { activity } = transaction
   activity.endStarted()
-  const close = (sessionEnd: SessionEnd<A, E>): Effect.Effect<SessionEnd<A, E>> => {
+  const close = (sessionEnd: SessionEnd<A, E>): Effect.Effect<B, E2> => {
+    const { exit, hooks, isCommitted } = sessionEnd
     transaction.lease?.giveBack()
-    if (sessionEnd.isCommitted && transaction.options.commit === "recorded") {
+    if (isCommitted && transaction.options.commit === "recorded") {
       environment.onRecorded?.()
     }
-    const hooked = sessionEnd.hooks.length === 0
-      ? Effect.succeed(sessionEnd)
-      : Effect.as(runHooks(sessionEnd.hooks, transaction, interruptibility), sessionEnd)
+    const hooked = hooks.length === 0 ? undefined : runHooks(hooks, transaction, interruptibility)
     const log = recordSession(environment, transaction, sessionEnd)
     if (lastLog !== undefined) {
       lastLog.log = log
     }
-    const logged = log === undefined || lastLog !== undefined ? hooked : Effect.zipRight(log, hooked)
-    return span === undefined ? logged : Effect.zipRight(
-      Effect.ensuring(
-        Effect.sync(() => recordEnd(span, sessionEnd.isCommitted, transaction.connection?.server)),
-        logged
-      ),
-      Effect.succeed(sessionEnd)
-    )
+    const logged = log === undefined || lastLog !== undefined
+      ? hooked
+      : hooked === undefined
+      ? log
+      : Effect.zipRight(log, hooked)
+    try {
+      recordEnd(span, isCommitted, transaction.connection?.server)
+    } catch (defect) {
+      // Of the tracer: the hooks run all the same.
+      return Effect.zipRight(logged ?? Effect.void, Effect.die(defect))
+    }
+    return logged === undefined ? finish(exit) : Effect.flatMap(logged, () => finish(exit))
   }
   return Effect.matchCauseEffect(
     commitOrRollback(
@@ -306,7 +336,7 @@ export const outermost = <A, E, R, E2>(
   const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptible(
     withSessionSpan(options, environment.spanAttributes, (span) => {
       const transaction = makeTransaction(environment, options, enclosing, reserved, defaults, track)
-      span?.attribute("sqlayer.session.id", transaction.id)
+      recordId(span, transaction.id)
       return runInside(
         interruptibility.restore,
         effect,
@@ -314,13 +344,11 @@ export const outermost = <A, E, R, E2>(
         span,
         (exit) => {
           const result = applyTimeout<A, E | E2>(refuseStream(failDefect(exit, fail), transaction, fail), timeout)
-          return Effect.flatMap(
-            end(environment, transaction, result, fail, interruptibility, span, lastLog),
-            ({ exit }) => {
-              timeout.exit = exit
-              return exit
-            }
-          )
+          const finish = (exit: Exit.Exit<A, E | E2>) => {
+            timeout.exit = exit
+            return exit
+          }
+          return end(environment, transaction, result, fail, interruptibility, finish, span, lastLog)
         }
       )
     })
@@ -340,15 +368,12 @@ export const outermostHandle = (
   begin: (_, span) =>
     Effect.sync(() => {
       const transaction = makeTransaction(environment, options, enclosing, reserved, defaults, track)
-      span?.attribute("sqlayer.session.id", transaction.id)
+      recordId(span, transaction.id)
       return {
         transaction,
         target: transaction,
         finish: (exit, interruptibility) =>
-          Effect.map(
-            end(environment, transaction, exit, (error) => error, interruptibility, span),
-            ({ exit }) => exit
-          )
+          end(environment, transaction, exit, (error) => error, interruptibility, Effect.succeed, span)
       }
     })
 })

@@ -64,7 +64,10 @@ export const openSessionStream = <A, E, R>(
       restore: Restore,
       effect: Effect.Effect<A2, E2, R2>,
       onExit: (exit: Exit.Exit<A2, E2>) => Effect.Effect<A3, E3>
-    ) => runInside(restore, effect, transaction.endReason() === undefined ? target : transaction, span, onExit)
+    ) =>
+      Effect.suspend(() =>
+        runInside(restore, effect, transaction.endReason() === undefined ? target : transaction, span, onExit)
+      )
 
     /** Runs the stream's finalizers, which may use the session. They run once. */
     const closeStream = (handle: OpenHandle, exit: Exit.Exit<unknown, unknown>) =>

@@ -11,11 +11,11 @@ import type { Server } from "../cluster/servers.js"
 import { currentFiber } from "../fiber.js"
 import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
 import { serverAttributes } from "../telemetry/recorders.js"
-import { isTraced } from "../telemetry/tracing.js"
+import { isRecorded, isTraced, makeScopedSpan, useSpan } from "../telemetry/tracing.js"
 
 /** Records the error of a session that failed, which may be one that never began. */
 const recordError = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void => {
-  if (Exit.isFailure(exit)) {
+  if (Exit.isFailure(exit) && isRecorded(span)) {
     const error = databaseErrorOf(exit)
     span.attribute(Telemetry.errorType, errorType(exit, error))
     if (error !== undefined) {
@@ -24,13 +24,14 @@ const recordError = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void
   }
 }
 
-const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
-
 const annotate = (
   span: Tracer.Span,
   { name }: Options,
   attributes: ReadonlyArray<readonly [string, unknown]>
 ): void => {
+  if (!isRecorded(span)) {
+    return
+  }
   for (const [key, value] of attributes) {
     span.attribute(key, value)
   }
@@ -39,7 +40,9 @@ const annotate = (
   }
 }
 
-/** Runs a session with a span. Makes none, and passes on undefined, where no tracer records it. */
+/**
+ * Runs a session with a span. Makes none, and passes on undefined, where no tracer records it. Must be run uninterruptibly.
+ */
 export const withSessionSpan = <A, E, R>(
   options: Options,
   attributes: ReadonlyArray<readonly [string, unknown]>,
@@ -50,10 +53,14 @@ export const withSessionSpan = <A, E, R>(
     if (fiber === undefined || !isTraced(fiber)) {
       return f(undefined)
     }
-    return Effect.useSpan(Telemetry.sessionSpan, spanOptions, (span) => {
-      annotate(span, options, attributes)
-      return Effect.onExit(f(span), (exit) => Effect.sync(() => recordError(span, exit)))
-    })
+    return useSpan(
+      Telemetry.sessionSpan,
+      (span) => {
+        annotate(span, options, attributes)
+        return f(span)
+      },
+      recordError
+    )
   })
 
 /** The span of a session that lasts until its scope closes. Undefined where no tracer records it. */
@@ -66,21 +73,31 @@ export const scopedSessionSpan = (
     if (fiber === undefined || !isTraced(fiber)) {
       return Effect.succeed(undefined)
     }
-    return Effect.tap(Effect.makeSpanScoped(Telemetry.sessionSpan, spanOptions), (span) => {
+    return Effect.tap(makeScopedSpan(Telemetry.sessionSpan), (span) => {
       annotate(span, options, attributes)
       return Effect.addFinalizer((exit) => Effect.sync(() => recordError(span, exit)))
     })
   })
 
+/** Adds the id of the session. */
+export const recordId = (span: Tracer.Span | undefined, id: string): void => {
+  if (span !== undefined && isRecorded(span)) {
+    span.attribute("sqlayer.session.id", id)
+  }
+}
+
 /** Adds the event of the transaction's end, and the server where it was. */
-export const recordEnd = (span: Tracer.Span, isCommitted: boolean, server: Server | undefined): void => {
+export const recordEnd = (span: Tracer.Span | undefined, isCommitted: boolean, server: Server | undefined): void => {
+  if (span === undefined || !isRecorded(span)) {
+    return
+  }
   recordServer(span, server)
   span.event(isCommitted ? "db.transaction.commit" : "db.transaction.rollback", nanosecondsNow())
 }
 
 /** Adds the server that executes something, where its role is known. The address of a single one is there from the start. */
 export const recordServer = (span: Tracer.Span, server: Server | undefined): void => {
-  if (server !== undefined && server.role !== "unknown") {
+  if (server !== undefined && server.role !== "unknown" && isRecorded(span)) {
     for (const [key, value] of serverAttributes(server)) {
       span.attribute(key, value)
     }

@@ -148,50 +148,57 @@ export class Transaction extends BorrowedConnection implements Service {
 
   /**
    * Begins the transaction unless it has begun. Statements that start together begin it once, and fail together if it
-   * cannot begin, so that none of them waits for a connection for longer than the pool's timeout.
+   * cannot begin, so that none of them waits for a connection for longer than the pool's timeout. Must be called by the fiber
+   * that runs the result, and run uninterruptibly, with the `restore` of that region.
    */
-  beginConnection(): Effect.Effect<Connection, DatabaseError> {
-    return Effect.uninterruptibleMask((restore) => {
-      const { failedBegins } = this
-      const begin = (): Effect.Effect<Connection, DatabaseError> => {
-        const begun = this.begunConnection()
-        const error = this.refusal() ?? (this.failedBegins > failedBegins ? this.beginError : undefined)
-        return error !== undefined
-          ? Effect.fail(error)
-          : begun !== undefined
-          ? Effect.succeed(begun)
-          : this.begin(this, restore)
-      }
-      return Effect.flatMap(this.beginLock.acquire(restore), () =>
-        Effect.matchCauseEffect(Effect.suspend(begin), {
-          onFailure: (cause) => {
-            const failure = Cause.failureOption(cause)
-            if (Option.isSome(failure)) {
-              this.failedBegins++
-              this.beginError = failure.value
-            }
-            this.beginLock.release()
-            return Effect.failCause(cause)
-          },
-          onSuccess: (connection) => {
-            this.beginLock.release()
-            return Effect.succeed(connection)
+  beginConnection(restore: Restore): Effect.Effect<Connection, DatabaseError> {
+    const { failedBegins } = this
+    const begin = (): Effect.Effect<Connection, DatabaseError> => {
+      const begun = this.begunConnection()
+      const error = this.refusal() ?? (this.failedBegins > failedBegins ? this.beginError : undefined)
+      return error !== undefined
+        ? Effect.fail(error)
+        : begun !== undefined
+        ? Effect.succeed(begun)
+        : this.begin(this, restore)
+    }
+    const beginAndRelease = (): Effect.Effect<Connection, DatabaseError> =>
+      Effect.matchCauseEffect(Effect.suspend(begin), {
+        onFailure: (cause) => {
+          const failure = Cause.failureOption(cause)
+          if (Option.isSome(failure)) {
+            this.failedBegins++
+            this.beginError = failure.value
           }
-        }))
-    })
+          this.beginLock.release()
+          return Effect.failCause(cause)
+        },
+        onSuccess: (connection) => {
+          this.beginLock.release()
+          return Effect.succeed(connection)
+        }
+      })
+    return this.beginLock.tryAcquire()
+      ? beginAndRelease()
+      : Effect.flatMap(this.beginLock.acquire(restore), beginAndRelease)
   }
 
   /** Runs a wait of `begin`, which fails as soon as this transaction, or one around it, has ended. */
   untilEnd<A, E, R>(wait: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return raceFirst(
       wait,
-      Effect.async<never>((resume) => {
-        this.onEnd = () => resume(Effect.fail(this.endReason()) as Effect.Effect<never>)
-        if (this.hasEnded) {
-          this.onEnd()
-        }
-      })
+      Effect.async<never>((resume) =>
+        this.whenEnded(() => resume(Effect.fail(this.endReason()) as Effect.Effect<never>))
+      )
     )
+  }
+
+  /** Calls `f` when it ends, or at once if it has. Replaces what was to be called before. */
+  whenEnded(f: () => void): void {
+    this.onEnd = f
+    if (this.hasEnded) {
+      f()
+    }
   }
 
   /** Waits until no statement is beginning the transaction. */

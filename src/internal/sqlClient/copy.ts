@@ -20,9 +20,9 @@ import { currentFiber } from "../fiber.js"
 import { currentContext } from "../session/context.js"
 import { Reserved } from "../session/reserved.js"
 import { asStatementStream, refuseEscape } from "../session/statementStream.js"
-import { isTraced } from "../telemetry/tracing.js"
+import { isTraced, makeScopedSpan, useSpan } from "../telemetry/tracing.js"
 import { type Environment as RunEnvironment, run, streamCursor } from "./run.js"
-import { annotateSpan, type Environment as SpanEnvironment, spanName, spanOptions } from "./statementSpan.js"
+import { annotateSpan, type Environment as SpanEnvironment, spanName } from "./statementSpan.js"
 
 export interface Environment
   extends Omit<RunEnvironment & SpanEnvironment, "dialect" | "slowMillis" | "transformRows">
@@ -123,7 +123,9 @@ export const make = (environment: Environment) => {
           Effect.flatMap(Stream.toPull(stream), (pull) => {
             const copyWith = copy(sourceOf(pull))
             return isObserved()
-              ? Effect.useSpan(spanName(runEnvironment, text), spanOptions, copyWith)
+              ? Effect.uninterruptibleMask((restore) =>
+                useSpan(spanName(runEnvironment, text), (span) => restore(copyWith(span)))
+              )
               : copyWith(undefined)
           })
         ).pipe(inTransaction)
@@ -166,7 +168,7 @@ export const make = (environment: Environment) => {
       const text = driver.copyText.to(request)
       return isObserved()
         ? Effect.map(
-          Effect.makeSpanScoped(spanName(runEnvironment, text), spanOptions),
+          makeScopedSpan(spanName(runEnvironment, text)),
           (span) => data(request, text, span)
         )
         : Effect.succeed(data(request, text, undefined))

@@ -3,14 +3,17 @@
  */
 import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
 import * as LogLevel from "effect/LogLevel"
 import * as Stream from "effect/Stream"
-import type * as Tracer from "effect/Tracer"
+import * as Tracer from "effect/Tracer"
 import { type DatabaseError, type Dialect, toSqlError } from "../../DatabaseError.js"
-import type { Lease, Pool } from "../../Pool.js"
+import type { Lease, Pool, Restore } from "../../Pool.js"
 import * as Telemetry from "../../Telemetry.js"
+import { AsyncInterrupt, registerMasked, type Resume } from "../asyncInterrupt.js"
 import { trackStatements } from "../cluster/causality.js"
 import type { Connection, StatementGuard } from "../driver.js"
 import { currentFiber, currentSpan, fiberId, fiberLocation } from "../fiber.js"
@@ -23,6 +26,7 @@ import { recordServer } from "../session/span.js"
 import { type Enclosing, Transaction } from "../session/transaction.js"
 import type { ActivityTracker, SessionActivity } from "../telemetry/activity.js"
 import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
+import { isRecorded } from "../telemetry/tracing.js"
 import { truncateText } from "../telemetry/truncateText.js"
 
 /** The dependencies of one client's statements, where they run. */
@@ -53,61 +57,124 @@ export const run = <A>(
   params: ReadonlyArray<unknown>,
   span: Tracer.Span | undefined
 ): Effect.Effect<A, SqlError> =>
-  Effect.uninterruptibleMask((restore) => {
-    const { pool, sessions, slowMillis } = environment
-    const fiber = currentFiber()
-    const session = sessions.current(currentContext())
-    const recorder = new StatementRecorder(environment, sql, session, span)
-    /** When the statement got its connection. Infinity while it waits for the pool. */
-    let connectedAt = session instanceof Transaction && session.connection === undefined ? Infinity : recorder.startedAt
-    let lease: Lease<Connection> | undefined = undefined
-    const track = session === undefined ? sessions.track(currentContext()) : undefined
-    /** Turns an exception of the driver into a defect, so that the connection is given back. */
-    const execute = (connection: Connection): Effect.Effect<A, SqlError> => {
-      if (connectedAt === Infinity) {
-        connectedAt = performance.now()
-      }
+  Effect.uninterruptibleMask((restore) => runMasked(environment, operation, sql, params, span, restore))
+
+/** The same as `run`. Must be run uninterruptibly, with what `restore` undoes. */
+export const runMasked = <A>(
+  environment: Environment,
+  operation: Operation<A>,
+  sql: string,
+  params: ReadonlyArray<unknown>,
+  span: Tracer.Span | undefined,
+  restore: Restore
+): Effect.Effect<A, SqlError> => {
+  const { pool, sessions, slowMillis } = environment
+  const fiber = currentFiber()
+  const session = sessions.current(currentContext())
+  const recorder = new StatementRecorder(environment, sql, session, span)
+  /** When the statement got its connection. Infinity while it waits for the pool. */
+  let connectedAt = session instanceof Transaction && session.connection === undefined ? Infinity : recorder.startedAt
+  let lease: Lease<Connection> | undefined = undefined
+  const track = session === undefined ? sessions.track(currentContext()) : undefined
+  /** The context outside of the span, once it was entered. */
+  let outside: Context.Context<never> | undefined = undefined
+  const enter = (span: Tracer.Span): Effect.Effect<void> => {
+    outside ??= currentContext()
+    return FiberRef.set(FiberRef.currentContext, Context.add(outside, Tracer.ParentSpan, span))
+  }
+  /** Turns an exception of the driver or of the tracer into a defect, so that the connection is given back. */
+  const operate = (connection: Connection): Effect.Effect<A, SqlError> => {
+    if (connectedAt === Infinity) {
+      connectedAt = performance.now()
+    }
+    try {
       if (span !== undefined) {
         recordServer(span, connection.server)
       }
-      try {
-        const result = operation(connection, sql, params, environment, session === undefined ? undefined : recorder)
-        // What the server says of the statement is logged in its span.
-        return span === undefined ? result : Effect.withParentSpan(result, span)
-      } catch (defect) {
-        return Effect.die(defect)
-      }
+      return operation(connection, sql, params, environment, session === undefined ? undefined : recorder)
+    } catch (defect) {
+      return Effect.die(defect)
     }
-    const executeOnOwn = (): Effect.Effect<A, SqlError> => {
-      lease = pool.takeIdle()
-      if (lease !== undefined) {
-        trackStatements(lease.connection, track)
-        return restore(execute(lease.connection))
-      }
-      connectedAt = Infinity
-      return Effect.flatMap(Effect.mapError(pool.take(restore), toSqlError), (taken) => {
-        lease = taken
-        trackStatements(taken.connection, track)
-        return restore(execute(taken.connection))
-      })
-    }
-    const finish = (exit: Exit.Exit<A, SqlError>): Effect.Effect<A, SqlError> => {
+  }
+  /** What the server says of the statement is logged in its span. */
+  const inSpan = (result: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+    span !== undefined && isRecorded(span) ? Effect.suspend(() => Effect.zipRight(enter(span), result)) : result
+  const operateOn = (taken: Lease<Connection>): Effect.Effect<A, SqlError> => {
+    lease = taken
+    trackStatements(taken.connection, track)
+    return operate(taken.connection)
+  }
+  const giveBack = (): void => {
+    if (lease !== undefined) {
+      const { connection } = lease
       if (track !== undefined) {
-        lease?.connection.trackPositions?.(undefined)
+        connection.trackPositions?.(undefined)
       }
-      lease?.giveBack()
-      const millis = recorder.end(exit) - connectedAt
-      const ended = session?.statementEnded(recorder, fiber, interruptibilityOfMask(restore))
-      const result = ended === undefined ? exit : Effect.zipRight(ended, exit)
-      return millis < slowMillis
-        ? result
-        : Effect.zipRight(warnSlow(environment, sql, millis, recorder.activity), result)
+      lease.giveBack()
+      lease = undefined
     }
-    return Effect.matchCauseEffect(session === undefined ? executeOnOwn() : restore(session.useConnection(execute)), {
+  }
+  /** Starts a statement. What it has succeeded with is handed over when the next borrower has the connection already. */
+  const start = (statement: AsyncInterrupt<A, SqlError>, resume: Resume<A, SqlError>): Effect.Effect<void> | void =>
+    statement.register((result) => {
+      if (!Exit.isExit(result) || Exit.isFailure(result)) {
+        return resume(inSpan(result))
+      }
+      try {
+        giveBack()
+      } finally {
+        resume(result)
+      }
+    })
+  /** A statement that waits for a connection is started by whoever returns one, and its fiber sleeps until the answer. */
+  const executeOnOwn = (): Effect.Effect<A, SqlError> => {
+    const idle = pool.takeIdle()
+    if (idle !== undefined) {
+      const statement = operateOn(idle)
+      return statement instanceof AsyncInterrupt
+        ? registerMasked(restore, (resume) => start(statement, resume))
+        : restore(inSpan(statement))
+    }
+    connectedAt = Infinity
+    return registerMasked(restore, (resume) => {
+      let cancel: Effect.Effect<void> | void = undefined
+      const withdraw = pool.request((exit) => {
+        if (Exit.isFailure(exit)) {
+          return resume(Exit.mapError(exit as Exit.Exit<never, DatabaseError>, toSqlError))
+        }
+        try {
+          const statement = operateOn(exit.value)
+          cancel = statement instanceof AsyncInterrupt ? start(statement, resume) : resume(inSpan(statement))
+        } catch (defect) {
+          resume(Effect.die(defect))
+        }
+      })
+      return Effect.suspend(() => {
+        withdraw()
+        return cancel ?? Effect.void
+      })
+    })
+  }
+  const finish = (exit: Exit.Exit<A, SqlError>): Effect.Effect<A, SqlError> => {
+    giveBack()
+    const millis = recorder.end(exit) - connectedAt
+    const ended = session?.statementEnded(recorder, fiber, interruptibilityOfMask(restore))
+    const result = ended === undefined ? exit : Effect.zipRight(ended, exit)
+    const logged = millis < slowMillis
+      ? result
+      : Effect.zipRight(warnSlow(environment, sql, millis, recorder.activity), result)
+    return outside === undefined ? logged : Effect.zipRight(FiberRef.set(FiberRef.currentContext, outside), logged)
+  }
+  return Effect.matchCauseEffect(
+    session === undefined
+      ? executeOnOwn()
+      : session.useConnection((connection) => inSpan(operate(connection)), restore),
+    {
       onSuccess: (value) => finish(Exit.succeed(value)),
       onFailure: (cause) => finish(Exit.failCause(cause))
-    })
-  })
+    }
+  )
+}
 
 /** Streams the rows of a statement. It runs where `run` would run it, and is recorded when the stream ends. */
 export const stream = <A>(

@@ -10,15 +10,16 @@ import * as Inspectable from "effect/Inspectable"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import { toSqlError } from "../../DatabaseError.js"
+import type { Restore } from "../../Pool.js"
 import * as Telemetry from "../../Telemetry.js"
 import { currentFiber } from "../fiber.js"
 import { make as makeError } from "../makeError.js"
 import { currentContext } from "../session/context.js"
 import { asStatementStream, refuseEscape } from "../session/statementStream.js"
-import { isTraced } from "../telemetry/tracing.js"
+import { isRecorded, isTraced, makeScopedSpan, useSpan } from "../telemetry/tracing.js"
 import { invalidRows } from "./rows.js"
-import { type Environment as RunEnvironment, type Operation, run, stream } from "./run.js"
-import { annotateSpan, type Environment as SpanEnvironment, spanName, spanOptions } from "./statementSpan.js"
+import { type Environment as RunEnvironment, type Operation, run, runMasked, stream } from "./run.js"
+import { annotateSpan, type Environment as SpanEnvironment, spanName } from "./statementSpan.js"
 import { hasFixedText, type TextCache } from "./texts.js"
 
 /** The dependencies of one client's statements. */
@@ -127,13 +128,14 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
         const compiled = this.#compile(this, false)
         if (isObserved()) {
           return Effect.flatMap(
-            Effect.makeSpanScoped(this.#spanName(compiled), spanOptions),
+            makeScopedSpan(this.#spanName(compiled)),
             (span) =>
               this.#withSpan(
                 span,
                 "executeStream",
                 false,
                 compiled,
+                identity,
                 (sql, params) => Effect.succeed(stream<A>(this.#client, sql, params, span))
               )
           )
@@ -189,17 +191,19 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     if (!isObserved()) {
       return isCompiled(compiled) ? run(this.#client, operation, compiled[0], compiled[1], undefined) : compiled
     }
-    return Effect.useSpan(
-      this.#spanName(compiled),
-      spanOptions,
-      (span) =>
-        this.#withSpan(
-          span,
-          name,
-          withoutTransform,
-          compiled,
-          (sql, params) => run(this.#client, operation, sql, params, span)
-        )
+    return Effect.uninterruptibleMask((restore) =>
+      useSpan(
+        this.#spanName(compiled),
+        (span) =>
+          this.#withSpan(
+            span,
+            name,
+            withoutTransform,
+            compiled,
+            restore,
+            (sql, params) => runMasked(this.#client, operation, sql, params, span, restore)
+          )
+      )
     )
   }
 
@@ -240,6 +244,7 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     name: string,
     withoutTransform: boolean,
     own: Compiled | Effect.Effect<never, SqlError>,
+    restore: Restore,
     f: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<B, E>
   ): Effect.Effect<B, E | SqlError> {
     const { constructor_, spanParameters } = this.#client
@@ -251,7 +256,7 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
         }
         const [sql, params] = compiled
         annotateSpan(this.#client, span, name, sql)
-        if (spanParameters && span.sampled) {
+        if (spanParameters && isRecorded(span)) {
           params.forEach((value, i) => span.attribute(`${Telemetry.queryParameter}.${i}`, formatParameter(value)))
         }
         return f(sql, params)
@@ -259,7 +264,7 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
       const transformer = fiber.getFiberRef(Statement.currentTransformer)
       return transformer._tag === "None"
         ? start(this)
-        : Effect.flatMap(transformer.value(this, constructor_(), fiber.getFiberRefs(), span), start)
+        : Effect.flatMap(restore(transformer.value(this, constructor_(), fiber.getFiberRefs(), span)), start)
     })
   }
 }

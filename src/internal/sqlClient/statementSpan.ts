@@ -7,6 +7,7 @@ import type { Dialect } from "../../DatabaseError.js"
 import * as Telemetry from "../../Telemetry.js"
 import { dialectOf } from "../config/dialectOf.js"
 import type { ActivityTracker } from "../telemetry/activity.js"
+import { isRecorded } from "../telemetry/tracing.js"
 
 export interface Environment {
   readonly dialect: Dialect
@@ -14,8 +15,6 @@ export interface Environment {
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   readonly spanNames: SpanNames
 }
-
-export const spanOptions: Tracer.SpanOptions = { kind: "client", captureStackTrace: false }
 
 /** The name of a statement's span: that of the database's system if the text is not known, or is undefined. */
 export const spanName = ({ dialect, spanNames, tracker }: Environment, sql: string | undefined): string => {
@@ -26,13 +25,16 @@ export const spanName = ({ dialect, spanNames, tracker }: Environment, sql: stri
   return summary === "" ? dialectOf(dialect).systemName : summary
 }
 
-/** Adds the attributes of a statement, which runs by a `method` of @effect/sql's connection. */
+/** Adds the attributes of a statement, which runs by a `method` of @effect/sql's connection, if anybody sees them. */
 export const annotateSpan = (
   { spanAttributes, spanNames, tracker }: Environment,
   span: Tracer.Span,
   method: string,
   sql: string
 ): void => {
+  if (!isRecorded(span)) {
+    return
+  }
   const { batchSize, collection, operation, procedure, summary } = tracker.queries.of(sql)
   for (const [key, value] of spanAttributes) {
     span.attribute(key, value)

@@ -4,6 +4,7 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
 import { Session } from "../../../src/Session.js"
 import { forEachDialect } from "../../support/dialects.js"
 import { assertIdle, insert, live, numbers, open } from "./harness.js"
@@ -70,5 +71,30 @@ forEachDialect((name, _, dialect) =>
           yield* assertIdle(db)
         }))
     }
+
+    live("takes back nothing else that its effect has set in the fiber", () =>
+      Effect.gen(function*() {
+        const db = yield* open(dialect)
+        const mine = FiberRef.unsafeMake("before")
+        yield* FiberRef.set(mine, "outside")
+        yield* db.session(insert(db, 1))
+        assert.strictEqual(yield* FiberRef.get(mine), "outside")
+        const set = Effect.zipRight(insert(db, 2), FiberRef.set(mine, "inside"))
+        yield* db.session(set)
+        assert.strictEqual(yield* FiberRef.get(mine), "inside")
+        assert.isFalse(yield* isInside)
+        // Also where it fails, and where it is nested.
+        yield* Effect.ignore(db.session(Effect.zipRight(FiberRef.set(mine, "failed"), Effect.fail("undone"))))
+        assert.strictEqual(yield* FiberRef.get(mine), "failed")
+        yield* db.session(Effect.zipRight(db.session(FiberRef.set(mine, "nested")), isInside)).pipe(
+          Effect.map((inside) =>
+            assert.isTrue(inside)
+          )
+        )
+        assert.strictEqual(yield* FiberRef.get(mine), "nested")
+        assert.isFalse(yield* isInside)
+        assert.deepStrictEqual(yield* numbers(db), [1, 2])
+        yield* assertIdle(db)
+      }))
   })
 )

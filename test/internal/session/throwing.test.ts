@@ -5,6 +5,7 @@ import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Tracer from "effect/Tracer"
+import { Interceptor } from "../../../src/internal/driver.js"
 import * as Session from "../../../src/Session.js"
 import { forEachDialect } from "../../support/dialects.js"
 import { assertIdle, embedded, insert, live, numbers, open } from "./harness.js"
@@ -29,8 +30,43 @@ const breaking = (method: "attribute" | "event"): Tracer.Tracer =>
     context: (f) => f()
   })
 
+/** A tracer that throws when the server is recorded that a statement runs on. */
+const breakingAt = (host: string): Tracer.Tracer =>
+  Tracer.make({
+    span: (...args) => {
+      const span = native.span(...args)
+      const attribute = span.attribute.bind(span)
+      return Object.assign(span, {
+        attribute: (name: string, value: unknown) => value === host ? broken() : attribute(name, value)
+      })
+    },
+    context: (f) => f()
+  })
+
 forEachDialect((name, _, dialect) =>
   describe(`a tracer that throws on ${name}`, () => {
+    live("keeps no connection of a statement, whether it has waited for that or not", () =>
+      Effect.gen(function*() {
+        const server = { host: "elsewhere", port: 1, role: "writer" }
+        const db = yield* Effect.provideService(
+          open(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "5 seconds" }),
+          Interceptor,
+          (driver) =>
+            Effect.succeed({
+              ...driver,
+              connect: (onLost, restore) =>
+                Effect.map(driver.connect(onLost, restore), (connection) => Object.assign(connection, { server }))
+            })
+        )
+        const traced = Effect.exit(Effect.withTracer(insert(db, 1), breakingAt(server.host)))
+        for (const exit of yield* Effect.all([traced, traced, traced], { concurrency: "unbounded" })) {
+          assert.isTrue(Exit.isFailure(exit) && exit.cause._tag === "Die", String(exit))
+        }
+        yield* assertIdle(db)
+        yield* insert(db, 2)
+        assert.deepStrictEqual(yield* numbers(db), [2])
+      }))
+
     for (const method of ["attribute", "event"] as const) {
       live(`keeps no connection and no turn, and no hook from running (${method})`, () =>
         Effect.gen(function*() {
