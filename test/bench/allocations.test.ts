@@ -9,6 +9,7 @@ import { runInNewContext } from "node:vm"
 import * as Database from "../../src/Database.js"
 import { file } from "../internal/sqlite/support.js"
 import { freshDatabase } from "../support/postgres.js"
+import { crowded, fibers } from "./crowd.js"
 
 setFlagsFromString("--expose-gc")
 const collect: () => void = runInNewContext("gc")
@@ -73,7 +74,48 @@ const withinBounds = (name: string, url: Effect.Effect<string, never, Scope.Scop
     240_000
   )
 
+const crowdTimes = 10
+
+/**
+ * The most kilobytes that a statement and a session of two statements may allocate where 64 fibers share ten connections, or
+ * the one of SQLite's worker, and have to wait: a quarter more than they do.
+ */
+const crowdWithinBounds = (
+  name: string,
+  url: Effect.Effect<string, never, Scope.Scope>,
+  bounds: Pick<Bounds, "statement" | "session">
+) =>
+  it.live(
+    `${name}, ${fibers} fibers`,
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const { session, sql } = yield* Database.make({
+          url: yield* url,
+          thread: "worker",
+          poolSize: 10,
+          poolMaxOverflow: 0
+        })
+        const select = Effect.suspend(() => sql`SELECT ${1} AS one`)
+        const units: { readonly [Unit in keyof typeof bounds]: Effect.Effect<unknown, unknown> } = {
+          statement: select,
+          session: session(Effect.zipRight(select, select))
+        }
+        for (const unit of ["statement", "session"] as const) {
+          yield* crowded(units[unit], crowdTimes * 3)
+          const found = yield* Effect.replicateEffect(allocatedBy(crowded(units[unit], crowdTimes)), 3)
+          const kilobytes = Math.min(...found) / (fibers * crowdTimes) / 1_024
+          assert.isBelow(kilobytes, bounds[unit], unit)
+        }
+      })),
+    240_000
+  )
+
 describe("allocations", () => {
   withinBounds("PostgreSQL", freshDatabase, { statement: 17, session: 56, empty: 22 })
   withinBounds("SQLite", Effect.map(file, (name) => `sqlite:///${name}`), { statement: 9.5, session: 38, empty: 22 })
+  crowdWithinBounds("PostgreSQL", freshDatabase, { statement: 19, session: 67 })
+  crowdWithinBounds("SQLite's worker", Effect.map(file, (name) => `sqlite:///${name}`), {
+    statement: 17.5,
+    session: 75
+  })
 })

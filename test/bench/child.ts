@@ -1,6 +1,7 @@
 /**
  * The process of one peer: runs the requests of its parent, and sends back the results. Exits when its parent does.
  */
+import { type Arrivals, arrive } from "./arrivals.js"
 import type { Open, Options, Task } from "./peer.js"
 
 /** Which module and export is the peer, and the options to open it with. */
@@ -13,6 +14,7 @@ export type Request =
   | Task
   /** Measures how many bytes this number of waiting sessions takes. */
   | { readonly wait: number }
+  | Arrivals
 
 const setup: Setup = JSON.parse(process.argv[2])
 const { [setup.entry]: open }: { readonly [entry: string]: Open } = await import(`./peers/${setup.module}.js`)
@@ -28,6 +30,9 @@ const handle = async (request: Request): Promise<unknown> => {
   if ("work" in request) {
     return await peer.run(request)
   }
+  if ("arrivals" in request) {
+    return await arrive(peer, request)
+  }
   const before = bytes()
   const release = await peer.wait?.(request.wait)
   const after = bytes()
@@ -42,4 +47,4 @@ process.on("message", (request: Request) => {
   )
 })
 process.once("disconnect", () => process.exit(0))
-process.send?.({ works: peer.works })
+process.send?.({ ready: true })

@@ -1,7 +1,7 @@
 /**
- * Draws the results as an SVG: a panel for each column of the tables, and a bar for each peer.
+ * Draws the results as an SVG: a panel for each workload at the concurrencies that it has plotted, and a bar for each peer.
  */
-import { type Column, ratios, short } from "./report.js"
+import { type Column, heading, ratios, short } from "./report.js"
 
 const panelsInRow = 3
 const panelWidth = 330
@@ -47,7 +47,7 @@ const panel = (column: Column, left: number, top: number): string => {
   const one = (origin + scale).toFixed(1)
   const bottom = top + gap / 2 + bars.length * lineHeight
   return [
-    text(left, top + 10, `${column.title}, ${column.concurrency} at once`, ` class="title"`),
+    text(left, top + 10, heading(column), ` class="title"`),
     ...elements,
     `<line class="one" x1="${one}" y1="${top + gap / 2}" x2="${one}" y2="${bottom}"/>`
   ].join("\n")
@@ -58,7 +58,9 @@ export const plot = (columns: ReadonlyArray<Column>): string => {
   const panels: Array<string> = []
   let top = 8
   for (const dialect of new Set(columns.map((column) => column.dialect))) {
-    const own = columns.filter((column) => column.dialect === dialect)
+    const own = columns.filter((column) =>
+      column.dialect === dialect && column.workload.plotted.includes(column.concurrency)
+    )
     panels.push(text(8, top + 14, dialect, ` class="dialect"`))
     top += 26
     for (let i = 0; i < own.length; i += panelsInRow) {

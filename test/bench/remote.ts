@@ -5,19 +5,20 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import type { Arrivals, Served } from "./arrivals.js"
 import type { Request, Setup } from "./child.js"
-import type { Measurement, Options, Task, Work } from "./peer.js"
+import type { Measurement, Options, Task } from "./peer.js"
 import { type Kind, python } from "./peers.js"
-import { accounts, readable } from "./workloads.js"
+import { accounts, largeRows, readable, streamable } from "./workloads.js"
 
 export const folder = path.dirname(fileURLToPath(import.meta.url))
 export const root = path.join(folder, "../..")
 
 export interface Remote {
-  readonly works: ReadonlyArray<Work>
   readonly run: (task: Task) => Promise<Measurement>
   /** The number of bytes per waiting session, measured with this number of them. */
   readonly wait: (sessions: number) => Promise<number>
+  readonly arrive: (arrivals: Arrivals) => Promise<Served>
   readonly end: () => Promise<void>
 }
 
@@ -30,7 +31,7 @@ const start = (kind: Kind, options: Options): ChildProcess => {
     : node
   return spawn(command[0], [
     ...command.slice(1),
-    JSON.stringify({ ...setup, dialect: kind.dialect, accounts, readable })
+    JSON.stringify({ ...setup, dialect: kind.dialect, accounts, largeRows, readable, streamable })
   ], { cwd: root, stdio: ["ignore", "inherit", "inherit", "ipc"] })
 }
 
@@ -59,10 +60,10 @@ export const remote = async (kind: Kind, options: Options): Promise<Remote> => {
     return nextMessage()
   }
 
-  const { works } = await nextMessage()
+  await nextMessage()
   return {
-    works,
     run: send,
+    arrive: send,
     wait: async (sessions) => await send({ wait: sessions }) / sessions,
     end: async () => {
       const exited = once(child, "exit")

@@ -1,17 +1,24 @@
 /**
  * The results as Markdown tables.
  */
-import type { Measurement, Work } from "./peer.js"
+import type { Measurement } from "./peer.js"
+import type { Kind } from "./peers.js"
 import { median, type Results } from "./rounds.js"
+import type { Workload } from "./workloads.js"
 
-/** One workload at one concurrency: a column of the tables. */
+/** One workload at one concurrency: a group of columns in a table. */
 export interface Column {
   readonly dialect: string
-  readonly title: string
+  readonly workload: Workload
   readonly concurrency: number
-  readonly work: Work
   /** By peer; the first is the bare library, the baseline of the ratios. */
   readonly results: Results
+}
+
+/** A part of the report, which the page has under a heading of its own. */
+export interface Section {
+  readonly title: string
+  readonly text: string
 }
 
 export interface Ratio {
@@ -35,8 +42,11 @@ export const ratios = ({ results }: Column): ReadonlyMap<string, Ratio> => {
 export const short = (value: number): string =>
   value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value >= 0.1 ? value.toFixed(2) : value.toFixed(3)
 
-const heading = ({ concurrency, title }: Column): string =>
-  concurrency === 1 ? title : `${title}, ${concurrency} at once`
+const distance = ({ delay }: Workload): string => delay === undefined ? "" : `, ${delay} ms away`
+
+/** The name of a column, for the terminal and the plot. */
+export const heading = ({ concurrency, workload }: Column): string =>
+  `${workload.title}, ${concurrency} at once${distance(workload)}`
 
 /** A line of progress for the terminal. */
 export const summary = (column: Column): string =>
@@ -50,52 +60,59 @@ export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   return [line(rows[0]), line(widths.map((width) => "-".repeat(width))), ...rows.slice(1).map(line)].join("\n")
 }
 
-const medianOf = (field: (measurement: Measurement) => number | null) => (column: Column) => {
-  const cells = new Map<string, string>()
-  for (const [name, rounds] of column.results) {
-    const values = rounds.map(field).filter((value) => value !== null)
-    if (values.length > 0) {
-      cells.set(name, short(median(values)))
-    }
-  }
-  return cells
+const medianOf = (rounds: ReadonlyArray<Measurement>, field: (measurement: Measurement) => number | null): string => {
+  const values = rounds.map(field).filter((value) => value !== null)
+  return values.length === 0 ? blank : short(median(values))
 }
-
-const measures: ReadonlyArray<{
-  readonly title: string
-  readonly cells: (column: Column) => ReadonlyMap<string, string>
-}> = [
-  {
-    title: "operations per second, relative to the first row in the same round: median (minimum to maximum)",
-    cells: (column) =>
-      new Map([...ratios(column)].map(([name, { max, median, min }]) => [
-        name,
-        `${short(median)} (${short(min)} to ${short(max)})`
-      ]))
-  },
-  {
-    title: "CPU time per operation in the client's process, in microseconds",
-    cells: medianOf(({ cpuMicros, operations }) => cpuMicros === null ? null : cpuMicros / operations)
-  },
-  { title: "median latency, in milliseconds", cells: medianOf(({ p50 }) => p50) },
-  { title: "99th percentile of the latency, in milliseconds", cells: medianOf(({ p99 }) => p99) },
-  { title: "peak memory of the client's process, in megabytes", cells: medianOf(({ peak }) => peak) }
-]
 
 const blank = "–"
 
-/** The tables of all dialects, as Markdown. */
-export const tables = (columns: ReadonlyArray<Column>): string =>
-  [...new Set(columns.map(({ dialect }) => dialect))].flatMap((dialect) => {
-    const own = columns.filter((column) => column.dialect === dialect)
-    const names = [...new Set(own.flatMap(({ results }) => [...results.keys()]))]
-    return measures.map(({ cells, title }) => {
-      const valuesByPeer = own.map(cells)
-      return `${dialect}: ${title}.\n\n${
-        table([
-          ["", ...own.map(heading)],
-          ...names.map((name) => [name].concat(valuesByPeer.map((column) => column.get(name) ?? blank)))
-        ])
-      }`
+/** The speed, the CPU time and the 99th percentile of a peer, or why it has none. */
+const cellsOf = (column: Column) => {
+  const speeds = ratios(column)
+  return ({ name, without }: Kind): ReadonlyArray<string> => {
+    const rounds = column.results.get(name)
+    const ratio = speeds.get(name)
+    if (rounds === undefined || ratio === undefined || rounds.length === 0) {
+      return [without?.[column.workload.work] ?? "failed", "", ""]
+    }
+    const { max, median, min } = ratio
+    return [
+      `${short(median)} (${short(min)} to ${short(max)})`,
+      medianOf(rounds, ({ cpuMicros, operations }) => cpuMicros === null ? null : cpuMicros / operations),
+      medianOf(rounds, ({ p99 }) => p99)
+    ]
+  }
+}
+
+const sectionTitle = ({ dialect, workload }: Column): string =>
+  workload.delay === undefined
+    ? `${dialect}: ${workload.title}`
+    : `${dialect}, ${workload.delay} ms away in each direction`
+
+/** A table for each kind of work, and for each distance of the database. */
+export const sections = (columns: ReadonlyArray<Column>, kinds: ReadonlyArray<Kind>): ReadonlyArray<Section> =>
+  [...new Set(columns.map(sectionTitle))].map((title) => {
+    const own = columns.filter((column) => sectionTitle(column) === title)
+    const peers = kinds.filter(({ name, without }) =>
+      own.some(({ results, workload }) => results.has(name) || without?.[workload.work] !== undefined)
+    )
+    const headings = own.flatMap(({ concurrency, workload }) => {
+      const label = workload.delay === undefined ? `@${concurrency}` : `${workload.title} @${concurrency}`
+      return [`${label}: speed`, "CPU, µs", "p99, ms"]
     })
-  }).join("\n\n")
+    const last = own[own.length - 1].results
+    const cells = own.map(cellsOf)
+    return {
+      title,
+      text: table([
+        ["", ...headings, "peak, MB"],
+        ...peers.map((kind) =>
+          [kind.name].concat(
+            ...cells.map((cellsOfKind) => cellsOfKind(kind)),
+            medianOf(last.get(kind.name) ?? [], ({ peak }) => peak)
+          )
+        )
+      ])
+    }
+  })

@@ -1,10 +1,11 @@
 /**
  * Runs the peers in interleaved rounds, so that changes in the machine's load affect all of them alike.
  */
-import type { Database } from "./databases.js"
+import type { Database, Written } from "./databases.js"
 import type { Measurement, Options, Work } from "./peer.js"
 import type { Kind } from "./peers.js"
 import { type Remote, remote } from "./remote.js"
+import { sessionsIn } from "./workloads.js"
 
 export interface Plan {
   readonly rounds: number
@@ -23,19 +24,17 @@ const reportFailure = (error: unknown): void => {
   process.exitCode = 1
 }
 
-/** Starts the processes of the peers that support this work, in the order of the kinds. */
+/** Starts the processes of the peers that do this work, in the order of the kinds. */
 export const open = async (
   kinds: ReadonlyArray<Kind>,
   work: Work,
   options: Options
 ): Promise<ReadonlyMap<string, Remote>> => {
-  const remotes = await Promise.all(kinds.map(async (kind): Promise<ReadonlyArray<[string, Remote]>> => {
+  const able = kinds.filter(({ without }) => without?.[work] === undefined)
+  const remotes = await Promise.all(able.map(async (kind): Promise<ReadonlyArray<[string, Remote]>> => {
     try {
       const opened = await remote(kind, options)
-      if (opened.works.includes(work)) {
-        return [[kind.name, opened]]
-      }
-      await opened.end()
+      return [[kind.name, opened]]
     } catch (error) {
       reportFailure(error)
     }
@@ -50,23 +49,31 @@ export const close = (remotes: ReadonlyMap<string, Remote>): Promise<unknown> =>
 /** The number of operations after which V8 has compiled the code they run. Rounds that are too short to measure have fewer. */
 const warmUp: { readonly [W in Work]: number } = {
   select: 3_000,
+  promise: 3_000,
   session: 3_000,
   empty: 3_000,
+  mixed: 1_000,
   read: 20,
   stream: 1,
   insert: 10,
   copyIn: 2,
-  copyOut: 3
+  copyOut: 3,
+  wide: 200
 }
 
-const rowsPerOperation: { readonly [W in Work]?: number } = { session: 1, insert: 10_000, copyIn: 100_000 }
+/** The rows that this number of operations writes. */
+const writtenBy = (work: Work, operations: number): Written => ({
+  updated: work === "session" ? operations : work === "mixed" ? sessionsIn(operations) : 0,
+  inserted: work === "insert" ? 10_000 * operations : work === "copyIn" ? 100_000 * operations : 0
+})
 
 /** Compares the rows written with the operations that the peer reports: a peer that loses updates would seem fast. */
 const checkWritten = async (database: Database, work: Work, peer: string, operations: number): Promise<void> => {
-  const written: { readonly [W in Work]?: number } = await database.takeWritten()
-  const expected = operations * (rowsPerOperation[work] ?? 0)
-  if ((written[work] ?? 0) !== expected) {
-    throw new Error(`${peer} reports ${expected} writes of ${work}, but the database has ${written[work]}`)
+  const written = await database.takeWritten()
+  const expected = writtenBy(work, operations)
+  if (written.updated !== expected.updated || written.inserted !== expected.inserted) {
+    const counts = `${JSON.stringify(expected)}, but the database has ${JSON.stringify(written)}`
+    throw new Error(`${peer} reports writes of ${work} that come to ${counts}`)
   }
 }
 

@@ -8,8 +8,8 @@ import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Stream from "effect/Stream"
-import { linesIn, type Options, type Peer, peer, type Worker } from "../peer.js"
-import { copyParts, key, readable, rows } from "../workloads.js"
+import { linesIn, type Options, type Peer, peerOf, type Worker, worker, workersOf } from "../peer.js"
+import { accountColumns, copyParts, key, rows, wideQuery } from "../workloads.js"
 
 type Session = <A>(effect: Effect.Effect<A, unknown>) => Effect.Effect<A, unknown>
 
@@ -19,6 +19,8 @@ export interface Client<R> {
   readonly prepare?: Effect.Effect<unknown, unknown, SqlClient.SqlClient>
   /** How to copy, where there is more than statements. */
   readonly copy?: (context: Context.Context<R | SqlClient.SqlClient>) => Copy
+  /** Whether a session has failed since no connection came free in time. */
+  readonly isRefusal?: (error: unknown) => boolean
 }
 
 export interface Copy {
@@ -29,7 +31,7 @@ export interface Copy {
 export const withTransaction = (context: Context.Context<SqlClient.SqlClient>): Session =>
   Context.get(context, SqlClient.SqlClient).withTransaction
 
-export const open = async <R>(client: Client<R>, { pool, statements }: Options): Promise<Peer> => {
+export const open = async <R>(client: Client<R>, { columns, pool, statements }: Options): Promise<Peer> => {
   const runtime = ManagedRuntime.make(client.layer)
   const context = await runtime.runPromise(Effect.context<R | SqlClient.SqlClient>())
   await runtime.runPromise(client.prepare ?? Effect.void)
@@ -39,16 +41,22 @@ export const open = async <R>(client: Client<R>, { pool, statements }: Options):
   const fork = <A>(effect: Effect.Effect<A, unknown>): Promise<A> =>
     Effect.runPromise(Fiber.join(runtime.runFork(effect)))
 
-  const worker = <A>(operation: () => Effect.Effect<A, unknown>, rowsOf: (result: A) => number): Worker => (clock) =>
-    fork(Effect.whileLoop({ while: clock.start, body: operation, step: (result) => clock.end(rowsOf(result)) }))
+  /** One fiber for all operations of a worker. */
+  const fiberWorker = (operation: (number: number) => Effect.Effect<number, unknown>): Worker => (clock) =>
+    fork(Effect.whileLoop({ while: clock.start, body: () => operation(clock.number()), step: clock.end }))
 
-  const length = (rows: ReadonlyArray<unknown>) => rows.length
-  const none = () => 0
+  const count: <E>(rows: Effect.Effect<ReadonlyArray<unknown>, E>) => Effect.Effect<number, E> = Effect.map(
+    (rows) => rows.length
+  )
 
-  const selects = Array.from({ length: statements }, (_, i) => `SELECT id, balance FROM account WHERE id = $1 -- ${i}`)
+  const selects = Array.from(
+    { length: statements },
+    (_, i) => `SELECT ${accountColumns} FROM account WHERE id = $1 -- ${i}`
+  )
   let index = 0
   const nextSelect = () => sql.unsafe(selects[index = (index + 1) % statements], [key()])
-  const select = () => sql`SELECT id, balance FROM account WHERE id = ${key()}`
+  const selectOne = () => sql`SELECT id, owner, currency, balance, opened FROM account WHERE id = ${key()}`
+  const select = () => count(statements === 1 ? selectOne() : nextSelect())
   const isSqlite = sql.onDialectOrElse({ sqlite: () => true, orElse: () => false })
   const lock = sql.onDialectOrElse({
     sqlite: () => (id: number) => sql`SELECT balance FROM account WHERE id = ${id}`,
@@ -60,30 +68,46 @@ export const open = async <R>(client: Client<R>, { pool, statements }: Options):
     Effect.forEach(copyParts, (part) => sql`INSERT INTO journal ${sql.insert(part)}`, { discard: true })
   )
   const { copyIn = insertParts, copyOut } = copy ?? {}
+  const wide = wideQuery(columns)
+  const { isRefusal } = client
 
-  return peer({
+  const operations = {
     ...(copyOut === undefined ? {} : {
-      copyOut: worker(
-        () => Stream.runFold(copyOut, 0, (count, chunk) => count + linesIn(chunk)),
-        (count) => count
-      )
+      copyOut: () => Stream.runFold(copyOut, 0, (count, chunk) => count + linesIn(chunk))
     }),
-    ...(isSqlite && copy === undefined ? {} : { copyIn: worker(() => copyIn, none) }),
-    select: worker(statements === 1 ? select : nextSelect, length),
-    session: worker(() => {
+    // Stock @effect/sql-sqlite-node neither streams nor binds as many values as the parts have.
+    ...(isSqlite && copy === undefined ? {} : {
+      copyIn: () => Effect.as(copyIn, 0),
+      stream: () =>
+        Stream.runFold(
+          Stream.chunks(sql`SELECT id, account, amount, note, created FROM item`.stream),
+          0,
+          (count, chunk) => count + chunk.length
+        )
+    }),
+    ...(isSqlite ? {} : { empty: () => Effect.as(session(Effect.void), 0) }),
+    select,
+    session: () => {
       const id = key()
-      return session(Effect.zipLeft(lock(id), sql`UPDATE account SET balance = balance + 1 WHERE id = ${id}`))
-    }, length),
-    empty: worker(() => session(Effect.void), none),
-    read: worker(() => sql`SELECT id, amount, note FROM item WHERE id <= ${readable}`, length),
-    stream: worker(() =>
-      Stream.runFold(
-        Stream.chunks(sql`SELECT id, amount, note FROM item`.stream),
-        0,
-        (count, chunk) => count + chunk.length
-      ), (count) => count),
-    insert: worker(() => session(sql`INSERT INTO journal ${sql.insert(rows)}`), none)
-  }, {
+      return count(session(Effect.zipLeft(lock(id), sql`UPDATE account SET balance = balance + 1 WHERE id = ${id}`)))
+    },
+    read: (rows: number) => count(sql`SELECT id, account, amount, note, created FROM item WHERE id <= ${rows}`),
+    wide: () => count(sql.unsafe(wide)),
+    insert: () => Effect.as(session(sql`INSERT INTO journal ${sql.insert(rows)}`), 0)
+  }
+  // As a web framework runs them: a fiber for each.
+  const promise = worker(() => runtime.runPromise(select()))
+
+  return peerOf({ ...workersOf(operations, fiberWorker), promise }, {
+    ...(isRefusal === undefined ? {} : {
+      hold: (millis) =>
+        runtime.runPromise(
+          session(sql`SELECT pg_sleep(${millis / 1_000})`).pipe(
+            Effect.as(true),
+            Effect.catchIf(isRefusal, () => Effect.succeed(false))
+          )
+        )
+    }),
     wait: async (sessions) => {
       let release = () => {}
       const released = new Promise<void>((resolve) => {

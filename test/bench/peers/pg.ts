@@ -1,7 +1,7 @@
 import { createRequire } from "node:module"
 import Pg from "pg"
-import { linesIn, type Options, type Peer, peer, worker } from "../peer.js"
-import { copyParts, copyQuery, copyRows, key, readable, rows } from "../workloads.js"
+import { linesIn, type Options, type Peer, peer } from "../peer.js"
+import { accountColumns, copyParts, copyQuery, copyRows, itemColumns, key, rows, wideQuery } from "../workloads.js"
 
 // The pg-cursor that @effect/sql-pg depends on.
 const require = createRequire(createRequire(import.meta.url).resolve("@effect/sql-pg"))
@@ -17,8 +17,8 @@ export const Cursor: new(text: string, values: ReadonlyArray<unknown>) => Cursor
 const placeholders = (count: number): string =>
   Array.from({ length: count }, (_, i) => `($${i * 3 + 1}, $${i * 3 + 2}, $${i * 3 + 3})`).join(", ")
 
-const make = (named: boolean) => async ({ pool: max, statements, url }: Options): Promise<Peer> => {
-  const pool = new Pg.Pool({ connectionString: url, max })
+const make = (named: boolean) => async ({ columns, pool: max, statements, timeout, url }: Options): Promise<Peer> => {
+  const pool = new Pg.Pool({ connectionString: url, max, connectionTimeoutMillis: timeout ?? 0 })
 
   const run = (on: Pg.Pool | Pg.PoolClient, name: string, text: string, values: Array<unknown>) =>
     on.query(named ? { name, text, values } : { text, values })
@@ -40,7 +40,7 @@ const make = (named: boolean) => async ({ pool: max, statements, url }: Options)
 
   const selects = Array.from(
     { length: statements },
-    (_, i) => `SELECT id, balance FROM account WHERE id = $1${i === 0 ? "" : ` -- ${i}`}`
+    (_, i) => `SELECT ${accountColumns} FROM account WHERE id = $1${i === 0 ? "" : ` -- ${i}`}`
   )
   let index = 0
   const select = async (on: Pg.Pool | Pg.PoolClient) => {
@@ -48,23 +48,24 @@ const make = (named: boolean) => async ({ pool: max, statements, url }: Options)
     return (await run(on, `select ${index}`, selects[index], [key()])).rows.length
   }
 
+  const wide = wideQuery(columns)
+
   return peer({
-    select: worker(() => select(pool)),
-    session: worker(() =>
+    select: () => select(pool),
+    session: () =>
       session(async (client) => {
         const id = key()
         const { rows } = await run(client, "lock", "SELECT balance FROM account WHERE id = $1 FOR UPDATE", [id])
         await run(client, "update", "UPDATE account SET balance = balance + 1 WHERE id = $1", [id])
         return rows.length
-      })
-    ),
-    empty: worker(() => session(async () => 0)),
-    read: worker(async () =>
-      (await run(pool, "read", "SELECT id, amount, note FROM item WHERE id <= $1", [readable])).rows.length
-    ),
-    stream: worker(async () => {
+      }),
+    empty: () => session(async () => 0),
+    read: async (rows) =>
+      (await run(pool, "read", `SELECT ${itemColumns} FROM item WHERE id <= $1`, [rows])).rows.length,
+    wide: async () => (await run(pool, "wide", wide, [])).rows.length,
+    stream: async () => {
       const client = await pool.connect()
-      const cursor = client.query(new Cursor("SELECT id, amount, note FROM item", []))
+      const cursor = client.query(new Cursor(`SELECT ${itemColumns} FROM item`, []))
       let count = 0
       for (let read = await cursor.read(1_000); read.length > 0; read = await cursor.read(1_000)) {
         count += read.length
@@ -72,8 +73,8 @@ const make = (named: boolean) => async ({ pool: max, statements, url }: Options)
       await cursor.close()
       client.release()
       return count
-    }),
-    insert: worker(() =>
+    },
+    insert: () =>
       session(async (client) => {
         if (named) {
           const text =
@@ -86,9 +87,8 @@ const make = (named: boolean) => async ({ pool: max, statements, url }: Options)
           await client.query(text, rows.flatMap((row) => [row.account, row.amount, row.note]))
         }
         return 0
-      })
-    ),
-    copyIn: worker(() =>
+      }),
+    copyIn: () =>
       session(async (client) => {
         for (const part of named ? [copyRows] : copyParts) {
           if (named) {
@@ -102,13 +102,23 @@ const make = (named: boolean) => async ({ pool: max, statements, url }: Options)
           }
         }
         return 0
-      })
-    ),
-    copyOut: worker(async () => {
+      }),
+    copyOut: async () => {
       const { rows } = await pool.query<{ id: number; amount: number; note: string }>(copyQuery)
       return linesIn(Buffer.from(rows.map(({ amount, id, note }) => `${id},${amount},${note}\n`).join("")))
-    })
+    }
   }, {
+    hold: async (millis) => {
+      try {
+        await session((client) => client.query("SELECT pg_sleep($1)", [millis / 1_000]))
+        return true
+      } catch (error) {
+        if (String(error).includes("timeout exceeded when trying to connect")) {
+          return false
+        }
+        throw error
+      }
+    },
     wait: async (sessions) => {
       const holders = await Promise.all(Array.from({ length: max }, () => pool.connect()))
       const waiting = Array.from({ length: sessions }, () => session(select))

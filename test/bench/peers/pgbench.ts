@@ -8,13 +8,14 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { promisify } from "node:util"
 import type { Open, Work } from "../peer.js"
-import { accounts } from "../workloads.js"
+import { accountColumns, accounts } from "../workloads.js"
 
-const select = "SELECT id, balance FROM account WHERE id = :id"
+const select = `SELECT ${accountColumns} FROM account WHERE id = :id`
 
 const scripts: { readonly [W in Work]?: string } = {
   select: `${select};`,
-  session: `BEGIN;\n${select} FOR UPDATE;\nUPDATE account SET balance = balance + 1 WHERE id = :id;\nCOMMIT;`,
+  session:
+    `BEGIN;\nSELECT balance FROM account WHERE id = :id FOR UPDATE;\nUPDATE account SET balance = balance + 1 WHERE id = :id;\nCOMMIT;`,
   empty: "BEGIN;\nCOMMIT;"
 }
 
@@ -26,18 +27,19 @@ const numberIn = (output: string, pattern: RegExp): number => {
   return Number(found[1])
 }
 
-export const postgres: Open = async ({ url }) => {
+export const postgres: Open = async ({ pool, url }) => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), "sqlayer-pgbench-"))
   process.once("exit", () => fs.rmSync(directory, { recursive: true }))
   return {
-    works: Object.keys(scripts) as Array<Work>,
     run: async ({ concurrency, millis, work }) => {
       const script = path.join(directory, work)
       fs.writeFileSync(script, `\\set id random(1, ${accounts})\n${scripts[work]}\n`)
       // pgbench takes whole seconds.
       const seconds = Math.max(1, Math.round(millis / 1_000))
-      const threads = Math.min(concurrency, os.availableParallelism())
-      const settings = [`--client=${concurrency}`, `--jobs=${threads}`, `--time=${seconds}`, `--file=${script}`]
+      // It has no pool: each of its clients has a connection of its own.
+      const clients = Math.min(concurrency, pool)
+      const threads = Math.min(clients, os.availableParallelism())
+      const settings = [`--client=${clients}`, `--jobs=${threads}`, `--time=${seconds}`, `--file=${script}`]
       const { stdout } = await promisify(execFile)("pgbench", [
         "--no-vacuum",
         "--protocol=prepared",

@@ -7,7 +7,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { promisify } from "node:util"
-import { linesIn, type Open, peer, worker } from "../peer.js"
+import { linesIn, type Open, peer } from "../peer.js"
 import { copyQuery, copyRows } from "../workloads.js"
 
 export const postgres: Open = async ({ url }) => {
@@ -18,17 +18,16 @@ export const postgres: Open = async ({ url }) => {
   fs.writeFileSync(input, copyRows.map(({ account, amount, note }) => `${account},${amount},${note}\n`).join(""))
   const psql = (command: string) => promisify(execFile)("psql", ["--no-psqlrc", `--command=${command}`, url])
   const inner = peer({
-    copyIn: worker(async () => {
+    copyIn: async () => {
       await psql(`\\copy journal (account, amount, note) from '${input}' csv`)
       return 0
-    }),
-    copyOut: worker(async () => {
+    },
+    copyOut: async () => {
       await psql(`\\copy (${copyQuery}) to '${output}' csv`)
       return linesIn(fs.readFileSync(output))
-    })
+    }
   })
   return {
-    works: inner.works,
     run: async (task) => ({ ...await inner.run(task), cpuMicros: null, peak: null })
   }
 }

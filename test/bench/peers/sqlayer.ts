@@ -4,6 +4,7 @@ import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as Database from "../../../src/Database.js"
 import type * as DatabaseConfig from "../../../src/DatabaseConfig.js"
+import * as DatabaseError from "../../../src/DatabaseError.js"
 import type { Open, Options } from "../peer.js"
 import { copyQuery, copyRows } from "../workloads.js"
 import { type Client, open } from "./effect.js"
@@ -17,10 +18,12 @@ const client = (options: DatabaseConfig.Options): Client<Database.Database | Sql
       copyIn: copyFrom("journal", ["account", "amount", "note"])(Stream.fromIterable(copyRows)),
       copyOut: copyTo(copyQuery, { format: "csv" })
     }
-  }
+  },
+  isRefusal: (error) => DatabaseError.isDatabaseError(error) && error._tag === "PoolTimeout"
 })
 
-const overPostgres = ({ pool, url }: Options) => client({ url, poolSize: pool, poolMaxOverflow: 0 })
+const overPostgres = ({ pool, timeout, url }: Options) =>
+  client({ url, poolSize: pool, poolMaxOverflow: 0, ...(timeout === undefined ? {} : { poolTimeout: timeout }) })
 
 export const postgres: Open = (options) => open(overPostgres(options), options)
 

@@ -1,33 +1,53 @@
+import { Readable } from "node:stream"
+import { pipeline } from "node:stream/promises"
 import connect from "postgres"
-import { type Open, peer, worker } from "../../peer.js"
-import { key, readable, rows } from "../../workloads.js"
+import { linesIn, type Open, peer } from "../../peer.js"
+import { copyQuery, copyRows, key, rows } from "../../workloads.js"
+
+/** The rows in the text format of COPY, a thousand in each part. */
+const copyTexts = function*() {
+  for (let i = 0; i < copyRows.length; i += 1_000) {
+    yield copyRows.slice(i, i + 1_000).map(({ account, amount, note }) => `${account}\t${amount}\t${note}\n`).join("")
+  }
+}
 
 export const postgres: Open = async ({ pool: max, url }) => {
   const sql = connect(url, { max })
   return peer({
-    select: worker(async () => (await sql`SELECT id, balance FROM account WHERE id = ${key()}`).length),
-    session: worker(() =>
+    select: async () =>
+      (await sql`SELECT id, owner, currency, balance, opened FROM account WHERE id = ${key()}`).length,
+    session: () =>
       sql.begin(async (sql) => {
         const id = key()
         const { length } = await sql`SELECT balance FROM account WHERE id = ${id} FOR UPDATE`
         await sql`UPDATE account SET balance = balance + 1 WHERE id = ${id}`
         return length
-      })
-    ),
-    empty: worker(() => sql.begin(async () => 0)),
-    read: worker(async () => (await sql`SELECT id, amount, note FROM item WHERE id <= ${readable}`).length),
-    stream: worker(async () => {
+      }),
+    empty: () => sql.begin(async () => 0),
+    read: async (rows) => (await sql`SELECT id, account, amount, note, created FROM item WHERE id <= ${rows}`).length,
+    stream: async () => {
       let count = 0
-      for await (const rows of sql`SELECT id, amount, note FROM item`.cursor(1_000)) {
+      for await (const rows of sql`SELECT id, account, amount, note, created FROM item`.cursor(1_000)) {
         count += rows.length
       }
       return count
-    }),
-    insert: worker(() =>
+    },
+    insert: () =>
       sql.begin(async (sql) => {
         await sql`INSERT INTO journal ${sql(rows)}`
         return 0
-      })
-    )
+      }),
+    copyIn: async () => {
+      const table = await sql`COPY journal (account, amount, note) FROM STDIN`.writable()
+      await pipeline(Readable.from(copyTexts()), table)
+      return 0
+    },
+    copyOut: async () => {
+      let lines = 0
+      for await (const chunk of await sql.unsafe(`COPY (${copyQuery}) TO STDOUT (FORMAT csv)`).readable()) {
+        lines += linesIn(chunk)
+      }
+      return lines
+    }
   })
 }

@@ -1,18 +1,32 @@
 import { once } from "node:events"
 import { DataSource, EntitySchema, LessThanOrEqual } from "typeorm"
-import { type Open, peer, worker } from "../../peer.js"
-import { key, readable, rows } from "../../workloads.js"
+import { type Open, peer } from "../../peer.js"
+import { key, rows } from "../../workloads.js"
 
 const column = { type: Number } as const
 
-const Account = new EntitySchema<{ id: number; balance: number }>({
+const timestamp = { type: "timestamptz" } as const
+
+const Account = new EntitySchema<{ id: number; owner: string; currency: string; balance: number; opened: Date }>({
   name: "account",
-  columns: { id: { type: Number, primary: true }, balance: column }
+  columns: {
+    id: { type: Number, primary: true },
+    owner: { type: String },
+    currency: { type: String },
+    balance: column,
+    opened: timestamp
+  }
 })
 
-const Item = new EntitySchema<{ id: number; amount: number; note: string }>({
+const Item = new EntitySchema<{ id: number; account: number; amount: number; note: string; created: Date }>({
   name: "item",
-  columns: { id: { type: Number, primary: true }, amount: column, note: { type: String } }
+  columns: {
+    id: { type: Number, primary: true },
+    account: column,
+    amount: column,
+    note: { type: String },
+    created: timestamp
+  }
 })
 
 const Journal = new EntitySchema<{ id: number; account: number; amount: number; note: string }>({
@@ -31,18 +45,17 @@ export const postgres: Open = async ({ pool: poolSize, url }) => {
   const accounts = source.getRepository(Account)
   const items = source.getRepository(Item)
   return peer({
-    select: worker(async () => (await accounts.findBy({ id: key() })).length),
-    session: worker(() =>
+    select: async () => (await accounts.findBy({ id: key() })).length,
+    session: () =>
       source.transaction(async (manager) => {
         const id = key()
         const { length } = await manager.find(Account, { where: { id }, lock: { mode: "pessimistic_write" } })
         await manager.increment(Account, { id }, "balance", 1)
         return length
-      })
-    ),
-    empty: worker(() => source.transaction(async () => 0)),
-    read: worker(async () => (await items.findBy({ id: LessThanOrEqual(readable) })).length),
-    stream: worker(async () => {
+      }),
+    empty: () => source.transaction(async () => 0),
+    read: async (rows) => (await items.findBy({ id: LessThanOrEqual(rows) })).length,
+    stream: async () => {
       const stream = await items.createQueryBuilder("item").stream()
       let count = 0
       stream.on("data", () => {
@@ -50,12 +63,11 @@ export const postgres: Open = async ({ pool: poolSize, url }) => {
       })
       await once(stream, "end")
       return count
-    }),
-    insert: worker(() =>
+    },
+    insert: () =>
       source.transaction(async (manager) => {
         await manager.insert(Journal, rows)
         return 0
       })
-    )
   })
 }
