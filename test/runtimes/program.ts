@@ -159,7 +159,11 @@ const checks: Readonly<Record<string, Check>> = {
     if (isSqlite) {
       const sql = yield* SqlClient.SqlClient
       const error = yield* Effect.flip(sql`SELECT 9007199254740993 AS a`)
-      assertShown(DatabaseError.fromSqlError(error), { tag: "InvalidData", message: /too large for a number/ })
+      assertShown(DatabaseError.fromSqlError(error), {
+        tag: "InvalidData",
+        message: /too large for a number/,
+        column: "a"
+      })
     }
   }),
   "a stream of a table that does not exist": Effect.gen(function*() {
