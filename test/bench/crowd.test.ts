@@ -7,10 +7,10 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Scheduler from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
-import * as Supervisor from "effect/Supervisor"
 import { Socket } from "node:net"
 import * as Database from "../../src/Database.js"
 import { file } from "../internal/sqlite/support.js"
+import { FiberCounter } from "../support/fiberCounter.js"
 import { freshDatabase } from "../support/postgres.js"
 import { crowded, fibers } from "./crowd.js"
 
@@ -23,20 +23,6 @@ interface Counts {
   readonly tasks: number
   /** Writes to sockets that lead to the port. */
   readonly writes: number
-}
-
-class Counter extends Supervisor.AbstractSupervisor<void> {
-  override readonly value = Effect.void
-  fibers = 0
-  suspensions = 0
-
-  override onStart(): void {
-    this.fibers++
-  }
-
-  override onSuspend(): void {
-    this.suspensions++
-  }
 }
 
 /** Counts the calls of what a Writable calls to write one or several chunks, on sockets that lead to this port. */
@@ -65,7 +51,7 @@ const countsOf = (
   poolSize: number
 ) =>
   Effect.gen(function*() {
-    const counter = new Counter()
+    const counter = new FiberCounter()
     let tasks = 0
     const scheduler: Scheduler.Scheduler = {
       shouldYield: (fiber) => Scheduler.defaultScheduler.shouldYield(fiber),

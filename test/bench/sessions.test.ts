@@ -7,24 +7,10 @@ import * as Fiber from "effect/Fiber"
 import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import type * as Scope from "effect/Scope"
-import * as Supervisor from "effect/Supervisor"
 import * as Database from "../../src/Database.js"
 import { file } from "../internal/sqlite/support.js"
+import { FiberCounter } from "../support/fiberCounter.js"
 import { freshDatabase } from "../support/postgres.js"
-
-class Counter extends Supervisor.AbstractSupervisor<void> {
-  override readonly value = Effect.void
-  steps = 0
-  suspensions = 0
-
-  override onEffect(): void {
-    this.steps++
-  }
-
-  override onSuspend(): void {
-    this.suspensions++
-  }
-}
 
 const times = 10
 
@@ -34,7 +20,7 @@ const countsOf = (unit: Effect.Effect<unknown, unknown>) =>
     const runtime = Runtime.enableRuntimeFlag(yield* Effect.runtime<never>(), RuntimeFlags.OpSupervision)
     const count = (runs: number) =>
       Effect.suspend(() => {
-        const counter = new Counter()
+        const counter = new FiberCounter()
         const counted = Effect.supervised(Effect.replicateEffect(unit, runs, { discard: true }), counter)
         return Effect.as(Fiber.join(Runtime.runFork(runtime)(counted)), counter)
       })

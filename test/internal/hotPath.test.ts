@@ -12,13 +12,13 @@ import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import * as Supervisor from "effect/Supervisor"
 import * as Tracer from "effect/Tracer"
 import { vi } from "vitest"
 import * as Database from "../../src/Database.js"
 import { type Connection, Interceptor } from "../../src/internal/driver.js"
 import { TextCache } from "../../src/internal/sqlClient/texts.js"
 import { forEachDialect } from "../support/dialects.js"
+import { FiberCounter } from "../support/fiberCounter.js"
 
 const native = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
@@ -31,15 +31,6 @@ const counting = (names: Array<string>): Tracer.Tracer =>
     },
     context: (f) => f()
   })
-
-/** Counts the fibers that an effect starts. */
-class Starts extends Supervisor.AbstractSupervisor<number> {
-  count = 0
-  override readonly value = Effect.sync(() => this.count)
-  override onStart(): void {
-    this.count++
-  }
-}
 
 /** An embedded database between whose connection and sqlayer something stands. */
 const embedded = (change: (connection: Connection) => Partial<Connection>, compiled: Array<string> = []) =>
@@ -114,10 +105,10 @@ forEachDialect((name, layer) =>
     it.live("no statement and no session starts a fiber", () =>
       Effect.gen(function*() {
         yield* work
-        const starts = new Starts()
-        yield* Effect.supervised(work, starts)
-        yield* Effect.supervised(Effect.exit(Database.session(Effect.zipRight(work, Effect.fail("undone")))), starts)
-        assert.strictEqual(starts.count, 0)
+        const counter = new FiberCounter()
+        yield* Effect.supervised(work, counter)
+        yield* Effect.supervised(Effect.exit(Database.session(Effect.zipRight(work, Effect.fail("undone")))), counter)
+        assert.strictEqual(counter.fibers, 0)
       }).pipe(Effect.provide(layer)))
 
     it.live("statements need no timers of their own, and sessions one for all that end within 50 ms", () =>

@@ -11,9 +11,10 @@
  * session begins, before a commit, and by a ping. The connection is then lost, and no new file is created.
  *
  * A file's statements run on a worker thread unless the configuration says otherwise, so a long one never blocks the
- * event loop. Lookups, whose work is bounded, run on the main thread (`lookups.ts`). It is canceled between two rows. One that returns no rows cannot be canceled: if it does not end within 200
+ * event loop. One is canceled between two rows. One that returns no rows cannot be canceled: if it does not end within 200
  * milliseconds, its connection is given up. The thread ends when the statement does, and nothing that it wrote is
- * committed. Until then it holds its locks. The process can exit meanwhile.
+ * committed. Until then it holds its locks. The process can exit meanwhile. Lookups, whose work is bounded, run on the main
+ * thread (`lookups.ts`).
  *
  * The statements of a database in memory run on the main thread. A long one blocks the event loop, and can be canceled
  * only by its own timeout, between two rows. In a transaction, a statement of another fiber than the last one waits for
