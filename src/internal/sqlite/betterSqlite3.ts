@@ -3,7 +3,7 @@
  */
 import type Sqlite from "better-sqlite3"
 import * as Fs from "node:fs"
-import * as NodeModule from "node:module"
+import { createRequire as requireFrom } from "node:module"
 import * as Path from "node:path"
 import {
   backupPages,
@@ -118,7 +118,7 @@ const readFile = (filename: string): Buffer => {
 
 /** The path of the native code, which is loaded with the first database. Undefined if there are several, or none is known. */
 const library = (): string | undefined => {
-  const paths = Object.keys(NodeModule.createRequire("/").cache ?? {})
+  const paths = Object.keys(requireFrom("/").cache ?? {})
   const loaded = paths.filter((path) => Path.basename(path) === "better_sqlite3.node")
   return loaded.length === 1 ? loaded[0] : undefined
 }
