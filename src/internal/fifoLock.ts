@@ -13,7 +13,7 @@ export type Readiness = "ready" | "waiting" | "never"
 interface Waiter extends Queued<Waiter> {
   /** Whether it holds the lock once it is granted. Otherwise it only waits until the lock is free. */
   readonly isExclusive: boolean
-  readonly readiness: () => Readiness
+  readonly readiness: (() => Readiness) | undefined
   readonly resume: (isGranted: boolean) => void
 }
 
@@ -27,11 +27,11 @@ export interface AcquireOptions {
   readonly isUrgent?: boolean | undefined
 }
 
-const alwaysReady = (): Readiness => "ready"
-
 export class FifoLock {
   private isHeld = false
   private readonly waiters = new FifoQueue<Waiter>()
+  /** How many of the waiters have a `readiness`. */
+  private conditional = 0
 
   /** Whether nobody holds the lock or waits for it. */
   get isFree(): boolean {
@@ -40,7 +40,7 @@ export class FifoLock {
 
   /** Waits until the lock is free, behind those who asked for it before, and does not take it. */
   get waitUntilFree(): Effect.Effect<void> {
-    return Effect.suspend(() => this.isFree ? Effect.void : this.wait(false, alwaysReady, false))
+    return Effect.suspend(() => this.isFree ? Effect.void : this.wait(false, undefined, false))
   }
 
   /** Takes the lock if it is free. Then `release` must follow. */
@@ -60,7 +60,7 @@ export class FifoLock {
         return Effect.succeed(true)
       }
       let isMine = false
-      const wait = this.wait(true, readiness ?? alwaysReady, isUrgent, (isGranted) => {
+      const wait = this.wait(true, readiness, isUrgent, (isGranted) => {
         isMine = isGranted
       })
       // The interruption may arrive after the lock was granted and before the fiber has resumed.
@@ -75,7 +75,7 @@ export class FifoLock {
 
   private wait(
     isExclusive: boolean,
-    readiness: () => Readiness,
+    readiness: (() => Readiness) | undefined,
     isUrgent: boolean,
     onResume?: (isGranted: boolean) => void
   ): Effect.Effect<boolean> {
@@ -91,24 +91,32 @@ export class FifoLock {
         next: undefined
       }
       this.waiters[isUrgent ? "unshift" : "push"](waiter)
+      this.conditional += readiness === undefined ? 0 : 1
       this.grant()
-      return Effect.sync(() => {
-        this.waiters.remove(waiter)
-      })
+      return Effect.sync(() => this.remove(waiter))
     })
   }
 
-  /** Resumes, in order, every waiter that may go on now or never will. */
+  private remove(waiter: Waiter): void {
+    if (this.waiters.remove(waiter) && waiter.readiness !== undefined) {
+      this.conditional--
+    }
+  }
+
+  /**
+   * Resumes, in order, every waiter that may go on now or never will. While the lock is held, only a `readiness` can tell that
+   * a waiter never will: without one this looks at no waiter, so that n waiters take n steps and not n².
+   */
   private grant(): void {
     let next = this.waiters.first
-    while (next !== undefined) {
+    while (next !== undefined && (!this.isHeld || this.conditional > 0)) {
       const waiter: Waiter = next
       next = waiter.next
-      const readiness = waiter.readiness()
+      const readiness = waiter.readiness?.() ?? "ready"
       const isGranted = readiness === "ready" && !this.isHeld
       if (isGranted || readiness === "never") {
         this.isHeld ||= isGranted && waiter.isExclusive
-        this.waiters.remove(waiter)
+        this.remove(waiter)
         waiter.resume(isGranted)
       }
     }

@@ -157,9 +157,16 @@ export const runMasked = <A>(
   }
   const finish = (exit: Exit.Exit<A, SqlError>): Effect.Effect<A, SqlError> => {
     giveBack()
-    const millis = recorder.end(exit) - connectedAt
+    let recorded = exit
+    try {
+      recorder.end(exit)
+    } catch (defect) {
+      // A tracer that throws hides neither the result nor the end of the statement.
+      recorded = Exit.zipLeft(exit, Exit.die(defect))
+    }
+    const millis = recorder.endedAt - connectedAt
     const ended = session?.statementEnded(recorder, fiber, interruptibilityOfMask(restore))
-    const result = ended === undefined ? exit : Effect.zipRight(ended, exit)
+    const result = ended === undefined ? recorded : Effect.zipRight(ended, recorded)
     const logged = millis < slowMillis
       ? result
       : Effect.zipRight(warnSlow(environment, sql, millis, recorder.activity), result)
@@ -217,6 +224,8 @@ export const streamCursor = <A>(
 /** Records a statement that runs, and its result when it has ended. In a session it is the statement's guard too. */
 class StatementRecorder implements StatementGuard {
   readonly startedAt = performance.now()
+  /** NaN until it has ended. On the same clock as `startedAt`. */
+  endedAt = NaN
   isSent = false
   mayWrite = true
   /** Of the session that it runs in. */
@@ -240,17 +249,15 @@ class StatementRecorder implements StatementGuard {
     return this.session?.waitForLock()
   }
 
-  /** Returns the current time, on the same clock as `startedAt`. */
-  end(exit: Exit.Exit<unknown, SqlError>): number {
+  end(exit: Exit.Exit<unknown, SqlError>): void {
     const { environment: { tracker }, session } = this
-    const now = performance.now()
-    const seconds = (now - this.startedAt) / 1_000
+    this.endedAt = performance.now()
+    const seconds = (this.endedAt - this.startedAt) / 1_000
     this.activity?.statementEnded()
     tracker.statement(this.sql, seconds, this.activity)
     const query = tracker.queries.of(this.sql)
     if (Exit.isSuccess(exit)) {
-      tracker.operation(seconds, query)
-      return now
+      return tracker.operation(seconds, query)
     }
     const error = databaseErrorOf(exit)
     const type = errorType(exit, error)
@@ -267,7 +274,6 @@ class StatementRecorder implements StatementGuard {
         this.span.attribute(Telemetry.responseStatusCode, error.code)
       }
     }
-    return now
   }
 }
 

@@ -16,15 +16,17 @@ const broken = (): never => {
   throw new Error("broken")
 }
 
-/** A tracer that throws when something of a session is recorded. */
-const breaking = (method: "attribute" | "event"): Tracer.Tracer =>
+/** A tracer that throws when something of a session is recorded, or else what `breaks` names. */
+const breaking = (
+  method: "attribute" | "event",
+  breaks = (name: string) => name === "sqlayer.session.id" || name.startsWith("db.transaction")
+): Tracer.Tracer =>
   Tracer.make({
     span: (...args) => {
       const span = native.span(...args)
       const original = span[method].bind(span) as (name: string, ...rest: ReadonlyArray<unknown>) => void
       return Object.defineProperty(span, method, {
-        value: (name: string, ...rest: ReadonlyArray<unknown>) =>
-          name === "sqlayer.session.id" || name.startsWith("db.transaction") ? broken() : original(name, ...rest)
+        value: (name: string, ...rest: ReadonlyArray<unknown>) => breaks(name) ? broken() : original(name, ...rest)
       })
     },
     context: (f) => f()
@@ -67,13 +69,47 @@ forEachDialect((name, _, dialect) =>
         assert.deepStrictEqual(yield* numbers(db), [2])
       }))
 
+    // A database in memory runs statements on the main thread, where none can be interrupted.
+    if (name !== "sqlite :memory:") {
+      live("does not hide that a statement was interrupted, without which its session cannot commit", () =>
+        Effect.gen(function*() {
+          const db = yield* open(dialect)
+          const tracer = breaking("attribute", (name) =>
+            name === "error.type")
+          const endless = db
+            .sql`WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) AS n FROM t`
+          let n = 0
+          // On a busy machine the statement is not sent within the first of these times, and is dropped without effect.
+          for (const millis of [100, 1_000, 10_000, 60_000]) {
+            n++
+            const exit = yield* Effect.exit(db.session(Effect.gen(function*() {
+              yield* insert(db, n)
+              yield* endless.pipe(
+                Effect.withTracer(tracer),
+                Effect.timeout(millis),
+                Effect.catchAllCause(() => Effect.void)
+              )
+            })))
+            const kept = yield* numbers(db)
+            assert.strictEqual(kept.includes(n), Exit.isSuccess(exit))
+            if (Exit.isFailure(exit)) {
+              assert.include(String(exit), "TransactionAborted")
+              return yield* assertIdle(db)
+            }
+          }
+          assert.fail("the session has committed though its statement was interrupted")
+        }), 240_000)
+    }
+
     for (const method of ["attribute", "event"] as const) {
       live(`keeps no connection and no turn, and no hook from running (${method})`, () =>
         Effect.gen(function*() {
           const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0 })
           const hooks: Array<string> = []
           const session = db.session(Effect.gen(function*() {
-            yield* Session.afterCommit(Effect.sync(() => hooks.push("commit")))
+            yield* Session.afterCommit(Effect.sync(() =>
+              hooks.push("commit")
+            ))
             yield* insert(db, 1)
           }))
           const exit = yield* Effect.exit(Effect.withTracer(session, breaking(method)))
