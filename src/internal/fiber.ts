@@ -1,8 +1,10 @@
 /**
  * Which fiber and which span the running code belongs to.
  */
+import * as Cause from "effect/Cause"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
 import * as Tracer from "effect/Tracer"
 
 /** Undefined where the code does not run in a fiber. */
@@ -15,6 +17,10 @@ export const currentFiber = (): CurrentFiber => {
 }
 
 export const fiberId = (fiber: CurrentFiber): FiberId.FiberId => fiber === undefined ? FiberId.none : fiber.id()
+
+/** Whether a fiber was asked to end, even if it is in an uninterruptible region. */
+export const isInterrupted = (fiber: CurrentFiber): boolean =>
+  fiber !== undefined && !Cause.isEmpty(fiber.getFiberRef(FiberRef.interruptedCause))
 
 /** The innermost span of a fiber. */
 export const currentSpan = (fiber: CurrentFiber): Tracer.AnySpan | undefined =>

@@ -62,15 +62,16 @@ export class Cancellation {
   /**
    * Cancels an exchange that was sent and is not complete. If others are executed before it, which must not be canceled,
    * `onCanceled` is called at once: their transaction cannot be committed any more, so what this one does is rolled back.
+   * `timeout` is in milliseconds. If it is undefined the caller limits the wait.
    */
-  cancel(exchange: Exchange.Exchange, onCanceled: () => void): void {
+  cancel(exchange: Exchange.Exchange, onCanceled: () => void, timeout: number | undefined): void {
     exchange.cancel()
     exchange.onComplete = noop
     if (exchange !== this.inFlight[0]) {
       this.pending = [...this.pending, { exchange, onCanceled: noop }]
       return onCanceled()
     }
-    const timer = setTimeout(() => this.actions.destroy(), cancelTimeout)
+    const timer = timeout === undefined ? undefined : setTimeout(() => this.actions.destroy(), timeout)
     const pending: Pending = {
       exchange,
       onCanceled: () => {

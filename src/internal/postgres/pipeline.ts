@@ -306,8 +306,8 @@ export class Pipeline {
     this.submit(exchange)
   }
 
-  /** Cancels an exchange. One that is only queued is removed without effect. */
-  cancel(exchange: Exchange.Exchange): Effect.Effect<void> {
+  /** Cancels an exchange. One that is only queued is removed without effect. `timeout` is that of `Cancellation.cancel`. */
+  cancel(exchange: Exchange.Exchange, timeout: number | undefined): Effect.Effect<void> {
     return Effect.async<void>((resume) => {
       if (exchange.isComplete) {
         return resume(Effect.void)
@@ -324,7 +324,7 @@ export class Pipeline {
         this.abortTransaction(interruptedError())
         this.abortDepth = depth
       }
-      this.cancellation.cancel(exchange, () => resume(Effect.void))
+      this.cancellation.cancel(exchange, () => resume(Effect.void), timeout)
     })
   }
 

@@ -10,6 +10,7 @@ import { asyncInterrupt } from "../asyncInterrupt.js"
 import type { Restore, StatementGuard } from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import { isWellFormed, malformedText } from "../wellFormed.js"
+import { cancelTimeout } from "./cancellation.js"
 import type { Exchange } from "./exchange.js"
 import { reportNotices } from "./notices.js"
 import { serverError } from "./pg.js"
@@ -191,10 +192,18 @@ export class Sender {
 
   /** Runs one exchange in a finalizer, which is uninterruptible: a timeout destroys the connection instead. */
   sendWithTimeout(make: () => Exchange): Effect.Effect<void, DatabaseError> {
+    return this.sendInFinalizer(make, (exchange) => this.pipeline.submitWithTimeout(exchange))
+  }
+
+  /** Runs one exchange in a finalizer, which limits the wait by itself. */
+  sendInFinalizer(
+    make: () => Exchange,
+    submit = (exchange: Exchange): void => this.pipeline.submit(exchange)
+  ): Effect.Effect<void, DatabaseError> {
     return Effect.async<void, DatabaseError>((resume) => {
       const exchange = make()
       exchange.onComplete = (lost) => resume(this.resultOf(exchange, lost, () => Effect.void, identity))
-      this.pipeline.submitWithTimeout(exchange)
+      submit(exchange)
     })
   }
 
@@ -204,15 +213,16 @@ export class Sender {
   }
 
   /** Cancels an exchange. */
-  readonly cancel = (exchange: Exchange): Effect.Effect<void> => Effect.suspend(() => this.pipeline.cancel(exchange))
+  readonly cancel = (exchange: Exchange): Effect.Effect<void> =>
+    Effect.suspend(() => this.pipeline.cancel(exchange, cancelTimeout))
 
   /** Gives an exchange that was sent a short time to complete before it cancels it, since that fails the transaction. */
   readonly cancelLate = (exchange: Exchange): Effect.Effect<void> =>
     Effect.async<void>((resume) => {
       if (exchange.isComplete || !exchange.isSent) {
-        return resume(this.pipeline.cancel(exchange))
+        return resume(this.cancel(exchange))
       }
-      const timer = setTimeout(() => resume(this.pipeline.cancel(exchange)), releaseTimeout)
+      const timer = setTimeout(() => resume(this.cancel(exchange)), releaseTimeout)
       const { onComplete } = exchange
       exchange.onComplete = (lost) => {
         clearTimeout(timer)

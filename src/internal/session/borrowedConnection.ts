@@ -14,8 +14,8 @@ import { type DatabaseError, isDatabaseError, SessionClosed, toSqlError } from "
 import type { Restore } from "../../Pool.js"
 import { AsyncInterrupt, registerMasked } from "../asyncInterrupt.js"
 import type { Connection, Pull, StatementGuard } from "../driver.js"
-import { type CurrentFiber, currentFiber } from "../fiber.js"
-import { type Interruptibility, interruptibilityOfMask, isInterrupted } from "./interruptibility.js"
+import { type CurrentFiber, currentFiber, isInterrupted } from "../fiber.js"
+import { type Interruptibility, interruptibilityOfMask } from "./interruptibility.js"
 
 type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
 

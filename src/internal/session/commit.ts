@@ -13,11 +13,11 @@ import type { Restore } from "../../Pool.js"
 import type { Options } from "../../Session.js"
 import type { Connection, TransactionOutcome } from "../driver.js"
 import { timeoutOption } from "../raceFirst.js"
+import { bounded, boundedAfterInterrupt } from "../watchdog.js"
 import { type Fail, hooksTimedOut, lostBeforeCommit, nestedStillOpen, type SessionRef } from "./errors.js"
 import type { Interruptibility } from "./interruptibility.js"
 import { asHooks } from "./statementStream.js"
 import type { Transaction } from "./transaction.js"
-import { bounded, boundedAfterInterrupt } from "./watchdog.js"
 
 type Hooks = ReadonlyArray<Effect.Effect<void>>
 

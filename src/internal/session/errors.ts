@@ -6,10 +6,9 @@ import * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
 import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Isolation, Options } from "../../Session.js"
-import { currentFiber, fiberName } from "../fiber.js"
+import { currentFiber, fiberName, isInterrupted } from "../fiber.js"
 import { make } from "../makeError.js"
 import { defectError } from "../telemetry/errorType.js"
-import { isInterrupted } from "./interruptibility.js"
 import { defaultName, sessionLabel } from "./log.js"
 
 /** Turns a session's own error into the caller's error type: `withTransaction` fails with SqlError only. */

@@ -2,12 +2,9 @@
  * Whether the code that calls a session is interruptible. The session's own steps are not; its effect, and its waits for a
  * connection or for other sessions, are as interruptible as their caller.
  */
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as FiberRef from "effect/FiberRef"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import type { Restore } from "../../Pool.js"
-import type { CurrentFiber } from "../fiber.js"
 
 export interface Interruptibility {
   readonly isInterruptible: boolean
@@ -31,10 +28,6 @@ export const timeoutInterruptibilityOf = (flags: RuntimeFlags.RuntimeFlags): Int
   isInterruptible: RuntimeFlags.interruption(flags),
   restore: Effect.interruptible
 })
-
-/** Whether a fiber was asked to end, even if it is in an uninterruptible region. */
-export const isInterrupted = (fiber: CurrentFiber): boolean =>
-  fiber !== undefined && !Cause.isEmpty(fiber.getFiberRef(FiberRef.interruptedCause))
 
 /** The interruptibility around an `Effect.uninterruptibleMask`, which passes on `Effect.interruptible` where it is given. */
 export const interruptibilityOfMask = (restore: Restore): Interruptibility =>

@@ -10,16 +10,18 @@ import type * as Tracer from "effect/Tracer"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Options, Session } from "../../Session.js"
 import type { Connection } from "../driver.js"
-import { currentFiber } from "../fiber.js"
+import { currentFiber, isInterrupted } from "../fiber.js"
+
+import { databaseErrorOf } from "../telemetry/errorType.js"
+import { bounded, boundedAfterInterrupt } from "../watchdog.js"
 import { commitOrRollback } from "./commit.js"
 import { runInside } from "./context.js"
 import { type Fail, failDefect } from "./errors.js"
 import { type HandleSource, type OpenHandle, rollback as rollbackHandle } from "./handle.js"
-import { type Interruptibility, isInterrupted } from "./interruptibility.js"
+import type { Interruptibility } from "./interruptibility.js"
 import { recordId, withSessionSpan } from "./span.js"
 import { applyTimeout, type Timeout } from "./timeout.js"
 import type { Enclosing, Transaction, TransactionOptions } from "./transaction.js"
-import { bounded, boundedAfterInterrupt } from "./watchdog.js"
 
 export interface Nesting {
   readonly options: Options
@@ -78,6 +80,10 @@ const makeSavepoint = ({ enclosing, options, parent }: Nesting): Savepoint => {
 const isTransactionOver = ({ cause }: Exit.Failure<void, DatabaseError>): boolean =>
   Option.exists(Cause.failureOption(cause), ({ _tag }) => _tag === "TransactionAborted")
 
+/** Whether the end must take effect promptly: the session was interrupted, or its timeout has expired. */
+const isUrgent = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  Exit.isInterrupted(exit) || databaseErrorOf(exit)?._tag === "SessionTimeout"
+
 /**
  * Releases a savepoint or rolls back to it. Sends nothing if it was never set, or if the parent has ended, since the
  * connection is not its to use any more. Must be run uninterruptibly.
@@ -104,9 +110,14 @@ const end = <A, E>(
         ? Effect.succeed(orElse)
         : f(connection, savepoint.name)
     })
+  /** What goes on with its work after a failure does not lose its connection because the network is slow. */
+  const limited = isUrgent(exit)
+    ? bounded
+    : (connection: Connection, effect: Effect.Effect<void, DatabaseError>) =>
+      boundedAfterInterrupt(connection, effect, interruptibility)
   const rollbackToSavepoint = onSavepoint(
     (connection, name) =>
-      Effect.map(bounded(connection, Effect.suspend(() => connection.rollbackToSavepoint(name))), (result) => {
+      Effect.map(limited(connection, Effect.suspend(() => connection.rollbackToSavepoint(name))), (result) => {
         if (Exit.isFailure(result) && !isTransactionOver(result)) {
           connection.destroy()
         }

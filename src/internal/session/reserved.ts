@@ -6,10 +6,10 @@ import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import type { Lease } from "../../Pool.js"
 import type { Connection } from "../driver.js"
 import { SessionActivity } from "../telemetry/activity.js"
+import { bounded } from "../watchdog.js"
 import { BorrowedConnection } from "./borrowedConnection.js"
 import { transactionOpen } from "./errors.js"
 import { type Enclosing, Transaction } from "./transaction.js"
-import { bounded } from "./watchdog.js"
 
 /** What `reserve` gives, until its scope closes. */
 export class Reserved extends BorrowedConnection {

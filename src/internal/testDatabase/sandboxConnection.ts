@@ -10,7 +10,7 @@ import { type DatabaseError, toSqlError } from "../../DatabaseError.js"
 import type { Restore } from "../../Pool.js"
 import type { BeginOptions, Connection, CopyFrom, CopySource, CopyTo, Pull, StatementGuard, Status } from "../driver.js"
 import { rowStream } from "../rowStream.js"
-import { bounded } from "../session/watchdog.js"
+import { bounded } from "../watchdog.js"
 import type { Sandbox, Savepoint } from "./sandbox.js"
 import type { TransformRows, Wrapped } from "./wrapped.js"
 

@@ -175,8 +175,12 @@ const copyElements = <E>(
         onFailure: (cause) => {
           failure = cause
           copy.fail("the source of the data has failed")
-          // The server answers with an error, which ends the race; and if that takes too long, it is canceled.
-          return Effect.zipRight(sleepUntilFailed, Effect.failCause(cause))
+          // The server answers with an error, which ends the race; and if that takes too long, it is canceled. How long that
+          // takes is limited only once the caller is interrupted: on a slow network its session keeps the connection.
+          return Effect.zipRight(
+            sleepUntilFailed,
+            Effect.zipRight(pipeline.cancel(copy, undefined), Effect.failCause(cause))
+          )
         }
       }))
 

@@ -8,6 +8,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { toSqlError } from "../../../DatabaseError.js"
 import type { CopyTo, Pull, StatementGuard } from "../../driver.js"
+import { boundedAfterInterrupt } from "../../watchdog.js"
 import * as Bulk from "../bulk.js"
 import * as Exchanges from "../exchanges.js"
 import type { Pipeline } from "../pipeline.js"
@@ -99,16 +100,31 @@ export const copyTo = (
         copy.onData()
       })
 
+    /** Undoes the failure of a query that was canceled, if it was. Submitted before anything else can be. */
+    const rollbackOf = (copy: CopyOut) => () => {
+      const rollback = Exchanges.query(rollbackToSavepoint, { user: false })
+      rollback.isNeeded = () => copy.isRejected && pipeline.transactionStatus === "E"
+      return rollback
+    }
+
     const cancel = (copy: CopyOut): Effect.Effect<void> =>
+      Effect.suspend(() =>
+        copy.hasSavepoint && !writes
+          ? Effect.zipRight(sender.cancel(copy), Effect.ignore(sender.sendWithTimeout(rollbackOf(copy))))
+          : sender.cancel(copy)
+      )
+
+    /** The same for as long as it takes, until the fiber is interrupted: on a slow network the session keeps its connection. */
+    const cancelUnhurried = (copy: CopyOut): Effect.Effect<void> =>
       Effect.suspend(() => {
-        const canceled = sender.cancel(copy)
-        if (!copy.hasSavepoint || writes) {
-          return canceled
-        }
-        // Submitted before anything else can be, and not sent if the query was not canceled after all.
-        const rollback = Exchanges.query(rollbackToSavepoint, { user: false })
-        rollback.isNeeded = () => copy.isRejected && pipeline.transactionStatus === "E"
-        return Effect.zipRight(canceled, Effect.ignore(sender.sendWithTimeout(() => rollback)))
+        const canceled = pipeline.cancel(copy, undefined)
+        return Effect.asVoid(boundedAfterInterrupt(
+          pipeline,
+          copy.hasSavepoint && !writes
+            ? Effect.zipRight(canceled, sender.sendInFinalizer(rollbackOf(copy)))
+            : canceled,
+          { isInterruptible: true }
+        ))
       })
 
     const close = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
@@ -117,8 +133,10 @@ export const copyTo = (
         if (copy === undefined || copy.isComplete) {
           return Effect.void
         }
-        const isLeft = Exit.isSuccess(exit)
-        return isLeft && (writes || pipeline.hasQueued) ? runToEnd(copy) : cancel(copy)
+        if (Exit.isInterrupted(exit)) {
+          return cancel(copy)
+        }
+        return Exit.isSuccess(exit) && (writes || pipeline.hasQueued) ? runToEnd(copy) : cancelUnhurried(copy)
       })
 
     return Effect.as(Effect.addFinalizer(close), pull)

@@ -1,14 +1,11 @@
 /**
- * The watchdog over statements that end a transaction: COMMIT, ROLLBACK and their savepoint forms run uninterruptibly, so a
- * connection on which one of them takes too long is destroyed. One timer serves all sessions: none of them needs a timer
- * or a fiber of its own, and there is no fiber that an interruption could reach instead.
+ * The watchdog over what runs uninterruptibly on a connection, such as COMMIT, ROLLBACK and their savepoint forms: the
+ * connection is destroyed if that takes too long. One timer serves all sessions: none of them needs a timer or a fiber of
+ * its own, and there is no fiber that an interruption could reach instead.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { DatabaseError } from "../../DatabaseError.js"
-import type { Connection } from "../driver.js"
-import { type CurrentFiber, currentFiber } from "../fiber.js"
-import { type Interruptibility, isInterrupted } from "./interruptibility.js"
+import { type CurrentFiber, currentFiber, isInterrupted } from "./fiber.js"
 
 /**
  * Milliseconds between two checks, and how many checks a statement may outlast: half a second in all. Checks are counted
@@ -17,8 +14,13 @@ import { type Interruptibility, isInterrupted } from "./interruptibility.js"
 const checkInterval = 50
 const maxChecks = 10
 
+/** What is destroyed if it takes too long. */
+interface Destroyable {
+  readonly destroy: () => void
+}
+
 interface Watch {
-  readonly connection: Connection
+  readonly connection: Destroyable
   /** Checks count only once this fiber is interrupted, or from the start if it is undefined. */
   readonly fiber: CurrentFiber
   checks: number
@@ -50,11 +52,11 @@ const schedule = (): void => {
 }
 
 /** Watches an effect of a connection. */
-const withWatchdog = (
-  connection: Connection,
-  effect: Effect.Effect<void, DatabaseError>,
+const withWatchdog = <E>(
+  connection: Destroyable,
+  effect: Effect.Effect<void, E>,
   fiber: CurrentFiber
-): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
+): Effect.Effect<Exit.Exit<void, E>> =>
   Effect.suspend(() => {
     const watch: Watch = { connection, fiber, checks: 0 }
     watches.add(watch)
@@ -74,18 +76,18 @@ const withWatchdog = (
   })
 
 /** Runs an effect on a connection, which is destroyed if that takes longer than half a second. */
-export const bounded = (
-  connection: Connection,
-  effect: Effect.Effect<void, DatabaseError>
-): Effect.Effect<Exit.Exit<void, DatabaseError>> => withWatchdog(connection, effect, undefined)
+export const bounded = <E>(
+  connection: Destroyable,
+  effect: Effect.Effect<void, E>
+): Effect.Effect<Exit.Exit<void, E>> => withWatchdog(connection, effect, undefined)
 
 /**
  * Runs an effect on a connection, for as long as it takes while its fiber is not interrupted, and for half a second
  * longer once it is. Must be run uninterruptibly, by the fiber that calls this.
  */
-export const boundedAfterInterrupt = (
-  connection: Connection,
-  effect: Effect.Effect<void, DatabaseError>,
-  { isInterruptible }: Interruptibility
-): Effect.Effect<Exit.Exit<void, DatabaseError>> =>
+export const boundedAfterInterrupt = <E>(
+  connection: Destroyable,
+  effect: Effect.Effect<void, E>,
+  { isInterruptible }: { readonly isInterruptible: boolean }
+): Effect.Effect<Exit.Exit<void, E>> =>
   isInterruptible ? withWatchdog(connection, effect, currentFiber()) : Effect.exit(effect)
