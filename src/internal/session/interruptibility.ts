@@ -32,10 +32,13 @@ export const timeoutInterruptibilityOf = (flags: RuntimeFlags.RuntimeFlags): Int
   restore: Effect.interruptible
 })
 
-/** Whether a fiber was asked to end, even if it is in an uninterruptible region. */
+/** Whether a fiber was interrupted, even if it is in an uninterruptible region. */
 export const isInterrupted = (fiber: CurrentFiber): boolean =>
   fiber !== undefined && !Cause.isEmpty(fiber.getFiberRef(FiberRef.interruptedCause))
 
-/** The interruptibility around an `Effect.uninterruptibleMask`, which passes on `Effect.interruptible` where it is given. */
+/**
+ * The interruptibility of the code around an `Effect.uninterruptibleMask`. If it is interruptible, `restore` is
+ * `Effect.interruptible`.
+ */
 export const interruptibilityOfMask = (restore: Restore): Interruptibility =>
   restore === Effect.interruptible ? interruptible : uninterruptible

@@ -17,11 +17,11 @@ import { CopyOut, rollbackToSavepoint } from "./exchanges.js"
 import { copyToText, inlineParameters } from "./text.js"
 
 /**
- * The data, as it arrives. The server is not read from while the consumer does not pull, unless another statement of the
+ * The data, as it arrives. While the consumer does not pull, the socket is paused, unless another statement of the
  * session waits for the end of the copy: then the rest is kept in memory.
  *
- * Leaving it early cancels the query, which a savepoint keeps from failing the transaction. A query that writes runs to its
- * end.
+ * If the consumer stops early, the query is canceled, and a savepoint keeps that from failing the transaction. A query
+ * that writes runs to its end.
  */
 export const copyTo = (
   pipeline: Pipeline,
@@ -117,8 +117,8 @@ export const copyTo = (
         if (copy === undefined || copy.isComplete) {
           return Effect.void
         }
-        const isLeft = Exit.isSuccess(exit)
-        return isLeft && (writes || pipeline.hasQueued) ? runToEnd(copy) : cancel(copy)
+        const stoppedEarly = Exit.isSuccess(exit)
+        return stoppedEarly && (writes || pipeline.hasQueued) ? runToEnd(copy) : cancel(copy)
       })
 
     return Effect.as(Effect.addFinalizer(close), pull)
