@@ -1,6 +1,6 @@
 /**
- * The database of an application: a Layer, configured by the environment, that provides sessions, statements, health and
- * statistics.
+ * The database of an application: a Layer, configured by the environment, that provides sessions, statements, health
+ * and statistics.
  *
  * @since 0.1.0
  */
@@ -47,28 +47,36 @@ import type * as Session from "./Session.js"
 import type * as Telemetry from "./Telemetry.js"
 
 /**
- * How the data of a copy is written, as PostgreSQL's COPY has it. The data is UTF-8.
+ * The format of copied data, as the options of PostgreSQL's COPY. The data is UTF-8. Options that do not fit together
+ * fail with InvalidStatement.
  *
  * @since 0.1.0
  * @category models
  */
 export interface CopyOptions {
   /**
-   * `text`: a line for each row, with backslashes before special characters. `csv`: as spreadsheets have it. `binary`: of
-   * PostgreSQL alone. Default: `text`.
+   * `text`: a line for each row, in which backslashes escape special characters. `csv`: comma-separated values.
+   * `binary`: PostgreSQL's binary format, on PostgreSQL only. Default: `text`.
    */
   readonly format?: "text" | "csv" | "binary" | undefined
-  /** Whether the first line has the names of the columns; it is skipped where data is read. Default: false. */
+  /** Whether the first line has the names of the columns; `copyFrom` skips it. Not for `binary`. Default: false. */
   readonly header?: boolean | undefined
-  /** The character between two values. Default: a tab, and a comma in `csv`. */
+  /**
+   * The character between two values: one ASCII character that is no line break and has no other meaning in the format.
+   * Not for `binary`. Default: a tab, and a comma in `csv`.
+   */
   readonly delimiter?: string | undefined
-  /** What stands for NULL. Default: `\\N`, and in `csv` an empty value without quotes. */
+  /**
+   * The string that stands for NULL, without line breaks and delimiters. Not for `binary`. Default: `\N`, and in `csv`
+   * an empty value without quotes.
+   */
   readonly null?: string | undefined
 }
 
 /**
- * What is copied into a table: rows, as arrays of values in the order of the columns, or as objects with the columns'
- * names; or data in the format of the options, as bytes or strings that may be split anywhere.
+ * An element of the stream that `copyFrom` copies. It is a row, as an array of values in the order of the columns or as
+ * an object with the columns' names, or a piece of data in the format of the options, as bytes or a string. Data may be
+ * split anywhere. Rows are accepted only with the default options.
  *
  * @since 0.1.0
  * @category models
@@ -76,8 +84,8 @@ export interface CopyOptions {
 export type CopyElement = object | string
 
 /**
- * What arrives on a channel: a `Message` with its payload, or a `Gap`, after which the program should look for what it may
- * have missed.
+ * An element of `notifications`: a `Message` with its payload, or a `Gap`. A `Gap` says that messages may have been
+ * missed, so the program should read again what they are about.
  *
  * @since 0.1.0
  * @category models
@@ -85,8 +93,9 @@ export type CopyElement = object | string
 export type Notification = { readonly _tag: "Message"; readonly payload: string } | { readonly _tag: "Gap" }
 
 /**
- * What a session has to see: the position of a commit, as text that can be sent to another process. It says of which cluster
- * and timeline it is, and holds no secret. Schema for the token; texts that are none are refused.
+ * The schema of a token: the position of a commit in the server's write-ahead log, as a string that can be sent to
+ * another process. It names the cluster and the timeline, and contains no secret. A string that is not a token is
+ * refused.
  *
  * @since 0.1.0
  * @category models
@@ -97,7 +106,7 @@ export const Token = Schema.String.pipe(
 )
 
 /**
- * What a session has to see: the position of a commit, as text.
+ * The position of a commit, as a string. Sessions inside `after` see that commit.
  *
  * @since 0.1.0
  * @category models
@@ -107,8 +116,8 @@ export type Token = typeof Token.Type
 const tokenOf = (position: Position): Token => Tokens.format(position) as Token
 
 /**
- * An open database. The functions of this module that have the same names use the `Database` of the context; these are for
- * a second database, under a tag of its own.
+ * An open database. The functions of this module with the same names use the `Database` of the context. The members of
+ * this interface are for a second database, which has a tag of its own.
  *
  * @since 0.1.0
  * @category models
@@ -117,12 +126,14 @@ export interface Service {
   /** The kind of database, `"postgres"` or `"sqlite"`. */
   readonly dialect: DatabaseError.Dialect
   /**
-   * The SqlClient of @effect/sql, which the layers also provide under its own tag. Its statements run in the session that
-   * they are executed in, or in autocommit mode on a connection of the pool. They fail with SqlError, whose cause is a
-   * DatabaseError.
+   * The SqlClient of @effect/sql, which the layers also provide under its own tag. Its statements run in the session of
+   * the current fiber or, outside of a session, in autocommit mode on a connection of the pool. They fail with
+   * SqlError, whose cause is a DatabaseError.
    */
   readonly sql: SqlClient.SqlClient
-  /** SqlClient, and PgClient or SqliteClient, under their tags, for a layer that provides another database. */
+  /**
+   * SqlClient, and PgClient or SqliteClient, under their tags: the context for a layer that provides a second database.
+   */
   readonly context: Context.Context<SqlClient.SqlClient>
   /** Runs an effect as a session. See `Database.session`. */
   readonly session: {
@@ -134,7 +145,7 @@ export interface Service {
       effect: Effect.Effect<A, E, R>
     ) => Effect.Effect<A, Exclude<E, SqlError> | DatabaseError.DatabaseError, Exclude<R, Session.Session>>
   }
-  /** Reads a stream in a session that lasts as long as it. See `Database.sessionStream`. */
+  /** Reads a stream in a session that lasts as long as the stream. See `Database.sessionStream`. */
   readonly sessionStream: {
     <A, E, R>(
       stream: Stream.Stream<A, E, R>,
@@ -148,9 +159,9 @@ export interface Service {
   readonly acquireSession: (
     options?: Session.Options
   ) => Effect.Effect<Session.Handle, DatabaseError.DatabaseError, Scope.Scope>
-  /** What sessions have to see here. See `Database.token`. */
+  /** The token of the last commit that sessions have to see. See `Database.token`. */
   readonly token: Effect.Effect<Option.Option<Token>, DatabaseError.DatabaseError>
-  /** Lets sessions see what a token stands for. See `Database.after`. */
+  /** Makes the `readOnly` sessions of an effect see the commit of a token. See `Database.after`. */
   readonly after: (
     token: Token | Option.Option<Token>
   ) => <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -167,7 +178,7 @@ export interface Service {
     query: string | Statement.Statement<unknown>,
     options?: CopyOptions
   ) => Stream.Stream<Uint8Array, DatabaseError.DatabaseError>
-  /** Receives what is notified on a channel. See `Database.notifications`. */
+  /** Receives the notifications of a channel. See `Database.notifications`. */
   readonly notifications: (channel: string) => Stream.Stream<Notification, DatabaseError.DatabaseError>
   /** Whether the database responds. See `Database.health`. */
   readonly health: Effect.Effect<boolean>
@@ -199,7 +210,7 @@ const connectSchedule = Schedule.jittered(
   Schedule.union(Schedule.exponential("100 millis"), Schedule.spaced("5 seconds"))
 )
 
-/** Opens the first connection, so that the layer fails, and not the first request, if the database is not available. */
+/** Opens the first connection, so that an unavailable database fails the layer and not the first request. */
 const connect = (
   pool: Pool.Pool<Connection>,
   driver: Driver,
@@ -209,7 +220,7 @@ const connect = (
     return pool.warm
   }
   let logged: string | undefined = undefined
-  /** Once for each reason. The error that ends the attempts is that of the layer, and is not logged beside it. */
+  /** Logs each reason once. An error that ends the attempts at once is not logged: the layer fails with it. */
   const logRetry = (error: DatabaseError.DatabaseError): Effect.Effect<void> => {
     const message = `${driver.description} cannot be connected to yet: ${error._tag}: ${error.message}`
     if (!DatabaseError.isRetryable(error) || message === logged) {
@@ -270,7 +281,7 @@ const open = (
       servers.observer = observer
       yield* Effect.addFinalizer(() => Effect.sync(() => servers.observer === observer ? servers.close() : undefined))
     }
-    // When the pool has shut down, and with it the last session has ended.
+    // Runs after the pool has shut down, when the last session has ended.
     yield* Effect.addFinalizer(() => tracker.repeatedLogs.flush)
     const pool = yield* makePool(settings, settings.name, driver, driver)
     yield* connect(pool, driver, settings)
@@ -338,11 +349,11 @@ const open = (
       if (typeof requirement !== "string") {
         return Effect.succeedSome(tokenOf(requirement))
       }
-      // Something was committed, and it is not known where: that is before the present position.
+      // The last commit has no known position. The primary's current position is later.
       return Effect.scoped(Effect.flatMap(pool.acquire, (connection) => {
-        const told = track.begin()
+        const recordPosition = track.begin()
         return Effect.map(connection.position ?? Effect.succeed(undefined), (position) => {
-          told(position)
+          recordPosition(position)
           return Option.map(Option.fromNullable(position), tokenOf)
         })
       }))
@@ -403,7 +414,7 @@ const noNotifications = (dialect: DatabaseError.Dialect): DatabaseError.Database
 const isStream = (value: unknown): value is Stream.Stream<unknown, unknown, unknown> =>
   Predicate.hasProperty(value, Stream.StreamTypeId)
 
-/** Both `f(self, options?)` and `f(options?)(self)`. */
+/** Makes a function that can be called as `f(self, options?)` and as `f(options?)(self)`. */
 const dataFirstOrLast =
   <Self, Options>(isSelf: (value: unknown) => value is Self, f: (self: Self, options?: Options) => unknown) =>
   (first?: Self | Options, options?: Options) => isSelf(first) ? f(first, options) : (self: Self) => f(self, first)
@@ -419,12 +430,12 @@ const invalidOptions = (options: DatabaseConfig.Options) => (error: { readonly t
   })
 
 /**
- * Opens a database until the scope closes, for example a second one in the same application. Opens one connection, and
- * tries again for as long as `connectRetry` allows while the error may pass. Then it fails with the last error, which is
- * ConnectionFailed, AuthenticationFailed or DatabaseCorrupt. Invalid options fail at once with one ConnectionFailed that
- * names all of them.
+ * Opens a database, for example a second one in the same application. It is closed with the scope. `make` opens one
+ * connection. While that fails with a retryable error (`DatabaseError.isRetryable`), it tries again until
+ * `connectRetry` has passed, and then fails with the last error: ConnectionFailed, AuthenticationFailed or
+ * DatabaseCorrupt. Invalid options fail at once, with one ConnectionFailed that names all of them.
  *
- * Resolved settings are options too, so that a second database can be configured by the environment:
+ * Resolved settings are valid options, so the environment can also configure a second database:
  *
  * ```ts
  * import { Effect } from "effect"
@@ -463,9 +474,10 @@ export const layer: Layer.Layer<
 > = layerOf(Effect.flatMap(DatabaseConfig.config, (settings) => open(settings)))
 
 /**
- * The database that the environment configures, and what is given in code beside it: options without a variable, such as
- * `name`, `types`, `functions` or a `password` that is an Effect, and any others. What both give is as the code says; see
- * `DatabaseConfig.configWith`. Fails as `layer` does, and the ConfigError also names the options that are invalid.
+ * The database that the environment and the options in code configure together. Options give what has no variable, such
+ * as `name`, `types`, `functions` or a `password` that is an Effect. Where an option and a variable both give a value,
+ * the option takes precedence. `DatabaseConfig.configWith` has the details. Fails as `layer` does, and the ConfigError
+ * also names the options that are invalid.
  *
  * ```ts
  * import { Database } from "sqlayer"
@@ -482,8 +494,9 @@ export const layerWith = (
   layerOf(Effect.flatMap(DatabaseConfig.configWith(options), (settings) => open(settings)))
 
 /**
- * The database that a Config describes. Fails with ConfigError if it cannot be read or an option is invalid, and otherwise
- * as `make` does. The error names the variable that an invalid option was read from, if that is a single one.
+ * The database that a Config describes. Fails with ConfigError if the Config cannot be read or an option is invalid,
+ * and otherwise as `make` does. The error names the variable that an invalid option was read from, if that is a single
+ * one.
  *
  * @since 0.1.0
  * @category layers
@@ -510,26 +523,26 @@ export const layerFrom = (
 ): Layer.Layer<Database | SqlClient.SqlClient, DatabaseError.DatabaseError> => layerOf(make(options))
 
 /**
- * Runs an effect as a session: a transaction that commits when the effect succeeds, and rolls back when it fails, dies or
- * is interrupted. The statements inside use the session's connection, which it takes with the first of them; a session
- * that runs none takes none. Inside another session of the same database it is a savepoint, unless `propagation` says
- * otherwise.
+ * Runs an effect as a session: a transaction that commits when the effect succeeds, and rolls back when it fails, dies
+ * or is interrupted. All statements inside use one connection, which the session takes with its first statement; a
+ * session without statements takes none. Inside another session of the same database it is a savepoint, unless
+ * `propagation` says otherwise.
  *
  * It succeeds only if the commit is known to have happened. It fails with
  *
- * - the failure of the effect, in which SqlError is replaced by DatabaseError. A defect that is one of these, as `orDie`
- *   makes it, counts as that failure;
+ * - the failure of the effect, with SqlError replaced by DatabaseError. A SqlError or DatabaseError that `orDie` has
+ *   made a defect counts as a failure;
  * - PoolTimeout, ConnectionFailed or DatabaseClosed if its first statement gets no connection;
- * - the error of the commit: a violated deferred constraint, SerializationFailure, TransactionAborted if a statement had
- *   failed and its error was caught or a statement was interrupted after it was sent, or CommitOutcomeUnknown if the
- *   connection was lost while COMMIT was in flight;
+ * - the error of the commit: the violation of a deferred constraint; SerializationFailure; TransactionAborted if the
+ *   error of a statement was caught inside, or a statement was interrupted after it was sent; or CommitOutcomeUnknown
+ *   if the connection was lost while COMMIT was in flight;
  * - SessionTimeout if it takes longer than its `timeout`;
- * - InvalidData or InvalidStatement if its options are invalid, or cannot be had inside the surrounding session.
+ * - InvalidData or InvalidStatement if its options are invalid, or ask for more than the surrounding session has.
  *
- * Except for CommitOutcomeUnknown, a session that fails has changed nothing. The connection is always given back in a
- * clean state, or closed.
+ * A session that fails has changed nothing, unless the error is CommitOutcomeUnknown. The connection is always returned
+ * to the pool in a clean state, or closed.
  *
- * In a pipe it has to be called, with options or without: `effect.pipe(Database.session())`. Passed on uncalled,
+ * In a pipe, call it, with or without options: `effect.pipe(Database.session())`. If the function itself is passed,
  * TypeScript cannot infer the types of the effect.
  *
  * @since 0.1.0
@@ -550,21 +563,21 @@ export const session: {
 
 /**
  * Reads a stream in a session that lasts as long as the stream: it begins with the first statement, and commits at the
- * stream's end. What the stream runs (its statements, effects, nested sessions and finalizers) is inside the session; what
- * its consumer does with the elements is not. Options, and sessions around it, mean the same as for `session`.
+ * stream's end. What the stream runs (its statements, effects, nested sessions and finalizers) is inside the session;
+ * what its consumer does with the elements is not. Options and surrounding sessions mean the same as for `session`.
  *
- * The commit comes behind the last element, and its failure is that of the stream: what a consumer was given is not
- * committed before the stream has ended. The session is rolled back
+ * The commit follows the last element, and if it fails the stream fails. So the elements that a consumer has received
+ * are not committed until the stream has ended. The session is rolled back
  *
  * - if the stream fails, dies or is interrupted. The failure is kept; SqlError is replaced by DatabaseError;
- * - if the consumer fails, is interrupted, or leaves before the end: `Stream.take(n)` and `Stream.runHead` do, even where
- *   there is no further element. What is to be committed has to be inside: `Stream.take` before `sessionStream`;
- * - if it takes longer than `timeout`, from when it is opened, whatever the consumer does meanwhile. The pull that runs, or
- *   the next one, fails with SessionTimeout.
+ * - if the consumer fails, is interrupted, or stops before the end, as `Stream.take(n)` and `Stream.runHead` do even if
+ *   there is no further element. To commit after `n` elements, put `Stream.take(n)` before `sessionStream`;
+ * - if `timeout` has passed since the stream was opened, including the time that the consumer takes. The current pull,
+ *   or the next one, fails with SessionTimeout.
  *
- * The connection is held as long as the consumer takes for the elements, so give a stream to a slow client a `timeout`. It
- * fails with the errors of `session`, and with InvalidStatement for the option `retry`: elements that were given cannot be
- * taken back.
+ * The stream holds its connection until the consumer has read it, so set a `timeout` if the consumer may be slow. It
+ * fails with the errors of `session`, and with InvalidStatement for the option `retry`, since elements cannot be taken
+ * back from the consumer.
  *
  * ```ts
  * import { HttpServerResponse } from "@effect/platform"
@@ -598,10 +611,10 @@ export const sessionStream: {
 ) as typeof sessionStream
 
 /**
- * Starts a session with an explicit commit, until the scope closes: if it was not committed by then it is rolled back. It
+ * Starts a session that is committed explicitly. If it is not committed when the scope closes, it is rolled back. It
  * takes its connection with its first statement. Inside another session of the same database it is a savepoint, unless
- * `propagation` says otherwise. Fails as `session` does before its effect runs, and with InvalidStatement for the option
- * `retry`, since there is no effect to run again.
+ * `propagation` says otherwise. Fails as `session` does before its effect runs, and with InvalidStatement for the
+ * option `retry`, since there is no effect to run again.
  *
  * @since 0.1.0
  * @category sessions
@@ -612,12 +625,13 @@ export const acquireSession = (
   Effect.flatMap(Database, (database) => database.acquireSession(options))
 
 /**
- * What sessions that run here have to see: the last commit of this process or, within `causal` and `after`, of the program
- * inside. A session on another process that runs `after` this token sees that commit, whichever server it reads from. None
- * if nothing was committed yet, where positions are not asked for (without readers and outside of `causal`), and on SQLite.
+ * The token of the last commit that sessions have to see here: the last commit of this process or, inside `causal`, of
+ * that effect. A session in another process that runs inside `after` with this token sees that commit, whichever server
+ * it reads from. None if nothing was committed yet, on SQLite, and without readers outside of `causal` and `after`,
+ * where positions are not recorded.
  *
- * It costs no round trip, except behind a commit whose answer was lost, or of a COPY: then the primary is asked, and it fails
- * as a statement does.
+ * It costs no round trip, except after a COPY outside of a session, and after a commit whose answer was lost. Then it
+ * asks the primary for its position, and fails as a statement does.
  *
  * @since 0.1.0
  * @category causality
@@ -628,9 +642,10 @@ export const token: Effect.Effect<Option.Option<Token>, DatabaseError.DatabaseEr
 )
 
 /**
- * Runs an effect whose `readOnly` sessions also see what a token stands for. A reader that has replayed it serves them; if
- * none has within `readerWait`, the primary does. A token of another cluster, or of another timeline after a failover, means
- * the primary. A session that is open already is not affected. `Option.none()`, and a text that is no token, change nothing.
+ * Runs an effect whose `readOnly` sessions also see the commit of a token. They run on a reader that has replayed it;
+ * if none has within `readerWait`, on the primary. With a token of another cluster, or of another timeline after a
+ * failover, they run on the primary. A session that is already open is not affected. `Option.none()`, and a string that
+ * is not a token, have no effect.
  *
  * ```ts
  * import { Effect } from "effect"
@@ -655,10 +670,10 @@ export const after: {
 )
 
 /**
- * Runs an effect whose `readOnly` sessions have to see only what was committed within it. Without this they have to see all
- * that the process has committed, so that any of its users sees the writes of all others, and waits for them. It begins
- * without a token; `after` inside gives it one. What is committed inside also counts for the code around it. Positions are
- * asked for inside even without readers, so that `token` can be passed on.
+ * Runs an effect whose `readOnly` sessions have to see only the commits inside it. Without `causal` they have to see
+ * every commit of the process, and so wait for the writes of all its users. The effect begins without a token; `after`
+ * inside gives it one. Commits inside also count for the code around it. Inside, positions are recorded even without
+ * readers, so that `token` has a value.
  *
  * @since 0.1.0
  * @category causality
@@ -666,20 +681,22 @@ export const after: {
 export const causal = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => inScope(effect, false)
 
 /**
- * Copies a stream into the columns of a table, many times faster than INSERT, and gives the number of rows. It is one
- * statement: either all rows are copied, or none. On PostgreSQL it is COPY FROM STDIN; on SQLite prepared statements.
+ * Copies a stream into the columns of a table, and returns the number of rows. On PostgreSQL it is COPY FROM STDIN,
+ * several times as fast as INSERT; on SQLite a prepared statement that is executed for each row. It is one statement:
+ * either all rows are copied, or none.
  *
  *     Database.copyFrom("measurement", ["sensor", "value"])(rows)
  *     Database.copyFrom("measurement", ["sensor", "value"], { format: "csv", header: true })(file)
  *
- * The values of rows are encoded as the parameters of statements are; a row without a value for a column is refused. It runs
- * in the session that it is called in, or in autocommit mode on a connection of the pool. The stream is pulled as fast as
- * the server takes its rows. On PostgreSQL it cannot use the session that it is copied in, and fails with InvalidStatement
- * if it does; outside of a session it may read from the same database.
+ * The values of rows are encoded like the parameters of statements; a row without a value for a column fails with
+ * InvalidData. The copy runs in the session of the current fiber or, outside of a session, in autocommit mode on a
+ * connection of the pool. The stream is pulled only as fast as the server accepts its rows. On PostgreSQL the stream
+ * cannot use the session of its own copy, and fails with InvalidStatement if it does; outside of a session it may read
+ * from the same database.
  *
- * It fails with the failure of the stream, and with the errors of an INSERT. Where the database tells the line of the data,
- * or the row, the error has it as `line`. If the connection is lost outside of a session, it fails with
- * CommitOutcomeUnknown once the end of the data was sent, and with ConnectionLost before.
+ * It fails with the failure of the stream, and with the errors of an INSERT, whose `line` is the line of the data or
+ * the number of the row, where the database reports it. If the connection is lost outside of a session, it fails with
+ * ConnectionLost before the end of the data was sent, and with CommitOutcomeUnknown after that.
  *
  * @since 0.1.0
  * @category copying
@@ -691,15 +708,16 @@ export const copyFrom = (table: string, columns: ReadonlyArray<string>, options?
   Effect.flatMap(Database, (database) => database.copyFrom(table, columns, options)(stream))
 
 /**
- * Copies the result of a query as data: text, CSV or PostgreSQL's binary format, in chunks of whole rows. On PostgreSQL it is
- * COPY TO STDOUT; on SQLite a prepared statement, and then `binary` is an InvalidStatement. The query is a text, or a
- * statement, whose parameters are sent as literals.
+ * Copies the result of a query as data: text, CSV or PostgreSQL's binary format, in chunks of whole rows. On PostgreSQL
+ * it is COPY TO STDOUT; on SQLite it is a prepared statement, and `binary` fails with InvalidStatement. The query is a
+ * string of SQL, or a statement, whose parameters are sent as literals.
  *
  *     HttpServerResponse.stream(Database.copyTo("SELECT * FROM measurement", { format: "csv", header: true }))
  *
- * It runs in the session that it is opened in, or on a connection of the pool. The server is read from as fast as the
- * stream is consumed. A statement of the same session waits for the end of the query, whose data is then kept in memory.
- * Leaving the stream early ends the query, and touches nothing else of the session.
+ * It runs in the session in which the stream is opened, or on a connection of the pool. The server is read only as fast
+ * as the stream is consumed. Another statement of the same session waits until the query has ended; the rest of its
+ * data is then read into memory. If the consumer stops early the query ends, and nothing else in the session is
+ * affected. Fails with the errors of the query.
  *
  * @since 0.1.0
  * @category copying
@@ -714,13 +732,14 @@ export const copyTo = (
   )
 
 /**
- * The notifications that are sent to a channel of PostgreSQL (NOTIFY, `pg_notify`) from when the stream has begun to listen.
- * All streams of a database share one connection, which is not one of the pool. When it is lost it is replaced, for as long as
- * that takes; what is sent meanwhile is missed, and a `Gap` arrives when it listens again. With several hosts it is the
- * primary that is listened to, also after a failover.
+ * The notifications of a PostgreSQL channel (NOTIFY, `pg_notify`), from when the stream listens to it (LISTEN). The
+ * name of a channel has 1 to 63 bytes. All streams of a database share one connection outside of the pool. When that is
+ * lost it is replaced, however long it takes. Notifications that are sent meanwhile are missed, and a `Gap` arrives
+ * when the channel is listened to again. With several hosts the connection is to the primary, also after a failover.
  *
- * What is not consumed yet is kept in memory, without a limit. It fails with InvalidStatement behind a pooler that takes away
- * the connection, and on SQLite; and with the errors of connecting that do not pass.
+ * Notifications that are not consumed yet are kept in memory, without a limit. The stream fails with InvalidStatement
+ * on SQLite, and behind a pooler that assigns another server connection after each transaction; with InvalidData for a
+ * name of another length; and with errors of connecting that are not retryable.
  *
  * @since 0.1.0
  * @category notifications
@@ -729,7 +748,8 @@ export const notifications = (channel: string): Stream.Stream<Notification, Data
   Stream.unwrap(Effect.map(Database, (database) => database.notifications(channel)))
 
 /**
- * Whether the database responds to a ping within `healthTimeout` (default: 2 seconds). Never fails.
+ * Whether a server that can be written to answers within `healthTimeout` (default: 2 seconds). `Health.Report.healthy`
+ * has the details. Never fails.
  *
  * @since 0.1.0
  * @category health
@@ -737,8 +757,8 @@ export const notifications = (channel: string): Stream.Stream<Notification, Data
 export const health: Effect.Effect<boolean, never, Database> = Effect.flatMap(Database, (database) => database.health)
 
 /**
- * The health in detail: latency, server version and role, the statistics of the pool, and the last error. Never fails, and
- * takes at most `healthTimeout`.
+ * The health in detail: latency, server version and role, the servers, the statistics of the pool, and the last error.
+ * Never fails, and takes at most `healthTimeout`.
  *
  * @since 0.1.0
  * @category health
@@ -760,8 +780,8 @@ export const poolStats: Effect.Effect<Pool.Stats, never, Database> = Effect.flat
 )
 
 /**
- * The sessions that are open, the slowest statements, and how many sessions were committed, rolled back and retried since
- * the database was opened.
+ * The sessions that are open, the slowest statements, and how many sessions were committed, rolled back and retried
+ * since the database was opened.
  *
  * @since 0.1.0
  * @category health

@@ -26,8 +26,8 @@ import * as Url from "./internal/config/url.js"
 import * as Validation from "./internal/config/validation.js"
 
 /**
- * The environment that an application runs in. It decides some defaults: production has no default `url`, a larger pool,
- * and retries to connect when it starts.
+ * The environment that an application runs in. It decides some defaults: production has no default `url`, a larger
+ * pool, and retries to connect when it starts.
  *
  * @since 0.1.0
  * @category models
@@ -35,8 +35,8 @@ import * as Validation from "./internal/config/validation.js"
 export type Environment = "production" | "development" | "test"
 
 /**
- * libpq's [sslmode](https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION), from the weakest to the
- * strongest.
+ * libpq's [sslmode](https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION), from the weakest to
+ * the strongest.
  *
  * @since 0.1.0
  * @category models
@@ -44,31 +44,38 @@ export type Environment = "production" | "development" | "test"
 export type SslMode = "disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full"
 
 /**
- * An SQL function of an application, for SQLite. Its code is in a module, which is loaded into the thread where the statements
- * run, once for each connection, and has no access to the variables of the application.
+ * An application-defined SQL function of SQLite. Its code is an export of a module, which is loaded into the thread
+ * where the statements run, once for each connection. The code has no access to the variables of the application.
  *
- * A function gets and returns null, numbers, texts and Buffers. An integer that a number cannot hold is a bigint. Returned
- * numbers are REALs, bigints are integers, booleans are 1 and 0, Dates are their text as parameters are, and undefined is NULL.
- * A function that throws fails its statement with InvalidStatement, whose message is the one of the error with the values of
- * the arguments and parameters masked; one that returns something else fails it with InvalidData.
+ * The arguments and the result are null, numbers, strings and Buffers. An integer argument that a number cannot hold is
+ * a bigint. A number that is returned becomes REAL, a bigint INTEGER, a boolean 1 or 0, a Date the same text as in a
+ * parameter, and undefined NULL. If the function throws, its statement fails with InvalidStatement and the message of
+ * the error, in which the values of the arguments and parameters are masked. If it returns anything else, its statement
+ * fails with InvalidData.
  *
  * @since 0.1.0
  * @category models
  */
 export interface SqliteFunction {
-  /** The module: a file: URL, such as `new URL("./functions.js", import.meta.url)`, or a path from the working directory. */
+  /**
+   * The module: a file: URL, such as `new URL("./functions.js", import.meta.url)`, or a path relative to the working
+   * directory.
+   */
   readonly module: string | URL
   /** The name of the export of the module. Default: the name of the function. */
   readonly export?: string | undefined
-  /** How many arguments it takes, from 0 to 100, or `any` number. Default: as many as the code declares. */
+  /** The number of arguments, from 0 to 100, or `any`. Default: the number of parameters that the code declares. */
   readonly arity?: number | "any" | undefined
-  /** Whether it always returns the same for the same arguments, which indexes and generated columns need. Default: false. */
+  /**
+   * Whether the same arguments always give the same result, which indexes and generated columns require. Default:
+   * false.
+   */
   readonly deterministic?: boolean | undefined
   /**
-   * Whether it is an aggregate. Its export is then an object: `step(state, ...args)` returns the next state, or undefined if
-   * the state stays; `start` is the first state, or a function that returns it (default: null); `result(state)` returns
-   * the value (default: the state). With `inverse(state, ...args)`, which undoes a step, it is a window function too.
-   * Default: false.
+   * Whether it is an aggregate. Its export is then an object: `step(state, ...args)` returns the next state, or
+   * undefined to keep the state; `start` is the first state, or a function that returns it (default: null);
+   * `result(state)` returns the value (default: the state). With `inverse(state, ...args)`, which undoes a step, it is
+   * a window function too. Default: false.
    */
   readonly aggregate?: boolean | undefined
 }
@@ -79,9 +86,9 @@ export interface SqliteFunction {
  * Most options have an environment variable, which `config` reads: `poolSize` is DATABASE_POOL_SIZE, `url` is
  * DATABASE_URL, `environment` is APP_ENV.
  *
- * Durations are Effect's, from 1 millisecond to 24 days (2^31 - 1 milliseconds, the maximum of PostgreSQL's timeouts and
- * of JavaScript's timers). Zero is accepted where its meaning is given below. Text that is only a number (`"30"`) is in
- * seconds; a number given in code is in milliseconds.
+ * Durations are Effect's, from 1 millisecond to 24 days (2^31 - 1 milliseconds, the maximum of PostgreSQL's timeouts
+ * and of JavaScript's timers). Zero is accepted where its meaning is given below. Text that is only a number (`"30"`)
+ * is in seconds; a number given in code is in milliseconds.
  *
  * @since 0.1.0
  * @category models
@@ -93,40 +100,46 @@ export interface Options {
    */
   readonly environment?: Environment | undefined
   /**
-   * The URL of the database: `postgres:`, `postgresql:`, `sqlite:`, `file:`, or `:memory:`. Default: none in production,
-   * `sqlite:///dev.db` in development, `sqlite:///:memory:` in test.
+   * The URL of the database: `postgres:`, `postgresql:`, `sqlite:`, `file:`, or `:memory:`. Default: none in
+   * production, `sqlite:///dev.db` in development, `sqlite:///:memory:` in test.
    */
   readonly url?: string | Redacted.Redacted<string> | undefined
   /**
-   * Where the database is, as resolved settings have it: `{ ...settings }` are options that result in the same settings. What
-   * is given beside it takes precedence over what it says, except that of two sslmodes the stronger one applies, and that
-   * `poolMin` is at most `poolSize`. A `url` stands for it. Default: none. In code only.
+   * The `target` of resolved settings, instead of a `url`: the options `{ ...settings }` result in the same settings.
+   * Other options take precedence over what the target contains, except that of two sslmodes the stronger one applies.
+   * A `poolMin` above `poolSize` is then reduced to `poolSize`. If a `url` is given too, it is used instead of the
+   * target. Default: none. In code only.
    */
   readonly target?: Settings["target"] | undefined
   /** The pool's name in metrics and logs. Default: the database's name, or the file's. */
   readonly name?: string | undefined
-  /** Connections that the pool keeps open, at least 1. Default: 10 in production, otherwise 5. SQLite always has 1. */
+  /**
+   * The number of connections that the pool opens as they are needed, at least 1. Default: 10 in production, otherwise
+   * 5. SQLite always has 1.
+   */
   readonly poolSize?: number | undefined
   /**
-   * Connections beyond `poolSize` that the pool opens under load, at least 0. Default: 20 in production, otherwise 10.
-   * SQLite always has 0.
+   * The number of connections beyond `poolSize` that the pool opens under load, at least 0. Default: 20 in production,
+   * otherwise 10. SQLite always has 0.
    */
   readonly poolMaxOverflow?: number | undefined
   /**
-   * Connections that the pool keeps however long nobody asks for one, from 0 to `poolSize`. They are opened on demand. With 0
-   * a server that sleeps while nobody is connected can sleep. Default: `poolSize`. SQLite always keeps its connection.
+   * The number of connections that stay open however long they are idle, from 0 to `poolSize`. They are opened on
+   * demand. Use 0 for a serverless database that is suspended while it has no connections. Default: `poolSize`. SQLite
+   * always keeps its connection.
    */
   readonly poolMin?: number | undefined
   /**
-   * How long a connection beyond `poolMin` may be idle before the pool closes it; those beyond `poolSize` too, so that a burst
-   * does not open and close one for each request. 0 closes it when it is returned and nobody waits. Default: 30 seconds.
+   * How long a connection beyond `poolMin` may be idle before the pool closes it. That includes connections beyond
+   * `poolSize`, so that a burst does not open and close one for each request. With 0 a connection is closed when it is
+   * returned and nobody waits. Default: 30 seconds.
    */
   readonly poolIdleTimeout?: Duration.DurationInput | undefined
   /** Maximum wait for a connection; PoolTimeout after that. Default: 30 seconds. */
   readonly poolTimeout?: Duration.DurationInput | undefined
   /**
-   * Maximum lifetime of a connection. Default: 30 minutes; 0, or an infinite duration, is no limit. A SQLite connection has
-   * no limit.
+   * Maximum lifetime of a connection. Default: 30 minutes; 0, or an infinite duration, is no limit. A SQLite connection
+   * has no limit.
    */
   readonly poolRecycle?: Duration.DurationInput | undefined
   /**
@@ -135,18 +148,19 @@ export interface Options {
    */
   readonly connectTimeout?: Duration.DurationInput | undefined
   /**
-   * How long opening the database retries after a connection error that may pass. Default: 30 seconds in production,
-   * otherwise 0, which is a single attempt.
+   * How long opening the database is retried after a retryable error (`DatabaseError.isRetryable`). Default: 30 seconds
+   * in production, otherwise 0, which is a single attempt.
    */
   readonly connectRetry?: Duration.DurationInput | undefined
   /**
-   * Maximum duration of a statement. Default: the server's setting; 0 is no limit. A PostgreSQL server that has not ended a
-   * statement two seconds later is sent a cancel request; if that is not answered either, the connection is destroyed.
+   * Maximum duration of a statement. Default: the server's setting; 0 is no limit. A PostgreSQL server that has not
+   * ended a statement two seconds later is sent a cancel request; if that is not answered either, the connection is
+   * destroyed.
    */
   readonly statementTimeout?: Duration.DurationInput | undefined
   /**
-   * Maximum wait of a statement for a lock. Default: the server's setting; 0 is no limit. `timeout` in a SQLite URL takes
-   * precedence.
+   * Maximum wait of a statement for a lock. Default: the server's setting; 0 is no limit. `timeout` in a SQLite URL
+   * takes precedence.
    */
   readonly lockTimeout?: Duration.DurationInput | undefined
   /**
@@ -155,16 +169,16 @@ export interface Options {
    */
   readonly idleInTransactionTimeout?: Duration.DurationInput | undefined
   /**
-   * How long a server may say nothing while an answer of it is awaited. Then it is asked on a connection of its own; if it
-   * does not answer there within `connectTimeout`, everything that waits for it fails with ConnectionLost, or
-   * CommitOutcomeUnknown. A statement that takes long on a server that lives is never ended by this. Also the interval at
-   * which a connection that listens for notifications is checked. Default: 10 seconds; 0 waits for ever. PostgreSQL only.
+   * How long a server may send nothing while a response is awaited. Then it is asked on a separate connection. If it
+   * does not answer there within `connectTimeout`, everything that waits for a response fails with ConnectionLost or
+   * CommitOutcomeUnknown. A long statement on a server that still answers is not affected. Also the interval at which a
+   * connection that listens for notifications is checked. Default: 10 seconds; 0 disables both checks. PostgreSQL only.
    */
   readonly silence?: Duration.DurationInput | undefined
   /**
-   * With several hosts, or a host with several addresses: how often a server that is down or silent is looked at again, in the
-   * background and only while the database is used. Until it answers the others are tried before it. Default: 5 seconds. At
-   * least 1 millisecond. PostgreSQL only.
+   * With several hosts, or a host with several addresses: how often a server that is down or silent is checked again,
+   * in the background and only while the database is used. Until it answers, the other servers are tried first.
+   * Default: 5 seconds. At least 1 millisecond. PostgreSQL only.
    */
   readonly hostRecheck?: Duration.DurationInput | undefined
   /** How long closing the database waits for running sessions. Default: 10 seconds; 0 does not wait. */
@@ -174,15 +188,16 @@ export interface Options {
   /** Statements that take longer are logged. Default: 1 second; 0, or an infinite duration, logs none. */
   readonly slowStatement?: Duration.DurationInput | undefined
   /**
-   * PostgreSQL: whether repeated statements are prepared by name. Default: `auto`. It prepares them unless a pooler
-   * stands between the application and the server, which may pass a statement to a server that does not know its name.
-   * `on` is for poolers that track names themselves.
+   * PostgreSQL: whether repeated statements are prepared by name. `auto` prepares them unless there is a pooler between
+   * the application and the server, which may pass a statement to a server process that does not know its name. `on` is
+   * for poolers that track the names themselves, and `off` prepares nothing. Default: `auto`.
    */
   readonly preparedStatements?: PreparedStatements | undefined
   /**
-   * PostgreSQL: when a connection is cleaned of what its borrower has left on it (settings, roles, locks, temporary tables,
-   * cursors, listening), before another one uses it. Default: `auto`. It cleans after statements whose text may leave
-   * something. What triggers and views do cannot be seen in a text; `always` cleans after every borrower.
+   * PostgreSQL: when the session state that a borrower has left on a connection (settings, roles, locks, temporary
+   * tables, cursors, LISTEN) is removed, before the next borrower uses it. `auto` does so after statements whose text
+   * may leave state; the text does not show what triggers and views do. `always` does so after every borrower. Default:
+   * `auto`.
    */
   readonly reset?: Reset | undefined
   /** PostgreSQL: `application_name`, as pg_stat_activity shows it. Default: `sqlayer`. One line of text. */
@@ -194,7 +209,7 @@ export interface Options {
   readonly sslMode?: SslMode | undefined
   /**
    * PostgreSQL: the root certificates, as the name of a file or as PEM text, or `system` for those that Node trusts.
-   * Default: `system`.
+   * Default: those that Node trusts; unlike `system`, this does not change the default of `sslMode`.
    */
   readonly sslRootCert?: string | undefined
   /** PostgreSQL: the client's certificate, as the name of a file or as PEM text. It needs `sslKey`. Default: none. */
@@ -203,9 +218,10 @@ export interface Options {
   readonly sslKey?: string | Redacted.Redacted<string> | undefined
   /**
    * PostgreSQL: the password, or an Effect that gives it. The Effect is run for each new connection, within
-   * `connectTimeout`, and once more if the server rejects what it gave and it now gives something else. If it fails the
-   * connection fails with ConnectionFailed, which may pass; the error does not show what the Effect failed with.
-   * Default: that of the URL. It takes precedence over the URL and over `passwordFile`.
+   * `connectTimeout`, and once more if the server rejects what it gave and it now gives something else. If the Effect
+   * fails, the connection fails with ConnectionFailed, which is `transient`. The error shows the kind of the failure,
+   * such as its `_tag`, but not its message. Default: that of the URL. It takes precedence over the URL and over
+   * `passwordFile`.
    */
   readonly password?:
     | string
@@ -218,8 +234,8 @@ export interface Options {
    */
   readonly passwordFile?: string | undefined
   /**
-   * PostgreSQL: the user's name, or an Effect that gives it, which is run as that of `password`; the URL then has to name
-   * the database. Default: that of the URL. It takes precedence over the URL.
+   * PostgreSQL: the user's name, or an Effect that gives it, which is run like that of `password`. With an Effect, the
+   * URL has to name the database. Default: that of the URL. It takes precedence over the URL.
    */
   readonly user?: string | Effect.Effect<string, unknown> | undefined
   /**
@@ -228,78 +244,83 @@ export interface Options {
    */
   readonly thread?: "worker" | "main" | undefined
   /**
-   * SQLite: the journal mode that the file is put into when it is opened. Default: `wal`, in which readers and a writer do not
-   * wait for each other. A file that another process has locked keeps the mode that it has.
+   * SQLite: the journal mode that the file is put into when it is opened. Default: `wal`, in which readers and a writer
+   * do not wait for each other. A file that another process has locked keeps the mode that it has.
    */
   readonly journalMode?: "wal" | "delete" | "truncate" | "persist" | undefined
   /**
    * SQLite: PRAGMAs that every connection of the file sets when it is opened, by name: `cache_size`, `mmap_size`,
-   * `synchronous`, `journal_size_limit`, `wal_autocheckpoint` and others; a name or a value that is not known is refused, and so
-   * are those that sqlayer sets itself. `auto_vacuum`, `encoding` and `page_size` are those of a new file. `busy_timeout`
-   * (milliseconds) stands for `lockTimeout`, which takes precedence. Default: none, with `synchronous = FULL`.
+   * `synchronous`, `journal_size_limit`, `wal_autocheckpoint` and others. As a string:
+   * `cache_size=-64000, synchronous=normal`. Unknown names and values are refused, and so are PRAGMAs that sqlayer sets
+   * itself. `auto_vacuum`, `encoding` and `page_size` have an effect on a new file only. `busy_timeout` (milliseconds)
+   * sets the lock timeout, unless `lockTimeout` is given. Default: none; `synchronous` is then FULL.
    */
   readonly pragmas?: { readonly [name: string]: string | number | boolean } | string | undefined
   /**
-   * SQLite: SQL functions of the application by their names, on every connection. A name or a shape that is not accepted is
-   * refused with the options; a module that cannot be loaded, or lacks the export, is a ConnectionFailed when the file is
-   * opened. Default: none. PostgreSQL ignores them.
+   * SQLite: application-defined SQL functions, by name, for every connection. An invalid name or definition is an
+   * invalid option. If a module cannot be loaded or lacks the export, opening the file fails with ConnectionFailed.
+   * Default: none. PostgreSQL ignores them.
    */
   readonly functions?: { readonly [name: string]: SqliteFunction } | undefined
   /**
-   * PostgreSQL: the URL of the readers: the name of a managed service's readers, or the hosts of standbys. `readOnly` sessions
-   * run there. With several hosts each one is read from, as far as it is a standby, or what `target_session_attrs` asks for.
-   * Default: none, `readOnly` sessions run where all others do.
+   * PostgreSQL: the URL of the readers, on which `readOnly` sessions run: a managed service's endpoint for readers, or
+   * the hosts of standbys. With several hosts, each one that is a standby, or what `target_session_attrs` asks for, is
+   * a reader. Default: none; `readOnly` sessions run where all others do.
    */
   readonly readerUrl?: string | Redacted.Redacted<string> | undefined
   /**
-   * PostgreSQL: `auto` makes readers of the standbys among several hosts of `url`, and excludes `readerUrl`. Beside a `target`
-   * also the readers of resolved settings, for which a `readerUrl` stands. Default: none.
+   * PostgreSQL: `auto` uses the standbys among several hosts of `url` as readers, and cannot be combined with
+   * `readerUrl`. Together with a `target`, the `readers` of resolved settings are accepted too, unless a `readerUrl`
+   * replaces them. Default: none.
    */
   readonly readers?: "auto" | Readers | undefined
-  /** Connections that are kept to each reader, at least 1; under load up to `poolMaxOverflow` more. Default: `poolSize`. */
+  /**
+   * The size of the pool of each reader, at least 1; up to `poolMaxOverflow` more connections are opened under load.
+   * Default: `poolSize`.
+   */
   readonly readerPoolSize?: number | undefined
   /**
-   * How far a reader may be behind the primary; one that is farther behind, or of which that is not known, is not read from.
-   * Default: 10 seconds.
+   * How far a reader may be behind the primary. A reader that is farther behind, or whose lag is not known, is not
+   * used. Default: 10 seconds.
    */
   readonly readerMaxLag?: Duration.DurationInput | undefined
   /**
-   * How long a session waits for a reader that has not yet replayed what the session has to see; then it runs on the primary.
-   * Default: 100 milliseconds; 0 does not wait.
+   * How long a session waits for a reader to replay the commits that the session has to see. Then it runs on the
+   * primary. Default: 100 milliseconds; 0 does not wait.
    */
   readonly readerWait?: Duration.DurationInput | undefined
-  /** Transforms the names of identifiers in statements, such as camelCase to snake_case. Default: names stay as they are. */
+  /** Transforms identifiers in statements, for example from camelCase to snake_case. Default: they are not changed. */
   readonly transformQueryNames?: ((name: string) => string) | undefined
-  /** Transforms the names of columns in results. Default: names stay as they are. */
+  /** Transforms the names of columns in results. Default: they are not changed. */
   readonly transformResultNames?: ((name: string) => string) | undefined
   /**
-   * PostgreSQL: how the values of types are read and sent, by the type's name or OID. Default: as in the table of types in
-   * the guide. In code only.
+   * PostgreSQL: how the values of types are read and sent, by the name or OID of the type. Default: as the guide's page
+   * on types lists. In code only.
    */
   readonly types?: Types | undefined
   /** PostgreSQL: whether the transforms also apply to the keys of JSON values. Default: true, as in @effect/sql-pg. */
   readonly transformJson?: boolean | undefined
   /**
-   * PostgreSQL: what is done with the notices and warnings of the server, in the fiber that has run the statement and before
-   * it gets the result. Default: they are logged, without the parameters of the statement: NOTICE as debug, INFO as info,
-   * WARNING as warning.
+   * PostgreSQL: handles a notice or warning of the server. Runs in the fiber that has run the statement, before the
+   * fiber receives the result. Default: it is logged, without the parameters of the statement: NOTICE at level Debug,
+   * INFO at Info, WARNING at Warning.
    */
   readonly onNotice?: ((notice: Notice) => Effect.Effect<void>) | undefined
   /** Attributes that are added to every span. Default: none. */
   readonly spanAttributes?: Record<string, unknown> | undefined
   /**
-   * What the spans of statements are named by: `summary` is OpenTelemetry's `db.query.summary`, such as `SELECT account`;
-   * `effect-sql` names them `sql.execute`, with the method of @effect/sql's connection as `db.operation.name`. Default:
+   * How the spans of statements are named. `summary`: by OpenTelemetry's `db.query.summary`, such as `SELECT account`.
+   * `effect-sql`: `sql.execute`, with the method of @effect/sql's connection as `db.operation.name`. Default:
    * `summary`. In code only.
    */
   readonly spanNames?: SpanNames | undefined
-  /** Whether spans of statements have the parameters, which may be secret. Default: false. */
+  /** Whether spans of statements include the parameters, which may be secret. Default: false. */
   readonly spanParameters?: boolean | undefined
 }
 
 /**
- * What a PostgreSQL server says beside its answer to a statement: `RAISE NOTICE`, or a notice or warning of its own. The texts
- * may hold values.
+ * A notice that a PostgreSQL server sends while it runs a statement: that of `RAISE NOTICE`, or a notice or warning of
+ * the server itself. Its texts may contain values.
  *
  * @since 0.1.0
  * @category models
@@ -309,8 +330,11 @@ export interface Notice {
   readonly severity: string
   /** The SQLSTATE. */
   readonly code: string
+  /** The primary message. */
   readonly message: string
+  /** The DETAIL, if there is one. */
   readonly detail?: string
+  /** The HINT, if there is one. */
   readonly hint?: string
   /** The CONTEXT: the functions that were running. */
   readonly where?: string
@@ -319,7 +343,7 @@ export interface Notice {
 }
 
 /**
- * Whether statements are prepared by name, so that the server parses and plans them once for each connection.
+ * Whether repeated statements are prepared by name. See `Options.preparedStatements`.
  *
  * @since 0.1.0
  * @category models
@@ -327,7 +351,7 @@ export interface Notice {
 export type PreparedStatements = "auto" | "on" | "off"
 
 /**
- * When a connection is cleaned of what its borrower has left on it.
+ * When the session state that a borrower has left on a connection is removed. See `Options.reset`.
  *
  * @since 0.1.0
  * @category models
@@ -335,7 +359,7 @@ export type PreparedStatements = "auto" | "on" | "off"
 export type Reset = "auto" | "always"
 
 /**
- * What the spans of statements are named by.
+ * How the spans of statements are named. See `Options.spanNames`.
  *
  * @since 0.1.0
  * @category models
@@ -349,20 +373,21 @@ export type SpanNames = "summary" | "effect-sql"
  * @category models
  */
 export interface PostgresTarget {
+  /** The dialect. */
   readonly _tag: "postgres"
   /**
-   * The hosts, tried in order. The next attempt begins when one has failed, or beside it after 250 milliseconds. A host that
-   * begins with a slash is the directory of a Unix socket.
+   * The hosts, tried in order. The next attempt begins when the previous one has failed, or concurrently after 250
+   * milliseconds. A host that begins with a slash is the directory of a Unix socket.
    */
   readonly hosts: readonly [PostgresHost, ...Array<PostgresHost>]
   /**
-   * libpq's `target_session_attrs`: the kind of server to connect to. Default: `any` with one host, and `read-write` with
-   * several, where libpq has `any`.
+   * libpq's `target_session_attrs`: the kind of server to connect to. Default: `any` with one host, and `read-write`
+   * with several, where libpq has `any`.
    */
   readonly targetSessionAttrs: "any" | "read-write" | "read-only" | "primary" | "standby" | "prefer-standby"
   /**
-   * libpq's `load_balance_hosts`: `random` tries the hosts, and the addresses of each, in another order for each connection.
-   * Default: `disable`, in the order in which they are given.
+   * libpq's `load_balance_hosts`: `random` tries the hosts, and the addresses of each, in a random order for each
+   * connection. Default: `disable`, in the order in which they are given.
    */
   readonly loadBalanceHosts?: "random" | undefined
   /** The database's name. Default: the user's name. */
@@ -371,7 +396,7 @@ export interface PostgresTarget {
   readonly username: string
   /** The password, if it is fixed. */
   readonly password: Redacted.Redacted<string> | undefined
-  /** What the user and the password are asked for at each new connection, if they are not fixed. */
+  /** How each new connection obtains the user and the password, if they are not fixed. */
   readonly credentials?: Redacted.Redacted<PostgresCredentials> | undefined
   /** Whether and how the connection is encrypted. */
   readonly sslMode: SslMode
@@ -383,9 +408,9 @@ export interface PostgresTarget {
   readonly sslCert: string | Redacted.Redacted<string> | undefined
   /** The key of `sslCert`. */
   readonly sslKey: string | Redacted.Redacted<string> | undefined
-  /** libpq's `sslnegotiation`: whether TLS begins at once. Default: it is asked for first. */
+  /** libpq's `sslnegotiation`: `direct` begins with TLS. Default: TLS is requested first. */
   readonly sslNegotiation?: "direct" | undefined
-  /** libpq's `sslsni`: whether the server's name is sent when TLS begins. Default: true. */
+  /** libpq's `sslsni`: whether the server's name is sent in the TLS handshake. Default: true. */
   readonly sslServerName?: boolean | undefined
   /** libpq's `ssl_min_protocol_version`. Default: Node's, which is TLS 1.2. */
   readonly sslMinVersion?: "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3" | undefined
@@ -400,7 +425,8 @@ export interface PostgresTarget {
 }
 
 /**
- * What is asked for the user and the password of each new connection. What is undefined is fixed.
+ * How each new connection obtains the user and the password. Where a member is undefined, the value of the target is
+ * used.
  *
  * @since 0.1.0
  * @category models
@@ -434,16 +460,17 @@ export interface PostgresHost {
  * @category models
  */
 export interface SqliteTarget {
+  /** The dialect. */
   readonly _tag: "sqlite"
   /** A path, or `:memory:`. */
   readonly filename: string
   /** Whether the file is opened for reading only (`mode=ro`, or `immutable=1`). Default: false. */
   readonly readOnly: boolean
-  /** Whether the file is not created if it does not exist (`mode=rw`). Default: false. */
+  /** Whether opening fails if the file does not exist (`mode=rw`). Default: false, the file is created. */
   readonly mustExist?: boolean | undefined
   /**
-   * Whether the file is read without locks and without its WAL, as one that nobody changes (`immutable=1`). better-sqlite3
-   * reads it into memory. Default: false.
+   * Whether the file is read without locks and without its WAL, because nothing changes it (`immutable=1`).
+   * better-sqlite3 reads it into memory. Default: false.
    */
   readonly immutable?: boolean | undefined
   /** The thread that statements run in. Default: `worker`; always `main` for `:memory:`. */
@@ -472,13 +499,13 @@ export interface SqliteTarget {
  * @category models
  */
 export interface Readers {
-  /** Where they are: each of its hosts is a reader. */
+  /** Where the readers are. Each host is a reader. */
   readonly target: Url.Target
-  /** Connections that are kept to each of them. */
+  /** The size of the pool of each reader. */
   readonly poolSize: number
-  /** How far one may be behind the primary. */
+  /** How far a reader may be behind the primary. */
   readonly maxLag: Duration.Duration
-  /** How long a session waits for one to replay what it has to see. */
+  /** How long a session waits for a reader to replay the commits that the session has to see. */
   readonly wait: Duration.Duration
 }
 
@@ -495,11 +522,11 @@ export interface Settings {
   readonly target: Url.Target
   /** The pool's name in metrics and logs. */
   readonly name: string
-  /** Connections that the pool keeps open. */
+  /** The number of connections that the pool opens as they are needed. */
   readonly poolSize: number
-  /** Connections beyond `poolSize` that the pool opens under load. */
+  /** The number of connections beyond `poolSize` that the pool opens under load. */
   readonly poolMaxOverflow: number
-  /** Connections that the pool keeps however long nobody asks for one. */
+  /** The number of connections that stay open however long they are idle. */
   readonly poolMin: number
   /** How long a connection beyond `poolMin` may be idle; zero closes it when it is returned. */
   readonly poolIdleTimeout: Duration.Duration
@@ -517,9 +544,9 @@ export interface Settings {
   readonly lockTimeout: Duration.Duration | undefined
   /** Maximum idle time in a transaction; zero is no limit, undefined is the server's setting. */
   readonly idleInTransactionTimeout: Duration.Duration | undefined
-  /** How long a server may say nothing while an answer of it is awaited; zero is for ever. */
+  /** How long a server may send nothing while a response is awaited; zero is no limit. */
   readonly silence: Duration.Duration
-  /** How often a server that is down or silent is looked at again. */
+  /** How often a server that is down or silent is checked again. */
   readonly hostRecheck: Duration.Duration
   /** How long closing the database waits for running sessions. */
   readonly shutdownTimeout: Duration.Duration
@@ -529,11 +556,11 @@ export interface Settings {
   readonly slowStatement: Duration.Duration
   /** PostgreSQL: whether repeated statements are prepared by name. */
   readonly preparedStatements: PreparedStatements
-  /** PostgreSQL: when a connection is cleaned of what its borrower has left. */
+  /** PostgreSQL: when the session state that a borrower has left on a connection is removed. */
   readonly reset: Reset
   /** PostgreSQL: where `readOnly` sessions run; undefined if that is where all others do. */
   readonly readers: Readers | undefined
-  /** Transforms the names of identifiers in statements. */
+  /** Transforms identifiers in statements. Undefined: they are not changed. */
   readonly transformQueryNames: ((name: string) => string) | undefined
   /** Transforms the names of columns in results. */
   readonly transformResultNames: ((name: string) => string) | undefined
@@ -541,13 +568,13 @@ export interface Settings {
   readonly transformJson: boolean
   /** PostgreSQL: how the values of types are read and sent. */
   readonly types: Types
-  /** PostgreSQL: what is done with notices. Undefined: they are logged. */
+  /** PostgreSQL: handles notices. Undefined: they are logged. */
   readonly onNotice: ((notice: Notice) => Effect.Effect<void>) | undefined
   /** Attributes that are added to every span. */
   readonly spanAttributes: Record<string, unknown>
-  /** What the spans of statements are named by. */
+  /** How the spans of statements are named. See `Options.spanNames`. */
   readonly spanNames: SpanNames
-  /** Whether spans of statements have the parameters. */
+  /** Whether spans of statements include the parameters. */
   readonly spanParameters: boolean
 }
 
@@ -652,7 +679,7 @@ const validate = (
   const poolSize = value("poolSize", Rule.wholeNumber(1)) ?? environmentDefaults.poolSize
   const pool = {
     poolSize,
-    // That of resolved settings may be the size that these had.
+    // With resolved settings it may be above a `poolSize` that is given together with them.
     poolMin: Math.min(
       value("poolMin", Rule.wholeNumber(0, target === undefined ? poolSize : Infinity)) ?? poolSize,
       poolSize
@@ -722,7 +749,7 @@ const validate = (
   })
 }
 
-/** Where `readOnly` sessions run. Refuses the options of readers where the dialect has none. */
+/** Where `readOnly` sessions run. Refuses the options of readers if the dialect has none. */
 const resolveReaders = (
   validation: Validation.Validation<Field>,
   { pool: { poolSize }, readers }: Resolved<Url.Target>,
@@ -787,7 +814,8 @@ const isReaders = (given: unknown): given is Readers =>
 /**
  * Validates options given in code, and fills in every default.
  *
- * The error of invalid options names each of them, with the value given, unless it may be secret, and the values accepted.
+ * The ConfigError names each invalid option, the value that was given (unless it may be secret) and the values that are
+ * accepted.
  *
  * @example
  * ```ts
@@ -812,7 +840,7 @@ const namesIn = (options: Options): ReadonlySet<string> =>
     )
   )
 
-/** Keeps a value out of errors, unless it is an Effect. */
+/** Redacts a value, so that no error shows it. An Effect stays as it is. */
 const hidden = (given: unknown): unknown =>
   given === undefined || Effect.isEffect(given) || Redacted.isRedacted(given) ? given : Redacted.make(given)
 
@@ -826,8 +854,8 @@ const readVariables = Config.all({
   nodeEnvironment: readText("NODE_ENV")
 })
 
-/** What a target says itself. */
-const saidByTarget: ReadonlyArray<Field> = [
+/** The options whose values a target contains. */
+const targetFields: ReadonlyArray<Field> = [
   "url",
   "readers",
   "applicationName",
@@ -840,10 +868,10 @@ const saidByTarget: ReadonlyArray<Field> = [
   "pragmas"
 ]
 
-/** For options that are given in code, those whose variables do not count then, as they are of another database. */
-const replaced: { readonly [field: string]: ReadonlyArray<Field> } = {
+/** For each option in code, the options whose variables are then ignored, since they are for another database. */
+const overriddenBy: { readonly [field: string]: ReadonlyArray<Field> } = {
   url: ["readerUrl"],
-  target: ["readerUrl", ...saidByTarget],
+  target: ["readerUrl", ...targetFields],
   readers: ["readerUrl"],
   readerUrl: ["readers"]
 }
@@ -852,11 +880,12 @@ const pick = (values: Values, isPicked: (field: string) => boolean): Values =>
   Object.fromEntries(Object.entries(values).filter(([field]) => isPicked(field)))
 
 /**
- * Reads the settings from the environment variables, or from another ConfigProvider, and takes the options beside them. What
- * both give is as the options say, one by one, also where the URL of the environment has it as a parameter. Of two sslmodes
- * the stronger one applies. DATABASE_READER_URL does not count beside a `url` in code, which is another database.
+ * Reads the settings from the environment variables, or from another ConfigProvider, and combines them with options in
+ * code. Each option takes precedence over its variable, and over the same parameter in DATABASE_URL; of two sslmodes
+ * the stronger one applies. With a `url` or a `target` in code DATABASE_READER_URL is ignored, since it is for another
+ * database.
  *
- * The error names everything that is invalid at once: variables, and options by their names.
+ * The ConfigError names every invalid variable and every invalid option.
  *
  * @example
  * ```ts
@@ -873,7 +902,7 @@ export const configWith = (options: Options): Config.Config<Settings> =>
     const isAppEnvSet = Option.exists(environment, (text) => text.trim() !== "")
     const inCode = namesIn(options)
     const ignored = new Set<string>(
-      Object.entries(replaced).flatMap(([field, others]) => inCode.has(field) ? others : [])
+      Object.entries(overriddenBy).flatMap(([field, others]) => inCode.has(field) ? others : [])
     )
     const read: Values = {
       ...Record.map(texts, Option.getOrUndefined),
@@ -893,10 +922,11 @@ export const configWith = (options: Options): Config.Config<Settings> =>
   })
 
 /**
- * Reads the settings from the environment variables, or from another ConfigProvider. An empty variable counts as absent.
+ * Reads the settings from the environment variables, or from another ConfigProvider. An empty variable counts as
+ * absent.
  *
- * The error of invalid variables names each of them, with the value given, unless it may be secret, and the values
- * accepted.
+ * The ConfigError names each invalid variable, the value that was given (unless it may be secret) and the values that
+ * are accepted.
  *
  * @since 0.1.0
  * @category constructors
@@ -912,8 +942,9 @@ export const config: Config.Config<Settings> = configWith({})
 export const render = (target: Settings["target"]): string => Url.format(target, false)
 
 /**
- * The URL of a target, with its password. It lacks what options alone say: an Effect or a file that gives the password, an
- * Effect that gives the user, and on SQLite the thread, the journal mode, PRAGMAs and functions. The option `target` has them.
+ * The URL of a target, with its password. It lacks what only options can give: an Effect or a file that gives the
+ * password, an Effect that gives the user, and on SQLite the thread, the journal mode, PRAGMAs and functions. To keep
+ * these, use the option `target`.
  *
  * @since 0.1.0
  * @category conversions

@@ -1,9 +1,9 @@
 /**
  * The errors of sqlayer: one tagged error for each kind of failure, the same for every dialect. Catch them by tag.
  *
- * The codes are SQLSTATEs on PostgreSQL (https://www.postgresql.org/docs/current/errcodes-appendix.html) and the names of
- * extended result codes on SQLite (https://sqlite.org/rescode.html). No error holds the parameters of a statement or the
- * values of a row: they are masked in the messages of the server.
+ * The codes are SQLSTATEs on PostgreSQL (https://www.postgresql.org/docs/current/errcodes-appendix.html) and the names
+ * of extended result codes on SQLite (https://sqlite.org/rescode.html). No error holds the parameters of a statement or
+ * the values of a row: they are masked in the messages of the server.
  *
  * @since 0.1.0
  */
@@ -40,7 +40,7 @@ export const PoolFigures = Schema.Struct({
   name: Schema.String,
   /** The maximum number of open connections: `size` and `overflow`. */
   maximum: Schema.Int,
-  /** The number of connections that stay open once they were opened. */
+  /** The number of connections that the pool opens as they are needed. */
   size: Schema.Int,
   /** The number of connections that may be open beyond `size` under load. A limit, not the current number. */
   overflow: Schema.Int,
@@ -66,8 +66,8 @@ const fields = {
   /** The dialect of the database. */
   dialect: Dialect,
   /**
-   * An SQLSTATE on PostgreSQL, the name of an extended result code on SQLite. If the database was not reached or did not
-   * say, the code for the condition.
+   * An SQLSTATE on PostgreSQL, the name of an extended result code on SQLite. If the database was not reached or
+   * reported none, the code for the condition.
    */
   code: Schema.String,
   /** What happened, in the words of the database or of sqlayer, with values masked. */
@@ -91,11 +91,11 @@ const fields = {
   /** Where the error is in `statement`: the number of the character, counted from 1, as PostgreSQL reports it. */
   position: Schema.optionalWith(Schema.Int, { exact: true }),
   /**
-   * The CONTEXT of PostgreSQL's error message, with values masked: in which functions, triggers and lines it has occurred, the
-   * innermost first.
+   * The CONTEXT of PostgreSQL's error message, with values masked: the functions, triggers and lines in which the error
+   * occurred, innermost first.
    */
   where: optionalString,
-  /** The routine of PostgreSQL's source that has reported the error. */
+  /** The function in PostgreSQL's source code that reported the error. */
   routine: optionalString,
   /** The text of the statement with its placeholders, without its parameters. */
   statement: optionalString,
@@ -103,7 +103,7 @@ const fields = {
   cause: Schema.optionalWith(Schema.Defect, { exact: true })
 }
 
-/** The fields whose names the runtime gives to properties of every Error: on JavaScriptCore, `column` is a number. */
+/** The fields that the runtime itself sets on every Error: JavaScriptCore sets `column` to a number. */
 const runtimeFields = Object.keys(fields).filter((name) => Object.hasOwn(new Error(), name))
 
 type FieldsOf<Tag extends string, Extra> = { readonly _tag: Schema.tag<Tag> } & typeof fields & Extra
@@ -147,12 +147,12 @@ const taggedError = <Self>() =>
 }
 
 /**
- * A connection could not be opened: refused, unreachable, unknown host, TLS failure, too many clients, unknown database,
- * or a file that cannot be opened. The message says which address or file.
+ * A connection could not be opened: refused, unreachable, unknown host, TLS failure, too many clients, unknown
+ * database, or a file that cannot be opened. The message names the address or the file.
  *
- * `transient` says whether a retry may succeed. It is false for an unknown database, a TLS failure, and a file or socket
- * that the process has no permission for. It is true for an unknown host name, because containers that start together
- * often resolve each other's names only after a while.
+ * `transient` says whether a retry may succeed. It is false for an unknown database, a TLS failure, and a file or
+ * socket that the process has no permission for. It is true for an unknown host name, because containers that start
+ * together often resolve each other's names only after a while.
  *
  * @since 0.1.0
  * @category errors
@@ -171,8 +171,8 @@ export class ConnectionFailed
 export class AuthenticationFailed extends taggedError<AuthenticationFailed>()("AuthenticationFailed") {}
 
 /**
- * An established connection broke: closed, reset, terminated by an administrator, a server that fell silent, a protocol
- * violation, or an I/O error of the database file (SQLITE_IOERR). Nothing was committed.
+ * An established connection broke: it was closed or reset, an administrator terminated it, the server stopped answering
+ * or violated the protocol, or the database file had an I/O error (SQLITE_IOERR). Nothing was committed.
  *
  * @since 0.1.0
  * @category errors
@@ -180,9 +180,9 @@ export class AuthenticationFailed extends taggedError<AuthenticationFailed>()("A
 export class ConnectionLost extends taggedError<ConnectionLost>()("ConnectionLost") {}
 
 /**
- * The pool had no connection within its timeout; `Pool.take` lists the conditions. `stats` is the state of the pool at that
- * moment, and `cause` the error of the last attempt to connect, if it failed. On SQLite, whose pool has one connection
- * for writing, it means that other sessions held the connection for that long.
+ * The pool had no connection within its timeout; `Pool.take` lists the conditions. `stats` is the state of the pool at
+ * that moment, and `cause` the error of the last attempt to connect, if it failed. On SQLite, whose pool has one
+ * connection for writing, it means that other sessions held the connection for that long.
  *
  * @since 0.1.0
  * @category errors
@@ -227,8 +227,8 @@ export class ForeignKeyViolation extends taggedError<ForeignKeyViolation>()("For
 export class NotNullViolation extends taggedError<NotNullViolation>()("NotNullViolation") {}
 
 /**
- * A value violates a check constraint, a domain (23514; SQLITE_CONSTRAINT_CHECK), or on SQLite the type of a column in a
- * STRICT table (SQLITE_CONSTRAINT_DATATYPE), or a trigger raised an error (SQLITE_CONSTRAINT_TRIGGER).
+ * A value violates a check constraint, a domain (23514; SQLITE_CONSTRAINT_CHECK), or on SQLite the type of a column in
+ * a STRICT table (SQLITE_CONSTRAINT_DATATYPE), or a trigger raised an error (SQLITE_CONSTRAINT_TRIGGER).
  *
  * @since 0.1.0
  * @category errors
@@ -244,8 +244,8 @@ export class CheckViolation extends taggedError<CheckViolation>()("CheckViolatio
 export class ExclusionViolation extends taggedError<ExclusionViolation>()("ExclusionViolation") {}
 
 /**
- * The transaction could not be serialized with concurrent ones and was rolled back (40001, 40002; SQLITE_BUSY_SNAPSHOT).
- * Retry it from the beginning, as the session option `retry` does.
+ * The transaction could not be serialized with concurrent ones and was rolled back (40001, 40002;
+ * SQLITE_BUSY_SNAPSHOT). Retry it from the beginning, as the session option `retry` does.
  *
  * @since 0.1.0
  * @category errors
@@ -253,8 +253,8 @@ export class ExclusionViolation extends taggedError<ExclusionViolation>()("Exclu
 export class SerializationFailure extends taggedError<SerializationFailure>()("SerializationFailure") {}
 
 /**
- * The server resolved a deadlock by aborting this transaction (40P01). Retry it from the beginning, as the session option
- * `retry` does. PostgreSQL only.
+ * The server resolved a deadlock by aborting this transaction (40P01). Retry it from the beginning, as the session
+ * option `retry` does. PostgreSQL only.
  *
  * @since 0.1.0
  * @category errors
@@ -270,9 +270,9 @@ export class DeadlockDetected extends taggedError<DeadlockDetected>()("DeadlockD
 export class LockTimeout extends taggedError<LockTimeout>()("LockTimeout") {}
 
 /**
- * A statement took longer than the statement timeout (57014), or a transaction exceeded idle_in_transaction_session_timeout
- * (25P03) or transaction_timeout (25P04). The server closes the connection in the last two cases. On SQLite sqlayer enforces
- * the statement timeout.
+ * A statement took longer than the statement timeout (57014), or a transaction exceeded
+ * idle_in_transaction_session_timeout (25P03) or transaction_timeout (25P04). The server closes the connection in the
+ * last two cases. On SQLite sqlayer enforces the statement timeout.
  *
  * @since 0.1.0
  * @category errors
@@ -288,9 +288,9 @@ export class StatementTimeout extends taggedError<StatementTimeout>()("Statement
 export class StatementCanceled extends taggedError<StatementCanceled>()("StatementCanceled") {}
 
 /**
- * The statement is invalid: a syntax error, an unknown table, column or schema, wrong types, an unsupported feature, or one
- * that the state of the transaction does not allow (class 42 except 42501, 0A000, 26000, 3F000, class 25 except 25006 and
- * 25P02 to 25P04; SQLITE_ERROR). On PostgreSQL `reason` ends with the position of the error in the statement,
+ * The statement is invalid: a syntax error, an unknown table, column or schema, wrong types, an unsupported feature, or
+ * one that the state of the transaction does not allow (class 42 except 42501, 0A000, 26000, 3F000, class 25 except
+ * 25006 and 25P02 to 25P04; SQLITE_ERROR). On PostgreSQL `reason` ends with the position of the error in the statement,
  * where the server reports it.
  *
  * @since 0.1.0
@@ -318,8 +318,8 @@ export class InsufficientPrivilege extends taggedError<InsufficientPrivilege>()(
 /**
  * A statement tried to write in a read-only transaction or database (25006; SQLITE_READONLY).
  *
- * `transient` is true where nobody asked for that: the session is not `readOnly` and no statement of its has made it so. Then
- * the server is a standby, or has become one, and the session may succeed on another connection. Absent otherwise.
+ * `transient` is true if neither the option `readOnly` nor a statement made the session read-only. Then the server is a
+ * standby, or has become one, and the session may succeed on another connection. Otherwise it is absent.
  *
  * @since 0.1.0
  * @category errors
@@ -347,9 +347,9 @@ export class ResourceExhausted extends taggedError<ResourceExhausted>()("Resourc
 export class DatabaseCorrupt extends taggedError<DatabaseCorrupt>()("DatabaseCorrupt") {}
 
 /**
- * A statement or COMMIT was sent in a transaction that had already failed (25P02, or COMMIT was answered with ROLLBACK).
- * The transaction was rolled back. Usually the error of an earlier statement was caught and ignored, or a statement was
- * interrupted after it was sent, so that it is not known what it did.
+ * A statement or COMMIT was sent in a transaction that had already failed (25P02, or COMMIT was answered with
+ * ROLLBACK). The transaction was rolled back. Usually the error of an earlier statement was caught and ignored, or a
+ * statement was interrupted after it was sent, so that its effect is not known.
  *
  * @since 0.1.0
  * @category errors
@@ -357,12 +357,13 @@ export class DatabaseCorrupt extends taggedError<DatabaseCorrupt>()("DatabaseCor
 export class TransactionAborted extends taggedError<TransactionAborted>()("TransactionAborted") {}
 
 /**
- * It is not known whether something is committed. Never retried, because that could do the work twice.
+ * It is not known whether a transaction was committed. Never retried, because that could do the work twice.
  *
  * - The connection was lost after COMMIT was sent and before it was answered.
- * - The same for a statement outside of a session, or on a reserved connection, that may have written.
- * - PostgreSQL answered COMMIT with a warning that the wait for a synchronous standby was canceled (01000): it is committed
- *   on that server, and may be lost with it.
+ * - The connection was lost before the answer to a statement that may have written, outside of a session or on a
+ *   reserved connection.
+ * - PostgreSQL answered COMMIT with a warning that the wait for a synchronous standby was canceled (01000): the
+ *   transaction is committed on that server, but may be lost if that server is.
  *
  * @since 0.1.0
  * @category errors
@@ -394,7 +395,7 @@ export class SessionTimeout extends taggedError<SessionTimeout>()("SessionTimeou
 export class UnknownDatabaseError extends taggedError<UnknownDatabaseError>()("UnknownDatabaseError") {}
 
 /**
- * The schema of all errors, with which they can be sent to another process.
+ * The schema of all errors, for sending them to another process.
  *
  * @since 0.1.0
  * @category models
@@ -437,8 +438,8 @@ export const DatabaseError = Schema.Union(
 export type DatabaseError = typeof DatabaseError.Type
 
 /**
- * The arguments of the errors' constructors. ConnectionFailed and ReadOnlyViolation also take `transient`, and PoolTimeout
- * `stats`.
+ * The arguments of the errors' constructors. ConnectionFailed and ReadOnlyViolation also take `transient`, and
+ * PoolTimeout `stats`.
  *
  * @since 0.1.0
  * @category models
@@ -448,8 +449,8 @@ export type Fields = ConstructorParameters<typeof UniqueViolation>[0]
 const tags: ReadonlySet<unknown> = new Set(DatabaseError.members.map((member) => member._tag))
 
 /**
- * Whether a value is one of the errors of this module. It goes by the tag, so it recognizes errors of another copy of
- * sqlayer.
+ * Whether a value is one of the errors of this module. It checks the tag, so that it recognizes errors of another copy
+ * of sqlayer.
  *
  * @since 0.1.0
  * @category guards
@@ -470,10 +471,10 @@ const findDatabaseError = (cause: unknown, maxDepth: number): DatabaseError | un
     : undefined
 
 /**
- * The DatabaseError in the `cause` of a SqlError, at any of 8 levels.
+ * The DatabaseError that is the `cause` of a SqlError, or is nested up to 8 causes deeper.
  *
- * The SqlError of another client becomes an UnknownDatabaseError. It keeps the message and the code, but not the driver's
- * error, which may hold the values of parameters and rows.
+ * The SqlError of another client becomes an UnknownDatabaseError. It keeps the message and the code, but not the
+ * driver's error, which may hold the values of parameters and rows.
  *
  * @since 0.1.0
  * @category conversions
@@ -493,8 +494,8 @@ export const fromSqlError = (error: SqlError): DatabaseError => {
 }
 
 /**
- * The SqlError with which a statement of @effect/sql fails. Its `cause` is the DatabaseError, its `message` consists of the
- * tag and the message of the DatabaseError.
+ * Makes the SqlError with which a statement of @effect/sql fails. Its `cause` is the DatabaseError, and its `message`
+ * consists of the tag and the message of the DatabaseError.
  *
  * @since 0.1.0
  * @category conversions
@@ -503,8 +504,8 @@ export const toSqlError = (error: DatabaseError): SqlError =>
   new SqlError({ cause: error, message: `${error._tag}: ${error.message}` })
 
 /**
- * Maps the SqlErrors of an effect to DatabaseErrors (see `fromSqlError`), so that they can be caught by tag. Other errors,
- * defects and interruptions stay as they are.
+ * Maps the SqlErrors of an effect to DatabaseErrors (see `fromSqlError`), so that they can be caught by tag. Other
+ * errors, defects and interruptions stay as they are.
  *
  * @since 0.1.0
  * @category conversions
@@ -528,8 +529,8 @@ const retryable: ReadonlySet<string> = new Set<DatabaseError["_tag"]>([
 
 /**
  * Whether the session that failed may succeed when it is run again from the beginning: true for ConnectionLost,
- * PoolTimeout, SerializationFailure, DeadlockDetected, LockTimeout, and for ConnectionFailed and ReadOnlyViolation if they
- * are `transient`. None of them occurs after a transaction was committed.
+ * PoolTimeout, SerializationFailure, DeadlockDetected, LockTimeout, and for ConnectionFailed and ReadOnlyViolation if
+ * they are `transient`. None of them occurs after a transaction was committed.
  *
  * @since 0.1.0
  * @category predicates
@@ -551,8 +552,8 @@ export const isConnectionError = (
   error._tag === "ConnectionFailed" || error._tag === "AuthenticationFailed" || error._tag === "ConnectionLost"
 
 /**
- * Whether a constraint of the schema was violated: UniqueViolation, ForeignKeyViolation, NotNullViolation, CheckViolation or
- * ExclusionViolation. Applications usually report these to their users instead of logging them.
+ * Whether a constraint of the schema was violated: UniqueViolation, ForeignKeyViolation, NotNullViolation,
+ * CheckViolation or ExclusionViolation. Applications usually report these to their users instead of logging them.
  *
  * @since 0.1.0
  * @category predicates
@@ -573,8 +574,9 @@ const mentions = (text: string, name: string): boolean =>
   new RegExp(`(?<![\\w$])${name.replace(/[^\w\s]/g, "\\$&")}(?![\\w$])`).test(text)
 
 /**
- * Renders the message on one line: the reason, the code, and the names and pool stats that the reason does not mention. It
- * leaves the tag out, because the tag is the error's `name`, which precedes the message wherever an error is printed.
+ * Renders the message on one line: the reason, the code, and the names and pool stats that the reason does not mention.
+ * It leaves the tag out, because the tag is the error's `name`, which precedes the message wherever an error is
+ * printed.
  */
 function render(error: RenderedFields): string {
   const notes = [error.code]

@@ -32,8 +32,8 @@ import * as RequestSession from "./internal/databaseHttp/session.js"
 import type * as Session from "./Session.js"
 
 /**
- * Options of the sessions of requests: those of any session but `propagation` and `retry`. A request cannot be run again,
- * since its body can be read only once; a client that gets status 503 with Retry-After may repeat it.
+ * Options of the session of a request: those of `Session.Options` except `propagation` and `retry`. A request cannot be
+ * run again, since its body can be read only once; a client that receives status 503 with Retry-After may repeat it.
  *
  * - `readOnly`: default true for GET and HEAD, otherwise false.
  * - `name`: default the method and the route's path, such as `GET /accounts/:id`.
@@ -47,7 +47,8 @@ export interface Options extends RequestSession.Options {}
 export {
   /**
    * A response that cannot be completed inside the session of its request: a web socket, an event stream, or a streamed
-   * body larger than `bodyLimit`. The session is rolled back, and the response has status 500. `reason` says which it is.
+   * body larger than `bodyLimit`. The session is rolled back, and the response has status 500. `reason` says which it
+   * is.
    *
    * @since 0.1.0
    * @category errors
@@ -64,7 +65,7 @@ export {
 
 export type {
   /**
-   * Who may see the dashboard, and whether it plans statements.
+   * Who may see the dashboard, and whether it shows the plans of statements.
    *
    * @since 0.1.0
    * @category dashboard
@@ -73,13 +74,14 @@ export type {
 } from "./internal/databaseHttp/dashboard.js"
 
 /**
- * A page that shows what the database is doing, updated every second. Returns an app to mount in an HttpRouter at any path.
- * While the scope is open a fiber takes a sample every second, and the last five minutes are kept. Never fails.
+ * A page that shows what the database is doing, updated every second. Returns an app, to be mounted in an HttpRouter at
+ * any path. While the scope is open, a fiber takes a sample every second and keeps those of the last five minutes.
+ * Never fails.
  *
- * The database is asked for locks, for its own figures and for the migrations only while a page is open: on an idle connection
- * of the pool, or on one beside it. Which migrations are pending is shown if `Migrations` is in the context.
+ * Only while a page is open, the database is queried for locks, its own statistics and the migrations, on an idle
+ * connection of the pool or on a separate one. The page shows pending migrations if `Migrations` is in the context.
  *
- * The page, its script and its data have the same path and differ by the query only, so the page works wherever it is
+ * The page, its script and its data have the same path and differ only in the query, so the page works wherever it is
  * mounted. Do not wrap it in `middleware`, which would run each of its requests in a session.
  *
  * @since 0.1.0
@@ -104,17 +106,19 @@ export {
 } from "./internal/databaseHttp/metrics.js"
 
 /**
- * Runs each request in a session, for a route, a router or a whole application. The session takes its connection with the
- * handler's first statement, so a request that runs none needs none, and one whose body arrives slowly holds none meanwhile.
+ * Runs each request in a session, for a route, a router or a whole application. The session takes its connection with
+ * the handler's first statement, so a request without statements needs no connection, and a request whose body arrives
+ * slowly holds none meanwhile.
  *
- * The session is committed if the handler succeeds with a status below 400. It is rolled back if the handler fails, dies or
- * responds with a status of 400 or above, or if the client disconnects before that. The response is sent after the commit,
- * so a commit that fails is an error like any other. A streamed body is read to its end inside the session.
+ * The session is committed if the handler succeeds with a status below 400. It is rolled back if the handler fails,
+ * dies or responds with a status of 400 or above, or if the client disconnects before the commit begins. The response
+ * is sent after the commit, so a commit that fails is an error like any other. A streamed body is read to its end
+ * inside the session.
  *
  * Adds the errors of sessions, DatabaseError, and EndlessResponse; SqlError becomes DatabaseError.
  *
- * The options can be a function of the request to an effect, which runs before the session and can ask who the user is. Its
- * failure is that of the request:
+ * The options can be a function that makes an effect of each request. The effect runs before the session, for example
+ * to find out who the user is. If it fails, the request fails:
  *
  * ```ts
  * import { HttpServerResponse } from "@effect/platform"
@@ -176,11 +180,12 @@ export const middleware: {
 /**
  * How `causality` carries a token.
  *
- * - `key`: signs the tokens, so that nobody can make requests wait with one of his own: at least 32 characters, the same on
- *   all instances.
- * - `cookie`: the cookie's name, or false for no cookie. Default: `sqlayer-token`. It is HttpOnly, with SameSite=Lax.
- * - `header`: the header's name, of requests and of responses, or false for no header. Default: `x-sqlayer-token`. That of a
- *   request has precedence over its cookie.
+ * - `key`: the secret that signs the tokens, of at least 32 characters, the same on all instances. Without a signature,
+ *   a client could make requests wait with a forged token.
+ * - `cookie`: the cookie's name, or false for no cookie. Default: `sqlayer-token`. The cookie is HttpOnly, with
+ *   SameSite=Lax.
+ * - `header`: the header's name in requests and responses, or false for no header. Default: `x-sqlayer-token`. In a
+ *   request, a valid header takes precedence over the cookie.
  * - `secure`: whether the cookie is sent by HTTPS only. Default: true.
  * - `maxAge`: how long the browser keeps the cookie. Default: 1 hour.
  *
@@ -190,12 +195,12 @@ export const middleware: {
 export interface CausalityOptions extends Causality.CausalityOptions {}
 
 /**
- * Lets a user read what he has written, on whichever instance and whichever reader his next request runs: the token of his
- * last commit (`Database.token`) travels with the response, signed, in a cookie and a header, and comes back with the next
- * request, which runs `Database.after` it. A token whose signature is not right is ignored. Requests of others are not waited
- * for: each request is a scope of its own, as by `Database.causal`.
+ * Makes users see their own writes, on whichever instance and reader their next request runs. The response carries the
+ * token of the user's last commit (`Database.token`), signed, in a cookie and a header. The client sends it with the
+ * next request, which runs inside `Database.after`. A token with an invalid signature is ignored. A request does not
+ * wait for the writes of other users, since each request runs inside `Database.causal`.
  *
- * Put it around the middleware of sessions, and around what turns errors into responses. Throws if the key is too short.
+ * Apply it after `middleware` and `problems`, so that it wraps them. Throws if the key has fewer than 32 characters.
  *
  * ```ts
  * import { HttpRouter } from "@effect/platform"
@@ -217,9 +222,10 @@ export const causality: (
 ) => <E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R | Database> = Causality.causality
 
 /**
- * Runs each request to a group of an HttpApi in a session. It applies to the handlers that were added before it and have no
- * session yet. The request is read and decoded before the session, and the response is encoded before the commit. Options
- * that are a function of the request can use what the group's middleware provides, and fail with the errors of the group.
+ * Runs each request to a group of an HttpApi in a session. It applies to the handlers that were added before it and
+ * have no session yet. The request is read and decoded before the session, and the response is encoded before the
+ * commit. Options that are a function of the request can use what the group's middleware provides, and fail with the
+ * errors of the group.
  *
  * ```ts
  * import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "@effect/platform"
@@ -263,8 +269,8 @@ export const sessions: {
 } = <E2, R2>(options?: RequestSession.RequestOptions<E2, R2>) => Handlers.withSessions(options ?? {})
 
 /**
- * The response to a database error: a status, and an RFC 9457 problem document. The document consists of fixed texts: it
- * never has a statement, a value, a code, or the name of a table or a constraint.
+ * The response to a database error: a status, and an RFC 9457 problem document. The document consists of fixed texts:
+ * it never has a statement, a value, a code, or the name of a table or a constraint.
  *
  * | error | status |
  * |---|---|
@@ -281,7 +287,7 @@ export const toResponse: (error: DatabaseError.DatabaseError) => HttpServerRespo
   Problems.toResponse
 
 /**
- * Turns database errors of an application into the responses of `toResponse`, and leaves other errors alone. Use it on a
+ * Turns database errors of an application into the responses of `toResponse`. Other errors are not changed. Use it on a
  * route, a router or an application. As the middleware of an HttpApi it adds Retry-After to the responses of `errors`.
  *
  * @since 0.1.0
@@ -293,7 +299,7 @@ export const problems: <E, R>(
 
 /**
  * The database errors of an endpoint, a group or an HttpApi, for its `addError`. A handler may then fail with any
- * DatabaseError or SqlError, and the response is the one of `toResponse`. The problem documents are part of the OpenAPI
+ * DatabaseError or SqlError, and the response is that of `toResponse`. The problem documents are part of the OpenAPI
  * description, and a client gets a `Problem`.
  *
  * @since 0.1.0
@@ -307,13 +313,13 @@ export const errors: Schema.Schema<
 /**
  * The body of a readiness check.
  *
- * - `status`: `ready` if the database is healthy, no migration is pending, edited, missing or unfinished, and no server of
- *   `layerServer` is stopping; otherwise `unavailable`.
+ * - `status`: `ready` if the database is healthy, no migration is pending, edited, missing or unfinished, and no server
+ *   of `layerServer` is stopping; otherwise `unavailable`.
  * - `stopping`: true while such a server is stopping.
  * - `database`: its health, without secrets: whether it answers, the latency in milliseconds, the server's version and
  *   role, the pool's stats, and the last error.
  * - `migrations`: how many are applied, which are pending, and which are edited, missing or unfinished; absent if the
- *   application does not provide Migrations. `error` is why the status is not known.
+ *   application does not provide Migrations. `error` says why the status is not known, if it is not.
  *
  * @since 0.1.0
  * @category health
@@ -330,9 +336,9 @@ export type Readiness = Health.Readiness
 
 /**
  * Whether the application can serve requests: the database answers and, if the context has Migrations, none is pending,
- * edited, missing or unfinished. Never fails, and takes at most `healthTimeout`, whatever the load of the pool: where no
- * connection is idle, it opens its own. If the status of the migrations cannot be read, the last known one counts; once all
- * are applied it is not read again.
+ * edited, missing or unfinished. Never fails, and takes at most `healthTimeout`, whatever the load of the pool: where
+ * no connection is idle, it opens its own. If the status of the migrations cannot be read, the last known one counts;
+ * once all are applied it is not read again.
  *
  * @since 0.1.0
  * @category health
@@ -347,8 +353,8 @@ export const readiness: Effect.Effect<Readiness, never, Database> = Health.readi
  */
 export interface ReadinessOptions {
   /**
-   * Whether it is enough that a standby answers, so that an application that serves reads stays in service while there is no
-   * primary. Default: false.
+   * Whether the answer of a standby is enough, so that an application that only reads stays in service while there is
+   * no primary. Default: false.
    */
   readonly readers?: boolean | undefined
 }
@@ -414,8 +420,8 @@ export const healthRoutesWith = (options: ReadinessOptions): HttpRouter.HttpRout
   )
 
 /**
- * The health checks as a router, to be concatenated or mounted: `GET /health/live`, `/health/ready` and `/health/startup`,
- * as in HealthApi.
+ * The health checks as a router, to be concatenated or mounted: `GET /health/live`, `/health/ready` and
+ * `/health/startup`, as in HealthApi.
  *
  * @since 0.1.0
  * @category health
@@ -429,8 +435,11 @@ export const healthRoutes: HttpRouter.HttpRouter<never, Database> = healthRoutes
  * @category shutdown
  */
 export interface NodeServer {
+  /** Whether it listens for connections. */
   readonly listening: boolean
+  /** The address that it is bound to. */
   readonly address: () => unknown
+  /** Adds a listener that is called before those that are already there. */
   readonly prependListener: (event: string, listener: (...args: Array<unknown>) => void) => unknown
 }
 
@@ -442,21 +451,22 @@ export interface NodeServer {
  */
 export interface ShutdownOptions {
   /**
-   * How long the readiness check says 503 while the server still accepts connections: as long as the load balancer takes to
-   * notice, which is its interval of checks times the failures that it waits for. Default: 5 seconds in production,
-   * otherwise 0.
+   * How long the readiness check responds with 503 while the server still accepts connections. The load balancer has to
+   * notice within this time: it takes the interval of its checks times the number of failures that it requires.
+   * Default: 5 seconds in production, otherwise 0.
    */
   readonly shutdownDelay?: Duration.DurationInput | undefined
   /**
-   * The maximum time from when no connection is accepted any more until the requests that still run are interrupted.
-   * Default: 20 seconds.
+   * How long requests may run after the server has stopped accepting connections. Then they are interrupted. Default:
+   * 20 seconds.
    */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
 }
 
 /**
- * A server of Node that stops gracefully when its scope closes, as `NodeRuntime.runMain` does for SIGTERM and SIGINT. `layer` makes the
- * platform's layer of the server that `evaluate` creates; provide the result as that layer would be.
+ * A Node HTTP server that stops gracefully when its scope closes, as it does on SIGTERM and SIGINT in a program that
+ * `NodeRuntime.runMain` runs. `evaluate` creates the server, and `layer` makes the platform's layer of it; provide the
+ * result in place of that layer.
  *
  * ```ts
  * import { HttpRouter, HttpServer } from "@effect/platform"
@@ -478,15 +488,16 @@ export interface ShutdownOptions {
  *
  * When the scope closes
  *
- * 1. the readiness checks of the database say 503, and for `shutdownDelay` everything else is as before;
- * 2. the server stops accepting connections. The requests that run, and those that still arrive over open connections, are
- *    answered with `Connection: close`. A connection that stays idle for a second is closed;
- * 3. after `shutdownTimeout` the requests that still run are interrupted, which rolls their sessions back, and answered with
- *    503; responses that have begun are broken off. Streamed responses and web sockets count as running requests. An
- *    application that cannot be interrupted gets a second more. Then all connections are closed;
- * 4. the application's layers are released, and at last the database, which is therefore required.
+ * 1. the readiness checks of the database respond with 503, and for `shutdownDelay` everything else works as before;
+ * 2. the server stops accepting connections. The requests that run, and those that still arrive over open connections,
+ *    are answered with `Connection: close`. A connection that stays idle for a second is closed;
+ * 3. after `shutdownTimeout` the requests that still run are interrupted, which rolls their sessions back, and answered
+ *    with 503; responses that have begun are cut off. Streamed responses and web sockets count as running requests.
+ *    Requests that cannot be interrupted get one more second. Then all connections are closed;
+ * 4. the application's layers are released, and last the database, which is why the layer requires it.
  *
- * While it serves, a streamed body that fails breaks its connection off, so that the client sees that it is not whole.
+ * If a streamed body fails while the server runs, its connection is closed, so that the client notices that the body is
+ * incomplete.
  *
  * @since 0.1.0
  * @category shutdown

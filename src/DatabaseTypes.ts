@@ -1,5 +1,5 @@
 /**
- * What the values of a type of PostgreSQL become in JavaScript, and how values of JavaScript are sent: the `types` of
+ * How values of PostgreSQL's types are read into JavaScript and sent to the server: the option `types` of
  * `DatabaseConfig.Options`.
  *
  * @example
@@ -23,32 +23,33 @@ import * as BigDecimal from "effect/BigDecimal"
 import * as DateTime from "effect/DateTime"
 
 /**
- * How the values of one type are read and sent. What is left out stays as it is without it.
+ * How the values of one type are read and sent. A member that is left out keeps the default.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Type<A = unknown> {
   /**
-   * Makes the value of the text that the server sends. It is not called for NULL. If it throws, the statement fails with
-   * InvalidData, which does not contain what was thrown.
+   * Converts the text that the server sends to the value. It is not called for NULL. If it throws, the statement fails
+   * with InvalidData, which does not contain the error that was thrown.
    */
   readonly parse?: ((text: string) => A) | undefined
   /**
-   * Makes what is sent of a parameter of the type: text as PostgreSQL reads it, or anything that can be a parameter. It is
-   * not called for null and undefined. If it throws, the statement fails with InvalidData before it is sent.
+   * Converts a parameter of the type to what is sent: the text that PostgreSQL reads, or any other value that can be a
+   * parameter. It is not called for null and undefined. If it throws, the statement fails with InvalidData before it is
+   * sent.
    *
-   * Which parameters are of the type only the server knows: with an `encode`, it is asked for the types of the parameters
-   * once for each text of a statement.
+   * Only the server knows the types of parameters. If any type has an `encode`, the server is asked for them, once for
+   * each text of a statement.
    */
   encode?(value: A): unknown
 }
 
 /**
- * Types by their name or OID. A name may have its schema in front (`app.mood`), and may be SQL's (`bigint`, `timestamp with
- * time zone`) or PostgreSQL's (`int8`, `timestamptz`). `char` is SQL's; PostgreSQL's internal type of this name has quotation
- * marks. A type also applies to the elements of its arrays and to the values of its domains, unless these have a type of their
- * own (`int8[]`).
+ * Types by name or OID. A name may be qualified by a schema (`app.mood`), and may be SQL's (`bigint`,
+ * `timestamp with time zone`) or PostgreSQL's (`int8`, `timestamptz`). `char` is SQL's; PostgreSQL's internal type of
+ * this name is written with quotation marks. A type also applies to the elements of its arrays and to the values of its
+ * domains, unless these have an entry of their own (`int8[]`).
  *
  * @since 0.1.0
  * @category models
@@ -58,8 +59,8 @@ export interface Types {
 }
 
 /**
- * The server's text as it is. For `date`, the day as YYYY-MM-DD, which no time zone shifts; for any other type, its exact
- * value.
+ * The text that the server sends, unchanged. For `date`, the day as YYYY-MM-DD, which no time zone shifts; for any
+ * other type, its exact value.
  *
  * @since 0.1.0
  * @category types
@@ -89,7 +90,7 @@ const timestamp =
 interface Instant {
   /** Milliseconds since 1970, without a fraction. */
   readonly millis: number
-  /** The digits behind the seconds, six of them. */
+  /** The six digits of the fraction of a second. */
   readonly fraction: string
 }
 
@@ -114,7 +115,7 @@ const parseInstant = (text: string): Instant => {
 }
 
 /**
- * `timestamptz` as a DateTime.Utc; `timestamp` too, read as UTC. A DateTime has milliseconds: the microseconds are cut.
+ * `timestamptz` as a DateTime.Utc; `timestamp` too, read as UTC. A DateTime has milliseconds: microseconds are cut off.
  * Infinity is InvalidData.
  *
  * @since 0.1.0
@@ -123,8 +124,8 @@ const parseInstant = (text: string): Instant => {
 export const dateTimeUtc: Type<DateTime.Utc> = { parse: (text) => DateTime.unsafeMake(parseInstant(text).millis) }
 
 /**
- * `timestamptz` as text with its microseconds, in UTC: `2024-05-06T07:08:09.123456Z`. Sent back it is the same point in time.
- * Infinity, and years that ISO 8601 writes with a sign, stay the server's text.
+ * `timestamptz` as text with its microseconds, in UTC: `2024-05-06T07:08:09.123456Z`. Sent back it is the same point in
+ * time. Infinity, and years that ISO 8601 writes with a sign, stay as the server sends them.
  *
  * @since 0.1.0
  * @category types

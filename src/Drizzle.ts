@@ -1,8 +1,9 @@
 /**
- * Drizzle over a database of sqlayer: its queries are built by Drizzle, and run as Effects.
+ * Drizzle on a database of sqlayer: Drizzle builds the queries, and sqlayer runs them as Effects.
  *
- * This module is imported as `sqlayer/Drizzle`, and is not a part of `sqlayer`: it needs the package `drizzle-orm`, which an
- * application without Drizzle does not install. It loads that of the database's dialect alone.
+ * This module is imported as `sqlayer/Drizzle`, and is not a part of `sqlayer`: it needs the package `drizzle-orm`,
+ * which an application without Drizzle does not install. It loads only the part of that package for the database's
+ * dialect.
  *
  * @since 0.1.0
  */
@@ -19,8 +20,8 @@ import { make as makeError } from "./internal/makeError.js"
 import { textValues } from "./internal/sqlClient/statement.js"
 
 /**
- * What a Drizzle can be made with, as for every Drizzle: `schema` for its relational queries, `casing` for the names of columns,
- * and a `logger`, which is given the parameters of each query.
+ * The options of a Drizzle database, as Drizzle defines them: `schema` for its relational queries, `casing` for the
+ * names of columns, and a `logger`, which receives the parameters of each query.
  *
  * @since 0.1.0
  * @category models
@@ -31,59 +32,62 @@ export type Options<Schema extends Record<string, unknown>> = Pick<
 >
 
 /**
- * What a query without `returning`, and `db.execute`, results in on PostgreSQL.
+ * The result of a query without `returning`, and of `db.execute`, on PostgreSQL.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PostgresResult<Row> {
+  /** The rows that the query returns. */
   readonly rows: Array<Row>
-  /** The rows that were changed, or are returned. Null for a command that has none. */
+  /** The number of rows that were changed or are returned. Null for a command that reports none. */
   readonly rowCount: number | null
 }
 
 /**
- * How Drizzle's types name `PostgresResult`.
+ * The type by which Drizzle's own types refer to `PostgresResult`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PostgresResultKind extends PgQueryResultHKT {
+  /** The result of a query whose rows have the type `row`. */
   readonly type: PostgresResult<this["row"]>
 }
 
 /**
- * What a query without `returning`, and `db.run`, results in on SQLite.
+ * The result of a query without `returning`, and of `db.run`, on SQLite.
  *
  * @since 0.1.0
  * @category models
  */
 export interface SqliteResult {
-  /** The rows that were changed. */
+  /** The number of rows that were changed. */
   readonly changes: number
+  /** The rowid of the last row that was inserted. */
   readonly lastInsertRowid: number | bigint
 }
 
-/** How Drizzle asks for a result. */
+/** The form of a result that Drizzle asks for. */
 type Method = "all" | "execute" | "get" | "values" | "run"
 
-/** What Drizzle asks its driver for. */
+/** A request of Drizzle to its driver. */
 interface Request {
-  /** What the Drizzle was made with. */
+  /** The client that the Drizzle was made with. */
   readonly sql: SqlClient.SqlClient
-  /** The same without the options that rename columns. */
+  /** The same client without the options that rename columns. */
   readonly client: SqlClient.SqlClient
   readonly text: string
   readonly params: ReadonlyArray<unknown>
   readonly method: Method
-  /** Whether the columns are not known to Drizzle, which then passes the rows on as they are. */
+  /** Whether Drizzle does not know the columns. It then returns the rows unchanged. */
   readonly isRaw: boolean
-  /** Which columns Drizzle reads as JSON. */
+  /** The columns that Drizzle reads as JSON. */
   readonly json: ReadonlyArray<JsonColumn>
 }
 
-/** Takes the request of a query that `execute` has started, within the same call. */
-let take: ((request: Request) => Promise<never>) | undefined = undefined
+/** Receives the request of the query that `execute` is starting. Set only during that call. */
+let receive: ((request: Request) => Promise<never>) | undefined = undefined
 
 const refusal = (sql: SqlClient.SqlClient): DatabaseError => {
   const { dialect } = driverOfClient(sql)
@@ -106,7 +110,7 @@ const otherDialect = (sql: SqlClient.SqlClient, wanted: string): Effect.Effect<n
     }))
   })
 
-/** What a Drizzle has that its type does not show. */
+/** The members of a Drizzle database that its type does not show. */
 interface Internals {
   readonly session: {
     prepareQuery: (query: unknown, fields: unknown, ...rest: ReadonlyArray<unknown>) => { client: Driver }
@@ -121,10 +125,10 @@ type Driver = (sql: string, params: Array<unknown>, method: Method) => Promise<n
 const driver = (sql: SqlClient.SqlClient, isRaw: boolean, json: ReadonlyArray<JsonColumn> = []): Driver => {
   const client = sql.withoutTransforms()
   return (text, params, method) =>
-    take === undefined ? Promise.reject(refusal(sql)) : take({ sql, client, text, params, method, isRaw, json })
+    receive === undefined ? Promise.reject(refusal(sql)) : receive({ sql, client, text, params, method, isRaw, json })
 }
 
-/** A column of Drizzle, or an expression with that of its values. */
+/** A column of Drizzle, or an expression with the column that decodes its values. */
 interface Field {
   readonly columnType?: string
   readonly baseColumn?: Field
@@ -132,13 +136,15 @@ interface Field {
   readonly sql?: Field
 }
 
-/** Column of a result that Drizzle reads as JSON, or as an array of `dimensions` of it. */
+/** A column of a result that Drizzle reads as JSON, or as an array of JSON with this many dimensions. */
 interface JsonColumn {
   readonly index: number
   readonly dimensions: number
 }
 
-/** How many dimensions of arrays there are around JSON. Undefined for what is no JSON. */
+/**
+ * The number of dimensions of the array around JSON, which is 0 for JSON itself. Undefined if the column is not JSON.
+ */
 const jsonDimensions = ({ baseColumn, columnType }: Field): number | undefined => {
   const base = baseColumn === undefined ? undefined : jsonDimensions(baseColumn)
   return columnType === "PgJson" || columnType === "PgJsonb" ? 0 : base === undefined ? undefined : base + 1
@@ -152,7 +158,10 @@ const jsonColumns = (fields: unknown): ReadonlyArray<JsonColumn> =>
     return dimensions === undefined ? [] : [{ index, dimensions }]
   })
 
-/** Drizzle's columns parse a string of JSON once more, which would make the number 5 of the string "5". */
+/**
+ * Drizzle's columns parse a string as JSON again, which would turn the string "5" into the number 5. So strings are
+ * quoted.
+ */
 const quoteJson = (value: unknown, dimensions: number): unknown =>
   dimensions > 0
     ? Array.isArray(value) ? value.map((element) => quoteJson(element, dimensions - 1)) : value
@@ -168,8 +177,8 @@ const quoteRow = (row: ReadonlyArray<unknown>, json: ReadonlyArray<JsonColumn>):
   return quoted
 }
 
-/** Refuses transactions of its own, and tells the driver whether Drizzle knows the columns of a query. */
-const own = <Db>(db: Db, sql: SqlClient.SqlClient): Db => {
+/** Refuses Drizzle's own transactions, and tells the driver which columns of each query Drizzle knows. */
+const adapt = <Db>(db: Db, sql: SqlClient.SqlClient): Db => {
   const { session } = db as unknown as Internals
   const prepareQuery = session.prepareQuery.bind(session)
   session.prepareQuery = (query, fields, ...rest) => {
@@ -183,11 +192,12 @@ const own = <Db>(db: Db, sql: SqlClient.SqlClient): Db => {
 }
 
 /**
- * Makes a Drizzle for tables of PostgreSQL (`pgTable`). It belongs to the database whose `SqlClient` it is made with, for as
- * long as that is open. Fails with ConnectionFailed if that is another one than PostgreSQL.
+ * Makes a Drizzle database for tables of PostgreSQL (`pgTable`). It uses the database whose `SqlClient` is in the
+ * context, and can be used until that is closed. Fails with ConnectionFailed if that is not PostgreSQL.
  *
- * Its queries run with `execute`. What Drizzle itself would run is refused, since it could not know the session: a query that is
- * awaited, and `db.transaction()`, reject with an `InvalidStatement`. A transaction is a `Database.session`, or a nested one.
+ * Run its queries with `execute`, and transactions as a `Database.session`. Drizzle itself cannot run anything, since
+ * it does not know the current session: a query that is awaited, and `db.transaction()`, reject with an
+ * `InvalidStatement`.
  *
  * @example
  * ```ts
@@ -219,7 +229,7 @@ export const postgres = <Schema extends Record<string, unknown> = Record<string,
         Effect.map(
           Effect.promise(() => import("drizzle-orm/pg-proxy")),
           ({ drizzle }) => {
-            const db = own(drizzle(driver(sql, false), options), sql)
+            const db = adapt(drizzle(driver(sql, false), options), sql)
             const { session } = db as unknown as Internals
             session.count = async (query) => Number((await session.execute(query)).rows[0].count)
             return db as unknown as Postgres<Schema>
@@ -229,8 +239,8 @@ export const postgres = <Schema extends Record<string, unknown> = Record<string,
     }))
 
 /**
- * Makes a Drizzle for tables of SQLite (`sqliteTable`), as `postgres` does for PostgreSQL. Fails with ConnectionFailed if the
- * database is another one than SQLite.
+ * Makes a Drizzle database for tables of SQLite (`sqliteTable`), as `postgres` does for PostgreSQL. Fails with
+ * ConnectionFailed if the database is not SQLite.
  *
  * @since 0.1.0
  * @category constructors
@@ -243,13 +253,13 @@ export const sqlite = <Schema extends Record<string, unknown> = Record<string, n
       sqlite: () =>
         Effect.map(
           Effect.promise(() => import("drizzle-orm/sqlite-proxy")),
-          ({ drizzle }) => own(drizzle(driver(sql, false), options), sql) as unknown as Sqlite<Schema>
+          ({ drizzle }) => adapt(drizzle(driver(sql, false), options), sql) as unknown as Sqlite<Schema>
         ),
       orElse: () => otherDialect(sql, "SQLite")
     }))
 
 /**
- * The Drizzle of `postgres`.
+ * The Drizzle database that `postgres` makes.
  *
  * @since 0.1.0
  * @category models
@@ -260,7 +270,7 @@ export type Postgres<Schema extends Record<string, unknown> = Record<string, nev
 >
 
 /**
- * The Drizzle of `sqlite`.
+ * The Drizzle database that `sqlite` makes.
  *
  * @since 0.1.0
  * @category models
@@ -271,7 +281,7 @@ export type Sqlite<Schema extends Record<string, unknown> = Record<string, never
   Schema
 >
 
-/** Drizzle maps columns by their position, and reads dates and times from text. */
+/** Runs a request. Drizzle maps columns by their position, and reads dates and times from text. */
 const run = ({ client, isRaw, json, method, params, text }: Request): Effect.Effect<unknown, SqlError> => {
   const statement = client.unsafe(text, params)
   switch (method) {
@@ -297,7 +307,7 @@ const rowsOf = (
   isRaw: boolean
 ): Effect.Effect<ReadonlyArray<unknown>, SqlError> => isRaw ? statement.withoutTransform : textValues(statement)
 
-/** What Drizzle has thrown, which for a query is an error around the driver's. */
+/** The DatabaseError that Drizzle has thrown. For a query it is the cause of Drizzle's own error. */
 const refusedBy = (error: unknown): DatabaseError | undefined => {
   const cause = error instanceof Error ? error.cause : undefined
   return isDatabaseError(error) ? error : isDatabaseError(cause) ? cause : undefined
@@ -309,15 +319,15 @@ const failed = (error: unknown): Effect.Effect<never, SqlError> => {
 }
 
 /**
- * Runs a query of a Drizzle that `postgres` or `sqlite` has made, in the session of the current fiber or, outside of one, on a
- * connection of its own. Succeeds with what the query itself would resolve with.
+ * Runs a query of a Drizzle database that `postgres` or `sqlite` has made, in the session of the current fiber or,
+ * outside of a session, on a connection of the pool. Succeeds with the value that the query itself would resolve with.
  *
- * A function that starts the query does for one that runs at once: `Drizzle.execute(() => db.select().from(account).get())`, or
- * a prepared one, `Drizzle.execute(() => byId.execute({ id: 1 }))`.
+ * Pass a function for a query that starts when it is called, `Drizzle.execute(() => db.select().from(account).get())`,
+ * and for a prepared one, `Drizzle.execute(() => byId.execute({ id: 1 }))`.
  *
- * Values are sent as those of other statements of sqlayer, and read as Drizzle's columns say. A statement's failure is a
- * `SqlError` whose cause is the DatabaseError, which `Database.session` turns into the typed error. What a column or a schema of
- * the application throws is a defect.
+ * Parameters are encoded as in other statements of sqlayer, and results are decoded by Drizzle's columns. If a
+ * statement fails, the error is a `SqlError` whose cause is the DatabaseError; `Database.session` turns it into the
+ * typed error. An error that a column or a schema of the application throws is a defect.
  *
  * @since 0.1.0
  * @category running
@@ -327,25 +337,25 @@ export const execute = <A>(query: PromiseLike<A> | (() => PromiseLike<A>)): Effe
     let request: Request | undefined = undefined
     let second: Request | undefined = undefined
     let answer: (result: never) => void = () => undefined
-    // A logger of the application may be what runs this.
-    const enclosing = take
-    take = (taken) => {
+    // A logger of the application may run a query while another one is being started.
+    const outerReceive = receive
+    receive = (received) => {
       if (request !== undefined) {
-        second = taken
+        second = received
       }
-      request ??= taken
+      request ??= received
       return new Promise<never>((resolve) => {
         answer = resolve
       })
     }
     let result: Promise<A>
     try {
-      // Drizzle asks its driver before this returns.
+      // Drizzle calls its driver before this returns.
       result = Promise.resolve((typeof query === "function" ? query() : query).then((value) => value))
     } finally {
-      take = enclosing
+      receive = outerReceive
     }
-    // An interruption may come before it is waited for.
+    // An interruption may come before the promise is awaited.
     result.catch(() => undefined)
     const mapped = Effect.catchAll(Effect.tryPromise({ try: () => result, catch: (error) => error }), failed)
     if (second !== undefined) {

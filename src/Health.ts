@@ -14,8 +14,9 @@ import * as Probe from "./internal/health/probe.js"
 import type { Pool, Stats } from "./Pool.js"
 
 /**
- * What is known of one server: an address of a host of the URL, or of the reader's URL. It is learnt from connecting, from what
- * servers report, from errors, and from a look at those that were not heard of for `hostRecheck`.
+ * What is known about one server, which is one address of a host in the URL or in the readers' URL. The sources are
+ * attempts to connect, what servers report, errors, and a check of each server from which nothing was received for
+ * `hostRecheck`.
  *
  * @since 0.1.0
  * @category models
@@ -25,22 +26,28 @@ export interface Server {
   readonly host: string
   /** The port. */
   readonly port: number
-  /** The address that the host's name has, or the same as `host`. */
+  /** The IP address of the host's name. The same as `host` if no name was looked up. */
   readonly address: string
   /**
-   * - `unknown`: nothing was heard of it yet
-   * - `up`: it answered when it was last asked, be it with an error
+   * - `unknown`: nothing was received from it yet
+   * - `up`: it answered when it was last asked, even if with an error
    * - `down`: the connection was refused, or it is starting up or shutting down
    * - `silent`: it did not answer in time
    */
   readonly state: ServerState
   /** Why it is down or silent. Undefined otherwise. */
   readonly reason: string | undefined
-  /** `writer`: the primary. `unknown` also of a primary that was replaced by a promoted server, and is not used. */
+  /**
+   * `writer` is the primary. `unknown` is also the role of a former primary that a promoted server has replaced; it is
+   * not used.
+   */
   readonly role: ServerRole
-  /** Increases by one with each promotion. Undefined where it is not known: of other engines, and before it was asked. */
+  /**
+   * The timeline, which increases by one with each promotion. Undefined if it is not known: on other engines, and
+   * before it was read.
+   */
   readonly timeline: number | undefined
-  /** How far a standby is behind the primary. Undefined of a primary, and where it is not known. */
+  /** How far a standby is behind the primary. Undefined for a primary, and if it is not known. */
   readonly lag: Duration.Duration | undefined
   /** The database's connections to it that are not in use. */
   readonly idle: number
@@ -56,8 +63,8 @@ export interface Server {
  */
 export interface Report {
   /**
-   * Whether a server that can be written to has answered within the timeout. Where the URL asks for another one
-   * (`target_session_attrs` is standby, prefer-standby or read-only), whether such a server has.
+   * Whether a server that can be written to has answered within the timeout. If the URL asks for another kind of server
+   * (`target_session_attrs` is standby, prefer-standby or read-only), whether one of that kind has.
    */
   readonly healthy: boolean
   /** The servers, in the order in which they became known; those of the readers too. Empty for SQLite. */
@@ -69,13 +76,13 @@ export interface Report {
   /** The version of the PostgreSQL server or of the SQLite library. Undefined if the database did not answer. */
   readonly version: string | undefined
   /**
-   * The role of the server: `primary` or `standby` for PostgreSQL, `embedded` for SQLite. Undefined if the database did not
-   * answer.
+   * The role of the server: `primary` or `standby` for PostgreSQL, `embedded` for SQLite. Undefined if the database did
+   * not answer.
    */
   readonly role: ServerInfo["role"] | undefined
   /**
-   * The size of the WAL of a SQLite file, in bytes. Undefined where there is none: for PostgreSQL, in memory, in another journal
-   * mode, and while nothing has the file open.
+   * The size of the WAL of a SQLite file, in bytes. Undefined if there is none: for PostgreSQL, in memory, in another
+   * journal mode, and while no connection has the file open.
    */
   readonly walSize: number | undefined
   /** The statistics of the pool after the check. */
@@ -95,8 +102,8 @@ export interface Report {
  */
 export interface Health {
   /**
-   * Whether a server that can be written to answers within the timeout; see `Report.healthy`. Never fails. Concurrent calls
-   * share one check.
+   * Whether a server that can be written to answers within the timeout; see `Report.healthy`. Never fails. Concurrent
+   * calls share one check.
    */
   readonly check: Effect.Effect<boolean>
   /**
@@ -107,29 +114,29 @@ export interface Health {
 }
 
 /**
- * What the health check asks.
+ * What the health check uses.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Opens a connection of the check's own when it cannot use one of the pool. */
+  /** Opens a separate connection if the check cannot use one of the pool. */
   readonly driver: Driver
   /** The pool whose idle connections the check uses. */
   readonly pool: Pool<Connection>
-  /** The pools of its readers. Default: none. */
+  /** The pools of the readers. Default: none. */
   readonly readers?: ReadonlyArray<Pool<Connection>> | undefined
-  /** The maximum duration of a check. Half of it is spent on an idle connection before a new one is opened. */
+  /** The maximum duration of a check. At most half of it is spent on an idle connection before a new one is opened. */
   readonly timeout: Duration.Duration
 }
 
 /**
  * Makes the health check of a database.
  *
- * It asks on an idle connection of the pool. If none is idle, or that one does not answer within half of the timeout, it
- * asks on a connection of its own. So a pool that slow sessions have exhausted, or a connection that broke unnoticed, does
- * not make a database look down. Once the scope is closed the check gives false, with DatabaseClosed as the `lastError`,
- * without asking the database.
+ * The check uses an idle connection of the pool. If none is idle, or that one does not answer within half of the
+ * timeout, it opens a separate connection. So a pool that slow sessions have exhausted, or a connection that broke
+ * unnoticed, does not make a database look down. Once the scope is closed the check returns false, with DatabaseClosed
+ * as the `lastError`, without asking the database.
  *
  * @since 0.1.0
  * @category constructors
@@ -146,7 +153,7 @@ export const make = (options: Options): Effect.Effect<Health, never, Scope.Scope
         }))
     const check = (connection: Connection) => driver.checkHealth?.(connection) ?? connection.ping
     const report = Effect.suspend(() => {
-      /** Of the server that has answered last, although it may not be the right one. */
+      /** The answer of the last server, even if it is not of the kind that the URL asks for. */
       let info: ServerInfo | undefined = undefined
       const query = (connection: Connection) =>
         Effect.flatMap(driver.serverInfo(connection), (answer) => {

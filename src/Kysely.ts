@@ -1,5 +1,5 @@
 /**
- * Kysely over a database of sqlayer: its queries are compiled by Kysely, and run as Effects.
+ * Kysely on a database of sqlayer: Kysely compiles the queries, and sqlayer runs them as Effects.
  *
  * This module is imported as `sqlayer/Kysely`, and is not a part of `sqlayer`: it needs the package `kysely`, which an
  * application without Kysely does not install.
@@ -20,18 +20,20 @@ import { make as makeError } from "./internal/makeError.js"
 import { asStatementStream, streamDatabase } from "./internal/session/statementStream.js"
 
 /**
- * What a Kysely can be made with. Its plugins transform queries and results as they do everywhere, and so replace the options
- * `transformQueryNames` and `transformResultNames` of the database, which Kysely's queries do not use.
+ * The options of a Kysely instance.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Default: none. */
+  /**
+   * Plugins, which transform queries and results as in every Kysely. They replace the database's options
+   * `transformQueryNames` and `transformResultNames`, which Kysely's queries do not use. Default: none.
+   */
   readonly plugins?: Array<K.KyselyPlugin> | undefined
 }
 
-/** Kysely compiles with this, and keeps the plugins in it. It runs nothing. */
+/** Compiles the queries and keeps the plugins of one Kysely instance. It runs nothing. */
 class Executor extends K.DefaultQueryExecutor {
   constructor(
     readonly client: SqlClient.SqlClient,
@@ -76,7 +78,7 @@ class Executor extends K.DefaultQueryExecutor {
   }
 }
 
-/** Which of them has compiled a query. */
+/** The executor that has compiled a query. */
 const executors = new WeakMap<K.CompiledQuery, Executor>()
 
 const makeDialect = (
@@ -105,12 +107,12 @@ const dialectFor = (sql: SqlClient.SqlClient): K.Dialect =>
   sql.onDialect({ pg: postgres, sqlite, mysql: unsupported, mssql: unsupported, clickhouse: unsupported })
 
 /**
- * Makes a Kysely of the database's dialect. `DB` says what its tables hold, as for every Kysely. It belongs to the database
- * whose `SqlClient` it is made with, for as long as that is open.
+ * Makes a Kysely instance of the database's dialect. `DB` is the type of its tables, as for every Kysely. It uses the
+ * database whose `SqlClient` is in the context, and can be used until that is closed.
  *
- * Its queries run with `execute`, `executeTakeFirst` and `stream`. What Kysely itself would run is refused, since it could not
- * know the session: `query.execute()`, `db.transaction()`, `db.startTransaction()` and `db.introspection` reject with an
- * `InvalidStatement`. A transaction is a `Database.session`, or a nested one.
+ * Run its queries with `execute`, `executeTakeFirst` and `stream`, and transactions as a `Database.session`. Kysely
+ * itself cannot run anything, since it does not know the current session: `query.execute()`, `db.transaction()`,
+ * `db.startTransaction()` and `db.introspection` reject with an `InvalidStatement`.
  *
  * @example
  * ```ts
@@ -151,7 +153,7 @@ export const make = <DB>(options: Options = {}): Effect.Effect<K.Kysely<DB>, nev
     return new K.Kysely<DB>({ config: { dialect }, dialect, driver: dialect.createDriver(), executor })
   })
 
-/** A query that Kysely has built, or has compiled. */
+/** A query of Kysely, compiled or not. */
 type Query<O> = K.Compilable<O> | K.CompiledQuery<O>
 
 const compile = <O>(query: Query<O>): { readonly compiled: K.CompiledQuery<O>; readonly executor: Executor } => {
@@ -163,7 +165,7 @@ const compile = <O>(query: Query<O>): { readonly compiled: K.CompiledQuery<O>; r
   return { compiled, executor }
 }
 
-/** What statements without rows result in, by the database. */
+/** The result of a statement that returns no rows: PostgreSQL's has `rows` and `rowCount`, and SQLite's the others. */
 interface RawResult {
   readonly rows?: Array<unknown>
   readonly rowCount?: number | null
@@ -171,7 +173,7 @@ interface RawResult {
   readonly lastInsertRowid?: number | bigint
 }
 
-/** What Kysely's own drivers make of a result. */
+/** Converts a result as Kysely's own drivers do. */
 const toQueryResult = (raw: Array<unknown> | RawResult): K.QueryResult<unknown> => {
   if (Array.isArray(raw)) {
     return { rows: raw }
@@ -184,7 +186,7 @@ const toQueryResult = (raw: Array<unknown> | RawResult): K.QueryResult<unknown> 
   }
 }
 
-/** The rows of a query, or what it has changed if it returns none. */
+/** The rows of a query, or the number of changed rows if it returns none. */
 const toRows = (node: K.RootOperationNode, result: K.QueryResult<unknown>): Array<unknown> => {
   const affected = result.numAffectedRows ?? 0n
   if ("returning" in node && node.returning !== undefined) {
@@ -205,15 +207,16 @@ const toRows = (node: K.RootOperationNode, result: K.QueryResult<unknown>): Arra
 }
 
 /**
- * Runs a query of a Kysely that `make` has made, in the session of the current fiber or, outside of one, on a connection of
- * its own. Succeeds with what Kysely's own `execute` would: the rows, or an `InsertResult`, `UpdateResult`, `DeleteResult` or
- * `MergeResult` if the query returns none.
+ * Runs a query of a Kysely instance that `make` has made, in the session of the current fiber or, outside of a session,
+ * on a connection of the pool. Succeeds with the result of Kysely's own `execute`: the rows, or an `InsertResult`,
+ * `UpdateResult`, `DeleteResult` or `MergeResult` if the query returns none.
  *
- * Values are sent and read as those of other statements of sqlayer. A statement's failure is a `SqlError` whose cause is the
- * DatabaseError, which `Database.session` turns into the typed error. A query of another Kysely is a defect, and so is what a
- * plugin throws.
+ * Values are encoded and decoded as in other statements of sqlayer. If a statement fails, the error is a `SqlError`
+ * whose cause is the DatabaseError; `Database.session` turns it into the typed error. A query of another Kysely
+ * instance is a defect, and so is an error that a plugin throws.
  *
- * A `sql` text of Kysely is compiled first: `` Kysely.execute(sql<{ n: number }>`SELECT 1 AS n`.compile(db)) ``.
+ * Compile a query of Kysely's `sql` template first:
+ * `` Kysely.execute(sql<{ n: number }>`SELECT 1 AS n`.compile(db)) ``.
  *
  * @since 0.1.0
  * @category running
@@ -244,8 +247,9 @@ export const executeTakeFirst = <O>(
 ): Effect.Effect<Option.Option<O>, SqlError> => Effect.map(execute(query), (rows) => Arr.head(rows))
 
 /**
- * Streams the rows of a query, in batches from the server, as the streams of other statements: it belongs to the session in
- * which it is run. A query of another Kysely, and a query that cannot be compiled, is thrown.
+ * Streams the rows of a query, which are fetched from the server in batches. Like the streams of other statements, it
+ * belongs to the session in which it is opened. Throws an error for a query of another Kysely instance, and for one
+ * that cannot be compiled.
  *
  * @since 0.1.0
  * @category running

@@ -1,7 +1,8 @@
 /**
  * Migrations: each is applied once, in a transaction of its own, however many processes start at the same time.
  *
- * The table and the loaders of @effect/sql's Migrator are used, so that each can continue where the other stopped.
+ * This module uses the table and the loaders of @effect/sql's Migrator, so that an application can change from one to
+ * the other.
  *
  * @since 0.1.0
  */
@@ -26,21 +27,21 @@ import { asOwn } from "./internal/telemetry/ownStatements.js"
  *
  * - `kind` is what went wrong:
  *   - `failed`: a migration failed with `cause`, and was rolled back. If the cause is CommitOutcomeUnknown it may be
- *     committed; the next run finds out. If the migration ended its transaction by itself, the cause is TransactionAborted,
- *     and it is `unfinished` from then on.
+ *     committed; the next run finds out. If the migration ended its transaction by itself, the cause is
+ *     TransactionAborted, and it is `unfinished` from then on.
  *   - `load`: a migration, or their directory, cannot be read or imported, or a migration is not an Effect.
  *   - `invalid`: a name, a number, an option or an SQL text is not valid.
  *   - `duplicate`: two migrations have the same number.
  *   - `edited`: an applied migration has changed since.
  *   - `missing`: an applied migration no longer exists.
- *   - `unfinished`: in an earlier run, a migration ended its transaction by a statement of its own (COMMIT, ROLLBACK), or
- *     one without a transaction did not complete, so part of it may be applied. `message` says how to repair that, and
- *     `resolve` marks it.
+ *   - `unfinished`: in an earlier run, a migration ended its transaction by a statement of its own (COMMIT, ROLLBACK),
+ *     or one without a transaction did not complete, so part of it may be applied. `message` says how to repair it, and
+ *     `resolve` marks it as applied or rolled back.
  *   - `locked`: another runner held the lock for longer than `lockTimeout`.
- * - `message` says it in a sentence.
+ * - `message` describes the error in a sentence.
  * - `id` and `migration` are the number, and the number and name as they are written (`0002_create_account`), of the
  *   migration, if it concerns one.
- * - `cause` is the error that led to it, if there is one.
+ * - `cause` is the underlying error, if there is one.
  *
  * @since 0.1.0
  * @category errors
@@ -68,8 +69,8 @@ export type Migration = Model.Migration
  *
  * - `applied`: the migrations that the database has, by number, and when they were applied.
  * - `pending`: the migrations that the database does not have, in the order in which they would be applied.
- * - `problems`: the applied migrations that were edited since, or are missing, and those that are unfinished. While there is
- *   one, `run` fails.
+ * - `problems`: the applied migrations that were edited since or are missing, and the unfinished ones. While there are
+ *   any, `run` fails.
  * - `ahead`: the applied migrations whose numbers are above all that the loader has. A newer version of the application
  *   applied them, as in a rolling deployment; they are not a problem.
  *
@@ -94,7 +95,7 @@ export type Loader<R = never> = Model.Loader<R>
  * - `Started`: `migration` begins, at `position` (from 1) of the `total` that this run applies or takes back;
  *   `isTransactional` says whether it is a transaction.
  * - `Applied`: `migration` is committed, after `duration`.
- * - `TakenBack`: `down` has committed that `migration` is taken back, after `duration`.
+ * - `TakenBack`: `down` has taken `migration` back and committed that, after `duration`.
  * - `Failed`: `migration` failed with `error` after `duration`, and was rolled back, unless it ended its transaction by
  *   itself, or runs without one.
  *
@@ -114,15 +115,15 @@ export interface Options<R = never> {
   readonly loader: Loader<R>
   /**
    * The table of the applied migrations, with or without a schema before a dot. Default: `effect_sql_migrations`, as in
-   * @effect/sql. The checksums are in a second table, with `_checksum` added to the name. Both are created when needed, and
-   * on PostgreSQL the schema too.
+   * @effect/sql. The checksums are in a second table, with `_checksum` added to the name. Both are created when needed,
+   * and on PostgreSQL the schema too.
    */
   readonly table?: string | undefined
-  /** Maximum wait for the lock that another runner holds. Default: no limit. */
+  /** Maximum wait for the lock that another runner holds; then the run fails with kind `locked`. Default: no limit. */
   readonly lockTimeout?: Duration.DurationInput | undefined
   /**
-   * Called with every event. Default: `Applied` and `Waiting` are logged at level Info, `Ahead` at Warning and `Started`
-   * at Debug. `toTerminal` writes them to a terminal.
+   * Called with every event. Default: `Applied` and `Waiting` are logged at level Info, `Ahead` at Warning and
+   * `Started` at Debug. `toTerminal` writes them to a terminal.
    */
   readonly progress?: ((progress: Progress) => Effect.Effect<void>) | undefined
 }
@@ -134,7 +135,7 @@ export interface Options<R = never> {
  * @category models
  */
 export interface Service {
-  /** The status now. Only reads. Fails as the function `status` does. */
+  /** The current status. Only reads. Fails as the function `status` does. */
   readonly status: Effect.Effect<Status, DatabaseError | MigrationError>
 }
 
@@ -164,7 +165,7 @@ const plan = <R>(database: Database.Service, options: Options<R>): Effect.Effect
     return { migrations, table, lockTimeout: Duration.decode(lockTimeout), progress }
   })
 
-/** Validates the options, and gives the database, the plan and the runner to `use`. */
+/** Validates the options, and passes the runner, the database and the plan to `use`. */
 const withPlan = <R, A, E>(
   options: Options<R>,
   use: (runner: typeof Runner, database: Database.Service, plan: Runner.Plan) => Effect.Effect<A, E>
@@ -175,17 +176,17 @@ const withPlan = <R, A, E>(
   })
 
 /**
- * The migrations in the files of a directory, named `<number>_<name>`: SQL in `0001_create_account.sql`, or an Effect or a
- * definition as the default export of a `.js`, `.mjs`, `.cjs`, `.ts`, `.mts` or `.cts` file. `0001_create_account.sqlite.sql`
- * is for one dialect only, and `0001_create_account.down.sql` takes the migration back. SQL is UTF-8; its headers
- * (`-- sqlayer: transaction: none`) are the options of a definition.
+ * The migrations in the files of a directory, named `<number>_<name>`: SQL in `0001_create_account.sql`, or an Effect
+ * or a definition as the default export of a `.js`, `.mjs`, `.cjs`, `.ts`, `.mts` or `.cts` file.
+ * `0001_create_account.sqlite.sql` is for one dialect only, and `0001_create_account.down.sql` takes the migration
+ * back. SQL is UTF-8; its headers (`-- sqlayer: transaction: none`) are the options of a definition.
  *
  * A path is relative to the working directory of the process; use a URL (`new URL("migrations", import.meta.url)`) for
- * one that is relative to a module. Files whose names begin with a dot or an underscore, and files with other extensions,
- * are ignored.
+ * one that is relative to a module. Files whose names begin with a dot or an underscore, and files with other
+ * extensions, are ignored.
  *
- * Fails with a MigrationError of kind `invalid` if another file's name is not that of a migration, or SQL is in another
- * encoding or has a header that is not valid, and of kind `load` if the directory or a file cannot be read.
+ * Fails with a MigrationError of kind `invalid` if any other file's name is not that of a migration, if SQL is not
+ * UTF-8, or if a header is not valid, and of kind `load` if the directory or a file cannot be read.
  *
  * @since 0.1.0
  * @category loaders
@@ -201,7 +202,8 @@ export const fromDirectory: (directory: string | URL) => Loader = Files.fromDire
 export type Script = Model.Script
 
 /**
- * A migration with options, or with what takes it back. In a record, and as the default export of a module.
+ * A migration with options, or with a script that takes it back. It is a value of a record, or the default export of a
+ * module.
  *
  * @since 0.1.0
  * @category models
@@ -212,7 +214,8 @@ export type Definition = Model.Definition
  * The migrations in a record: each an Effect, SQL text, or a definition, under its number and name
  * (`0001_create_account`).
  *
- * Fails with a MigrationError of kind `invalid` if a key is not such a name, or an option or a header is not valid.
+ * Fails with a MigrationError of kind `invalid` if a key is not a number and a name, or an option or a header is not
+ * valid.
  *
  * @since 0.1.0
  * @category loaders
@@ -222,8 +225,8 @@ export const fromRecord: (
 ) => Loader = Record.fromRecord
 
 /**
- * A migration that creates the table `sqlayer.commits`, which sessions with `commit: "recorded"` write to, and its schema. It
- * is one of the application's migrations, with a number of its own:
+ * A migration that creates the table `sqlayer.commits`, which sessions with `commit: "recorded"` write to, and its
+ * schema. It is one of the application's migrations, with a number of its own:
  *
  * ```ts
  * import { Migrations } from "sqlayer"
@@ -234,9 +237,10 @@ export const fromRecord: (
  * })
  * ```
  *
- * In a directory it is the default export of a file: `export { commitRecords as default } from "sqlayer/Migrations"`. What
- * exists already is left as it is. If the application does not log in as the user that migrates, grant it USAGE of the schema,
- * and SELECT, INSERT, UPDATE and DELETE of the table. On SQLite it does nothing.
+ * In a directory it is the default export of a file: `export { commitRecords as default } from "sqlayer/Migrations"`. A
+ * schema or table that exists already is not changed. If the application logs in as another user than the one that
+ * migrates, grant that user USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on the table. On SQLite the
+ * migration does nothing.
  *
  * @since 0.1.0
  * @category migrations
@@ -248,11 +252,12 @@ export const commitRecords: Effect.Effect<void, SqlError, SqlClient.SqlClient> =
 
 /**
  * Applies the pending migrations in the order of their numbers, each in a session of its own, and returns those that it
- * applied. One runner works at a time, in whatever process; the others wait, and then apply only what is still pending.
+ * applied. One runner works at a time, across all processes; the others wait, and then apply only what is still
+ * pending.
  *
- * Fails with a MigrationError, or with a DatabaseError of the statements that read and write the tables of the migrations.
- * If a migration cannot be loaded, an applied one was edited or is missing, or one is unfinished, nothing is applied. If a
- * migration fails, it is rolled back and the run ends; the migrations applied before it stay.
+ * Fails with a MigrationError, or with a DatabaseError of the statements that read and write the tables of the
+ * migrations. If a migration cannot be loaded, an applied one was edited or is missing, or one is unfinished, nothing
+ * is applied. If a migration fails, it is rolled back and the run ends; the migrations applied before it stay.
  *
  * @since 0.1.0
  * @category running
@@ -263,9 +268,10 @@ export const run = <R = never>(
   withPlan(options, ({ run }, database, plan) => run(database, plan))
 
 /**
- * The status of the database. Only reads, so the right to read is enough; tables that do not exist count as empty.
+ * The status of the database. Only reads, so SELECT on the tables is enough; tables that do not exist count as empty.
  *
- * Fails with a MigrationError if the migrations cannot be loaded, and with a DatabaseError if the tables cannot be read.
+ * Fails with a MigrationError if the migrations cannot be loaded, and with a DatabaseError if the tables cannot be
+ * read.
  *
  * @since 0.1.0
  * @category running
@@ -296,8 +302,8 @@ export const dryRun = <R = never>(
   withPlan(options, ({ dryRun }, database, plan) => dryRun(database, plan))
 
 /**
- * Records the migrations up to `number` as applied, without running them, for a database that has their content already.
- * Returns those that it recorded; those that were applied before stay as they are.
+ * Records the migrations up to `number` as applied, without running them, for a database that already contains what
+ * they create. Returns those that it recorded; those that were applied before stay as they are.
  *
  * Fails with a MigrationError of kind `invalid` if no migration has that number, and otherwise as `run` does.
  *
@@ -311,31 +317,31 @@ export const baseline = <R = never>(
   withPlan(options, ({ baseline }, database, plan) => baseline(database, plan, number))
 
 /**
- * What `down` takes back, and what allows it to.
+ * What `down` takes back, and the confirmation that production requires.
  *
  * @since 0.1.0
  * @category models
  */
 export interface DownOptions<R = never> extends Options<R> {
   /**
-   * The number of the migration that is the last one afterwards; 0 takes all back. Default: only the last one that is
-   * applied is taken back.
+   * The number of the migration that becomes the last applied one; 0 takes all back. Default: only the last applied one
+   * is taken back.
    */
   readonly to?: number | undefined
-  /** Allows it in production (APP_ENV), together with `confirm`. Default: false. */
+  /** Allows `down` in production (APP_ENV), together with `confirm`. Default: false. */
   readonly production?: boolean | undefined
-  /** The migration that is taken back first, as it is written (`0002_create_account`). Only production needs it. */
+  /** The migration that is taken back first, as it is written (`0002_create_account`). Required in production only. */
   readonly confirm?: string | undefined
 }
 
 /**
- * Takes back the last applied migration, or those above a number, in descending order, and returns them. What takes a
- * migration back is its file `0001_create_account.down.sql` or its `down`; each is one transaction, in which the
- * migration is also removed from the history. Other migrations stay as they are.
+ * Takes back the last applied migration, or those above a number, in descending order, and returns them. The file
+ * `0001_create_account.down.sql` or the `down` of its definition takes a migration back, in one transaction that also
+ * removes it from the history. Other migrations are not affected.
  *
- * Fails with a MigrationError of kind `invalid`, before it takes anything back, if one of them has nothing that takes it
- * back, if `to` is not the number of an applied one, or if this is production and is not allowed twice. Otherwise it fails
- * as `run` does.
+ * Fails with a MigrationError of kind `invalid`, before it takes anything back, if one of them has nothing that takes
+ * it back, if `to` is not the number of an applied one, or if this is production and `production` and `confirm` do not
+ * both allow it. Otherwise it fails as `run` does.
  *
  * @since 0.1.0
  * @category running
@@ -346,8 +352,9 @@ export const down = <R = never>(
   withPlan(options, ({ down }, database, plan) => down(database, plan, options))
 
 /**
- * Marks the `unfinished` migration with a number, after it was looked at: as `"applied"`, or as `"rolled back"`, so that the
- * next run applies it again. Runs nothing of it. Waits for a runner that is still at it.
+ * Marks the `unfinished` migration with a number, once somebody has checked or repaired what it did: as `"applied"`, or
+ * as `"rolled back"`, so that the next run applies it again. Runs no statement of the migration. Waits for a runner
+ * that is still applying it.
  *
  * Fails with a MigrationError of kind `invalid` if it is not unfinished.
  *
@@ -378,9 +385,9 @@ export const layer = <R = never>(
     Effect.gen(function*() {
       const database = yield* Database.Database
       const { run, status } = yield* runner
-      const known = yield* plan(database, options)
-      yield* asOwn(run(database, known))
-      return { status: asOwn(status(database, known)) }
+      const loadedPlan = yield* plan(database, options)
+      yield* asOwn(run(database, loadedPlan))
+      return { status: asOwn(status(database, loadedPlan)) }
     })
   )
 

@@ -3,9 +3,9 @@
  *
  * For applications that run on PostgreSQL alone. Where the environment chooses the database, use `Database.layer`.
  *
- * This module is imported as `sqlayer/Postgres`, and is not a part of `sqlayer`: its types are those of @effect/sql-pg and
- * @types/pg, which an application without PostgreSQL does not install. It loads neither of them when it runs, only `pg`,
- * when the database is opened.
+ * This module is imported as `sqlayer/Postgres`, and is not a part of `sqlayer`: its types are those of @effect/sql-pg
+ * and @types/pg, which an application without PostgreSQL does not install. It loads neither of them when it runs, only
+ * `pg`, when the database is opened.
  *
  * @since 0.1.0
  */
@@ -28,14 +28,15 @@ import { make as makeError } from "./internal/makeError.js"
 import * as Client from "./internal/postgres/client.js"
 
 /**
- * The requirement of an effect that uses PgClient. It is no client, so that a layer does not meet it by providing SqlClient,
- * as `Database.layer` does: that is a type error. Of @effect/sql-pg's own tag the types do not tell that, as its PgClient is an
- * SqlClient.
+ * The requirement of an effect that uses PgClient. It is a type of its own, so that an effect with this requirement
+ * does not compile with a layer that provides only SqlClient, such as `Database.layer`. With @effect/sql-pg's own tag
+ * it would, since its PgClient is a subtype of SqlClient.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PgClient {
+  /** Makes the type unique. No value has it. */
   readonly _: unique symbol
 }
 
@@ -76,8 +77,8 @@ export const layer: Layer.Layer<Services, ConfigError.ConfigError | DatabaseErro
 )
 
 /**
- * The PostgreSQL database that the environment configures, and what is given in code beside it, as `Database.layerWith` has it.
- * Fails as `layer` does, and the ConfigError also names the options that are invalid.
+ * The PostgreSQL database that the environment and the options in code configure together, as `Database.layerWith`
+ * opens it. Fails as `layer` does, and the ConfigError also names the options that are invalid.
  *
  * @since 0.1.0
  * @category layers
@@ -100,8 +101,8 @@ export const layerConfig = (
   onPostgres(Database.layerConfig(config))
 
 /**
- * The PostgreSQL database that the options describe. Fails as `Database.make` does, and with ConnectionFailed as `layer`
- * does.
+ * The PostgreSQL database that the options describe. Fails as `Database.make` does, and with ConnectionFailed as
+ * `layer` does.
  *
  * @since 0.1.0
  * @category layers
@@ -111,8 +112,8 @@ export const layerFrom = (
 ): Layer.Layer<Services, DatabaseError.DatabaseError> => onPostgres(Database.layerFrom(options))
 
 /**
- * A layer of a database, such as one of TestDatabase, which then also provides PgClient by its type. Fails as that layer does,
- * and with ConnectionFailed as `layer` does.
+ * Narrows a layer of a database, such as one of TestDatabase, to PostgreSQL: its type then also provides PgClient.
+ * Fails as that layer does, and with ConnectionFailed as `layer` does.
  *
  * ```ts
  * import { TestDatabase } from "sqlayer"
@@ -129,8 +130,9 @@ export const layerOf = <E, R>(
 ): Layer.Layer<Services, E | DatabaseError.DatabaseError, R> => onPostgres(layer)
 
 /**
- * The payloads that are sent to a channel, from when the stream runs: LISTEN. It uses a connection of its own, which all
- * channels share. While that is lost, notifications are lost too. Fails with SqlError, whose cause is a DatabaseError.
+ * The payloads of the notifications of a channel, from when the stream listens to it (LISTEN). All channels share one
+ * connection outside of the pool. Notifications that are sent while it is lost are missed; `Database.notifications`
+ * reports that. Fails with SqlError, whose cause is a DatabaseError.
  *
  * @since 0.1.0
  * @category notifications
@@ -139,8 +141,8 @@ export const listen = (channel: string): Stream.Stream<string, SqlError, PgClien
   Stream.unwrap(Effect.map(PgClient, (client) => client.listen(channel)))
 
 /**
- * Sends a payload to a channel: NOTIFY. In a session it is delivered when that commits. Fails with SqlError, whose cause is
- * a DatabaseError.
+ * Sends a payload to a channel (NOTIFY). In a session it is delivered when the session commits. Fails with SqlError,
+ * whose cause is a DatabaseError.
  *
  * @since 0.1.0
  * @category notifications
@@ -149,7 +151,7 @@ export const notify = (channel: string, payload: string): Effect.Effect<void, Sq
   Effect.flatMap(PgClient, (client) => client.notify(channel, payload))
 
 /**
- * A value as a parameter of type json or jsonb. Its keys are transformed as names are, unless `transformJson` is false.
+ * A value as a parameter of type json or jsonb. Its keys are transformed like names, unless `transformJson` is false.
  *
  * @since 0.1.0
  * @category statements

@@ -4,8 +4,8 @@
  * For applications that run on SQLite alone. Where the environment chooses the database, use `Database.layer`.
  *
  * This module is imported as `sqlayer/Sqlite`, and is not a part of `sqlayer`: its types are those of
- * @effect/sql-sqlite-node, which an application without SQLite does not install. It does not load that package when it runs.
- * The library is better-sqlite3 where it is installed, and otherwise the runtime's own node:sqlite.
+ * @effect/sql-sqlite-node, which an application without SQLite does not install. It does not load that package when it
+ * runs. The library is better-sqlite3 where it is installed, and otherwise the runtime's own node:sqlite.
  *
  * @since 0.1.0
  */
@@ -26,20 +26,22 @@ import { make as makeError } from "./internal/makeError.js"
 import * as Client from "./internal/sqlite/client.js"
 
 /**
- * The requirement of an effect that uses SqliteClient. It is no client, so that a layer does not meet it by providing SqlClient,
- * as `Database.layer` does: that is a type error. Of @effect/sql-sqlite-node's own tag the types do not tell that, as its SqliteClient is an
- * SqlClient.
+ * The requirement of an effect that uses SqliteClient. It is a type of its own, so that an effect with this requirement
+ * does not compile with a layer that provides only SqlClient, such as `Database.layer`. With @effect/sql-sqlite-node's
+ * own tag it would, since its SqliteClient is a subtype of SqlClient.
  *
  * @since 0.1.0
  * @category models
  */
 export interface SqliteClient {
+  /** Makes the type unique. No value has it. */
   readonly _: unique symbol
 }
 
 /**
- * The client of @effect/sql-sqlite-node: an SqlClient that can also export, back up and load extensions. At run time it is the tag
- * of `@effect/sql-sqlite-node/SqliteClient`, without loading that module. The type of the client is `typeof SqliteClient.Service`.
+ * The client of @effect/sql-sqlite-node: an SqlClient that can also export, back up and load extensions. At run time it
+ * is the tag of `@effect/sql-sqlite-node/SqliteClient`, without loading that module. The type of the client is
+ * `typeof SqliteClient.Service`.
  *
  * @since 0.1.0
  * @category tags
@@ -72,8 +74,8 @@ export const layer: Layer.Layer<Services, ConfigError.ConfigError | DatabaseErro
 )
 
 /**
- * The SQLite database that the environment configures, and what is given in code beside it, as `Database.layerWith` has it.
- * Fails as `layer` does, and the ConfigError also names the options that are invalid.
+ * The SQLite database that the environment and the options in code configure together, as `Database.layerWith` opens
+ * it. Fails as `layer` does, and the ConfigError also names the options that are invalid.
  *
  * @since 0.1.0
  * @category layers
@@ -83,8 +85,8 @@ export const layerWith = (
 ): Layer.Layer<Services, ConfigError.ConfigError | DatabaseError.DatabaseError> => onSqlite(Database.layerWith(options))
 
 /**
- * The SQLite database that a Config describes. Fails as `Database.layerConfig` does, and with ConnectionFailed as `layer`
- * does.
+ * The SQLite database that a Config describes. Fails as `Database.layerConfig` does, and with ConnectionFailed as
+ * `layer` does.
  *
  * @since 0.1.0
  * @category layers
@@ -95,7 +97,8 @@ export const layerConfig = (
   onSqlite(Database.layerConfig(config))
 
 /**
- * The SQLite database that the options describe. Fails as `Database.make` does, and with ConnectionFailed as `layer` does.
+ * The SQLite database that the options describe. Fails as `Database.make` does, and with ConnectionFailed as `layer`
+ * does.
  *
  * @since 0.1.0
  * @category layers
@@ -105,8 +108,8 @@ export const layerFrom = (
 ): Layer.Layer<Services, DatabaseError.DatabaseError> => onSqlite(Database.layerFrom(options))
 
 /**
- * A layer of a database, such as one of TestDatabase, which then also provides SqliteClient by its type. Fails as that layer does,
- * and with ConnectionFailed as `layer` does.
+ * Narrows a layer of a database, such as one of TestDatabase, to SQLite: its type then also provides SqliteClient.
+ * Fails as that layer does, and with ConnectionFailed as `layer` does.
  *
  * ```ts
  * import { TestDatabase } from "sqlayer"
@@ -129,8 +132,8 @@ const export_: Effect.Effect<Uint8Array, SqlError, SqliteClient> = Effect.flatMa
 
 export {
   /**
-   * The content of the database, as the bytes of a file. With node:sqlite it needs Node 24 or later, and otherwise fails
-   * with SqlError, whose cause is an InvalidStatement.
+   * The content of the database, as the bytes of a file. With node:sqlite it needs Node 24 or later, and otherwise
+   * fails with SqlError, whose cause is an InvalidStatement.
    *
    * @since 0.1.0
    * @category copies
@@ -146,21 +149,22 @@ export {
  */
 export interface BackupOptions {
   /**
-   * Runs with the number of pages of the database and how many remain, up to 20 times a second, and once more with the last
-   * page. Its defects are those of the backup. Default: nothing.
+   * Reports the progress: the number of pages of the database, and how many remain. Runs up to 20 times a second, and
+   * once more at the end. A defect of it is a defect of the backup. Default: none.
    */
   readonly onProgress?: ((progress: SqliteClientModule.BackupMetadata) => Effect.Effect<void>) | undefined
 }
 
 /**
- * Copies the database to a file, while it is in use. A file in WAL mode is copied as it was at the beginning, on a connection
- * of its own that is opened for it: other statements and sessions run and commit meanwhile. Of a database in memory, of one
- * in another journal mode, and with `thread: "main"`, the copy has the connection that writes, so that others wait for it.
+ * Copies the database to a file, while it is in use. A file in WAL mode is copied as it was at the beginning, on a
+ * separate connection: other statements and sessions run and commit meanwhile. For a database in memory or in another
+ * journal mode, and with `thread: "main"`, the copy uses the connection that writes, so other statements wait for it.
  *
- * The copy is written to a new file beside the destination and takes its name when it is complete and on the disk. A backup that
- * fails or is interrupted leaves the destination as it was; a process that is killed leaves the new file, whose name ends with
- * `.incomplete`. Fails with SqlError, whose cause is a DatabaseError: ConnectionFailed if the destination cannot be written, is
- * the database itself, or has a WAL. With node:sqlite it needs Node 24 or later, and otherwise is an InvalidStatement.
+ * The copy is written to a new file in the directory of the destination, which is renamed when it is complete and
+ * synced to disk. A backup that fails or is interrupted leaves the destination as it was; a process that is killed
+ * leaves the new file, whose name ends with `.incomplete`. Fails with SqlError, whose cause is a DatabaseError:
+ * ConnectionFailed if the destination cannot be written, is the database itself, or has a WAL. With node:sqlite it
+ * needs Node 24 or later, and otherwise fails with InvalidStatement as the cause.
  *
  * @since 0.1.0
  * @category copies
@@ -175,8 +179,8 @@ export const backup = (
   })
 
 /**
- * Loads an extension into every connection of the database, also those that are opened later. Fails with SqlError, whose
- * cause is a DatabaseError: InsufficientPrivilege where the runtime's permissions forbid extensions.
+ * Loads an extension into every connection of the database, including those that are opened later. Fails with SqlError,
+ * whose cause is a DatabaseError: InsufficientPrivilege where the runtime's permissions forbid extensions.
  *
  * @since 0.1.0
  * @category extensions

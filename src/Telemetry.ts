@@ -1,9 +1,10 @@
 /**
  * The metrics and span attributes of sqlayer. They follow OpenTelemetry's semantic conventions for database clients
- * (https://opentelemetry.io/docs/specs/semconv/database/), with metrics of sqlayer's own, named `sqlayer.…`, for sessions.
+ * (https://opentelemetry.io/docs/specs/semconv/database/), with sqlayer's own metrics, named `sqlayer.…`, for sessions,
+ * servers, readers and SQLite's WAL.
  *
- * Durations are in seconds. No metric and no log entry holds the parameters of statements, and spans hold them only with
- * the option `spanParameters`.
+ * Durations are in seconds. No metric and no log entry holds the parameters of statements, and spans hold them only
+ * with the option `spanParameters`.
  *
  * Every metric has the attributes `db.client.connection.pool.name` and `db.system.name`. Metrics of pools with the same
  * name add up.
@@ -31,7 +32,7 @@ const durationHistogram = (name: string, description: string): Metric.Metric.His
 const counter = (name: string, unit: string, description: string): Metric.Metric.Counter<number> =>
   withUnit(unit, MetricKey.counter(name, { description, incremental: true }))
 
-/** OpenTelemetry's UpDownCounter. Not a gauge, so that pools with the same name add up. */
+/** OpenTelemetry's UpDownCounter. It is not a gauge, so that pools with the same name add up. */
 const upDownCounter = (name: string, unit: string, description: string): Metric.Metric.Counter<number> =>
   withUnit(unit, MetricKey.counter(name, { description, incremental: false }))
 
@@ -61,8 +62,8 @@ export const connectionMax = upDownCounter(
 )
 
 /**
- * The number of connections that stay open however long they are idle, once they were opened: the pool's `min`. Zero once
- * the pool has shut down.
+ * The number of connections that stay open however long they are idle, once they were opened: the pool's `min`. Zero
+ * once the pool has shut down.
  *
  * @since 0.1.0
  * @category metrics
@@ -74,8 +75,8 @@ export const connectionIdleMin = upDownCounter(
 )
 
 /**
- * The maximum number of idle connections: the pool's maximum, or its size where those beyond it are closed when they are
- * returned. Zero once the pool has shut down.
+ * The maximum number of idle connections: the pool's maximum, or its size where those beyond it are closed when they
+ * are returned. Zero once the pool has shut down.
  *
  * @since 0.1.0
  * @category metrics
@@ -122,8 +123,8 @@ export const connectionCreateTime = durationHistogram(
 )
 
 /**
- * The time it took to check out a connection, in seconds: zero for one that was idle. Waits that got no connection are not
- * recorded.
+ * The time it took to check out a connection, in seconds: zero for one that was idle. Waits that got no connection are
+ * not recorded.
  *
  * @since 0.1.0
  * @category metrics
@@ -145,13 +146,13 @@ export const connectionUseTime = durationHistogram(
 )
 
 /**
- * The duration of statements, in seconds, including the wait for a connection if the statement runs outside of a session,
- * and for a stream the time until it ends.
+ * The duration of statements, in seconds, including the wait for a connection if the statement runs outside of a
+ * session, and for a stream the time until it ends.
  *
- * A statement that failed has the attributes `error.type` (the tag of the DatabaseError, `interrupted` or `defect`) and,
- * if it failed with a DatabaseError, `db.response.status_code` (its code). `db.namespace`, `server.address` and
- * `server.port` are set where they are known, and so are `db.query.summary`, `db.operation.name`, `db.collection.name` and
- * `db.stored_procedure.name`, of at most 500 different summaries.
+ * A statement that failed has the attributes `error.type` (the tag of the DatabaseError, `interrupted` or `defect`)
+ * and, if it failed with a DatabaseError, `db.response.status_code` (its code). `db.namespace`, `server.address` and
+ * `server.port` are set if they are known, and so are `db.query.summary`, `db.operation.name`, `db.collection.name` and
+ * `db.stored_procedure.name`, for at most 500 different summaries.
  *
  * @since 0.1.0
  * @category metrics
@@ -171,9 +172,9 @@ export const sessionsCommitted = counter("sqlayer.session.committed", "{session}
 
 /**
  * The number of sessions that did not commit, by the attribute `error.type`: the tag of a DatabaseError, `failure` for
- * another error, `interrupted`, `defect`, or `rollback` if the session was rolled back without an error. Each attempt of
- * a session that is retried is counted. A `readOnly` session that was interrupted, as by a client that leaves, is not
- * counted: it had nothing to commit.
+ * another error, `interrupted`, `defect`, or `rollback` if the session was rolled back without an error. Each attempt
+ * of a session that is retried is counted. A `readOnly` session that was interrupted, for example because the client
+ * disconnected, is not counted: it had nothing to commit.
  *
  * @since 0.1.0
  * @category metrics
@@ -193,21 +194,21 @@ export const sessionsRolledBack = counter(
 export const sessionsRetried = counter("sqlayer.session.retried", "{session}", "The number of retries of sessions")
 
 /**
- * With readers: the number of `readOnly` sessions that got a connection, by the attributes `target` (`replica` or `primary`)
- * and `reason`, which is for a replica
+ * With readers: the number of `readOnly` sessions that got a connection, by the attributes `target` (`replica` or
+ * `primary`) and `reason`. The reasons for a replica are
  *
- * - `fresh`: it had what the session has to see
- * - `waited`: it had it after a wait
+ * - `fresh`: it had replayed what the session has to see
+ * - `waited`: it had replayed that after a wait
  *
- * and for the primary
+ * and those for the primary
  *
  * - `option`, `isolation`: the session's options ask for it
  * - `behind`: no reader had replayed what the session has to see within `readerWait`
  * - `lag`: all readers are farther behind than `readerMaxLag`
- * - `history`: what the session has to see is of another cluster or timeline than what the readers have
+ * - `history`: what the session has to see is on another cluster or timeline than the readers
  * - `unknown`: the session follows a commit whose position is not known
  * - `unavailable`: no reader can be connected to
- * - `failed`: a reader failed, or canceled the session for a conflict with recovery, before it had answered
+ * - `failed`: a reader failed, or canceled the session for a conflict with recovery, before it had answered a statement
  *
  * @since 0.1.0
  * @category metrics
@@ -229,7 +230,8 @@ export const causalityWait = durationHistogram("sqlayer.causality.wait", "The ti
 
 /**
  * With several servers: the number of open connections to each, by the attributes `server.address`, `server.port` and
- * `sqlayer.server.role` (`writer`, `standby` or `unknown`), which is what the server was when the connection was opened.
+ * `sqlayer.server.role` (`writer`, `standby` or `unknown`), which is what the server was when the connection was
+ * opened.
  *
  * @since 0.1.0
  * @category metrics
@@ -241,10 +243,10 @@ export const serverConnections = upDownCounter(
 )
 
 /**
- * How far a standby is behind its primary, in seconds, by the attributes `server.address` and `server.port`. It is measured
- * every `hostRecheck` while the database is used. Of a standby that does not answer it is what was measured last and the
- * time since then; of a name with several addresses, that of the one farthest behind. It is 0 once the server is the primary,
- * and once the database is closed.
+ * How far a standby is behind its primary, in seconds, by the attributes `server.address` and `server.port`. It is
+ * measured every `hostRecheck` while the database is used. For a standby that does not answer it is the last measured
+ * lag plus the time since then; for a host with several addresses, the largest lag. It is 0 once the server is the
+ * primary, and once the database is closed.
  *
  * @since 0.1.0
  * @category metrics
@@ -256,7 +258,7 @@ export const replicaLag = withUnit(
 
 /**
  * The time between the loss of the server that can be written to and the moment that one was found again, in seconds. A
- * restart of a single server is one too.
+ * restart of a single server counts as well.
  *
  * @since 0.1.0
  * @category metrics
@@ -278,8 +280,9 @@ export const walSize = withUnit(
 )
 
 /**
- * How often new read-only sessions of a SQLite file had to wait, or might have, so that its WAL could be emptied, by the attribute
- * `outcome`: `emptied`, `readers` (those that were open did not end in time), or `busy` (another process was in the way).
+ * The number of times that new read-only sessions of a SQLite file were held back so that its WAL could be emptied, by
+ * the attribute `outcome`: `emptied`, `readers` (read-only sessions that were open did not end in time), or `busy`
+ * (another process, or another database of this process, was using the file).
  *
  * @since 0.1.0
  * @category metrics
@@ -291,8 +294,8 @@ export const walGaps = counter(
 )
 
 /**
- * The time between a session's request for a connection and its return, in seconds. Each attempt of a session that is
- * retried is recorded.
+ * The time from the beginning of a session until its connection is returned, in seconds. Each attempt of a session that
+ * is retried is recorded.
  *
  * @since 0.1.0
  * @category metrics
@@ -300,8 +303,8 @@ export const walGaps = counter(
 export const sessionDuration = durationHistogram("sqlayer.session.duration", "The duration of sessions")
 
 /**
- * The span attribute and metric attribute for the kind of failure: the tag of a DatabaseError, or one of the other values
- * that `sessionsRolledBack` and `operationDuration` list.
+ * The span attribute and metric attribute for the kind of failure: the tag of a DatabaseError, or one of the other
+ * values that `sessionsRolledBack` and `operationDuration` list.
  *
  * @since 0.1.0
  * @category attributes
@@ -309,8 +312,8 @@ export const sessionDuration = durationHistogram("sqlayer.session.duration", "Th
 export const errorType = "error.type"
 
 /**
- * The span attribute and metric attribute for the code of a failed statement: an SQLSTATE of PostgreSQL, or the name of an
- * extended result code of SQLite.
+ * The span attribute and metric attribute for the code of a failed statement: an SQLSTATE of PostgreSQL, or the name of
+ * an extended result code of SQLite.
  *
  * @since 0.1.0
  * @category attributes
@@ -327,9 +330,9 @@ export const responseStatusCode = "db.response.status_code"
 export const queryParameter = "db.query.parameter"
 
 /**
- * The name of the span around a statement with the option `spanNames: "effect-sql"`; otherwise it is named by the statement's
- * `db.query.summary`. It is made only if the application provides a tracer and tracing is enabled: Effect's default tracer
- * exports nothing.
+ * The name of the span around a statement with the option `spanNames: "effect-sql"`. Without it, the span is named by
+ * the statement's `db.query.summary`. The span is made only if the application provides a tracer and tracing is
+ * enabled, since Effect's default tracer exports nothing.
  *
  * @since 0.1.0
  * @category attributes
@@ -345,8 +348,8 @@ export const statementSpan = "sql.execute"
 export const sessionSpan = "sql.transaction"
 
 /**
- * The attribute of spans and metrics with what a server is: `writer` or `standby`. Spans have it where that is known, as it
- * is of several servers.
+ * The span attribute and metric attribute for the role of a server: `writer` or `standby`, and on `serverConnections`
+ * also `unknown`. Spans have it if the role is known, as it is with several servers.
  *
  * @since 0.1.0
  * @category attributes
@@ -370,17 +373,19 @@ export interface OpenSession {
    * - `waiting`: its first statement waits for a connection
    * - `statement`: at least one of its statements is running
    * - `ending`: it commits or rolls back
-   * - `idle`: it runs no statement; if it has run one it holds a connection, as `idle in transaction` of pg_stat_activity
+   * - `idle`: it runs no statement; if it has run one it holds a connection, as `idle in transaction` of
+   *   pg_stat_activity
    */
   readonly state: "waiting" | "idle" | "statement" | "ending"
   /**
    * The connection that it holds: the process id of its backend on PostgreSQL, as pg_stat_activity shows it, or the
-   * connection's number on SQLite. Undefined before its first statement. Behind a pooler it is what the pooler tells.
+   * connection's number on SQLite. Undefined before its first statement. Behind a pooler it is the number that the
+   * pooler reports.
    */
   readonly connectionId: number | undefined
   /**
-   * The text of the running statement with its placeholders, at most 2,000 characters; the one that started last if there
-   * are several. Undefined in any other state.
+   * The text of the running statement with its placeholders, at most 2,000 characters; the one that started last if
+   * there are several. Undefined in any other state.
    */
   readonly statement: string | undefined
 }
@@ -393,8 +398,8 @@ export interface OpenSession {
  */
 export interface StatementFigures {
   /**
-   * The text of the statement with its placeholders, at most 2,000 characters. Texts that differ in the length of a list
-   * only are one statement, with one element in the list: `IN ($1, $2)` is `IN ($1)`, and `VALUES ($1), ($2)` is
+   * The text of the statement with its placeholders, at most 2,000 characters. Texts that differ only in the length of
+   * a list are one statement, with one element in the list: `IN ($1, $2)` is `IN ($1)`, and `VALUES ($1), ($2)` is
    * `VALUES ($1)`.
    */
   readonly text: string
@@ -407,14 +412,15 @@ export interface StatementFigures {
   /** The total duration of all runs, in seconds. */
   readonly total: number
   /**
-   * The names of the sessions that run it, with the number of runs, most first. A name that is undefined stands for runs
-   * outside of a session. The first five names are kept, and the runs of all others count as those of `others`.
+   * The names of the sessions that run it, with the number of runs, most first. A name that is undefined stands for
+   * runs outside of a session. The first five names are kept; the runs of all further ones are counted under the name
+   * `others`.
    */
   readonly sessions: ReadonlyArray<{ readonly name: string | undefined; readonly count: number }>
 }
 
 /**
- * An error that statements, or sessions themselves, have failed with. It holds no values.
+ * An error with which statements, or sessions themselves, have failed. It contains no values.
  *
  * @since 0.1.0
  * @category models
@@ -430,13 +436,13 @@ export interface RecentError {
   readonly code: string
   /** Its message, in which values are masked, at most 2,000 characters. */
   readonly message: string
-  /** The name of the session. Undefined outside of one. */
+  /** The name of the session. Undefined outside of a session. */
   readonly session: string | undefined
-  /** The id of the session in which it happened last. */
+  /** The id of the session in which it happened last. Undefined outside of a session. */
   readonly sessionId: string | undefined
   /**
-   * The text of the statement with its placeholders, at most 2,000 characters. Undefined where no statement has failed,
-   * but the session: at its commit, or by its timeout.
+   * The text of the statement with its placeholders, at most 2,000 characters. Undefined if no statement failed but the
+   * session itself: at its commit, or by its timeout.
    */
   readonly statement: string | undefined
 }
@@ -460,8 +466,8 @@ export interface Quantiles {
 }
 
 /**
- * What a database is doing, and what it has done since it was opened. `Pool.Stats` has the same for its pool. It holds the
- * texts of statements, but no parameters.
+ * What a database is doing, and what it has done since it was opened. `Pool.Stats` has the same for its pool. It
+ * contains the texts of statements, but no parameters.
  *
  * @since 0.1.0
  * @category models
@@ -476,7 +482,7 @@ export interface Activity {
   readonly statements: ReadonlyArray<StatementFigures>
   /** The same for the statements that sqlayer executes for itself, such as those that record migrations. */
   readonly ownStatements: ReadonlyArray<StatementFigures>
-  /** The last 50 different errors of statements and sessions, latest first. Interruptions are none. */
+  /** The last 50 different errors of statements and sessions, latest first. Interruptions are not included. */
   readonly recentErrors: ReadonlyArray<RecentError>
   /** The number of statements that failed, by the tag of the DatabaseError. Interrupted statements are not counted. */
   readonly errors: Readonly<Record<string, number>>

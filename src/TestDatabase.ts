@@ -1,5 +1,6 @@
 /**
- * Databases for tests: new ones, sandboxes that are rolled back, and injected failures. It works with every test runner.
+ * Databases for tests: new ones, sandboxes that are rolled back, and injected failures. It works with every test
+ * runner.
  *
  * @since 0.1.0
  */
@@ -52,9 +53,9 @@ export interface PostgresOptions<R = never> extends Options<R> {
    */
   readonly url?: string | Redacted.Redacted<string> | undefined
   /**
-   * A name for the result of the migrations, which must change when they change. Default: none, and the template is
-   * identified by the migrations' contents. An Effect in a record has no known content: with one, and without this name,
-   * there is no template and every database is migrated on its own.
+   * A name that identifies the result of the migrations. Change it whenever the migrations change. Default: none; the
+   * template is then identified by the content of the migrations. The content of an Effect in a record is not known:
+   * with such a migration and without a name there is no template, and every database is migrated by itself.
    */
   readonly template?: string | undefined
 }
@@ -116,7 +117,7 @@ const templateOf = <R>(migrations: Migrations.Options<R> | undefined, name: stri
     }
   })
 
-/** Without the Interceptor of the test, whose faults are not meant for this. */
+/** Runs an effect without the Interceptor of the test, whose faults must not affect the preparation of the database. */
 const withoutInterceptor = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Interceptor>> =>
   Effect.provideService(effect, Interceptor, Effect.succeed)
 
@@ -143,14 +144,14 @@ const administrationConnection = (options: DatabaseConfig.Options) =>
 
 /**
  * A PostgreSQL database of its own, copied from a template that is migrated once. The copy is dropped when the layer's
- * scope closes; copies that a crashed process left behind are dropped by the next one.
+ * scope closes; copies that a crashed process has left are dropped by the next process.
  *
- * The template stays on the server, and is made again when the migrations change. Meanwhile other processes that need it
- * wait.
+ * The template stays on the server, and is made again when the migrations change. Meanwhile other processes that need
+ * it wait.
  *
  * Fails as `Database.layerFrom` and `Migrations.run` do, with ConfigError if there is no URL or an option is not valid,
- * with ConnectionFailed if the URL is not PostgreSQL's (both say which variable has to be what), and with InsufficientPrivilege if the user may not create
- * databases.
+ * with ConnectionFailed if the URL is not that of a PostgreSQL database, and with InsufficientPrivilege if the user may
+ * not create databases. The ConfigError and the ConnectionFailed name the variable and what it has to be.
  *
  * @since 0.1.0
  * @category layers
@@ -189,8 +190,8 @@ export const layerPostgres = <R = never>(
  * A session is a savepoint of the transaction. When it ends, deferred constraints are checked as a commit would check
  * them, and its `afterCommit` effects run. Sessions of different fibers run one after the other.
  *
- * A statement that would end the transaction fails with InvalidStatement. A failure that ends the whole transaction makes
- * every later use fail with TransactionAborted. A database that sqlayer did not open is a defect.
+ * A statement that would end the transaction fails with InvalidStatement. A failure that ends the whole transaction
+ * makes every later use fail with TransactionAborted. A database that sqlayer did not open is a defect.
  *
  * @since 0.1.0
  * @category layers
@@ -210,8 +211,8 @@ export const sandbox: Layer.Layer<
 })).pipe(Layer.provide(Reactivity.layer))
 
 /**
- * An operation that fails instead of succeeding. Operations of each kind are counted from the opening of the database, over
- * all of its connections.
+ * An operation that is to fail. Each fault counts the operations of its kind from the opening of the database, over all
+ * of its connections.
  *
  * @since 0.1.0
  * @category models
@@ -228,9 +229,9 @@ export type Fault =
     readonly error: FaultError
   }
   | {
-    /** The begin of an outermost session, which begins no transaction. */
+    /** The BEGIN of an outermost session, which then begins no transaction. */
     readonly on: "begin"
-    /** Which begin fails, from 1. Default: 1. */
+    /** Which BEGIN fails, from 1. Default: 1. */
     readonly nth?: number | undefined
     /** The error that it fails with. */
     readonly error: FaultError
@@ -255,8 +256,8 @@ export type Fault =
 export type FaultError = DatabaseError.DatabaseError | ((dialect: DatabaseError.Dialect) => DatabaseError.DatabaseError)
 
 /**
- * Makes the error of a tag for the dialect of the database. By default it has a code under which that database reports the
- * error, a reason that says what the tag means, and is transient. `fields` replaces these and adds others, such as
+ * Makes the error of a tag for the dialect of the database. By default it has a code under which that database reports
+ * the error, a reason that says what the tag means, and is transient. `fields` replaces these and adds others, such as
  * `constraint` and `table`.
  *
  * @since 0.1.0
@@ -272,9 +273,9 @@ export const error =
 /**
  * Injects failures into a database. Provide it to the database's layer, or to a sandbox.
  *
- * Each failure has the consequences of a real one. A statement is not run, and aborts the transaction it is in. A begin
- * begins nothing. A commit is rolled back. ConnectionLost, ConnectionFailed and CommitOutcomeUnknown also close the
- * connection.
+ * Each failure has the consequences of a real one. A statement is not run, and aborts the transaction it is in. A BEGIN
+ * begins no transaction. A commit is rolled back, unless the fault is `committed`. ConnectionLost, ConnectionFailed and
+ * CommitOutcomeUnknown also close the connection.
  *
  * @since 0.1.0
  * @category faults

@@ -5,7 +5,8 @@
  */
 
 /**
- * The database of an application: one Layer, configured by the environment, with sessions, statements and health checks.
+ * The database of an application: one Layer, configured by the environment, with sessions, statements and health
+ * checks.
  *
  * @since 0.1.0
  */
@@ -34,7 +35,7 @@ export * as DatabaseError from "./DatabaseError.js"
 export * as DatabaseHttp from "./DatabaseHttp.js"
 
 /**
- * What the values of a type of PostgreSQL become in JavaScript, and how values of JavaScript are sent.
+ * How values of PostgreSQL's types are read into JavaScript and sent to the server.
  *
  * @since 0.1.0
  */
@@ -50,7 +51,8 @@ export * as Health from "./Health.js"
 /**
  * Migrations: each is applied once, in a transaction of its own, however many processes start at the same time.
  *
- * The table and the loaders of @effect/sql's Migrator are used, so that each can continue where the other stopped.
+ * This module uses the table and the loaders of @effect/sql's Migrator, so that an application can change from one to
+ * the other.
  *
  * @since 0.1.0
  */
@@ -78,7 +80,8 @@ export * as Session from "./Session.js"
 export * as Telemetry from "./Telemetry.js"
 
 /**
- * Databases for tests: new ones, sandboxes that are rolled back, and injected failures. It works with every test runner.
+ * Databases for tests: new ones, sandboxes that are rolled back, and injected failures. It works with every test
+ * runner.
  *
  * @since 0.1.0
  */

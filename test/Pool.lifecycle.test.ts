@@ -9,7 +9,7 @@ import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import * as Tracer from "effect/Tracer"
 import type { DatabaseError } from "../src/DatabaseError.js"
-import { heldOnPurpose } from "../src/internal/pool/leakDetection.js"
+import { leakDetectionExempt } from "../src/internal/pool/leakDetection.js"
 import type * as Pool from "../src/Pool.js"
 import * as Telemetry from "../src/Telemetry.js"
 import {
@@ -341,7 +341,7 @@ describe("coming back", () => {
       const world = new FakeServer()
       const pool = yield* makePool(world, { size: 1, heldThreshold: "5 seconds" })
       const lease = yield* take(pool)
-      heldOnPurpose.add(lease)
+      leakDetectionExempt.add(lease)
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual(messages, [])
       yield* lease.release

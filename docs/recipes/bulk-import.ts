@@ -12,7 +12,10 @@ export const migrations = {
   })
 }
 
-/** A table of this session alone, without constraints, which are those of `product`. */
+/**
+ * A temporary table of this session. It has no constraints: those of `product` are checked when its rows are copied
+ * there.
+ */
 const createStaging = (sql: SqlClient.SqlClient) =>
   sql.onDialectOrElse({
     pg: () =>
@@ -23,10 +26,11 @@ const createStaging = (sql: SqlClient.SqlClient) =>
   })
 
 /**
- * Imports lines of `sku,name,cents` below a header, and gives their number. Of lines with one SKU the last one counts.
+ * Imports lines of `sku,name,cents` below a header, and returns their number. If several lines have the same SKU, the
+ * last one counts.
  *
- * Rows are written in the order of their keys, so that two imports wait for each other and never deadlock, and rows that
- * are as they should be are not written.
+ * Rows are written in the order of their keys, so that two imports wait for each other and never deadlock. Unchanged
+ * rows are not written.
  */
 export const importProducts = <E, R>(csv: Stream.Stream<Uint8Array, E, R>) =>
   Effect.gen(function*() {

@@ -15,9 +15,9 @@ export const migrations = {
 }
 
 /**
- * Waits for the first piece before the response has a status, so that a query that fails is a 503 or a 500, and not a 200
- * without a body. The rest is read as the client takes it. If the client leaves, the scope of the request closes, which ends
- * the query and returns its connection.
+ * Waits for the first chunk before it responds, so that a query that fails is answered with 503 or 500, and not with a
+ * 200 without a body. The rest is read as fast as the client takes it. If the client disconnects, the scope of the
+ * request closes, which ends the query and returns its connection.
  */
 export const download = <E>(file: string, csv: Stream.Stream<Uint8Array, E>) =>
   Effect.gen(function*() {
@@ -40,7 +40,9 @@ const readings = (sensor: string) =>
     return database.copyTo(query, { format: "csv", header: true })
   })
 
-/** Without `DatabaseHttp.middleware`, whose session would end before the body is sent, and so reads it into memory. */
+/**
+ * Without `DatabaseHttp.middleware`: its session ends before the body is sent, so it would read the body into memory.
+ */
 export const app = HttpRouter.empty.pipe(
   HttpRouter.get(
     "/readings/:sensor",

@@ -23,10 +23,11 @@ export const migrations = {
 export class KeyReused extends Schema.TaggedError<KeyReused>()("KeyReused", { key: Schema.String }) {}
 
 /**
- * Does the work once for each key of a client, in one session with its answer, and gives that answer from then on. A
- * second request waits in its INSERT until the first one has committed, or does the work if that was rolled back.
+ * Does the work once for each key of a client, stores its answer in the same session, and returns that answer from then
+ * on. A second request waits in its INSERT until the first one has committed, or does the work if the first one was
+ * rolled back.
  *
- * `recorded` finds out what became of a commit whose answer was lost, and `retry` does the work again where it was not done.
+ * If the answer to a commit is lost, `recorded` finds out whether it was done, and `retry` does the work again if not.
  */
 export const once = <A, I, C, CI, E, R>(
   options: {
@@ -59,7 +60,7 @@ export const once = <A, I, C, CI, E, R>(
     return answer
   }).pipe(Database.session({ name: "idempotent", isolation: "read committed", commit: "recorded", retry: true }))
 
-/** Run once an hour: after a day a key may be used for something else. */
+/** Deletes requests that are older than a day; their keys may then be used again. To be run once an hour. */
 export const forget = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   const before = (yield* Clock.currentTimeMillis) - Duration.toMillis("1 day")

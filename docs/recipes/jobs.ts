@@ -6,8 +6,8 @@ import { Effect, Option, Schedule } from "effect"
 import { Database, DatabaseError } from "sqlayer"
 
 /**
- * Runs a short job in a session that holds a lock of this name. Gives none if another process holds it. The lock ends with
- * the transaction, also if this process is killed.
+ * Runs a short job in a session that holds a lock of this name. Succeeds with none if another process holds it. The
+ * lock is released with the transaction, also if this process is killed.
  */
 export const exclusively = (name: string) => <A, E, R>(job: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
@@ -18,10 +18,12 @@ export const exclusively = (name: string) => <A, E, R>(job: Effect.Effect<A, E, 
   }).pipe(Database.session({ name }))
 
 /**
- * Runs a long job, whose sessions are its own, while a connection holds the lock. Gives none if another process holds it.
+ * Runs a long job, with sessions of its own, while a connection holds the lock. Succeeds with none if another process
+ * holds it.
  *
- * The server gives the lock to somebody else when the connection is lost, so it is asked every few seconds, and the job is
- * interrupted with the error. Until then, and by what it cannot undo, two jobs can overlap: their statements must bear it.
+ * The server releases the lock when the connection is lost. So the connection is used every five seconds, and if it is
+ * lost, the job is interrupted, and the effect fails with ConnectionLost. Until then another process may run the job
+ * too, and what this one does meanwhile is not undone: the job's statements must tolerate that.
  */
 export const leading = (name: string) => <A, E, R>(job: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {

@@ -1,5 +1,6 @@
 /**
- * Documents that several people edit: what was changed meanwhile is not overwritten, and nothing is locked while they type.
+ * Documents that several people edit: a save does not overwrite another's changes, and nothing is locked while they
+ * type.
  */
 import { SqlClient } from "@effect/sql"
 import { Array, Effect, Schedule, Schema } from "effect"
@@ -29,7 +30,9 @@ export const get = (id: number) =>
     return yield* Effect.mapError(Array.head(found), () => new NotFound({ id }))
   }).pipe(DatabaseError.typed)
 
-/** Saves a document that was read with this version: one of several at once succeeds, and the others are Stale. */
+/**
+ * Saves a document that was read with this version. Of several concurrent saves one succeeds, and the others are Stale.
+ */
 export const save = ({ body, id, version }: Document) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
@@ -41,7 +44,7 @@ export const save = ({ body, id, version }: Document) =>
     return saved.length === 1 ? saved[0] : yield* new Stale({ current: yield* get(id) })
   }).pipe(Database.session({ name: "save document" }))
 
-/** For a change that the program can make again: reads, changes and saves until nobody came in between. */
+/** For a change that the program can make again: reads, changes and saves until no other save came in between. */
 export const modify = (id: number, change: (body: string) => string) =>
   Effect.flatMap(get(id), (document) => save({ ...document, body: change(document.body) })).pipe(
     Effect.retry({

@@ -35,12 +35,12 @@ export const publish = (topic: string, payload: object) =>
     yield* sql`SELECT pg_notify('outbox', '')`
   })
 
-/** Sends a message to where it belongs. It uses no database, or one of its own. */
+/** Sends a message to its receiver. It uses no database, or one of its own. */
 export type Deliver = (message: Message) => Effect.Effect<void, unknown>
 
 /**
- * Delivers one message, and tells whether there was one. The row stays locked meanwhile, and other workers skip it. If
- * this process dies, the server ends the transaction, and the message is there for the next worker.
+ * Delivers one message, and returns whether there was one. The row stays locked meanwhile, and other workers skip it.
+ * If this process dies, the server ends the transaction, and the message is there for the next worker.
  */
 export const deliverNext = (deliver: Deliver) =>
   Effect.gen(function*() {
@@ -64,8 +64,8 @@ export const deliverNext = (deliver: Deliver) =>
   }).pipe(Database.session({ name: "outbox" }))
 
 /**
- * Delivers messages for ever. Notifications say that there may be some; the tick is for messages that are due later, and
- * for those whose notification was missed. What arrives while messages are being delivered is one more round.
+ * Delivers messages forever. A notification says that there may be some; the tick is for messages that are due later,
+ * and for those whose notification was missed. Notifications that arrive during a round cause one more round.
  */
 export const worker = (deliver: Deliver) =>
   Stream.merge(Database.notifications("outbox"), Stream.tick("10 seconds")).pipe(

@@ -1,11 +1,13 @@
 /**
- * Pages of a list that changes while it is read: each page begins behind the last row of the one before.
+ * Pages of a list that changes while it is read: each page begins after the last row of the one before.
  */
 import { SqlClient } from "@effect/sql"
 import { Effect, Schema } from "effect"
 import { DatabaseError, Migrations } from "sqlayer"
 
-/** Times have milliseconds, as a Date has. With microseconds a cursor would not stand where its row does. */
+/**
+ * Times have milliseconds, as a Date has. With microseconds, the time of a cursor would differ from that of its row.
+ */
 const table = (time: string) => `
   CREATE TABLE event (id integer PRIMARY KEY, at ${time} NOT NULL, title text NOT NULL);
   CREATE INDEX event_at ON event (at, id)`
@@ -26,15 +28,15 @@ const Time = Schema.transform(Schema.Union(Schema.DateFromSelf, Schema.String), 
 
 const Event = Schema.Struct({ id: Schema.Int, at: Time, title: Schema.String })
 
-/** Where a row stands in the order, as text that a client sends back as it got it. */
+/** The place of a row in the order, as text that a client sends back unchanged. */
 const Cursor = Schema.compose(
   Schema.StringFromBase64Url,
   Schema.parseJson(Schema.Tuple(Schema.Date, Schema.Int))
 )
 
 /**
- * The newest events, or those behind a cursor. `next` is the cursor of the next page, and undefined on the last one. A
- * text that is no cursor is a ParseError, and no statement is run.
+ * The newest events, or those after a cursor. `next` is the cursor of the next page, and undefined on the last one.
+ * Fails with a ParseError if the text is not a cursor, and then runs no statement.
  */
 export const page = (cursor: string | undefined, size = 20) =>
   Effect.gen(function*() {

@@ -1,5 +1,5 @@
 /**
- * A repository of @effect/sql's Model, whose errors sessions give back their types.
+ * A repository of @effect/sql's Model. Its errors are defects, which sessions turn back into typed errors.
  */
 import { Model, SqlClient, SqlSchema } from "@effect/sql"
 import { Context, Effect, Layer, Schema } from "effect"
@@ -20,7 +20,7 @@ export const migrations = {
   })
 }
 
-/** The fields DateTimeInsert and DateTimeUpdate are texts in the database: PostgreSQL's times are to be read as such. */
+/** The fields DateTimeInsert and DateTimeUpdate are read as texts, so PostgreSQL's times have to be read as such. */
 export const types = { timestamptz: DatabaseTypes.microseconds }
 
 export const MemberId = Schema.Int.pipe(Schema.brand("MemberId"))
@@ -45,14 +45,16 @@ const make = Effect.gen(function*() {
     execute: (email) => sql`SELECT * FROM member WHERE email = ${email}`
   })
 
-  /** The repository makes a defect of every error. The session makes it the error that it was. */
+  /** The repository turns every error into a defect, and the session turns that back into the error. */
   const signUp = (email: string, name: string) =>
     repository.insert(Member.insert.make({ email, name })).pipe(
       Database.session({ name: "sign up" }),
       Effect.catchTag("UniqueViolation", () => new EmailTaken({ email }))
     )
 
-  /** What is read is locked until it is written, so that no change in between is lost. SQLite's sessions take turns. */
+  /**
+   * Locks the row before it is read, so that no change in between is lost. On SQLite, sessions that write take turns.
+   */
   const rename = (id: typeof MemberId.Type, name: string) =>
     Effect.gen(function*() {
       yield* sql.onDialectOrElse({

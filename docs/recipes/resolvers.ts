@@ -17,8 +17,8 @@ const Author = Schema.Struct({ id: Schema.Int, name: Schema.String })
 const Book = Schema.Struct({ id: Schema.Int, title: Schema.String, author: Schema.Int })
 
 /**
- * Grouped, although an id has one author at most: `SqlResolver.findById` answers only one of several requests for the same
- * id in a batch, and the others end in an interruption. A grouped resolver answers all of them.
+ * Grouped, although an id has one author at most: `SqlResolver.findById` answers only one of several requests for the
+ * same id in a batch, and the others end in an interruption. A grouped resolver answers all of them.
  */
 export const makeAuthorOf = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
@@ -32,7 +32,9 @@ export const makeAuthorOf = Effect.gen(function*() {
   return (id: number) => Effect.map(byId.execute(id), Array.head)
 })
 
-/** Two statements, however many books there are, in one session: both see the same rows, and its settings apply to both. */
+/**
+ * Two statements, however many books there are, in one session: both see the same rows, and its settings apply to both.
+ */
 export const shelf = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   const authorOf = yield* makeAuthorOf

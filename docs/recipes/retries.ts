@@ -26,7 +26,7 @@ const setStock = (item: number, pieces: number) =>
       INSERT INTO stock ${sql.insert({ item, pieces })} ON CONFLICT (item) DO UPDATE SET pieces = excluded.pieces`
   }).pipe(Database.session({ name: "set stock", lockTimeout: "1 second", timeout: "5 seconds", retry: true }))
 
-/** An error that another attempt may not meet again is answered with 503 and Retry-After by `problems`. */
+/** `problems` answers an error that another attempt may not meet with 503 and Retry-After. */
 export const app = HttpRouter.empty.pipe(
   HttpRouter.put(
     "/stock/:item",
@@ -40,26 +40,28 @@ export const app = HttpRouter.empty.pipe(
   HttpRouter.use(DatabaseHttp.problems)
 )
 
-const secondsToWait = ({ headers }: HttpClientResponse.HttpClientResponse) => {
+const delayOf = ({ headers }: HttpClientResponse.HttpClientResponse) => {
   const seconds = Number(headers["retry-after"] ?? 1)
   return Duration.seconds(seconds > 0 && seconds <= 60 ? seconds : 1)
 }
 
-/** What can be sent again though the first attempt may have been carried out. */
+/** Whether a request can be sent again although the first attempt may have been carried out. */
 const isRepeatable = ({ headers, method }: HttpClientRequest.HttpClientRequest) =>
   (method !== "POST" && method !== "PATCH") || "idempotency-key" in headers
 
-/** Not earlier than the server says, and up to twice as late, so that clients do not come back all at once. Four times. */
-const asTheServerSays = Schedule.identity<HttpClientResponse.HttpClientResponse>().pipe(
+/**
+ * Repeats up to four times, after one to two times the server's delay, so that clients do not come back all at once.
+ */
+const retryAfter = Schedule.identity<HttpClientResponse.HttpClientResponse>().pipe(
   Schedule.whileOutput((response) => response.status === 503),
-  Schedule.addDelay(secondsToWait),
+  Schedule.addDelay(delayOf),
   Schedule.jitteredWith({ min: 1, max: 2 }),
   Schedule.zipLeft(Schedule.recurs(4))
 )
 
-/** A client that sends a request again after a 503, and in the end gives the 503. */
+/** A client that sends a request again after a 503, and returns the 503 if the last attempt gets one too. */
 export const patient = <E, R>(client: HttpClient.HttpClient.With<E, R>) =>
   HttpClient.transform(client, (attempt, request) =>
     isRepeatable(request)
-      ? Effect.repeat(attempt, asTheServerSays)
+      ? Effect.repeat(attempt, retryAfter)
       : attempt)

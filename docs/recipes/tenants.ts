@@ -37,7 +37,7 @@ const tenantOf = (request: HttpServerRequest.HttpServerRequest) =>
     return yield* Effect.mapError(Array.head(rows), () => new Unauthorized())
   }).pipe(DatabaseError.typed)
 
-/** What a session of a tenant is: the only place that names the setting and the role. */
+/** The options of a tenant's sessions: the only place that names the setting and the role. */
 export const sessionOf = (tenant: string) => ({ settings: { "app.tenant": tenant }, role: "invoicing_tenant" })
 
 /** The statements name no tenant. */

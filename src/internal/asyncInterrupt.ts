@@ -12,7 +12,7 @@ export type Resume<A, E> = (effect: Effect.Effect<A, E>) => void
 /** Starts an operation, and may return the effect that cancels it. */
 export type Register<A, E> = (resume: Resume<A, E>) => Effect.Effect<void> | void
 
-/** An asynchronous effect that need not be run by a fiber: whoever has a `resume` can start it by calling `register`. */
+/** An asynchronous effect that can also be started without a fiber, by calling `register` with a `resume`. */
 export class AsyncInterrupt<A, E> extends Effectable.Class<A, E> {
   constructor(readonly register: Register<A, E>) {
     super()
@@ -36,7 +36,7 @@ export class AsyncInterrupt<A, E> extends Effectable.Class<A, E> {
  */
 export const asyncInterrupt = <A, E>(register: Register<A, E>): AsyncInterrupt<A, E> => new AsyncInterrupt(register)
 
-/** The same as `asyncInterrupt`. Must be run uninterruptibly, with what `restore` undoes. */
+/** The same as `asyncInterrupt`. Must be run uninterruptibly, with the `restore` of that region. */
 export const registerMasked = <A, E>(
   restore: (effect: Effect.Effect<A, E>) => Effect.Effect<A, E>,
   register: Register<A, E>

@@ -55,8 +55,8 @@ export interface Position {
 }
 
 /**
- * Called when a position is about to be asked for, in the message of a statement. The result is called with it before the
- * statement's result is given, or with undefined if it is not known.
+ * Called before a position is asked for, in the message of a statement. The function that it returns is called with the
+ * position, or with undefined if that is not known, before the result of the statement is available.
  */
 export type PositionTracking = () => (position: Position | undefined) => void
 
@@ -64,12 +64,12 @@ export type PositionTracking = () => (position: Position | undefined) => void
 export interface Freshness {
   /** What it must have replayed, if that is known. */
   readonly position: Position | undefined
-  /** How far it may be behind, in milliseconds. */
+  /** Its maximum lag, in milliseconds. */
   readonly maxLag: number
 }
 
 /**
- * Why a replica is not fresh. `behind`: it has not replayed the position yet. `lag`: it is too far behind, or by how much is
+ * Why a replica is not fresh. `behind`: it has not replayed the position yet. `lag`: its lag is above the maximum, or
  * not known. `history`: the position is of another cluster, or of another timeline.
  */
 export type Staleness = "behind" | "lag" | "history"
@@ -95,7 +95,7 @@ export interface StatementGuard {
    * it sends the statement, since its session may have ended while the statement waited.
    */
   readonly refusal: () => DatabaseError | undefined
-  /** Waits until a nested session has ended, if one keeps the statement from being sent. For what is sent in parts. */
+  /** For statements that are sent in parts: waits for a nested session that keeps the next part from being sent. */
   readonly wait?: (() => Effect.Effect<void, SqlError> | undefined) | undefined
   /** Set by the connection when it sends the statement: from then on, the statement may take effect. */
   isSent: boolean
@@ -120,7 +120,7 @@ export interface CopyFormat {
 
 /** What is copied into a table. */
 export interface CopyFrom {
-  /** The statement that copies data, in place of the one that the other members make. */
+  /** The statement that copies data, instead of the one that is made of the other members. */
   readonly text?: string | undefined
   /** The table's name, quoted. */
   readonly table: string
@@ -206,24 +206,24 @@ export interface Connection extends SqlConnection.Connection {
    */
   readonly commit: Effect.Effect<void, DatabaseError>
   /**
-   * Commits as `commit` does and asks, in the same message, for a position behind the commit: undefined where the server
-   * cannot tell, null if the transaction was never begun on it. Undefined if the dialect has no positions.
+   * Commits as `commit` does and asks, in the same message, for a position after the commit: undefined if the server
+   * does not know it, null if the transaction was never begun on it. Undefined if the dialect has no positions.
    */
   readonly commitWithPosition?: Effect.Effect<Position | null | undefined, DatabaseError> | undefined
   /** Asks for the present position. Undefined if the dialect has none. */
   readonly position?: Effect.Effect<Position | undefined, DatabaseError> | undefined
-  /** From now on the positions behind statements that commit by themselves are told. Undefined ends that. */
+  /** From now on, asks for the position after each statement that commits by itself. Undefined ends that. */
   readonly trackPositions?: ((tracking: PositionTracking | undefined) => void) | undefined
   /**
    * Begins a transaction on a replica. If that is not fresh the first statement is not executed, and fails with an error that
-   * `stalenessOf` knows. It costs no round trip. Undefined if the dialect has no replicas.
+   * `stalenessOf` recognizes. It costs no round trip. Undefined if the dialect has no replicas.
    */
   readonly beginOnReplica?:
     | ((options: BeginOptions, required: Freshness) => Effect.Effect<void, DatabaseError>)
     | undefined
   /**
-   * Asks a replica whether it is fresh: undefined if it is. One that can waits until it has replayed the position, for this many
-   * milliseconds at most.
+   * Asks a replica whether it is fresh: undefined if it is. If the server supports that, it waits until it has replayed
+   * the position, for `wait` milliseconds at most.
    */
   readonly staleness?:
     | ((required: Freshness, wait?: number) => Effect.Effect<Staleness | undefined, DatabaseError>)
@@ -308,7 +308,7 @@ export interface ConnectionLimits {
   readonly limit: number | null
   /** Connections that are open now, of all users. */
   readonly used: number
-  /** Maximum for this user. */
+  /** The maximum number of connections of this user. */
   readonly available: number
 }
 
@@ -335,7 +335,7 @@ export interface ClusterInspection {
   readonly examine: (connection: Connection) => Effect.Effect<ReplicationDetails, DatabaseError>
 }
 
-/** What `sqlayer check` shows of one of several servers, beside its role. */
+/** What `sqlayer check` shows of one of several servers, in addition to its role. */
 export interface ReplicationDetails {
   readonly version: string
   readonly connections: ConnectionLimits
@@ -375,7 +375,7 @@ export interface Lexicon {
   }
   /** Whether the data of COPY FROM STDIN follows it. */
   readonly copyData: boolean
-  /** A command of the client program, which stands in the place of a statement, to the end of its line. */
+  /** A command of the client program, in the place of a statement, to the end of its line. */
   readonly clientCommand: RegExp
   readonly clientName: string
   /** Those of its commands that have no meaning for a migration. Not sticky. */
@@ -384,21 +384,23 @@ export interface Lexicon {
   readonly refusal: (words: string, text: string) => string | undefined
 }
 
-/** The enforcement of foreign keys, where a table cannot be rebuilt under it. */
+/** The enforcement of foreign keys, for databases in which a table cannot be rebuilt while they are enforced. */
 export interface ForeignKeys {
   /**
-   * Enforces the foreign keys of a connection, or stops to. Fails with InvalidStatement where that is not possible, which is
-   * in a transaction.
+   * Turns the enforcement of foreign keys on a connection on or off. Fails with InvalidStatement in a transaction,
+   * where that is not possible.
    */
   readonly enforce: (connection: Connection, enforced: boolean) => Effect.Effect<void, DatabaseError>
-  /** Fails with ForeignKeyViolation if a row refers to none. */
+  /** Fails with ForeignKeyViolation if a row refers to one that does not exist. */
   readonly check: (sql: SqlClient.SqlClient) => Effect.Effect<void, SqlError | DatabaseError>
 }
 
 /** What migrations need of a dialect. Every effect runs on the client that it is given, in its session if it has one. */
 export interface MigrationDialect {
   readonly lexicon: Lexicon
-  /** Whether a migration for the dialect of this name is one for this dialect; undefined is one for all. */
+  /**
+   * Whether a migration for the dialect of this name is for this dialect too. Undefined: a migration for all dialects.
+   */
   readonly accepts: (name: Dialect | undefined) => boolean
   /** Whether a table exists; its name may have a schema before a dot. */
   readonly tableExists: (sql: SqlClient.SqlClient, table: string) => Effect.Effect<boolean, SqlError>
@@ -433,15 +435,16 @@ export interface MigrationDialect {
       effect: Effect.Effect<A, E>
     ) => Effect.Effect<A, Exclude<E, SqlError> | DatabaseError, Scope.Scope>
   ) => Effect.Effect<boolean, DatabaseError, Scope.Scope>
-  /** Makes what `tryLock` locks, outside of a transaction, where the database does not have it by itself. */
+  /** Creates what `tryLock` locks, outside of a transaction. Undefined if nothing has to be created. */
   readonly prepareLock?: ((sql: SqlClient.SqlClient, table: string) => Effect.Effect<void, SqlError>) | undefined
-  /** Creates what sessions whose commits are recorded write to, unless it exists. Does nothing if they need nothing. */
+  /** Creates the table that recorded commits write to, unless it exists. Does nothing if they need none. */
   readonly createCommitTable: (sql: SqlClient.SqlClient) => Effect.Effect<void, SqlError>
   /** Options of a session that takes the lock, whose beginning may wait for the lock for `maxWait`. */
   readonly sessionOptions: (maxWait: Duration.Duration) => Pick<BeginOptions, "isolation" | "lockTimeout">
   /**
-   * Remembers what the statements of a migration may change and the history's depend on. The effect that it gives restores
-   * that, and removes what they have set, as the migration may share its connection with others through a pooler.
+   * Remembers the settings that a migration may change and that the statements of the history depend on. The effect
+   * that it gives restores them and removes what the migration has set, since a pooler may pass its connection on to
+   * others.
    */
   readonly saveSettings: (sql: SqlClient.SqlClient) => Effect.Effect<Effect.Effect<void, SqlError>, SqlError>
   /**
@@ -453,7 +456,7 @@ export interface MigrationDialect {
     connection: Connection,
     timeout: Duration.Duration
   ) => Effect.Effect<void, SqlError, Scope.Scope>
-  /** Undefined where a table can be rebuilt as it is. */
+  /** Undefined if a table can be rebuilt while foreign keys are enforced. */
   readonly foreignKeys: ForeignKeys | undefined
   /** What a statement locks while it runs, and until its transaction ends, if that is known. */
   readonly locksOf: (statement: string) => string | undefined
@@ -461,9 +464,9 @@ export interface MigrationDialect {
 
 /** How the rows that recorded commits have written are removed. */
 export interface CommitRecords {
-  /** Removes the rows that nobody asks for any more, unless another process has done so within the interval. */
+  /** Removes the rows that are no longer needed, unless another process has done so within the interval. */
   readonly clean: (connection: Connection) => Effect.Effect<void, DatabaseError>
-  /** How often, in milliseconds. */
+  /** The minimum time between two runs, in milliseconds. */
   readonly interval: number
 }
 
@@ -518,11 +521,11 @@ export interface Driver {
   readonly copiesInParts?: boolean | undefined
   readonly serverInfo: (connection: Connection) => Effect.Effect<ServerInfo, DatabaseError>
   /**
-   * Asks the server whether it is what the database was opened for, and fails with ReadOnlyViolation if it is not. Undefined
-   * if the dialect has no servers: then a ping is enough.
+   * Asks the server whether its role is still the one that the database was opened for, and fails with
+   * ReadOnlyViolation if it is not. Undefined if the dialect has no servers: then a ping is enough.
    */
   readonly checkHealth?: ((connection: Connection) => Effect.Effect<void, DatabaseError>) | undefined
-  /** Makes what receives notifications until the scope closes. Undefined if the database has none. */
+  /** Makes the function that listens for notifications, until the scope closes. Undefined if the database has none. */
   readonly listen: Effect.Effect<Listen, never, Scope.Scope> | undefined
   /** Makes the dialect's own client (PgClient, SqliteClient) of the standard one, with its extra methods and its tag. */
   readonly extendClient: (
@@ -536,7 +539,7 @@ export interface Driver {
   readonly supportsSettings: boolean
   readonly migrations: MigrationDialect
   readonly inspection: Inspection
-  /** What the dashboard asks a server or a file while somebody looks at it. */
+  /** The queries of the dashboard, which run only while it is looked at. */
   readonly monitoring: Monitoring
   /** Undefined if the dialect has no servers to create databases on. */
   readonly testDatabases: TestDatabases | undefined
@@ -559,20 +562,20 @@ export interface Driver {
 export interface Replicas {
   readonly servers: readonly [Replica, ...Array<Replica>]
   readonly pool: PoolShape
-  /** How far one may be behind, in milliseconds. */
+  /** The maximum lag of a server, in milliseconds. */
   readonly maxLag: number
   /** How long a session waits for one to become fresh, in milliseconds. */
   readonly wait: number
 }
 
-/** One of them. */
+/** One server that follows the one that is written to. */
 export interface Replica {
   /** Where it is, without secrets. */
   readonly description: string
   /** The attributes of its pool's metrics. */
   readonly attributes: Driver["spanAttributes"]
   readonly connect: Driver["connect"]
-  /** False while it is known to be down or silent, or to be something else than a replica; it is looked at again then. */
+  /** False while it is known to be down, silent or not a replica. Meanwhile it is checked again. */
   readonly isUsable: () => boolean
 }
 
@@ -586,7 +589,7 @@ export interface Readers {
 export interface PoolShape {
   readonly size: number
   readonly maxOverflow: number
-  /** How many connections are kept however long nobody asks for one. */
+  /** The number of connections that are kept, however long they are idle. */
   readonly min: number
   /** The maximum lifetime of a connection. Infinite for an in-memory database, whose data is lost with it. */
   readonly recycle: Duration.Duration

@@ -7,8 +7,8 @@
 const retained: Array<object> = []
 
 /**
- * Retains an object for the life of the process, and so its hidden class. It must be created as all others of its kind
- * are, with values of the same types.
+ * Retains an object, and so its hidden class, for the life of the process. The object must be created in the same way
+ * as all others of its kind, with values of the same types.
  */
 export const keepHiddenClass = (object: object): void => {
   retained.push(object)

@@ -13,7 +13,7 @@ export interface Context {
   readonly statement?: string | undefined
   /** The statement's parameters, which are masked in the database's messages. The error does not keep them. */
   readonly params?: ReadonlyArray<unknown> | undefined
-  /** Whether a server that refuses to write was not asked to, so that it is no longer the primary. */
+  /** Whether a server refuses to write although read-only was not asked for, so that it is no longer the primary. */
   readonly isDemoted?: boolean | undefined
   /** The line of the data, or the row, that could not be copied. */
   readonly line?: number | undefined
@@ -24,7 +24,7 @@ export type LooseFields = { readonly [Name in keyof Fields]: Fields[Name] | unde
   readonly dialect: Fields["dialect"]
   readonly code: string
   readonly reason: string
-  /** Of ConnectionFailed and ReadOnlyViolation only: whether another attempt may succeed. Default: false. */
+  /** Only for ConnectionFailed and ReadOnlyViolation: whether another attempt may succeed. Default: false. */
   readonly transient?: boolean | undefined
 }
 

@@ -1,26 +1,26 @@
 /**
- * Takes the values out of what a database said.
+ * Masks the values in the messages of a database.
  *
  * Servers quote parameters and rows in their messages. Two rules, applied together, keep them out of errors:
  *
- * 1. By place. What stands in quotes is masked, whatever its length, unless it is known to be a name: it follows a word
- *    for something of the schema (`column "x"`) or is one of the names that the server sent in a field of its own.
+ * 1. By place. Text in quotes is masked, whatever its length, unless it is known to be a name: it follows a word for
+ *    something of the schema (`column "x"`) or is one of the names that the server sent in a field of its own.
  *    Servers do not escape what they quote, so a masked quotation reaches to the last quotation mark of the text.
  *    Tuples in a DETAIL (`Key (email)=(x@y)`, `Failing row contains (1, x)`), whatever its code, are masked likewise, to
  *    the last parenthesis.
- * 2. By value. Wherever else a parameter's text stands, it is masked: anywhere from `anywhereFrom` characters, as a
- *    whole word from `wordFrom` characters, a number as a whole word of any length. Shorter ones cannot be told from
- *    the text around them; only a text that the application raises itself can hold them outside of quotes. Of a value
- *    longer than `maxExact` characters every `partLength` characters in a row are masked.
+ * 2. By value. The text of a parameter is masked elsewhere too: anywhere if it has at least `anywhereFrom` characters,
+ *    as a whole word if it has at least `wordFrom`, and a number as a whole word of any length. Shorter values cannot
+ *    be told from the text around them; only a text that the application raises itself can contain them outside of
+ *    quotes. Of a value longer than `maxExact` characters, every `partLength` characters in a row are masked.
  *
- * The time is linear in the size of the text and of the values, and nothing here throws: a text is masked as a whole
- * where a value cannot be read.
+ * The time is linear in the size of the text and of the values, and nothing here throws: if a value cannot be read, the
+ * whole text is masked.
  */
 import * as BigDecimal from "effect/BigDecimal"
 import * as Predicate from "effect/Predicate"
 import { isStringObject } from "node:util/types"
 
-/** What stands where a value stood. */
+/** Replaces a value. */
 export const MASK = "***"
 
 const anywhereFrom = 8
@@ -32,7 +32,7 @@ export interface Sources {
   readonly params?: ReadonlyArray<unknown> | undefined
   /** Names that the server sent in fields of their own: never values. */
   readonly names?: ReadonlyArray<string | undefined> | undefined
-  /** The text speaks about the statement's own text, which is no secret: a quotation from it stays. */
+  /** Whether the message may quote the statement's own text. That is no secret, so the quotation is not masked. */
   readonly quotesStatement?: boolean | undefined
 }
 
@@ -72,11 +72,11 @@ const dateTexts = (date: Date): ReadonlyArray<string> =>
     `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`
   ]
 
-/** More objects, or an integer of more bits, are not looked through. */
+/** With more objects, or an integer of more bits, the values count as unreadable. */
 const maxObjects = 100_000
 const maxInteger = 1n << 1_000_000n
 
-/** What an object is encoded as where it has a method for it. */
+/** What the methods of an object encode it as, if it has such methods. */
 const encodings = (value: object): ReadonlyArray<unknown> => {
   const { toJSON, toPostgres } = value as { readonly toJSON?: unknown; readonly toPostgres?: unknown }
   return [
@@ -86,8 +86,8 @@ const encodings = (value: object): ReadonlyArray<unknown> => {
 }
 
 /**
- * The texts that parameters may take in a message: their own, and those of everything inside them. Undefined when one of
- * them cannot be read: a getter, a proxy or a method throws, or there is no end of them.
+ * The texts that parameters may take in a message: their own, and those of everything inside them. Undefined if one of
+ * them cannot be read: a getter, a proxy or a method throws, or there are too many objects.
  */
 const textsOf = (params: ReadonlyArray<unknown> | undefined): ReadonlyArray<string> | undefined => {
   const texts: Array<string> = []
@@ -102,7 +102,7 @@ const textsOf = (params: ReadonlyArray<unknown> | undefined): ReadonlyArray<stri
       if (typeof value === "string") {
         texts.push(value)
         if (value.includes("\"")) {
-          // As the name of something it is shown without its quotes.
+          // A name is shown without its quotes.
           texts.push(value.replaceAll("\"", ""))
         }
       } else if (["number", "bigint", "symbol", "function"].includes(typeof value)) {
@@ -129,7 +129,7 @@ const textsOf = (params: ReadonlyArray<unknown> | undefined): ReadonlyArray<stri
   }
 }
 
-/** The same for all the cases that a letter has, of which there may be more than two, and as long as the text. */
+/** Folds the case of all letters, of which some have more than two. The result is as long as the text. */
 const fold = (text: string): string =>
   text.replace(/\p{ASCII}+|\P{ASCII}/gu, (part) => {
     const lower = part.toLowerCase()
@@ -157,17 +157,17 @@ const isPartOf = (fragment: string, texts: ReadonlyArray<string>): boolean => {
 const isWordAt = (text: string, from: number, to: number): boolean =>
   !(from > 0 && wordCharacter.test(text[from - 1])) && !(to < text.length && wordCharacter.test(text[to]))
 
-// `varying(3)` and `numeric(3,1)` are types, however often 3 is a parameter too. No type has many modifiers.
+// `varying(3)` and `numeric(3,1)` are types, even if a parameter is 3 too. No type has many modifiers.
 const isTypeModifier = (text: string, from: number): boolean =>
   /[\p{L}\p{N}_]\([\d,]*$/u.test(text.slice(Math.max(0, from - 32), from))
 
 const maxExact = 64
 const partLength = 32
 
-/** How much of a long value is looked at in one go. */
+/** How many characters of a long value are examined at a time. */
 const pieceLength = 65_536
 
-/** Odd, and another one in each process, so that nobody can choose texts with the same hash. */
+/** Odd, and random in each process, so that texts with the same hash cannot be chosen. */
 const factor = (Math.floor(Math.random() * 2 ** 31) * 2 + 1) | 0
 const factorOfFirst = Array.from({ length: partLength }).reduce<number>((power) => Math.imul(power, factor), 1)
 
@@ -177,7 +177,7 @@ export class ValueMatcher {
   private readonly exact = new Map<number, Set<string>>()
   /** The parts of longer ones that the text holds. */
   private readonly parts = new Set<string>()
-  /** How many windows were looked at: those of the texts and those of the values. */
+  /** The number of windows that were examined, of the texts and of the values. */
   steps = 0
 
   constructor(text: string, values: ReadonlyArray<string>) {
@@ -211,7 +211,7 @@ export class ValueMatcher {
     if (this.parts.size > 0) {
       this.cover(folded, partLength, this.parts, (at) => covered.fill(1, at, at + partLength))
     }
-    // The longest first: next to a value that is masked another one is a whole word.
+    // The longest first: a value next to a masked one counts as a whole word.
     for (const [length, values] of Array.from(this.exact).sort(([a], [b]) => b - a)) {
       this.cover(folded, length, values, (at, value) => {
         const isWord = (): boolean =>
@@ -271,7 +271,7 @@ export class ValueMatcher {
     }
   }
 
-  /** The hash of each part of a text, made of that of the one before. */
+  /** The hash of each part of a text, computed from that of the previous part. */
   private hashes(text: string, visit: (hash: number, at: number) => void): void {
     let hash = 0
     for (let end = 0; end < text.length; end++) {
@@ -288,7 +288,7 @@ export class ValueMatcher {
   }
 }
 
-/** The longest text that is shown: its beginning and its end, where it is longer. */
+/** The longest text that is shown. Of a longer one, the beginning and the end are shown. */
 const maxText = 16_384
 
 const shorten = (text: string, texts: ReadonlyArray<string>): string => {
@@ -304,10 +304,10 @@ const shorten = (text: string, texts: ReadonlyArray<string>): string => {
   return head.slice(0, end) + MASK + (start === -1 ? "" : tail.slice(start))
 }
 
-// A value that holds quotes or parentheses would mislead the first rule, so it goes first.
+// A value that contains quotes or parentheses would mislead the first rule, so it is masked before that.
 const misleading = /["'`«»„“”‘’「」『』()]/
 
-/** A text that is not too long, without the values that would mislead, and what else is looked for in it. */
+/** The text, shortened and without the misleading values, and the matcher of all values. */
 const prepare = (
   text: string,
   texts: ReadonlyArray<string>
@@ -318,7 +318,7 @@ const prepare = (
   return { text: first.length === 0 ? short : new ValueMatcher(short, first).mask(short), values }
 }
 
-/** Whether a text holds a word, or several, not as parts of others. */
+/** Whether a text contains one or several words, and not only as parts of other words. */
 export const mentions = (text: string | undefined, word: string): boolean => {
   for (let at = text?.indexOf(word) ?? -1; at !== -1; at = text!.indexOf(word, at + 1)) {
     if (isWordAt(text!, at, at + word.length)) {
@@ -332,7 +332,8 @@ export const mentions = (text: string | undefined, word: string): boolean => {
 const maxName = 256
 const maxNames = 20
 
-const isName = (
+/** How a quoted text is masked: not at all, by its values, or as a whole. */
+const kindOfQuoted = (
   quoted: string,
   before: string,
   sources: Sources,
@@ -360,7 +361,7 @@ const maskQuotes = (message: string, sources: Sources, texts: ReadonlyArray<stri
   while (at < text.length) {
     const open = text[at]
     const close = quotes[open]
-    // An apostrophe inside of a word opens nothing.
+    // An apostrophe inside of a word does not open a quotation.
     if (close === undefined || (open === "'" && at > 0 && wordCharacter.test(text[at - 1]))) {
       at++
       continue
@@ -368,7 +369,7 @@ const maskQuotes = (message: string, sources: Sources, texts: ReadonlyArray<stri
     const before = text.slice(done, at)
     const end = text.indexOf(close, at + 1)
     const quoted = end === -1 ? "" : text.slice(at + 1, end)
-    const kind = ++names > maxNames ? "value" : isName(quoted, before, sources, texts)
+    const kind = ++names > maxNames ? "value" : kindOfQuoted(quoted, before, sources, texts)
     out += values.mask(before) + open
     if (kind === "value") {
       const last = text.lastIndexOf(close)
@@ -383,7 +384,7 @@ const maskQuotes = (message: string, sources: Sources, texts: ReadonlyArray<stri
   return out + values.mask(text.slice(done))
 }
 
-/** Masks by what the parameters are, or everything where they cannot be read. */
+/** Masks with the texts of the parameters, or masks everything if these cannot be read. */
 const masked = (sources: Sources, mask: (texts: ReadonlyArray<string>) => string): string => {
   try {
     const texts = textsOf(sources.params)
@@ -414,8 +415,8 @@ const namesOf = (tuple: string): string => {
 }
 
 /**
- * Masks the values in a PostgreSQL DETAIL: the tuples as well, whose names before the `=` stay. `signatures` stay where
- * the DETAIL should hold no rows.
+ * Masks the values in a PostgreSQL DETAIL: also the tuples, except for the names before the `=`. With `"signatures"`,
+ * for a DETAIL that should have no rows, the signatures of functions and types are not masked.
  */
 export const maskDetail = (detail: string, sources: Sources, stays?: "signatures"): string =>
   masked(sources, (texts) => {
@@ -444,8 +445,8 @@ export const textOf = (error: unknown): string => {
 }
 
 /**
- * What may be attached as the cause of an error that nobody expected: an Error with the name, the masked message and
- * the stack's places. Whatever else the thrown value carried stays out, and so does one that cannot be read.
+ * The cause of an unexpected error: an Error with the name, the masked message and the places of the stack, and nothing
+ * else of the thrown value. Undefined if that is not an Error, or cannot be read.
  */
 export const maskCause = (error: unknown, sources: Sources): Error | undefined => {
   try {

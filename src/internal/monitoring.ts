@@ -1,5 +1,5 @@
 /**
- * What a dialect tells of a running database, for the dashboard. Nothing of this is asked while nobody looks at it.
+ * What a dialect reports of a running database to the dashboard. It is asked for only while the dashboard is looked at.
  */
 import type * as Effect from "effect/Effect"
 import type { DatabaseError } from "../DatabaseError.js"
@@ -9,7 +9,7 @@ import type { Connection } from "./driver.js"
 export interface BackendWait {
   /** The connection's id. */
   readonly connection: number
-  /** The server's name for what is waited for. */
+  /** The server's name of the event that is waited for. */
   readonly event: string
   /** Undefined if it is no lock. */
   readonly lock: LockWait | undefined
@@ -23,7 +23,7 @@ export interface LockWait {
   readonly holders: ReadonlyArray<LockHolder>
 }
 
-/** Who holds a lock that is waited for. */
+/** The holder of a lock that is waited for. */
 export interface LockHolder {
   /** The id of its connection, which may be another program's. Undefined for a prepared transaction. */
   readonly connection: number | undefined
@@ -31,14 +31,14 @@ export interface LockHolder {
   readonly seconds: number | undefined
   readonly application: string | undefined
   readonly user: string | undefined
-  /** What it does, as the server calls it. */
+  /** Its state, in the words of the server. */
   readonly state: string | undefined
 }
 
-/** What a column holds. `connection` is a connection's id. */
+/** What a column contains. `connection` is a connection's id. */
 export type Unit = "text" | "count" | "bytes" | "seconds" | "share" | "connection"
 
-/** Undefined and null are not known. */
+/** Undefined and null stand for a value that is not known. */
 export type Cell = string | number | null | undefined
 
 /** A table of the dashboard. */
@@ -54,7 +54,7 @@ export interface Section {
 
 export interface SectionRows {
   readonly rows: ReadonlyArray<ReadonlyArray<Cell>>
-  /** What this user may not see, and what would let it. */
+  /** What this user has no permission to see, and what would grant it. */
   readonly missing?: string | undefined
 }
 

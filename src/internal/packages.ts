@@ -10,10 +10,11 @@ import { textOf } from "./mask.js"
 export const isNotInstalled = (error: unknown, name: string): boolean =>
   Predicate.hasProperty(error, "code") &&
   (error.code === "ERR_MODULE_NOT_FOUND" || error.code === "MODULE_NOT_FOUND") &&
-  // Or one of its modules, which webpack names: 'pg/lib/result.js'. Behind its directory one is a module that it lacks.
+  // Also one of its modules, which webpack names: 'pg/lib/result.js'. A path to its directory does not match, as then
+  // the package is installed and lacks a module.
   new RegExp(String.raw`(?:^|["'\s/])${name}(?:["'\s]|$)|["']${name}/`, "m").test(textOf(error).split("\n", 1)[0])
 
-/** The error of a package that cannot be loaded. It does not pass by itself. `command` installs what is right. */
+/** The error of a package that cannot be loaded. It is not transient. `command` installs the right package. */
 export const packageError = (
   dialect: Dialect,
   code: string,

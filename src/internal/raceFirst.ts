@@ -1,6 +1,6 @@
 /**
- * Races whose interruption always ends. `Effect.raceFirst`, `Effect.timeout` and their like make two fibers in one step and
- * start them in the next: interrupted in between, they wait for ever for fibers that never run.
+ * Races whose interruption always ends. `Effect.raceFirst`, `Effect.timeout` and the like create two fibers in one step
+ * and start them in the next: if they are interrupted in between, they wait without end for fibers that never run.
  */
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"

@@ -3,6 +3,6 @@
  */
 import type { StatementGuard } from "./driver.js"
 
-/** The guard of a statement without effect, which is refused as `guard` says and does not count as sent there. */
+/** The guard of a statement without effect: refused when `guard` refuses, but not counted as sent there. */
 export const withoutEffect = (guard: StatementGuard | undefined): StatementGuard | undefined =>
   guard === undefined ? undefined : { refusal: () => guard.refusal(), isSent: false, mayWrite: false }

@@ -1,6 +1,7 @@
 /**
- * Transforms the names of columns in rows, and the keys of the JSON values in them. As @effect/sql's `defaultTransforms`, apart
- * from arrays that hold anything beside objects: there, their first element decides, and null as the first one throws.
+ * Transforms the names of columns in rows, and the keys of the JSON values in them. This does the same as @effect/sql's
+ * `defaultTransforms`, except for arrays of which not all elements are objects: here all objects in them are
+ * transformed. In @effect/sql the first element decides for all, and a null as the first one throws.
  */
 
 type Transform = (name: string) => string

@@ -1,7 +1,7 @@
 /**
- * The watchdog over what runs uninterruptibly on a connection, such as COMMIT, ROLLBACK and their savepoint forms: the
- * connection is destroyed if that takes too long. One timer serves all sessions: none of them needs a timer or a fiber of
- * its own, and there is no fiber that an interruption could reach instead.
+ * The watchdog over effects that run uninterruptibly on a connection, such as COMMIT, ROLLBACK and their savepoint forms:
+ * a connection on which one of them takes too long is destroyed. One timer serves all sessions, so that none needs a timer
+ * or a fiber of its own, and an interruption cannot hit such a fiber in place of the session's.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -51,7 +51,7 @@ const schedule = (): void => {
   timer.unref()
 }
 
-/** Watches an effect of a connection. */
+/** Runs an effect on a connection under the watchdog. */
 const withWatchdog = <E>(
   connection: Destroyable,
   effect: Effect.Effect<void, E>,

@@ -1,5 +1,5 @@
 /**
- * Text that can be stored: one whose surrogates are all in pairs. A database would be sent U+FFFD in place of half a pair.
+ * Text that can be stored: its surrogates are all in pairs. Half of a pair would be sent to the database as U+FFFD.
  */
 
 /** A method of ES2024, which Node.js 20 has. */

@@ -51,7 +51,7 @@ export const NewBooking = Schema.Struct({ room: Id, starts: Minute, ends: Minute
 )
 export type NewBooking = typeof NewBooking.Type
 
-/** A place in the order of bookings, as a text: the booking that is before it. */
+/** A place in the order of bookings, as text: the start and the id of the booking before it. */
 export const Place = Schema.transform(
   Schema.TemplateLiteralParser(Schema.DateTimeUtc, "~", Id),
   Schema.typeSchema(Schema.Struct({ starts: Schema.DateTimeUtc, id: Id })),

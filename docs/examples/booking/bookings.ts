@@ -19,8 +19,8 @@ const priceOf = ({ ends, starts }: NewBooking, centsPerHour: number) =>
   Math.ceil(DateTime.distance(starts, ends) / 3_600_000 * centsPerHour)
 
 /**
- * Pays for a booking and makes it. On PostgreSQL an exclusion constraint refuses one that overlaps with another, on SQLite a
- * trigger, whose error is a CheckViolation. Either fails the session, which rolls the payment back.
+ * Pays for a booking and makes it. On PostgreSQL an exclusion constraint refuses one that overlaps with another, on
+ * SQLite a trigger, whose error is a CheckViolation. Either fails the session, which rolls the payment back.
  */
 export const book = (order: NewBooking) =>
   Effect.gen(function*() {
@@ -44,7 +44,9 @@ export const book = (order: NewBooking) =>
     return booking
   })
 
-/** Removes a booking and pays it back. Of two that cancel it at the same time, one finds it. */
+/**
+ * Removes a booking and pays it back. Of two concurrent cancellations one succeeds, and the other fails with NotFound.
+ */
 export const cancel = (id: string) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
@@ -58,7 +60,7 @@ export const cancel = (id: string) =>
 
 const pageSize = 100
 
-/** A page of bookings in the order of their start, from behind a place on. */
+/** A page of bookings in the order of their start: the first one, or the one after a place. */
 export const list = (after: Place | undefined) =>
   Effect.gen(function*() {
     const db = yield* Db
@@ -73,8 +75,8 @@ export const list = (after: Place | undefined) =>
   })
 
 /**
- * All bookings as CSV. The stream reads in a session of its own, so that the guard holds, and in constant memory. A client that
- * leaves, or takes longer than the timeout, ends the session.
+ * All bookings as CSV, in constant memory. The stream reads in a session of its own, which has the setting and the role
+ * of the tenant. A client that disconnects, or takes longer than the timeout, ends the session.
  */
 export const csv = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient

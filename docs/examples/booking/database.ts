@@ -1,5 +1,6 @@
 /**
- * The database of the booking service: what is not in the environment, and its tables as Kysely reads them.
+ * The database of the booking service: the options that are not in the environment, and the types of its tables for
+ * Kysely.
  */
 import { Context, Layer } from "effect"
 import type * as K from "kysely"

@@ -10,17 +10,17 @@ import { CurrentTenant, KeyReused } from "./api.js"
 interface Request<A, I> {
   /** The header Idempotency-Key. */
   readonly key: string
-  /** What is asked for, in a form that JSON can have. */
+  /** What is asked for, as a value that JSON can represent. */
   readonly payload: unknown
   readonly answer: Schema.Schema<A, I>
 }
 
 /**
- * Carries the request out in a session that also stores its answer under its key. A request whose key has an answer gets that
- * one. One that comes while the first is running waits for it at the INSERT. A request that fails leaves nothing behind, and can
- * be sent again with its key.
+ * Carries the request out in a session that also stores its answer under its key. A request whose key has an answer
+ * gets that answer. A request that arrives while the first one is running waits for it in its INSERT. A request that
+ * fails leaves nothing behind, and can be sent again with its key.
  *
- * With `recorded` and `retry`, a commit whose answer is lost is neither forgotten nor done twice.
+ * With `recorded` and `retry`, a request is carried out exactly once, even if the answer to its COMMIT is lost.
  */
 export const once = <A, I>({ answer, key, payload }: Request<A, I>) => <E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {

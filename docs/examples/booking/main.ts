@@ -23,7 +23,7 @@ const announce = HttpServer.addressFormattedWith((address) => {
 `)
 })
 
-/** On SIGTERM it says that it is not ready, finishes the requests that run, and closes their connections. */
+/** On SIGTERM the server reports that it is not ready, finishes the requests that run, and closes their connections. */
 const ServerLive = DatabaseHttp.layerServer(
   () => createServer(),
   (server) =>
@@ -33,7 +33,7 @@ const ServerLive = DatabaseHttp.layerServer(
     })
 )
 
-/** Without DATABASE_URL the bookings are in a file of their own, so that no other example has its tables there. */
+/** Without DATABASE_URL the bookings are in a file of their own, so that examples do not share a file. */
 const environment = ConfigProvider.orElse(
   ConfigProvider.fromEnv(),
   () => ConfigProvider.fromMap(new Map([["DATABASE_URL", "sqlite:///booking.db"]]))

@@ -82,7 +82,7 @@ const tables = `
   );
 `
 
-/** `btree_gist` has what the index of the constraint needs for the equality of texts. */
+/** The index of the constraint needs `btree_gist` for the equality of texts. */
 const noOverlapOnPostgres = `
   CREATE EXTENSION IF NOT EXISTS btree_gist;
 
@@ -104,9 +104,9 @@ const noOverlapOnSqlite = `
 `
 
 /**
- * Requests run as a role to which policies apply. The user of DATABASE_URL owns the tables: it migrates, finds out who a request
- * is from, and runs the worker. A role belongs to the whole server, so it may be there already: created for another database, or
- * by an administrator, who has granted it to the user.
+ * Requests run as a role to which policies apply. The user of DATABASE_URL owns the tables: it migrates, finds out who
+ * a request is from, and runs the worker. A role belongs to the whole server, so it may exist already: created for
+ * another database, or by an administrator, who has granted it to the user.
  */
 const rowLevelSecurity = `
   DO $$

@@ -1,9 +1,9 @@
 /**
  * Events that are delivered at least once, and counted once.
  *
- * A session that changes bookings stores its events in the same transaction. The worker claims events for a few seconds,
- * delivers them without holding a lock, and removes them. If its process is killed in between, the claim runs out and the
- * events are delivered again, so that the consumer has to recognize those that it has handled.
+ * A session that changes bookings stores its events in the same transaction. The worker claims events for a few
+ * seconds, delivers them without holding a lock, and removes them. If its process is killed in between, the claim runs
+ * out and the events are delivered again, so that the consumer has to recognize those that it has handled.
  */
 import { SqlClient } from "@effect/sql"
 import { Context, DateTime, Effect, Layer, Schema, Stream } from "effect"
@@ -23,7 +23,7 @@ export type Event = typeof Event.Type
 
 const Json = Schema.parseJson(Event)
 
-/** Stores an event in the session that it is called in. A listening worker is told when that commits. */
+/** Stores an event in the session that it is called in. A listening worker is notified when the session commits. */
 export const publish = (kind: Event["kind"], { ends, id: booking, starts }: Booking) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
@@ -35,13 +35,13 @@ export const publish = (kind: Event["kind"], { ends, id: booking, starts }: Book
     yield* sql.onDialectOrElse({ pg: () => sql`SELECT pg_notify('outbox', '')`, orElse: () => Effect.void })
   })
 
-/** Handles an event. It may get one more than once. */
+/** Handles an event. It may be called with the same event more than once. */
 export class Consumer extends Context.Tag("booking/Consumer")<
   Consumer,
   (event: Event) => Effect.Effect<void, DatabaseError.DatabaseError>
 >() {}
 
-/** Counts the use of each day. It stands for a system that knows of bookings only what is delivered to it. */
+/** Counts the use of each day. It represents another system, which learns of bookings only from the events. */
 export const UsageLive = Layer.effect(
   Consumer,
   Effect.map(
@@ -63,21 +63,21 @@ export const UsageLive = Layer.effect(
   )
 )
 
-/** How long a worker has events that it has claimed. */
-const lease = "5 seconds"
+/** How long a claim lasts. */
+const claimDuration = "5 seconds"
 
-/** Claims events that nobody delivers. `SKIP LOCKED` leaves those that another worker is claiming to that one. */
+/** Claims events that no worker has claimed. `SKIP LOCKED` skips those that another worker is claiming. */
 const claim = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   const now = yield* DateTime.now
   const skipLocked = sql.onDialectOrElse({ pg: () => sql`FOR UPDATE SKIP LOCKED`, orElse: () => sql.literal("") })
   return yield* sql<{ readonly id: string; readonly event: string }>`
-    UPDATE outbox SET claimed_until = ${DateTime.addDuration(now, lease)} WHERE id IN (
+    UPDATE outbox SET claimed_until = ${DateTime.addDuration(now, claimDuration)} WHERE id IN (
       SELECT id FROM outbox WHERE claimed_until <= ${now} ORDER BY created LIMIT 20 ${skipLocked}
     ) RETURNING id, event`
 }).pipe(Database.session({ name: "claim events", retry: true }))
 
-/** An event that cannot be delivered stays claimed until the lease ends, and is then delivered again. */
+/** An event that cannot be delivered stays claimed until its claim runs out, and is then delivered again. */
 const deliver = (row: { readonly id: string; readonly event: string }) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
@@ -85,17 +85,17 @@ const deliver = (row: { readonly id: string; readonly event: string }) =>
     yield* consumer(yield* Schema.decode(Json)(row.event))
     yield* sql`DELETE FROM outbox WHERE id = ${row.id}`
   }).pipe(
-    Effect.timeout(lease),
+    Effect.timeout(claimDuration),
     Effect.catchAllCause((cause) => Effect.logWarning(`the event ${row.id} was not delivered`, cause))
   )
 
-/** Delivers what is in the outbox, until nothing is left that could be claimed. */
+/** Delivers events until none is left that can be claimed. */
 export const drain = claim.pipe(
   Effect.tap((rows) => Effect.forEach(rows, deliver, { discard: true })),
   Effect.repeat({ while: (rows) => rows.length > 0 })
 )
 
-/** Notifications wake the worker at once. What was missed, or has to be delivered again, is found by looking now and then. */
+/** Wakes the worker at each notification, and regularly for events that were missed or have to be delivered again. */
 const wakes = Stream.unwrap(Effect.map(SqlClient.SqlClient, (sql) =>
   sql.onDialectOrElse({
     pg: () =>

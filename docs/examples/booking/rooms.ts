@@ -40,8 +40,8 @@ export const usage = Effect.gen(function*() {
 })
 
 /**
- * Changes the balance and says why. The row of the account stays locked until the session ends, so that the payments of a tenant
- * are made one after the other. The table refuses a balance below 0, which is a CheckViolation.
+ * Changes the balance and records the reason. The row of the account stays locked until the session ends, so that the
+ * payments of a tenant are made one after the other. The table refuses a balance below 0, which is a CheckViolation.
  */
 export const pay = (cents: number, reason: string) =>
   Effect.gen(function*() {

@@ -1,8 +1,8 @@
 /**
  * Tenants: who a request is from, and what its sessions may see.
  *
- * Each query filters by the tenant, on both databases. On PostgreSQL a second guard is behind that: the sessions of a request
- * run as a role to which row level security shows the rows of the request's tenant alone.
+ * Each query filters by the tenant, on both databases. On PostgreSQL there is a second guard: the sessions of a request
+ * run as a role to which row level security shows only the rows of the request's tenant.
  */
 import { SqlClient } from "@effect/sql"
 import { Effect, Layer, Redacted } from "effect"
@@ -12,7 +12,7 @@ import { Authorization, CurrentTenant, NameTaken, Unauthorized } from "./api.js"
 
 const hash = (token: string) => createHash("sha256").update(token).digest("hex")
 
-/** The token is shown this once. */
+/** Creates a tenant. Its token is returned only here: the database stores a hash. */
 export const signUp = (name: string) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
@@ -39,7 +39,7 @@ export const AuthorizationLive = Layer.effect(
     }))
 )
 
-/** What the sessions of the current tenant begin with. SQLite has neither settings nor roles. */
+/** The options of the current tenant's sessions. SQLite has neither settings nor roles. */
 export const guard = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   const tenant = yield* CurrentTenant
@@ -49,6 +49,6 @@ export const guard = Effect.gen(function*() {
   })
 })
 
-/** Runs an effect whose sessions are guarded. */
+/** Runs an effect whose sessions have these options. */
 export const guarded = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.flatMap(guard, (options) => Session.withDefaults(options)(effect))

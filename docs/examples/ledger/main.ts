@@ -27,8 +27,8 @@ const ListeningLive = HttpApiBuilder.serve(HttpMiddleware.logger).pipe(
   Layer.provide([LedgerLive, OperatorsLive])
 )
 
-// The layer that is provided last is built first and closed last: on shutdown the server stops listening and finishes its
-// requests, and then the database is closed.
+// The layer that is provided last is built first and closed last: on shutdown the server stops listening and finishes
+// its requests, and then the database is closed.
 const Main = Layer.effectDiscard(announce).pipe(
   Layer.provide(ListeningLive),
   Layer.provide(ServerLive),

@@ -54,12 +54,12 @@ export const ClubApi = HttpApi.make("club").add(
 )
 
 /** All other errors of the database are answered with 500. */
-const answerable = <A, E, R>(effect: Effect.Effect<A, E | DatabaseError.DatabaseError, R>) =>
+const dieOnDatabaseError = <A, E, R>(effect: Effect.Effect<A, E | DatabaseError.DatabaseError, R>) =>
   Effect.catchIf(effect, DatabaseError.isDatabaseError, (error) => Effect.die(error))
 
 const MembersLive = HttpApiBuilder.group(ClubApi, "members", (handlers) =>
   handlers
-    .handle("add", ({ payload }) => answerable(add(payload.email)))
-    .handle("list", () => answerable(list)))
+    .handle("add", ({ payload }) => dieOnDatabaseError(add(payload.email)))
+    .handle("list", () => dieOnDatabaseError(list)))
 
 export const ClubLive = HttpApiBuilder.api(ClubApi).pipe(Layer.provide(MembersLive))

@@ -22,7 +22,7 @@ import { type Failure, failure, inMillis } from "./output.js"
 
 /** The arguments of the command. */
 export interface Arguments {
-  /** The number of processes that have such a pool. */
+  /** The number of processes that use the database, each with a pool of this size. */
   readonly instances: number
   /** The migrations to compare the database with. */
   readonly migrations: Migrations.Options | undefined
@@ -42,7 +42,7 @@ export interface Report {
     readonly size: number
     readonly maxOverflow: number
     readonly instances: number
-    /** The maximum of connections that all instances open together. */
+    /** The maximum number of connections that all instances open together. */
     readonly needed: number
     /** Whether the server accepts that many; null if that is not known, or it has no limit. */
     readonly fits: boolean | null
@@ -87,7 +87,7 @@ const examine = (settings: DatabaseConfig.Settings, { migrations }: Arguments) =
     return { duration, server, status }
   }).pipe(
     Effect.scoped,
-    // The report says what a database logs while it opens.
+    // The report has what a database would log while it opens.
     Logger.withMinimumLogLevel(LogLevel.None),
     // The settings were read from the same environment, so it is valid.
     Effect.catchTag("ConfigError", Effect.die),

@@ -20,9 +20,9 @@ export interface Server {
   readonly version: string | null
   readonly role: "writer" | "standby" | "unknown"
   readonly timeline: number | null
-  /** How far a standby is behind, in milliseconds. */
+  /** The lag of a standby, in milliseconds. */
   readonly lagMillis: number | null
-  /** By how much its clock is ahead of this machine's, in milliseconds. */
+  /** How far its clock is ahead of this machine's, in milliseconds. */
   readonly clockMillis: number | null
   /** How many standbys are connected to it. */
   readonly standbys: number | null
@@ -31,7 +31,7 @@ export interface Server {
   readonly connections: ConnectionLimits | null
   /** Whether a connection to it leads over a network without encryption. */
   readonly exposed: boolean | null
-  /** The maximum of connections that all instances open to it. */
+  /** The maximum number of connections that all instances open to it. */
   readonly needed: number
   readonly fits: boolean | null
 }
@@ -53,7 +53,7 @@ interface Examined {
   readonly timeline: number | undefined
   readonly lag: number | undefined
   readonly isExposed: boolean
-  /** By how much the server's clock is ahead, and by how much less that may be. */
+  /** How far the server's clock is ahead, and how exact that is, in milliseconds. */
   readonly clock: { readonly ahead: number; readonly uncertainty: number }
 }
 
@@ -68,7 +68,7 @@ const examineServer = (
       Effect.interruptible(Effect.uninterruptibleMask((restore) => driver.connect(() => undefined, restore))),
       (connection) =>
         Effect.gen(function*() {
-          // The role, the timeline and the lag are noted. That it is a standby is no failure here.
+          // This records the role, the timeline and the lag. A standby is not a failure here.
           yield* Effect.ignore(driver.checkHealth?.(connection) ?? Effect.void)
           const before = Date.now()
           const details = yield* examine(connection)
@@ -128,7 +128,7 @@ export const examineCluster = (
     const isProduction = settings.environment === "production"
     const examine = (target: DatabaseConfig.Settings["target"]) =>
       examineServer({ ...settings, target, readers: undefined }, cluster, makeDriver)
-    /** Whether connections for reading alone are exposed, to a server that is written to with another URL. */
+    /** Whether the readers' connections to a server are exposed, if the writers connect to it with another URL. */
     const isReadExposed = (key: string): Effect.Effect<boolean> => {
       const [reading, writing] = [read.get(key)?.target, written.get(key)?.target]
       return reading === undefined || writing === undefined || render(reading) === render(writing)

@@ -52,8 +52,8 @@ const count = (migrations: ReadonlyArray<unknown>): string =>
   `${migrations.length} migration${migrations.length === 1 ? "" : "s"}`
 
 /**
- * Runs a command. What it gives has the fields of the JSON output, beside `ok`, `database` and `error`, and the text to print
- * instead; `partial` gives the fields if it fails.
+ * Runs a command. Its result has the fields of the JSON output, without `ok`, `database` and `error`, and the text that
+ * is printed without `--json`. `partial` gives the fields if the command fails.
  */
 const execute = (
   { json, migrations, table }: Common,
@@ -100,7 +100,7 @@ const tracker = (asJson: boolean) => {
   let isTransactional = true
   return {
     done,
-    /** What an interruption leaves of a migration that it ends. */
+    /** The message of an interruption, which says what becomes of the migration that was running. */
     interrupted: () =>
       isTransactional
         ? "interrupted: what was under way is rolled back"

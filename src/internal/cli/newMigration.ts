@@ -15,7 +15,7 @@ const timestampDigits = 14
 
 const timestamp = (): string => new Date().toISOString().replace(/\D/g, "").slice(0, timestampDigits)
 
-/** The number behind the highest one, written as that is. */
+/** The number after the highest one, with as many digits. After a time, it is the current time, if that is later. */
 const nextNumber = (labels: ReadonlyArray<string>): string => {
   const numbers = labels.map((label) => /^\d+/.exec(label)![0])
   const highest = numbers.reduce((a, b) => Number(b) > Number(a) ? b : a, "0".repeat(defaultDigits))

@@ -1,6 +1,6 @@
 /**
- * What a session has to see: the position of the last commit that it follows. It is kept by the process, or by a scope of the
- * program that `Database.causal` and `Database.after` make.
+ * Read your writes: the position of the last commit that a session has to see. It is kept per process, or per scope
+ * that `Database.causal` or `Database.after` opens.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -8,25 +8,25 @@ import type { Connection, Position } from "../driver.js"
 
 const nothing = (): void => undefined
 
-/** The last commit of one database that somebody knows of. */
+/** The last known commit of one database. */
 export class History {
   position: Position | undefined = undefined
-  /** How often something was committed whose position is not known. */
+  /** The number of commits whose position was not known. */
   private unknownCommits = 0
-  /** How many of these are before `position`. */
+  /** How many of these are at or before `position`. */
   private resolvedCommits = 0
 
-  /** Whether something was committed behind `position`, and it is not known where. */
+  /** Whether a commit of unknown position may be later than `position`. */
   get isUnknown(): boolean {
     return this.unknownCommits > this.resolvedCommits
   }
 
-  /** To be taken before a position is asked for that is passed to `advance`. */
+  /** Read it before asking for a position, and pass it to `advance` with that position. */
   get mark(): number {
     return this.unknownCommits
   }
 
-  /** The server was at this position when everything up to the mark was committed. */
+  /** Records a position of the server that was read after all commits up to the mark. */
   advance(position: Position, mark: number): void {
     if (this.position === undefined || isLater(position, this.position)) {
       this.position = position
@@ -34,13 +34,13 @@ export class History {
     this.resolvedCommits = Math.max(this.resolvedCommits, mark)
   }
 
-  /** Something was committed, and it is not known where. */
+  /** Records a commit whose position is not known. */
   committedSomewhere(): void {
     this.unknownCommits++
   }
 }
 
-/** A position of another cluster is later than any other: it was given when the database was moved there. */
+/** A position of another cluster counts as later: the database was moved there. */
 const isLater = (position: Position, than: Position): boolean =>
   position.system !== than.system || position.timeline > than.timeline ||
   (position.timeline === than.timeline && position.offset > than.offset)
@@ -50,9 +50,9 @@ export class CausalScope {
   private readonly histories = new WeakMap<object, History>()
 
   constructor(
-    /** The scope around it, which is told of its commits. */
+    /** The enclosing scope, whose histories also record its commits. */
     readonly parent: CausalScope | undefined,
-    /** Whether its sessions also have to see what those around it have to. */
+    /** Whether its sessions also have to see the commits of the enclosing scopes. */
     readonly inherits: boolean
   ) {}
 
@@ -72,16 +72,19 @@ class Causality extends Context.Tag("sqlayer/Causality")<Causality, CausalScope>
 const scopeOf = (context: Context.Context<never>): CausalScope | undefined =>
   context.unsafeMap.get(Causality.key) as CausalScope | undefined
 
-/** The histories that one session or statement is concerned with. */
+/** The histories in which one session or statement records its commits, and those whose commits it has to see. */
 export class Track {
   constructor(
-    /** Those that are told of its commits. */
+    /** Those that record its commits, of the innermost scope first. */
     private readonly all: ReadonlyArray<History>,
-    /** Those that it has to see; the first ones of `all`. */
+    /** How many of them it has to see, from the first one. */
     private readonly required: number
   ) {}
 
-  /** What it has to see: a position, nothing, or what only the primary is known to have. */
+  /**
+   * What a reader must have replayed: a position, or nothing. Only the primary will do if a commit's position is
+   * `unknown`, or if the positions are of several clusters or timelines (`history`).
+   */
   get requirement(): Position | "unknown" | "history" | undefined {
     let latest: Position | undefined = undefined
     for (const { isUnknown, position } of this.all.slice(0, this.required)) {
@@ -102,7 +105,7 @@ export class Track {
     return this.all.map(({ mark }) => mark)
   }
 
-  /** The primary was at this position when everything up to the marks was committed. */
+  /** Records a position of the primary that was read after all commits up to the marks. */
   private advance(position: Position, marks: ReadonlyArray<number>): void {
     this.all.forEach((history, i) => history.advance(position, marks[i]))
   }
@@ -111,7 +114,7 @@ export class Track {
     this.all.forEach((history) => history.committedSomewhere())
   }
 
-  /** To be called before a position is asked for. The result takes it, or undefined if it could not be had. */
+  /** To be called before a position is asked for. The result takes the position, or undefined if it is not known. */
   begin(): (position: Position | undefined) => void {
     const { marks } = this
     return (position) => position === undefined ? this.committedSomewhere() : this.advance(position, marks)
@@ -121,7 +124,7 @@ export class Track {
 const isSameHistory = (left: Position, right: Position): boolean =>
   left.system === right.system && left.timeline === right.timeline
 
-/** The histories of a database that code in a context is concerned with; undefined if nobody asks for positions. */
+/** The histories of a database for code that runs in a context; undefined if no positions are tracked. */
 export const trackOf = (
   database: object,
   ofProcess: History | undefined,
@@ -155,7 +158,7 @@ export const inScope = <A, E, R>(
     return Effect.provideService(effect, Causality, scope) as Effect.Effect<A, E, R>
   })
 
-/** Lets the histories know of statements that commit by themselves, until the result is called. */
+/** Records the positions of statements that commit by themselves, until the result is called. */
 export const trackStatements = (connection: Connection, track: Track | undefined): () => void => {
   if (track === undefined || connection.trackPositions === undefined) {
     return nothing

@@ -15,24 +15,27 @@ export const maxStarting = 4
 export const recoveryTime = 10_000
 
 /**
- * After this many milliseconds in which a server has answered nobody, an attempt does not count any more, and the next one
- * begins: the server is not there. One that has accepted the connection is, and may only be slow: it forks a process for the
- * connection in any case.
+ * If a server answers no attempt for this many milliseconds, an attempt no longer counts towards the limit, and the
+ * next one begins. The longer time applies after the server has accepted the connection: it may only be slow, and forks
+ * a process for the connection in any case.
  */
-const startingTime = 1_000
-const acceptedTime = 10_000
+const maxUnanswered = 1_000
+const maxUnansweredAccepted = 10_000
 
-/** These times are counted in parts. One that takes longer, because the event loop was busy, counts once. */
-const partTime = 100
+/** These times are counted in ticks. A tick that is late because the event loop was busy counts once. */
+const tickTime = 100
 
+/** The attempts at one server. */
 interface Starting {
+  /** How many have begun and count towards the limit. */
   count: number
+  /** Begin the attempts that wait, the first one first. */
   readonly waiting: Array<() => void>
 }
 
-/** An attempt that may begin, or waits for that. */
+/** An attempt to connect that may begin, or waits until it may. */
 export interface Attempt {
-  /** The server has accepted the connection. */
+  /** To be called when the server has accepted the connection. */
   readonly accepted: () => void
   /** Ends the attempt, or the wait for it. */
   readonly end: () => void
@@ -43,12 +46,12 @@ export class ConnectLimit {
 
   constructor(private readonly clock: PoolClock) {}
 
-  /** A standby may be promoted at any moment, when all wait for a primary. */
+  /** A standby counts too: when it is promoted, all that wait for a primary connect to it at once. */
   private isRecovering({ role, roleSince, since, state }: Server): boolean {
     return state !== "up" || role === "standby" || this.clock.now() - Math.max(since, roleSince) <= recoveryTime
   }
 
-  /** Calls `onGranted` when an attempt may begin, maybe at once. */
+  /** Calls `onGranted` when an attempt may begin, possibly before it returns. */
   take(server: Server, onGranted: () => void): Attempt {
     if (!this.isRecovering(server)) {
       onGranted()
@@ -56,7 +59,7 @@ export class ConnectLimit {
     }
     const starting = this.servers.get(server) ?? { count: 0, waiting: [] }
     this.servers.set(server, starting)
-    let maxSilence = startingTime
+    let maxSilence = maxUnanswered
     let end = (): void => {
       const index = starting.waiting.indexOf(begin)
       if (index >= 0) {
@@ -74,17 +77,17 @@ export class ConnectLimit {
         }
       }
       let answeredAt = server.answeredAt
-      let silentParts = 0
-      const onPart = (): void => {
-        silentParts = server.answeredAt === answeredAt ? silentParts + 1 : 1
+      let silentTicks = 0
+      const onTick = (): void => {
+        silentTicks = server.answeredAt === answeredAt ? silentTicks + 1 : 1
         answeredAt = server.answeredAt
-        if (silentParts * partTime < maxSilence) {
-          timer = this.clock.schedule(onPart, partTime)
+        if (silentTicks * tickTime < maxSilence) {
+          timer = this.clock.schedule(onTick, tickTime)
         } else {
           release()
         }
       }
-      let timer = this.clock.schedule(onPart, partTime)
+      let timer = this.clock.schedule(onTick, tickTime)
       starting.count++
       end = release
       onGranted()
@@ -96,7 +99,7 @@ export class ConnectLimit {
     }
     return {
       accepted: () => {
-        maxSilence = acceptedTime
+        maxSilence = maxUnansweredAccepted
       },
       end: () => end()
     }

@@ -1,6 +1,6 @@
 /**
- * The readers of a database, each with a pool of its own. Whether their servers are up is known to the driver, which looks at
- * those that are not in the background.
+ * The readers of a database, each with a pool of its own. The driver knows whether their servers are up, and checks
+ * those that are down in the background.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -17,47 +17,51 @@ import { Route } from "./route.js"
 /** How long a reader that lags is not asked again, in milliseconds. */
 const lagPause = 1_000
 
-/** One reader. */
+/** One reader, and whether it can be used. */
 export class Reader {
   /**
-   * Whether it was not fresh when it was asked last. Then it is asked before anything is sent to it, so that its log has no
-   * error for each session.
+   * Whether it was not fresh when it was asked last. Then a session asks it before it sends its first statement: asked
+   * along with the statement, it would log an error for each session.
    */
   asksFirst = false
-  /** Whether it was too far behind when it was asked last, and went on to be. */
+  /** Whether it was too far behind when it was asked last, and not only for a moment. */
   isLagging = false
   /** Whether it was logged that it cannot be connected to. */
   isReported = false
   private lagsUntil = 0
-  private refusesUntil = 0
+  private unreachableUntil = 0
 
   constructor(readonly replica: Replica, readonly pool: Pool<Connection>) {}
 
   /** Whether it cannot be connected to. */
   get isUnavailable(): boolean {
-    return performance.now() < this.refusesUntil || !this.replica.isUsable()
+    return performance.now() < this.unreachableUntil || !this.replica.isUsable()
   }
 
+  /** Whether it is not asked now: it cannot be connected to, or has been too far behind a moment ago. */
   get isAvoided(): boolean {
     return this.isUnavailable || performance.now() < this.lagsUntil
   }
 
-  /** It had what was asked for. */
-  isFresh(): void {
+  /** Notes that it had what was asked for. */
+  noteFresh(): void {
     this.asksFirst = false
     this.isLagging = false
   }
 
-  /** It is too far behind, and not only for a moment. */
-  lags(): void {
+  /** Notes that it is too far behind, and not only for a moment. */
+  noteLag(): void {
     this.isLagging = true
     this.lagsUntil = performance.now() + lagPause
   }
 
-  /** It could not be connected to. It is tried again after a pause, unless it is known when its server is up again. */
-  failed(pause: number): void {
+  /**
+   * Notes that it could not be connected to. It is avoided for `pause` milliseconds, or until the driver finds its
+   * server up again, if the driver knows that it is down.
+   */
+  noteUnreachable(pause: number): void {
     if (this.replica.isUsable()) {
-      this.refusesUntil = performance.now() + pause
+      this.unreachableUntil = performance.now() + pause
     }
   }
 }
@@ -68,11 +72,11 @@ export interface Readers extends Pick<Replicas, "maxLag" | "wait"> {
   readonly all: ReadonlyArray<Reader>
   /** Where the transaction of a session runs. */
   readonly route: (options: Options, track: Track | undefined) => Route
-  /** A reader could not be connected to. */
+  /** Notes that a reader could not be connected to, and logs it once. */
   readonly unavailable: (reader: Reader, error: DatabaseError) => Effect.Effect<void>
 }
 
-/** The pool's waiters fail at once with such an error, so that their sessions run elsewhere. */
+/** An error with which the pool fails its waiters at once instead of retrying, so that their sessions run elsewhere. */
 const withoutRetry = (error: DatabaseError): DatabaseError =>
   makeError("ConnectionFailed", {
     dialect: error.dialect,
@@ -110,7 +114,7 @@ export const make = (
       route: (options, track) => new Route(readers, options, track, recorder),
       unavailable: (reader, error) =>
         Effect.suspend(() => {
-          reader.failed(Duration.toMillis(recheck))
+          reader.noteUnreachable(Duration.toMillis(recheck))
           if (reader.isReported) {
             return Effect.void
           }

@@ -1,6 +1,6 @@
 /**
- * Where the transaction of one `readOnly` session runs: on a reader that has what the session has to see, or on the primary.
- * Until a statement has been answered nobody has seen anything, so the transaction can still move.
+ * Where the transaction of one `readOnly` session runs: on a reader that has what the session has to see, or on the
+ * primary. Until its first statement is answered the session has read nothing, so the transaction can still move.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -18,7 +18,7 @@ import { stalenessOf } from "./staleness.js"
 /** Where a transaction begins. */
 export interface Place {
   readonly lease: Lease<Connection>
-  /** What the first statement asks for; undefined where that is known, or does not matter. */
+  /** What is checked with the first statement; undefined on the primary, or if it was checked already. */
   readonly required: Freshness | undefined
   readonly isReader: boolean
 }
@@ -26,7 +26,7 @@ export interface Place {
 /** Takes a connection of a reader's pool, or of the primary's. */
 type Take = (pool?: Pool<Connection>) => Effect.Effect<Lease<Connection>, DatabaseError>
 
-/** A wait in real time, as those of pools. */
+/** Waits in real time, as pools do. */
 const sleep = (millis: number): Effect.Effect<void> =>
   Effect.async((resume) => {
     const timer = setTimeout(() => resume(Effect.void), millis)
@@ -36,11 +36,16 @@ const sleep = (millis: number): Effect.Effect<void> =>
 /** The code of a server that accepts no more connections. */
 const tooManyConnections = "53300"
 
-/** Delays between two questions to a reader that is behind, in milliseconds. */
+/**
+ * The delays before a reader that is behind is asked again, in milliseconds: the first one doubles up to the maximum.
+ */
 const firstDelay = 1
 const maxDelay = 16
 
-/** With these errors, a session that has seen nothing can begin anew elsewhere. A reader cancels for conflicts with the replay. */
+/**
+ * After these errors a session that has read nothing begins again elsewhere. A standby reports conflicts with recovery
+ * as SerializationFailure or DeadlockDetected.
+ */
 const movesAfter = new Set<DatabaseError["_tag"]>([
   "ConnectionLost",
   "ConnectionFailed",
@@ -61,7 +66,7 @@ export class Route {
   /** Why it runs on the primary, once that is known. */
   private primaryReason: RouteReason | undefined = undefined
   private readonly tried = new Set<Reader>()
-  /** Those that may become fresh in time, by what they have answered last. */
+  /** The readers that may become fresh in time, and what each of them has answered last. */
   private readonly behind = new Map<Reader, Staleness>()
   private current: Reader | undefined = undefined
   private hasWaited = false
@@ -69,8 +74,8 @@ export class Route {
   private lastError: DatabaseError | undefined = undefined
   private position: Position | undefined
   /** Whether the primary was asked for its position. */
-  private hasAsked = false
-  private readonly insists: boolean
+  private hasAskedPrimary = false
+  private readonly requiresReader: boolean
 
   constructor(
     private readonly readers: Readers,
@@ -78,7 +83,7 @@ export class Route {
     private readonly track: Track | undefined,
     private readonly recorder: RouteRecorder
   ) {
-    this.insists = options.reader === "replica"
+    this.requiresReader = options.reader === "replica"
     const requirement = track?.requirement
     this.position = typeof requirement === "string" ? undefined : requirement
     this.primaryReason = options.reader === "primary"
@@ -95,7 +100,10 @@ export class Route {
     return !this.isSettled && this.primaryReason === undefined
   }
 
-  /** Whether the primary's position is of use to later sessions, since readers cannot serve what this one has to see. */
+  /**
+   * Whether to ask the primary for its position. The session runs there because the position that it has to see is
+   * unknown or of several timelines; with the primary's position, readers can serve later sessions.
+   */
   get asksPosition(): boolean {
     return this.primaryReason === "history" || this.primaryReason === "unknown"
   }
@@ -107,11 +115,11 @@ export class Route {
         return this.takePrimary(restore, take)
       }
       const reader = this.next()
-      return reader !== undefined ? this.tryReader(reader, restore, take) : this.takeLate(restore, take)
+      return reader !== undefined ? this.tryReader(reader, restore, take) : this.waitForReader(restore, take)
     })
   }
 
-  /** A statement was answered. */
+  /** Notes that a statement was answered. */
   settle(): void {
     if (this.isTentative) {
       this.isSettled = true
@@ -123,7 +131,7 @@ export class Route {
     }
   }
 
-  /** A statement has failed. Returns whether it is to be repeated elsewhere. */
+  /** Notes that a statement has failed. Returns whether it is to be repeated elsewhere. */
   failed(error: DatabaseError): boolean {
     const { current } = this
     const staleness = stalenessOf(error)
@@ -134,7 +142,7 @@ export class Route {
     if (staleness === undefined) {
       this.lastReason = "failed"
     } else {
-      this.stale(current, staleness)
+      this.noteStaleness(current, staleness)
     }
     return true
   }
@@ -152,14 +160,14 @@ export class Route {
     return isAvoided
   }
 
-  private stale(reader: Reader, staleness: Staleness): void {
+  private noteStaleness(reader: Reader, staleness: Staleness): void {
     reader.asksFirst = true
     this.lastReason = staleness
-    // Behind a pause of the primary, a standby seems to lag until it has replayed the first commit.
+    // After a time without commits, a standby seems to lag until it has replayed the next one.
     if (staleness === "behind" || (staleness === "lag" && !reader.isLagging)) {
       this.behind.set(reader, staleness)
     } else if (staleness === "lag") {
-      reader.lags()
+      reader.noteLag()
     }
   }
 
@@ -225,20 +233,20 @@ export class Route {
         onSuccess: (answer) => {
           if (answer === undefined) {
             if (!this.hasWaited) {
-              reader.isFresh()
+              reader.noteFresh()
             }
             return Effect.succeed(true)
           }
           lease.giveBack()
-          this.stale(reader, answer)
+          this.noteStaleness(reader, answer)
           return Effect.succeed(false)
         }
       }
     )
   }
 
-  /** No reader is left that was not tried: waits for one that is only behind, and runs on the primary otherwise. */
-  private takeLate(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
+  /** All readers were tried: waits for one that is only behind, or else falls back to the primary. */
+  private waitForReader(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
     if (this.behind.size === 0 || this.hasWaited || this.readers.wait === 0) {
       return this.fallBack(restore, take)
     }
@@ -252,17 +260,17 @@ export class Route {
         return Effect.succeed(undefined)
       }
       const reader = behind[turn % behind.length]
-      const later = Effect.suspend(() => waitFor(turn + 1, Math.min(delay * 2, maxDelay)))
+      const askNext = Effect.suspend(() => waitFor(turn + 1, Math.min(delay * 2, maxDelay)))
       return Effect.flatMap(restore(sleep(Math.min(delay, remaining))), () => {
-        // Nobody waits for a connection here, which may take longer than the replay.
+        // Only an idle connection is used: waiting for one may take longer than the replay.
         const lease = reader.pool.takeIdle()
         if (lease === undefined) {
-          return later
+          return askNext
         }
         const wait = Math.max(0, deadline - performance.now()) / behind.length
         return Effect.flatMap(this.ask(reader, lease, restore, wait), (isFresh) => {
           if (!isFresh) {
-            return later
+            return askNext
           }
           this.current = reader
           return Effect.succeed({ lease, required: undefined, isReader: true })
@@ -273,7 +281,7 @@ export class Route {
       this.recorder.waited((performance.now() - startedAt) / 1_000)
       for (const [reader, staleness] of place === undefined ? this.behind : []) {
         if (staleness === "lag") {
-          reader.lags()
+          reader.noteLag()
         }
       }
       return place === undefined ? this.fallBack(restore, take) : Effect.succeed(place)
@@ -286,8 +294,8 @@ export class Route {
   }
 
   private takePrimary(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
-    if (this.insists) {
-      return this.asksPosition && !this.hasAsked ? this.askPrimary(restore, take) : Effect.fail(this.noReader())
+    if (this.requiresReader) {
+      return this.asksPosition && !this.hasAskedPrimary ? this.askPrimary(restore, take) : Effect.fail(this.noReader())
     }
     this.current = undefined
     return Effect.map(take(), (lease) => {
@@ -299,18 +307,21 @@ export class Route {
     })
   }
 
-  /** A session that insists on a reader waits for one to be where the primary is now, whatever it has to see. */
+  /**
+   * For a session that requires a reader: asks the primary for its current position, which covers everything that the
+   * session has to see, and waits for a reader that has replayed it.
+   */
   private askPrimary(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
-    this.hasAsked = true
+    this.hasAskedPrimary = true
     return Effect.flatMap(take(), (lease) => {
-      const told = this.track?.begin()
+      const record = this.track?.begin()
       return restore(lease.connection.position ?? Effect.succeed(undefined)).pipe(
         Effect.ensuring(Effect.sync(lease.giveBack)),
         Effect.flatMap((position) => {
           if (position === undefined) {
             return Effect.fail(this.noReader())
           }
-          told?.(position)
+          record?.(position)
           this.position = position
           this.primaryReason = undefined
           this.tried.clear()

@@ -1,16 +1,16 @@
 /**
- * What is known of the servers of one database. Its pools, its health check and its listening connection share it, so that
- * what one of them has learnt costs the others nothing.
+ * The known state of the servers of one database. Its pools, its health check and its listening connection share it, so
+ * that none of them finds out again what another one has found out.
  *
- * Everything here is synchronous. Its timer is not the application's Clock, since it is about servers outside of the
- * program, and it keeps no process alive.
+ * Everything here is synchronous. The timer runs in real time and not by the application's Clock, since servers are
+ * outside of the program, and keeps no process alive.
  */
 import type { PoolClock, Scheduled } from "../pool/clock.js"
 
 /**
  * The state of a server:
  * - `unknown`: nothing was heard of it yet
- * - `up`: it answered when it was last asked, be it with an error
+ * - `up`: it answered when it was last asked, even if with an error
  * - `down`: the connection was refused, or it is starting up or shutting down
  * - `silent`: it did not answer in time
  */
@@ -28,22 +28,24 @@ export interface Server {
   state: ServerState
   /** When the state changed last. */
   since: number
-  /** When it was last heard of. */
+  /** When it last answered. */
   answeredAt: number
   /** Why it is down or silent. */
   reason: string | undefined
   role: ServerRole
   /** When its role was last reported to have changed. */
   roleSince: number
-  /** Whether its transactions are read-only unless they ask for something else, although it may be the primary. */
+  /** Whether its transactions are read-only by default. A primary may be configured so too. */
   isReadOnly: boolean
+  /** Identifies its cluster, given by initdb; undefined until the server has reported it. */
   systemIdentifier: string | undefined
+  /** Undefined until the server has reported it. */
   timeline: number | undefined
   /** How far a standby is behind its primary, in milliseconds. */
   lag: number | undefined
 }
 
-/** Which history of which system a server writes. A promotion begins a new timeline. */
+/** The system of a server, and the timeline that it writes. A promotion begins a new timeline. */
 export interface WriterIdentity {
   readonly systemIdentifier: string
   readonly timeline: number
@@ -52,22 +54,22 @@ export interface WriterIdentity {
 /** An open connection. */
 export interface Member {
   readonly server: Server
-  /** What the server was when the connection was opened; undefined if it was a standby, or was not asked. */
+  /** The server's identity when the connection was opened; undefined if it was a standby, or was not asked. */
   readonly identity: WriterIdentity | undefined
-  /** Whether a server that only reads is of no use to it. */
+  /** Whether it was opened for a server that accepts writes. */
   readonly needsWriter: boolean
   /**
-   * Whether it was to lead to this server, if that is a standby. Undefined unless standbys are preferred, and none could be
-   * connected to.
+   * Whether the connection should be to another server instead, once that is a standby. Undefined unless standbys are
+   * preferred and none could be connected to.
    */
   readonly prefers?: ((server: Server) => boolean) | undefined
   /** Changes with everything that the server sends. */
   readonly activity: number
-  /** Whether the server is to answer something. */
+  /** Whether an answer of the server is awaited. */
   readonly isWaiting: boolean
   /** Takes the connection out of use: an idle one at once, one in use when it is returned. */
   readonly retire: (reason: string) => void
-  /** Ends the connection, with everything that waits for it. */
+  /** Ends the connection at once. Everything in flight on it fails. */
   readonly end: (reason: string) => void
 }
 
@@ -75,32 +77,32 @@ export interface Member {
 export interface Observer {
   /** A writer was found, this many milliseconds after the last one was lost. */
   readonly failover: (millis: number) => void
-  /** How far a standby is behind: as it was measured, or at most, while it does not say. 0 once it is none. */
+  /** How far a standby is behind: as measured, or at most, while it does not report it. 0 once it is no standby. */
   readonly lag: (server: Server, millis: number) => void
-  /** A connection to one of several servers was opened. Gives what is called when it has closed. */
+  /** A connection to one of several servers was opened. The result is called when it has closed. */
   readonly connected: (server: Server) => () => void
 }
 
 export interface Options {
   readonly clock: PoolClock
-  /** How often a server that is down, or was not heard of, is looked at, in milliseconds. */
+  /** How often a server that is down, or has not answered lately, is checked, in milliseconds. */
   readonly recheck: number
 }
 
 export class Servers {
-  /** Connects to a server, and reports what it was like. Calls `onEnd` in any case. */
+  /** Connects to a server, and reports its state. Calls `onEnd` in any case. */
   look: (server: Server, onEnd: () => void) => void = (_server, onEnd) => onEnd()
-  /** Is told what changes, for the metrics. */
+  /** Receives the changes, for the metrics. */
   observer: Observer | undefined = undefined
 
-  /** Whether there are several servers. The addresses of the loopback interface are one. */
+  /** Whether there are several servers. The addresses of the loopback interface count as one. */
   isCluster = false
 
   private readonly servers = new Map<string, Server>()
   private readonly members = new Set<Member>()
-  /** Those that were taken out of use in favor of a standby. */
+  /** Members that were retired in favor of a standby. */
   private readonly leaving = new WeakSet<Member>()
-  /** How far each standby was behind when that was measured last. */
+  /** The last measured lag of each standby. */
   private readonly measured = new Map<Server, { readonly lag: number; readonly at: number }>()
   /** Called when a connection that was counted closes. */
   private readonly disconnected = new Map<Member, () => void>()
@@ -108,7 +110,7 @@ export class Servers {
   private readonly timelines = new Map<string, number>()
   private readonly looking = new Set<Server>()
   private scheduled: Scheduled | undefined = undefined
-  /** Whether something was connected since the last check. */
+  /** Whether a connection was opened since the last check. */
   private isUsed = false
   private activity = 0
   private writerLostAt: number | undefined = undefined
@@ -120,14 +122,14 @@ export class Servers {
     return Array.from(this.servers.values())
   }
 
-  /** The servers of a host. Addresses that it does not have any more are forgotten. */
+  /** The servers of a host, by its addresses. Those of addresses that it no longer has are forgotten. */
   find(host: string, port: number, addresses: ReadonlyArray<string>): ReadonlyArray<Server> {
     const keyOf = (address: string) => JSON.stringify([host, port, address])
     const keys = new Set(addresses.map(keyOf))
     for (const [key, server] of this.servers) {
       if (server.host === host && server.port === port && !keys.has(key)) {
         this.servers.delete(key)
-        this.notBehind(server)
+        this.forgetLag(server)
       }
     }
     const found = addresses.map((address) => {
@@ -153,23 +155,23 @@ export class Servers {
       this.servers.set(keyOf(address), server)
       return server
     })
-    this.isCluster = new Set(this.list().map(({ address, port }) => `${port} ${placeOf(address)}`)).size > 1
+    this.isCluster = new Set(this.list().map(({ address, port }) => `${port} ${addressKey(address)}`)).size > 1
     return found
   }
 
-  /** To be called with every connection that is opened: servers are looked at only while the database is used. */
+  /** To be called with every attempt to connect: servers are checked only while the database is used. */
   used(): void {
     this.isUsed = true
     this.schedule()
   }
 
-  /** The server has answered. */
+  /** Notes that a server has answered. */
   answered(server: Server): void {
     server.answeredAt = this.options.clock.now()
     this.setState(server, "up", undefined)
   }
 
-  /** The server is not to be used: it refuses connections, or does not answer. */
+  /** Notes that a server cannot be used: it refuses connections, or does not answer. */
   failed(server: Server, state: "down" | "silent", reason: string): void {
     if (server.role === "writer") {
       this.writerLost()
@@ -180,7 +182,7 @@ export class Servers {
     this.schedule()
   }
 
-  /** The server has not answered when another one had. Finds out at once, in the background, whether it is silent. */
+  /** Takes a server for silent that has not answered when others had, and checks it at once in the background. */
   suspect(server: Server, reason: string): void {
     if (server.state !== "down" && server.state !== "silent") {
       this.failed(server, "silent", reason)
@@ -188,7 +190,7 @@ export class Servers {
     }
   }
 
-  /** The server's role was reported, by itself or in an answer. */
+  /** Notes the role of a server, which it has reported by itself or in an answer. */
   learnt(server: Server, role: "writer" | "standby", isReadOnly: boolean): void {
     if (server.role === "writer" && role === "standby") {
       this.writerLost()
@@ -200,7 +202,7 @@ export class Servers {
     server.isReadOnly = isReadOnly
     if (role === "writer") {
       server.lag = undefined
-      this.notBehind(server)
+      this.forgetLag(server)
       if (this.writerLostAt !== undefined) {
         const millis = this.options.clock.now() - this.writerLostAt
         this.writerLostAt = undefined
@@ -210,8 +212,9 @@ export class Servers {
   }
 
   /**
-   * The server has said which history it has. Returns whether a writer may be used: not if a higher timeline of its system
-   * was seen, since what is written to it will be lost. Connections to such a writer are ended.
+   * Notes the system and the timeline of a server. Returns whether it may be used: a writer may not if a higher
+   * timeline of its system was seen, since what is written to it will be lost. Open connections to such writers are
+   * ended.
    */
   identified(server: Server, { systemIdentifier, timeline }: WriterIdentity, role: "writer" | "standby"): boolean {
     server.systemIdentifier = systemIdentifier
@@ -235,7 +238,7 @@ export class Servers {
     return this.timelines.get(systemIdentifier)
   }
 
-  /** The server has refused to write, although nobody has asked it for that. */
+  /** Notes that a server has refused to write in a transaction that was not to be read-only. */
   demoted(server: Server): void {
     this.learnt(server, "standby", true)
     for (const member of Array.from(this.members)) {
@@ -245,14 +248,17 @@ export class Servers {
     }
   }
 
-  /** A connection has broken. Finds out in the background whether the server has. */
+  /** Notes that a connection was lost, and checks its server in the background. */
   lost(server: Server): void {
     if (this.isCluster) {
       this.lookAt(server)
     }
   }
 
-  /** A server does not answer. Finds out in the background whether another one was promoted, which ends the wait for it. */
+  /**
+   * Notes that a server does not answer, and checks the others in the background. If one of them was promoted, the
+   * connections to the first one are ended.
+   */
   doubted(server: Server): void {
     if (this.isCluster) {
       for (const other of this.servers.values()) {
@@ -263,7 +269,7 @@ export class Servers {
     }
   }
 
-  /** How far a standby is behind; undefined if it does not say, or is none. */
+  /** Notes how far a standby is behind; undefined if it does not report it, or is no standby. */
   lags(server: Server, lag: number | undefined): void {
     server.lag = lag
     if (lag !== undefined) {
@@ -274,7 +280,7 @@ export class Servers {
 
   /** The database is closed: nothing is measured any more. */
   close(): void {
-    Array.from(this.measured.keys()).forEach((server) => this.notBehind(server))
+    Array.from(this.measured.keys()).forEach((server) => this.forgetLag(server))
   }
 
   join(member: Member): void {
@@ -294,8 +300,8 @@ export class Servers {
   }
 
   /**
-   * How far the standbys of a host are behind. One that does not say is behind by what was measured last and the time since
-   * then, at most.
+   * How far the standbys of a host are behind, in milliseconds. One that does not report its lag is behind by the lag
+   * that was measured last and the time since then, at most.
    */
   private maxLagAt({ host, port }: Server): number {
     let maxLag = 0
@@ -307,15 +313,16 @@ export class Servers {
     return maxLag
   }
 
-  private notBehind(server: Server): void {
+  private forgetLag(server: Server): void {
     if (this.measured.delete(server)) {
       this.observer?.lag(server, this.maxLagAt(server))
     }
   }
 
   /**
-   * Takes a connection out of use that was to lead to a standby and does not, if one can be connected to by now. One at each
-   * check, and one more for each connection that a standby accepts: if it accepts none, few are opened for nothing.
+   * Retires a connection that prefers a standby and is connected to another server, if a standby is up by now. It
+   * retires one at each check, and one more for each connection that a standby accepts: if standbys accept none, few
+   * connections are replaced needlessly.
    */
   private moveToStandby(): void {
     for (const member of this.members) {
@@ -355,7 +362,7 @@ export class Servers {
     }
   }
 
-  /** Looks at the servers that were not heard of lately. Goes on while there are connections, or some were opened. */
+  /** Checks the servers that have not answered lately, and schedules the next check while the database is used. */
   private check(): void {
     this.scheduled = undefined
     for (const server of this.measured.keys()) {
@@ -387,8 +394,8 @@ export class Servers {
   }
 }
 
-/** The same for all addresses of the loopback interface, which a name such as localhost has. */
-const placeOf = (address: string): string => /^(?:127\.|::1$)/.test(address) ? "loopback" : address
+/** Identifies an address. Those of the loopback interface are the same: a name such as localhost has several. */
+const addressKey = (address: string): string => /^(?:127\.|::1$)/.test(address) ? "loopback" : address
 
 /** Why a writer is not used. */
 export const outdatedTimeline = (timeline: number, highest: number): string =>

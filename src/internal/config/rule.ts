@@ -135,7 +135,7 @@ const isCertificate = (pem: string): boolean =>
 
 const isPrivateKey = (pem: string): boolean => Option.isSome(Option.liftThrowable(Crypto.createPrivateKey)(pem))
 
-/** One PEM block with a line break behind its first line and before its last one. */
+/** One PEM block with a line break after its first line and before its last one. */
 const inLines = (block: string): string => {
   const [, begin = "", body = "", end = ""] = /^(-----[^-]+-----)([^-]+)(-----[^-]+-----)$/.exec(block) ?? []
   return `${begin}\n${body.trim().split(/\s+/).join("\n")}\n${end}\n`

@@ -24,8 +24,8 @@ export const mask = "***"
 export const isClean = (text: string): boolean => !/\0|\p{Surrogate}/u.test(text)
 
 /**
- * Whether text may hold a secret beside what it is meant to be: something is named a password, a key or a token in it, as
- * in `db;password=…`, or it is a key in PEM format.
+ * Whether text may contain a secret that does not belong there: it names a password, a key or a token, as in
+ * `db;password=…`, or it is a key in PEM format.
  */
 export const mayHoldSecret = (text: string): boolean =>
   /(?:pass|pwd|secret|token|credential|(?:api|access|private)_?key)\w*\s*(?:[=:]|%3[ad])|-----BEGIN/i.test(text)
@@ -56,7 +56,7 @@ export interface Query<Name extends string> {
 const decodeLeniently = (text: string): string =>
   Option.getOrElse(Option.liftThrowable(decodeURIComponent)(text), () => text)
 
-/** Whether a parameter is a password, or holds one that was written behind another separator. */
+/** Whether a parameter is a password, or contains one that was written after a wrong separator. */
 const isSecret = (name: string, value: string): boolean =>
   mayHoldSecret(`${decodeLeniently(name)}=`) || mayHoldSecret(decodeLeniently(value)) || hasParameter(value)
 
@@ -68,7 +68,7 @@ export interface Parameters<Name extends string> {
   readonly accepted: ReadonlyArray<Name>
   /** Their values are joined with commas if they are given several times. */
   readonly repeatable?: ReadonlyArray<NoInfer<Name>>
-  /** What to write in place of parameters of other programs. */
+  /** What to write instead of parameters of other programs. */
   readonly replacements?: { readonly [name: string]: string }
 }
 

@@ -27,7 +27,7 @@ export interface Validation<Field extends string> {
   readonly refuse: (field: Field, message: string) => void
   /** Adds the problem that a value is needed and absent. */
   readonly missing: (field: Field, expected: string) => void
-  /** The same validation for a further URL: the problems of the URL are those of this field. */
+  /** The same validation for a further URL, whose problems are reported for this field. */
   readonly forUrl: (field: Field) => Validation<Field>
   /** The result, or all problems as one error. */
   readonly conclude: <A>(result: A) => Either.Either<A, ConfigError.ConfigError>

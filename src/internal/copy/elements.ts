@@ -40,7 +40,7 @@ export const valuesOf = (row: unknown, columns: ReadonlyArray<CopyColumn>): Read
 
 const highSurrogate = /[\ud800-\udbff]$/
 
-/** Encodes strings, between which a character may be split. */
+/** Encodes strings as UTF-8. A character may be split between two strings. */
 export class Utf8Encoder {
   private rest = ""
 

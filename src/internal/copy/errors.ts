@@ -17,7 +17,7 @@ export interface UnusableRow {
   readonly cause: unknown
 }
 
-/** What is thrown may hold values, and may be anything. */
+/** A cause that was thrown by a conversion may be anything and may contain values, so it is not shown. */
 const reasonOf = (cause: unknown): string => {
   try {
     return typeof cause === "string"

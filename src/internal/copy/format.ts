@@ -39,6 +39,6 @@ export const formatOf = (options: Options): CopyFormat | string => {
     : "null is a text of one line without the delimiter"
 }
 
-/** Whether rows can be copied, and not only data: without options. */
+/** Whether rows can be copied, and not only data. They can if there are no options. */
 export const acceptsRows = ({ delimiter, format, header, null: nullText }: CopyFormat): boolean =>
   format === "text" && !header && delimiter === undefined && nullText === undefined

@@ -25,10 +25,10 @@ export interface DataReader {
   readonly end: () => ReadonlyArray<DataRow>
 }
 
-/** The states of the CSV reader: outside of quotes, inside, and behind a quote inside, which may be a part of two. */
+/** The states of the CSV reader: outside of quotes, inside, and after a quote inside, which may be the first of two. */
 const outside = 0
 const inside = 1
-const behindQuote = 2
+const afterQuote = 2
 
 const csvReader = ({ delimiter = ",", null: nullText = "" }: CopyFormat): DataReader => {
   let state = outside
@@ -66,17 +66,17 @@ const csvReader = ({ delimiter = ",", null: nullText = "" }: CopyFormat): DataRe
         if (state === inside) {
           if (character === "\"") {
             field += data.slice(start, i)
-            state = behindQuote
+            state = afterQuote
           } else if (character === "\n") {
             line++
           }
           continue
         }
-        if (state === behindQuote) {
+        if (state === afterQuote) {
           state = outside
           start = i
           if (character === "\"") {
-            // It is the first character of what follows.
+            // Two quotes stand for one, which is the first character of what follows.
             state = inside
             continue
           }
@@ -99,7 +99,7 @@ const csvReader = ({ delimiter = ",", null: nullText = "" }: CopyFormat): DataRe
           hasData = true
         }
       }
-      if (state !== behindQuote && start < data.length) {
+      if (state !== afterQuote && start < data.length) {
         field += data.slice(start)
         hasData = true
       }

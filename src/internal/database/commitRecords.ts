@@ -1,5 +1,5 @@
 /**
- * Removes, in the background, what recorded commits have written and nobody asks for any more.
+ * Removes, in the background, the rows that recorded commits have written and that are no longer needed.
  */
 import * as Effect from "effect/Effect"
 import * as Runtime from "effect/Runtime"
@@ -8,12 +8,12 @@ import type { Pool } from "../../Pool.js"
 import type { CommitRecords, Connection } from "../driver.js"
 import { type PoolClock, realClock } from "../pool/clock.js"
 
-/** How long after its first recorded commit a process begins, in milliseconds. */
+/** How long after its first recorded commit a process begins to remove rows, in milliseconds. */
 const firstDelay = 60_000
 
 /**
- * Makes what is called after each recorded commit. There is no timer: a process without such commits removes nothing. Until
- * the scope closes.
+ * Makes the function that is to be called after each recorded commit, until the scope closes. There is no timer: a
+ * process without such commits removes nothing.
  */
 export const makeCleaner = (
   pool: Pool<Connection>,

@@ -21,7 +21,7 @@ type Import = () => Promise<DriverModule>
 
 const drivers = { ...Drivers }
 
-/** Where this is provided, databases of another driver are refused, before anything of theirs is loaded. */
+/** If this is provided, databases of another driver are refused before that driver is loaded. */
 export class RequiredDriver extends Context.Tag("sqlayer/RequiredDriver")<
   RequiredDriver,
   {

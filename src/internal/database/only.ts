@@ -22,7 +22,7 @@ export const only = <Client, Service>(
     layer: Layer.Layer<Database | SqlClient.SqlClient, E, R>
   ): Layer.Layer<Database | SqlClient.SqlClient | Client | Service, E | DatabaseError, R> =>
     Layer.flatMap(Layer.provide(layer, required), (context) =>
-      // Layers are memoized: this one may have been built before, where any driver will do.
+      // Layers are memoized: this one may have been built before, where any driver was allowed.
       Context.getOption(context as Context.Context<Client>, client)._tag === "Some"
         ? Layer.succeedContext(context as Context.Context<Database | SqlClient.SqlClient | Client | Service>)
         : Layer.fail(refusal("the database that the application has opened")))

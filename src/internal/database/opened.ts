@@ -1,5 +1,5 @@
 /**
- * What every open database is made of, for modules that need its driver or open another database over it.
+ * The parts of every open database, for modules that need its driver or open another database over it.
  */
 import type * as SqlClient from "@effect/sql/SqlClient"
 import type * as Effect from "effect/Effect"
@@ -20,8 +20,8 @@ export interface OpenDatabase {
   /** A connection from its pool. */
   readonly acquire: Effect.Effect<Connection, DatabaseError, Scope.Scope>
   /**
-   * Runs an effect whose statements use a connection that no load of the pool can withhold, outside of every session.
-   * Fails within the timeout of health checks.
+   * Runs an effect outside of every session. Its statements use a connection that is available whatever the load of the
+   * pool. Fails with ConnectionFailed when the timeout of health checks has passed.
    */
   readonly probe: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | DatabaseError, R>
   /** Runs an effect whose statements use a connection, outside of every session. */

@@ -11,8 +11,8 @@ const listenState = "0A"
 const tables = ["/proc/net/tcp", "/proc/net/tcp6"]
 
 /**
- * How many connections to a port wait to be accepted. Linux tells it as the receive queue of the socket. 0 where it is not
- * known: on other systems, and for sockets that are not of TCP.
+ * How many connections to a port wait to be accepted. Linux reports it as the receive queue of the socket. 0 if it is
+ * not known: on other systems, and for sockets other than TCP.
  */
 export const acceptQueueLength = (address: AddressInfo | string | null): number => {
   if (address === null || typeof address === "string") {

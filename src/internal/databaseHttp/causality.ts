@@ -33,7 +33,7 @@ const signatureOf = (token: string, key: Redacted.Redacted<string>): Buffer =>
 const sign = (token: string, key: Redacted.Redacted<string>): string =>
   `${token}.${signatureOf(token, key).toString("base64url")}`
 
-/** The token of a signed one; undefined if somebody else has signed it. */
+/** The token without its signature. Undefined if it was not signed with this key. */
 const verify = (signed: string | undefined, key: Redacted.Redacted<string>): string | undefined => {
   const end = signed?.lastIndexOf(".") ?? -1
   if (signed === undefined || end < 0) {

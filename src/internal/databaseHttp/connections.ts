@@ -11,24 +11,24 @@ import type { NodeServer } from "../../DatabaseHttp.js"
 import { acceptQueueLength } from "./acceptQueue.js"
 
 /**
- * Milliseconds between two checks, and how many checks a connection may be seen idle: a second in all. A client that sends a
- * request over a connection in the moment in which it is closed gets an error, so one on which requests follow each other is
- * closed with the next response instead. Checks are counted rather than time, because each follows the arrival of what has
- * been sent, also after the event loop was blocked.
+ * Milliseconds between two checks, and how many checks may find a connection idle: a second in all. If a connection is
+ * closed just when its client sends a request, the client gets an error. So a connection on which requests follow each
+ * other is closed with the next response instead. Checks are counted rather than time, because data that has arrived is
+ * read before each check, also after the event loop was blocked.
  */
 const checkInterval = 100
 const maxIdleChecks = 10
 
 /**
- * How many turns of the event loop the listener may stay open for connections that wait to be accepted. Each accepts what
- * waits, so more are needed only for a queue that is another listener's on the same port.
+ * How many turns of the event loop the listener may stay open for connections that wait to be accepted. Each turn
+ * accepts all of them, so further turns are needed only if the queue is that of another listener on the same port.
  */
 const maxAcceptTurns = 100
 
 interface ConnectionState {
   /** The requests that run on it. A web socket counts as one until its connection is closed. */
   running: number
-  /** The response to the last request of those that were pipelined. */
+  /** The response to the last pipelined request. */
   lastResponse: ServerResponse | undefined
   bytesRead: number
   idleChecks: number
@@ -44,7 +44,7 @@ interface Running {
 
 const clientOf = ({ remoteAddress, remotePort }: Net.Socket): string => `${remoteAddress} ${remotePort}`
 
-/** Lets a response close its connection. Those to requests that were pipelined behind it would be lost. */
+/** Makes a response close its connection. Responses to requests that were pipelined after it would be lost. */
 const askToClose = (response: ServerResponse | undefined): void => {
   if (response?.headersSent === false) {
     response.setHeader("connection", "close")
@@ -101,7 +101,7 @@ export class Connections {
     })
   }
 
-  /** The fiber that runs a request. */
+  /** Records the fiber that runs a request. */
   runs(request: object, fiber: Fiber.RuntimeFiber<unknown, unknown>): void {
     const running = this.requests.get(request)
     if (running !== undefined) {
@@ -125,7 +125,7 @@ export class Connections {
         resume(Effect.void)
       }
     }
-    // Node accepts what waits in the phase of the event loop before that of immediates.
+    // Node accepts waiting connections in the phase of the event loop before that of immediates.
     const tryToClose = (turns: number): void => {
       if (signal.aborted || turns === maxAcceptTurns || acceptQueueLength(this.server.address()) === 0) {
         close()
@@ -143,7 +143,7 @@ export class Connections {
     this.closed(undefined)
   })
 
-  /** Interrupts the requests that run. Those whose response has begun are broken off. Gives their number. */
+  /** Interrupts the running requests, and breaks off those whose response has begun. Returns the number of both. */
   interruptRunning(): number {
     const running = Array.from(this.requests.values())
     for (const { fiber, response, socket } of running) {
@@ -179,7 +179,7 @@ export class Connections {
     this.timer = setInterval(() => this.closeIdle(), checkInterval)
   }
 
-  /** A request begins; gives what is to be called when it ends. */
+  /** Called when a request begins. Returns the function that is to be called when it ends. */
   private start(request: object, socket: Net.Socket, response: ServerResponse | undefined): () => void {
     const state = this.states.get(socket)
     this.requests.set(request, { socket, response, fiber: undefined })

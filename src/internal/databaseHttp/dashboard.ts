@@ -31,9 +31,9 @@ export interface DashboardOptions<E, R> {
    */
   readonly guard: Effect.Effect<boolean | HttpServerResponse.HttpServerResponse, E, R>
   /**
-   * Whether the page offers the plan of each statement that it shows: EXPLAIN, without the statement's values and without
-   * executing it, in a read-only transaction of at most a second that is rolled back. The text is never one that the browser
-   * sends. PostgreSQL 16 and later, and SQLite; of an older server the page gets InvalidStatement. Default: false.
+   * Whether the page offers the plan of each statement that it shows: EXPLAIN, without the statement's values and
+   * without executing it, in a read-only transaction of at most a second that is rolled back. The browser never sends
+   * the text. Needs SQLite, or PostgreSQL from 16 on: with an older one the page gets InvalidStatement. Default: false.
    */
   readonly explain?: boolean | undefined
 }

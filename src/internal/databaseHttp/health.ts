@@ -73,7 +73,7 @@ type StatusError = Effect.Effect.Error<Migrations.Service["status"]>
 
 /** What is known of the migrations of an application. */
 interface Known {
-  /** The last status that was read. It is used where none can be read now. */
+  /** The last status that was read. It is used while none can be read. */
   last: MigrationsPart | undefined
   /** Reads the status. */
   readonly read: Effect.Effect<MigrationsPart>
@@ -93,7 +93,7 @@ const isComplete = ({ error, pending, problems }: MigrationsPart): boolean =>
 const isUnavailable = (error: StatusError): boolean =>
   error._tag !== "MigrationError" && (error._tag === "PoolTimeout" || isConnectionError(error))
 
-/** Within the timeout of health checks, whatever the load of the pool. */
+/** Reads the status within the timeout of health checks, whatever the load of the pool. */
 const makeKnown = (database: Database.Service, { status }: Migrations.Service): Known => {
   const read = (openDatabases.get(database.sql)?.probe(status) ?? status).pipe(
     Effect.map(({ applied, pending, problems }): MigrationsPart => ({
@@ -116,7 +116,9 @@ const makeKnown = (database: Database.Service, { status }: Migrations.Service): 
 
 const knownMigrations = new WeakMap<Migrations.Service, Known>()
 
-/** Once all are applied this is not asked again: no process takes a migration back. */
+/**
+ * Once all migrations are applied, the status is not read again. A migration that is taken back later is not noticed.
+ */
 const migrationsPart = (database: Database.Service, migrations: Migrations.Service): Effect.Effect<MigrationsPart> =>
   Effect.suspend(() => {
     const known = knownMigrations.get(migrations) ?? makeKnown(database, migrations)

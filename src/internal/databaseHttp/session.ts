@@ -89,7 +89,7 @@ const isUpgrade = (request: HttpServerRequest.HttpServerRequest): boolean =>
 
 const webSocket = "a web socket outlives its request, so it cannot be part of a request's session"
 
-/** A request for a web socket that refuses to become one. Every other response to it is possible. */
+/** A request for a web socket whose upgrade is refused. Every other response to it is possible. */
 const withoutUpgrade = (request: HttpServerRequest.HttpServerRequest): HttpServerRequest.HttpServerRequest =>
   Object.create(request, {
     upgrade: { get: () => Effect.die(new EndlessResponse({ reason: webSocket })) },
@@ -152,7 +152,7 @@ export const inSession = <A, E, R, B, E2, R2, E3, R3>(
     return typeof requestOptions === "function" ? Effect.flatMap(requestOptions(request), run) : run(requestOptions)
   })
 
-/** A response that says that the request has failed rolls its session back. */
+/** Rolls the session back if the status of the response is 400 or higher. */
 const rollbackIfFailed = <A>(response: A): Effect.Effect<A, never, Session.Session> =>
   HttpServerResponse.isServerResponse(response) && response.status >= 400
     ? Effect.as(Session.rollbackOnly, response)

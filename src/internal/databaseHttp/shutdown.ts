@@ -46,8 +46,8 @@ const shutdown = (
   }).pipe(Effect.ensuring(connections.close))
 
 /**
- * A response whose body breaks the connection off when it fails, as HTTP demands of a body that is not whole. The platform
- * would end it as if it were.
+ * A response whose body breaks off the connection when it fails, as HTTP demands for an incomplete body. The platform
+ * would end the body as if it were complete.
  */
 const breakingOff = (
   response: HttpServerResponse.HttpServerResponse,
@@ -109,7 +109,7 @@ export const layerServer = <Server extends NodeServer, A, E, R>(
       }
       // Once, however many applications were served.
       const stop = yield* Effect.cached(leaveService(database, shutdown(connections, database, options)))
-      // Where none was served, the platform would wait for the requests that nothing responds to.
+      // If no application was served, the platform would wait for the requests that nothing responds to.
       yield* Effect.addFinalizer(() => connections!.close)
       const server = Context.get(context, HttpServer.HttpServer)
       return Context.add(context, HttpServer.HttpServer, gracefully(server, connections, stop))

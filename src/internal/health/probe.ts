@@ -23,8 +23,8 @@ export interface Options {
 }
 
 /**
- * Runs an effect on a connection that no load of the pool can withhold, and fails within the timeout. `readsData` must be
- * true if it reads data: in memory, these are on the connection of the pool only.
+ * Runs an effect on a connection that is available whatever the load of the pool. Fails with ConnectionFailed when the
+ * timeout has passed. `readsData` must be true if it reads data: in memory, only the pool's connection has them.
  */
 export type Probe = <A, E, R>(
   query: (connection: Connection) => Effect.Effect<A, E, R>,

@@ -67,7 +67,9 @@ interface Aborted {
   readonly isEnded: boolean
 }
 
-/** Looks at the transaction of a migration that has run. Undefined if it can be committed, or has an error of its own. */
+/**
+ * Why the transaction of a migration that has run cannot be committed. Undefined if it can, or has an error of its own.
+ */
 const abortedBy = (transaction: Transaction): Aborted | undefined => {
   const { abortReason, connection, dialect, failure } = transaction
   const status = connection?.status()
@@ -109,7 +111,7 @@ const limit = ({ database: { dialect } }: Run, name: string, { options: { timeou
     return script
   }
   const error = () => timedOut({ name, timeout }, dialect)
-  // A statement on this thread is not interrupted, so that the script may end later.
+  // The timeout cannot interrupt a statement that blocks this thread, so the script may end later.
   return Effect.flatMap(
     Effect.timed(timeoutFail(script, timeout, error)),
     ([duration, result]) => Duration.greaterThan(duration, timeout) ? Effect.fail(error()) : Effect.succeed(result)
@@ -139,7 +141,7 @@ const withoutForeignKeys = <A, E, R>(
   )
 }
 
-/** What takes a migration back is always a transaction. */
+/** Taking a migration back is always one transaction. */
 const isTransactional = ({ direction, script: { options } }: Task): boolean =>
   direction === "down" || options.transaction === undefined
 
@@ -181,13 +183,13 @@ const inTransaction = (
     yield* Effect.onExit(limit(run, name, task.script), () =>
       Effect.sync(() => {
         aborted = abortedBy(transaction)
-        // It may have created the very triggers and views whose effects on a connection cannot be seen in a text.
+        // It may have created triggers and views, whose effects on a connection the text of a statement does not show.
         transaction.connection?.markDirty()
       }))
     if (aborted !== undefined) {
       return yield* Effect.fail(aborted.error)
     }
-    // The record would wait for a nested session that is still open, possibly for ever.
+    // The record would wait for a nested session that is still open, possibly without end.
     if (transaction.hasOpenChildren) {
       return yield* Effect.fail(nestedStillOpen(transaction))
     }

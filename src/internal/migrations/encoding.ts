@@ -10,7 +10,7 @@ const zeroCount = (bytes: Uint8Array, offset: 0 | 1): number => {
   return count
 }
 
-/** The encoding that a byte order mark names, or that the places of zero bytes tell, if it is not UTF-8. */
+/** The encoding that a byte order mark names, or that the positions of zero bytes suggest, if it is not UTF-8. */
 const wideEncoding = (bytes: Uint8Array): string | undefined => {
   const [a, b, c, d] = bytes
   if (a === 0xff && b === 0xfe) {
@@ -23,7 +23,7 @@ const wideEncoding = (bytes: Uint8Array): string | undefined => {
     return "UTF-32BE"
   }
   const [even, odd] = [zeroCount(bytes, 0), zeroCount(bytes, 1)]
-  // In UTF-8 a zero byte is the character NUL, of which SQL has none; in UTF-16, white space and ASCII have one each.
+  // In UTF-8 a zero byte is the character NUL, which SQL does not contain; in UTF-16 each character of ASCII has one.
   return Math.max(even, odd) * 8 < bytes.length || even === odd ? undefined : even > odd ? "UTF-16BE" : "UTF-16LE"
 }
 

@@ -30,7 +30,7 @@ const importHint = (error: unknown): string =>
     ? "this Node.js loads no TypeScript by itself: compile it, or run with a loader (node --import tsx)"
     : reasonOf(error)
 
-/** A file of a migration, as its name tells. */
+/** A file of a migration, as its name describes it. */
 interface File {
   readonly path: string
   readonly migration: Migration
@@ -43,7 +43,7 @@ interface File {
   readonly extension: string
 }
 
-/** The file that a name tells, undefined if it is not the name of a migration. */
+/** The file that a name describes. Undefined if it is not the name of a migration. */
 const fileOf = (directory: string, name: string): File | undefined => {
   const [, digits, text, suffix, down, extension] = named.exec(name) ?? []
   const known = Dialect.literals.find((name) => name === suffix)
@@ -62,7 +62,7 @@ const fileOf = (directory: string, name: string): File | undefined => {
   }
 }
 
-/** What a file has, without what takes it back. */
+/** The content of a file. */
 const read = ({ extension, isDown, label, migration, options: given, path }: File) =>
   Effect.gen(function*() {
     const fail = (reason: string, cause?: unknown) =>
@@ -128,7 +128,7 @@ export const filesAmong = (
     return Effect.succeed(files)
   })
 
-/** The migrations that files have together. */
+/** The migrations of files. A migration may have a second file, which takes it back. */
 const resolved = (files: ReadonlyArray<File>) =>
   Effect.gen(function*() {
     const downs = files.filter(({ isDown }) => isDown)

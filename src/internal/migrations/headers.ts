@@ -46,7 +46,7 @@ const optionOf = (name: string, value: string | undefined, dialects: ReadonlyArr
 const accepts = (what: string, value: string | undefined): string =>
   `${what} is accepted, and not ${value === undefined ? "nothing" : Rule.show(value)}`
 
-/** What is left of a line behind its comments, and whether a comment between slashes is open at its end. */
+/** The rest of a line after its leading comments, and whether a comment between slashes is open at its end. */
 const withoutComments = (line: string, isInComment: boolean): { readonly rest: string; readonly isOpen: boolean } => {
   let rest = line
   let isOpen = isInComment

@@ -2,9 +2,10 @@
  * The applied migrations of a database: the table of @effect/sql's Migrator, created as the Migrator creates it, and a
  * table of checksums beside it. The Migrator can continue where sqlayer stopped, and the other way round.
  *
- * While a migration runs, a marker is in its place in the table of checksums. It is part of the migration's transaction,
- * in which the history row and the checksum replace it. So it can be seen by others only if the migration ended that
- * transaction by itself. The marker of a migration that runs without a transaction is committed before it begins.
+ * While a migration runs, a marker is in its place in the table of checksums. It is part of the migration's
+ * transaction, in which the history row and the checksum replace it. So other connections see it only if the migration
+ * has ended that transaction by a statement of its own. The marker of a migration that runs without a transaction is
+ * committed before it begins.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
@@ -19,7 +20,7 @@ export interface Row extends Applied {
 
 /** A migration that has a marker and is not applied. */
 export interface Unfinished extends Migration {
-  /** Whether it is a transaction, which it has ended by itself. */
+  /** Whether it runs in a transaction, which it has then ended by a statement of its own. */
   readonly isTransactional: boolean
 }
 

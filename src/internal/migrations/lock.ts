@@ -26,11 +26,11 @@ const pause = (attempt: number) => Duration.millis(Math.min(50 * 2 ** attempt, 2
 /** Milliseconds between two `Waiting` events. */
 const waitingInterval = 10_000
 
-/** Maximum wait of an attempt, in which the session waits for the lock. The first is short, so that it is soon reported. */
+/** How long one attempt may wait for the lock. The first attempt is short, so that the wait is reported soon. */
 const maxWait = (attempt: number, remaining: number) =>
   Duration.millis(Math.max(1, Math.min(attempt === 0 ? 100 : waitingInterval, remaining)))
 
-/** Makes attempts to get the lock until one gives a value, which is not the case while another runner holds the lock. */
+/** Repeats attempts to get the lock until one gives a value. It gives none while another runner holds the lock. */
 const untilLocked = <A, E, R>(
   { sql }: Database.Service,
   dialect: MigrationDialect,
@@ -67,13 +67,13 @@ const untilLocked = <A, E, R>(
 /** Options of a session that takes the lock. */
 export interface SessionOptions {
   readonly name: string
-  /** Of its statements. */
+  /** The timeout of its statements. Default: that of the database. */
   readonly statementTimeout?: Duration.Duration | undefined
 }
 
 /**
- * Runs effects in sessions that begin by taking the lock, and hold it until they end. What such an effect fails with,
- * other than a MigrationError, is mapped by `onFailure`.
+ * Runs effects in sessions that begin by taking the lock, and hold it until they end. `onFailure` maps the errors of
+ * such an effect, other than MigrationErrors.
  */
 export const withLock = (database: Database.Service, dialect: MigrationDialect, settings: Settings) =>
 <A, E, E2>(
@@ -96,7 +96,7 @@ export const withLock = (database: Database.Service, dialect: MigrationDialect, 
         if (isLocked) {
           return Effect.fail(error instanceof MigrationError ? error : onFailure(error as never))
         }
-        // Where the beginning of a session takes the lock, waiting for it ends in a LockTimeout.
+        // If the beginning of a session takes the lock, waiting for it ends in a LockTimeout.
         return isDatabaseError(error) && error._tag === "LockTimeout"
           ? Effect.succeedNone
           : Effect.failCause(cause as Cause.Cause<DatabaseError>)

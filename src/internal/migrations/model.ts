@@ -65,7 +65,7 @@ export interface Status {
 export interface Options {
   /** `none`: without a transaction around its statements. */
   readonly transaction?: "none" | undefined
-  /** Whether it rebuilds tables, so that foreign keys are not enforced before its end. */
+  /** Whether it rebuilds tables, so that foreign keys are checked only at its end. */
   readonly rebuild?: boolean | undefined
   /** The only dialect that it is for. */
   readonly dialect?: Dialect | undefined
@@ -91,8 +91,8 @@ export interface Definition {
    */
   readonly transaction?: "none" | undefined
   /**
-   * Whether it rebuilds tables: on SQLite its foreign keys are then not enforced while it runs, and checked before it is
-   * committed. On PostgreSQL it has no effect. Default: false.
+   * Whether it rebuilds tables: on SQLite foreign keys are then not enforced while it runs, and are checked before it
+   * is committed. On PostgreSQL this has no effect. Default: false.
    */
   readonly rebuild?: boolean | undefined
   /** The only dialect that it is for; on others it does not exist. Default: all. */
@@ -169,7 +169,7 @@ export type Progress =
     readonly error: MigrationError
   }
 
-/** How migrations are written, where that is known. */
+/** The numbers and names of migrations as they are written, if that is known. */
 const labels = new WeakMap<Migration, string>()
 
 /** The migration that a loader has returned. */

@@ -37,7 +37,7 @@ const checks: { readonly [Name in keyof Definition]-?: (value: unknown) => boole
   }
 }
 
-/** Whether a value has what applies a migration, and perhaps options. */
+/** Whether a value is a definition: it has `up`, and maybe options. */
 export const isDefinition = (value: unknown): value is Definition =>
   !Effect.isEffect(value) && Predicate.hasProperty(value, "up")
 
@@ -57,7 +57,7 @@ export const optionsOf = (migration: Migration, definition: Definition): Effect.
   return Effect.succeed(Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined)))
 }
 
-/** What loads a script, and the options that it has with its headers. */
+/** The effect that loads a script, and the options together with those of its headers. */
 export const load = (
   migration: Migration,
   script: Script,
@@ -100,7 +100,7 @@ export const fromRecord = (migrations: { readonly [name: string]: Script | Defin
       })
   )
 
-/** What takes a migration back is always a transaction. */
+/** Taking a migration back is always one transaction. */
 const loadDown = (migration: Migration, down: Script, options: Options) =>
   Effect.filterOrFail(
     load(migration, down, options),

@@ -81,7 +81,7 @@ const pendingOf = ({ migrations }: Plan, { pending }: Status): ReadonlyArray<Res
   return migrations.filter(([id]) => ids.has(id))
 }
 
-/** All are loaded before any is applied, so that one that cannot be loaded leaves the database unchanged. */
+/** Loads all migrations before any is applied, so that one that cannot be loaded leaves the database unchanged. */
 const loadAll = (
   { services }: Run,
   load: typeof loadUp,
@@ -133,7 +133,7 @@ export interface PlannedStatement {
   /** The line on which it begins. */
   readonly line: number
   readonly sql: string
-  /** What it locks until the migration has committed, if that can be told. */
+  /** What it locks until the migration has committed, if that is known. */
   readonly locks: string | undefined
 }
 
@@ -166,12 +166,15 @@ export const dryRun = (
 
 /** What `down` takes back, and what allows it. */
 export interface DownOptions {
+  /** Takes back all migrations above this number; 0 is all of them. Default: only the last one. */
   readonly to?: number | undefined
+  /** Allows it in production, together with `confirm`. Default: false. */
   readonly production?: boolean | undefined
+  /** In production: the migration that is taken back first, as it is written. */
   readonly confirm?: string | undefined
 }
 
-/** Fails unless production is named, and the migration that is taken back first. */
+/** In production, fails unless `production` is set and `confirm` names the migration that is taken back first. */
 const checkProduction = (
   database: Database.Service,
   { confirm, production }: DownOptions,

@@ -52,7 +52,7 @@ const contentOf = (loaded: unknown): unknown => {
     : inner
 }
 
-/** What a loader gives: an Effect or a definition. */
+/** Runs a loader. Its value should be an Effect or a definition. */
 const evaluate = (
   migration: Migration,
   load: ResolvedDown["load"]
@@ -68,7 +68,7 @@ const evaluate = (
       )
   })
 
-/** The script of a value that a loader has given. */
+/** The script of a value that a loader has returned. */
 const scriptOf = (
   migration: Migration,
   value: unknown,

@@ -14,7 +14,7 @@ export interface Statement {
 /** Why a text cannot be split, or has a statement that is not accepted. */
 export class SplitError extends Error {}
 
-/** The words at the beginning of a statement that tell what it is. */
+/** The number of words at the beginning of a statement that are kept to recognize it. */
 const maxWords = 6
 
 const matchAt = (pattern: RegExp, text: string, index: number): string | undefined => {
@@ -55,7 +55,7 @@ const lineCounter = (text: string) => {
 /** The end of the data of a COPY: a line with a backslash and a dot. */
 const copyEnd = /^\\\.[ \t\r]*$/gm
 
-/** The words of the statement that is being read, and where in it the text is. */
+/** The statement that is being read: its first words, and whether parentheses or a body are open. */
 class StatementState {
   /** The first words, in upper case, with a space between two. */
   words = ""
@@ -63,7 +63,9 @@ class StatementState {
   /** The last token, if it is a word or a semicolon. */
   private previous = ""
   private parentheses = 0
-  /** `open`: in the body of a trigger or function, whose statements end with semicolons too. `closed`: behind its END. */
+  /**
+   * `open`: in the body of a trigger or function, whose statements end with semicolons too. `closed`: after its END.
+   */
   private body: "none" | "open" | "closed" = "none"
   readsData = false
 
@@ -97,7 +99,7 @@ class StatementState {
         (this.parentheses === 0 && `${this.previous} ${word}` === bodies.opening)
       this.body = opens ? "open" : "none"
     } else if (this.body === "open" && word === "END" && (this.previous === ";" || this.previous === "ATOMIC")) {
-      // A word END that stands elsewhere is a name, or the end of a CASE.
+      // Elsewhere the word END is a name, or the end of a CASE.
       this.body = "closed"
     }
     this.readsData ||= copyData && this.parentheses === 0 && this.words.startsWith("COPY ") &&
@@ -107,8 +109,8 @@ class StatementState {
 }
 
 /**
- * The statements of a text. Where it is `transactional`, statements that would end a transaction are refused. Throws a
- * SplitError.
+ * The statements of a text. If it is `transactional`, statements that would begin or end a transaction are refused.
+ * Throws a SplitError.
  */
 export const split = (text: string, lexicon: Lexicon, transactional: boolean): ReadonlyArray<Statement> => {
   const statements: Array<Statement> = []

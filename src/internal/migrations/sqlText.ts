@@ -22,7 +22,7 @@ export const invalidText = (migration: Migration, reason: string, file?: string)
     message: `migration ${label(migration)}: ${file === undefined ? "" : `${file}: `}${reason}`
   })
 
-/** The options that the headers of a text give, beside others, which they may not give as well. */
+/** The options together with those of the headers of a text. Fails with `invalid` if an option is given twice. */
 export const withHeaders = (
   migration: Migration,
   text: string,
@@ -76,7 +76,7 @@ const copy = (text: string, data: string): Effect.Effect<unknown, SqlError> =>
     )
   )
 
-/** The text of the statement says what it is. */
+/** The format of the data is in the text of the statement. */
 const copyFormat = { format: "text", header: false, delimiter: "\t", null: undefined } as const
 
 /** The Effect that runs the statements of a migration's SQL text. Fails with `invalid` if the text cannot be split. */

@@ -81,16 +81,16 @@ const kindOf = (checksum: string): string => checksum.slice(0, checksum.indexOf(
 const differ = (one: string | undefined, other: string | undefined): boolean =>
   one !== undefined && other !== undefined && kindOf(one) === kindOf(other) && one !== other
 
-/** The status, and what it does not show. */
+/** The status, and what else the comparison has found. */
 export interface Comparison {
   readonly status: Status
   /** The applied migrations whose checksums are not saved yet. */
   readonly withoutChecksum: ReadonlyArray<Resolved>
-  /** Whether a migration without a transaction was begun, and has not completed: a runner may be at it. */
+  /** Whether a migration without a transaction was begun and has not completed: it may still be running. */
   readonly mayRun: boolean
 }
 
-/** What an unfinished migration leaves to be done, by hand. */
+/** How to repair an unfinished migration by hand. */
 export const repair = ({ id, name }: Migration, table: string): string =>
   "part of it may be applied. Look at what it did. To have it applied again, undo that and delete the row with " +
   `migration_id ${id} from ${table}_checksum, as npx sqlayer migrate resolve --as rolled-back ${id} does; if it is complete, ` +
@@ -110,7 +110,7 @@ export const compare = ({ migrations, table }: Plan, { rows, unfinished }: Histo
   const ahead: Array<Migration> = []
   const applied: Array<Applied> = []
   const withoutChecksum: Array<Resolved> = []
-  /** The migration of a row, as it is written if the loader has it under this name. */
+  /** The migration of a row, with its label if the loader has it under this name. */
   const written = (id: number, name: string): Migration => {
     const migration = known.get(id)
     return migrationOf(
@@ -137,7 +137,7 @@ export const compare = ({ migrations, table }: Plan, { rows, unfinished }: Histo
       withoutChecksum.push(migration)
     }
   }
-  // One that a newer version of the application has left is that version's problem.
+  // An unfinished migration of a newer version of the application is not a problem of this version.
   const ownUnfinished = unfinished.filter(({ id }) => known.has(id) || id <= latest)
   for (const { id, isTransactional, name } of ownUnfinished) {
     const migration = written(id, name)

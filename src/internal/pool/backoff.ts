@@ -10,7 +10,7 @@ import { make } from "../makeError.js"
 const minDelay = 50
 const maxDelay = 1_000
 
-/** Varies a duration by up to 10 % either way, so that what starts at the same time does not repeat at the same time. */
+/** Varies a duration by up to 10 % either way, so that timers that start together do not fire together. */
 export const jittered = (millis: number): number => millis * (0.9 + Math.random() * 0.2)
 
 /** Jittered exponential backoff between attempts to connect. Times are in milliseconds. */

@@ -1,10 +1,10 @@
 /**
- * The clock of a pool. It is real time and not the clock of the application, since a pool watches connections to a server
- * outside of the program: a simulated day of a TestClock must not make it ping its connections all day long.
+ * The clock of a pool. It is real time and not Effect's Clock, since a pool watches connections to a server outside of
+ * the program: advancing a TestClock by a day must not make it ping its connections for a day.
  */
 import * as Effect from "effect/Effect"
 
-/** A timer that was started. */
+/** A timer that is running. */
 export interface Scheduled {
   readonly cancel: () => void
   /** Sets whether the process stays alive until the timer has fired. At first it does not. */

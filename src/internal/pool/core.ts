@@ -14,12 +14,15 @@ import * as Background from "./background.js"
 import { Backoff, connectError, jittered, poolClosed, poolTimeout } from "./backoff.js"
 import type { PoolClock } from "./clock.js"
 import { type Entry, Lease, makeEntry } from "./entry.js"
-import { heldOnPurpose, leasesOf, warnLeak, warnNestedAcquire } from "./leakDetection.js"
+import { leakDetectionExempt, leasesOf, warnLeak, warnNestedAcquire } from "./leakDetection.js"
 import { StatsTracker } from "./stats.js"
 import { resolution, Timer } from "./timer.js"
 import { type Waiter, Waiters } from "./waiters.js"
 
-/** How long a connection that clears its state ahead of its next use is idle before it is reset, in milliseconds. */
+/**
+ * How long a `dirty` connection stays idle before it is reset, in milliseconds, if it can also clear its state ahead of
+ * its next use: see `resetLater` of the options.
+ */
 const resetDelay = 10
 
 export class Core<A> {
@@ -34,12 +37,12 @@ export class Core<A> {
   private readonly stats: StatsTracker
   private readonly backoff = new Backoff()
   private readonly timer: Timer
-  /** How often the pool was invalidated. */
+  /** How many times the pool was invalidated. */
   private generation = 0
-  /** How often a connection was found to be lost. */
+  /** How many times a connection was found to be lost. */
   private lossCount = 0
   private shutdownDeadline = Infinity
-  /** How many connections stay open, however long they are idle. */
+  /** The number of connections that stay open, however long they are idle. */
   private readonly min: number
 
   private readonly durations: ReturnType<typeof Background.resolveDurations>
@@ -62,8 +65,8 @@ export class Core<A> {
   }
 
   /**
-   * Checks out the idle connection that was returned last, unless it has to be checked or closed first. Waiters are not
-   * overtaken: while there are any, no connection is idle.
+   * Checks out the idle connection that was returned last, unless it has to be checked or closed first. This does not
+   * overtake waiters: while there are any, no connection is idle.
    */
   takeIdle(): Lease<A> | undefined {
     const entry = this.idle.at(-1)
@@ -185,7 +188,7 @@ export class Core<A> {
     return this.clock.now()
   }
 
-  /** To be called after every change: updates the metrics, and keeps the process alive only while somebody waits. */
+  /** To be called after every change: updates the metrics, and keeps the process alive for waiters and a shutdown. */
   private publish(): void {
     this.waiters.update(this.stats.busy < this.stats.maximum)
     this.stats.publish()
@@ -201,7 +204,7 @@ export class Core<A> {
     return now - entry.aliveAt <= this.durations.checkAfterIdle && now < entry.expiresAt
   }
 
-  /** The reason for which a connection must not be used again, if there is one. */
+  /** Why a connection must not be used again. Undefined if it may be. */
   private closeReason(entry: Entry<A>, now: number): CloseReason | undefined {
     if (this.closed) {
       return "shutdown"
@@ -271,7 +274,7 @@ export class Core<A> {
     }
   }
 
-  /** The reason for which a connection that nobody needs is closed. */
+  /** The reason that is counted when a connection that is not needed is closed. */
   private idleReason(): CloseReason {
     return this.stats.established > this.options.size ? "overflow" : "idle"
   }
@@ -362,7 +365,7 @@ export class Core<A> {
     return Exit.void
   }
 
-  /** Frees the entry's place. Waiters go on waiting for the next attempt unless another attempt would fail as well. */
+  /** Removes the entry. A retryable error leaves the waiters to the next attempt, and any other fails all of them. */
   private connectFailed(entry: Entry<A>, error: DatabaseError, now: number): Exit.Exit<void, DatabaseError> {
     if (entry.state !== "removed") {
       this.remove(entry)
@@ -504,7 +507,7 @@ export class Core<A> {
     this.publish()
   }
 
-  /** Fails the waiters that have waited for as long as they may. */
+  /** Fails the waiters whose timeout has passed, and refuses waiters early while the pool is overloaded. */
   private timeOutWaiters(now: number): void {
     for (let due = this.waiters.takeDue(now); due !== undefined; due = this.waiters.takeDue(now)) {
       const { isEarly, waiter } = due
@@ -555,12 +558,12 @@ export class Core<A> {
       }
     } else if (entry.state === "connecting") {
       this.stats.move(entry, "stalled")
-    } else if (entry.lease !== undefined && !heldOnPurpose.has(entry.lease)) {
+    } else if (entry.lease !== undefined && !leakDetectionExempt.has(entry.lease)) {
       this.runFork(warnLeak(this.options.name, entry.lease, now))
     }
   }
 
-  /** Ends an entry whose time to shut down gracefully is over. */
+  /** Removes an entry that is left when the shutdown timeout has passed, and destroys its connection. */
   private terminate(entry: Entry<A>): void {
     if (entry.state === "connecting" || entry.state === "stalled") {
       this.remove(entry)

@@ -12,7 +12,7 @@ import { keepHiddenClass } from "../hiddenClass.js"
 /**
  * The state of an entry:
  * - `connecting`: the connection is being opened
- * - `stalled`: the same, but it takes so long that the pool no longer counts on it
+ * - `stalled`: still being opened, but for so long that the pool no longer counts on it
  * - `idle`: open and not in use
  * - `checking`: being pinged
  * - `used`: checked out

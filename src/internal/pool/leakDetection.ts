@@ -1,11 +1,12 @@
 /**
- * Which leases a fiber holds, and the warnings about leases that are held for too long or block further ones.
+ * Which leases a fiber holds, and two warnings: about a lease that is held for too long, and about a fiber that holds
+ * one and waits for another.
  */
 import * as Effect from "effect/Effect"
 import { type CurrentFiber, fiberId, fiberLocation, fiberName } from "../fiber.js"
 import type { Entry, Lease } from "./entry.js"
 
-/** The leases that a fiber holds: those that it has taken, and those in `holding`, which others have taken for it. */
+/** The leases that a fiber holds: those that it has taken, and those in `holding`, which others hold on its behalf. */
 export const leasesOf = <A>(
   entries: Iterable<Entry<A>>,
   fiber: CurrentFiber,
@@ -20,8 +21,8 @@ export const leasesOf = <A>(
   return leases
 }
 
-/** Leases that are meant to be held for long, of which nothing is logged. */
-export const heldOnPurpose = new WeakSet<object>()
+/** Leases that are meant to be held for long. `warnLeak` is not called for them. */
+export const leakDetectionExempt = new WeakSet<object>()
 
 /** Warns that a connection has been checked out for longer than the threshold, as HikariCP's leak detection does. */
 export const warnLeak = <A>(pool: string, lease: Lease<A>, now: number): Effect.Effect<void> =>

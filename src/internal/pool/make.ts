@@ -54,8 +54,8 @@ export const makeWith = <A>(
       request: (onEnd, holding = []) => {
         let hasEnded = false
         const waiter = core.enqueue(holding)
-        // In a microtask, so that what is started does not run inside of what has returned the connection, and that an
-        // interruption which was asked for before comes first.
+        // In a microtask, so that the statement does not start inside of the call that returned the connection, and an
+        // interruption that was requested earlier takes effect first.
         const end = (exit: Exit.Exit<InternalLease<A>, DatabaseError>): void =>
           queueMicrotask(() => {
             if (!hasEnded) {

@@ -56,7 +56,7 @@ export class StatsTracker {
     return this.idle + this.used
   }
 
-  /** The connections that a borrower has, or has left to be cleaned. */
+  /** The connections that are checked out, or being reset after their return. */
   get busy(): number {
     return this.stateCounts.used + this.stateCounts.resetting
   }
@@ -107,7 +107,7 @@ export class StatsTracker {
     this.closedByReason[reason]++
   }
 
-  /** Takes the pool's share out of the metrics, which pools of the same name add up to. */
+  /** Removes the pool's values from the metrics, which add up the pools of the same name. */
   end(): void {
     this.publish()
     this.recorder.limits(0, 0, 0)

@@ -4,8 +4,8 @@
 import type { PoolClock, Scheduled } from "./clock.js"
 
 /**
- * What is due within this many milliseconds counts as due: milliseconds with a fraction, as a double, do not represent the
- * clock's nanoseconds exactly.
+ * What is due within this many milliseconds counts as due. A double that holds fractional milliseconds does not
+ * represent the clock's nanoseconds exactly.
  */
 export const resolution = 0.001
 

@@ -1,5 +1,5 @@
 /**
- * The fibers that wait for a connection, in the order in which they asked for one.
+ * The queue of the fibers that wait for a connection, first in, first out.
  */
 import type * as Exit from "effect/Exit"
 import type { DatabaseError } from "../../DatabaseError.js"
@@ -7,57 +7,60 @@ import type { CurrentFiber } from "../fiber.js"
 import { FifoQueue, type Queued } from "../fifoQueue.js"
 import type { Lease } from "./entry.js"
 
-/** One waiting fiber. */
+/** A fiber, or a statement of one, that waits for a connection. */
 export interface Waiter<A> extends Queued<Waiter<A>> {
   readonly enqueuedAt: number
   readonly fiber: CurrentFiber
   /** Set when the wait has ended. */
   exit: Exit.Exit<Lease<A>, DatabaseError> | undefined
-  /** Resumes the fiber. Set once it is suspended. */
+  /** Resumes the fiber, or starts its statement. Set once the wait has begun. */
   resume: ((exit: Exit.Exit<Lease<A>, DatabaseError>) => void) | undefined
 }
 
-/** The shortest wait of an overloaded pool, in milliseconds, unless the timeout itself is shorter. */
+/** The shortest wait before an early refusal, in milliseconds, unless the timeout itself is shorter. */
 const minShortWait = 100
 
 /**
- * The time between two early refusals, in milliseconds. Clients that come back as soon as they are refused would otherwise
- * keep the process busy with refusing them.
+ * The time between two early refusals, in milliseconds. Without it, clients that try again as soon as they are refused
+ * would keep the process busy with refusals.
  */
 const refusalInterval = 1
 
-/** How far early refusals may lag behind that interval and catch up at once, in milliseconds: the coarseness of timers. */
+/** Refusals that are late by up to this many milliseconds are made up for at once, since timers fire late. */
 const refusalLag = 10
 
 /**
  * The queue. All waiters have the same timeout, so the first one is also the first to time out. Times are in milliseconds.
  *
- * While the pool is overloaded, waiters are refused before their timeout, which keeps the queue short, so that those who do
- * get a connection get it soon. This is the idea of CoDel (RFC 8289), which tells a standing queue from a burst by how long
- * the queue has not been empty. A queue that refusals have emptied is no sign that the load has passed: the pool is
- * overloaded until a connection is free while nobody waits.
+ * While the pool is overloaded, waiters are refused before their timeout. This keeps the queue short, so that the
+ * others get a connection soon. It is the idea of CoDel (RFC 8289), which tells a standing queue from a burst by how
+ * long the queue has not been empty. Refusals can empty the queue without the load having passed, so the pool counts as
+ * overloaded until a connection is free while the queue is empty.
  */
 export class Waiters<A> extends FifoQueue<Waiter<A>> {
-  /** Since when no connection was free while nobody waits. Undefined if one is. */
+  /** When the pool became saturated. Undefined again when a connection is free while the queue is empty. */
   private saturatedSince: number | undefined = undefined
   /** The earliest time of the next early refusal. */
   private nextRefusalAt = 0
   private readonly shortWait: number
 
-  /** `connections` is the maximum of the pool. As many waiters are never refused early, so that no connection idles. */
+  /**
+   * `connections` is the maximum of the pool. A queue that is not longer than that is never refused early, so that no
+   * connection becomes idle.
+   */
   constructor(private readonly timeout: number, private readonly connections: number) {
     super()
     this.shortWait = Math.min(timeout, Math.max(timeout / 10, minShortWait))
   }
 
-  /** To be called after every change of the pool with whether it has a connection, or room for one, that nobody uses. */
+  /** To be called after every change of the pool. `isFree`: whether a connection is not in use, or may be opened. */
   update(isFree: boolean): void {
     if (isFree && this.size === 0) {
       this.saturatedSince = undefined
     }
   }
 
-  /** Computed in one way for all, since a difference of times is rounded to less than their sum. */
+  /** The only computation of this time: comparing `now - saturatedSince` instead could differ by a rounding error. */
   private overloadedAt(saturatedSince: number): number {
     return saturatedSince + 2 * this.timeout
   }

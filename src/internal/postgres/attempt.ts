@@ -64,7 +64,7 @@ export interface Route {
   readonly server: Server
   /** Whether the process may exit before the attempt has ended. */
   readonly isBackground: boolean
-  /** Called when the server has accepted the connection, and has said nothing yet. */
+  /** Called when the server has accepted the connection, before it sends anything. */
   readonly onAccepted?: (() => void) | undefined
 }
 
@@ -126,7 +126,7 @@ export const attempt = (
       connection.onEnd = () => fail(new Error("Connection terminated unexpectedly"))
       const onReady = (backendKey: BackendKey | undefined): void => {
         if (settle()) {
-          // The address and not the name, which may lead to several servers.
+          // The address and not the name, which may have several addresses.
           const address = socket.remoteAddress ?? host.host
           const encryption = isEncrypted ? "required" : "plain"
           const { statementTimeout } = settings
@@ -219,12 +219,12 @@ const watch = (
   }
 }
 
-/** How long a server that is asked whether it lives may take to answer, if attempts to connect have no limit. */
+/** How long a probe waits for an answer if there is no connect timeout, in milliseconds. */
 const defaultProbeTimeout = 5_000
-/** The same where another server may have taken its place. */
+/** The longest wait with several servers, since another one may have been promoted. */
 const clusterProbeTimeout = 2_000
-/** The parts of that time. One that takes longer, because the event loop was busy, counts once. */
-const probeParts = 10
+/** The number of ticks in that time. A tick that is late because the event loop was busy counts once. */
+const probeTicks = 10
 
 /** A probe commits nothing, so that no outcome is looked up on another connection. */
 const unusedConnect: ConnectAgain = () => Effect.dieMessage("a probe opens no further connection")
@@ -236,8 +236,8 @@ export const isAnswer = ({ cause }: AttemptFailure): boolean =>
   !/^(?:timeout expired|Connection terminated)/.test(cause.message)
 
 /**
- * Asks the server of an address on a connection of its own whether it lives. It does if it answers the start-up, with
- * success or with an error. No statement is sent: a pooler whose connections are all in use would keep it waiting.
+ * Finds out on a new connection whether a server is alive: whether it answers the start-up, with success or with an
+ * error. No statement is sent, since a pooler whose connections are all in use would not answer it.
  */
 const probe = (
   setup: Setup,
@@ -263,18 +263,18 @@ const probe = (
     })
   )
   const fiber = Effect.runFork(ask)
-  let part = 0
+  let tick = 0
   setup.servers.doubted(route.server)
-  const onPart = (): void => {
-    part++
-    if (part === probeParts) {
+  const onTick = (): void => {
+    tick++
+    if (tick === probeTicks) {
       fiber.unsafeInterruptAsFork(FiberId.none)
     } else {
       setup.servers.doubted(route.server)
-      timer = setTimeout(onPart, timeout / probeParts)
+      timer = setTimeout(onTick, timeout / probeTicks)
     }
   }
-  let timer = setTimeout(onPart, timeout / probeParts)
+  let timer = setTimeout(onTick, timeout / probeTicks)
   fiber.addObserver((exit) => {
     clearTimeout(timer)
     onAnswer(Exit.isSuccess(exit) && exit.value)

@@ -1,7 +1,6 @@
 /**
- * Finds out, on a connection of its own, whether a statement can be bound that could not be bound where it was prepared.
- *
- * In a transaction that has failed the server answers nothing else, so it cannot be asked there.
+ * Finds out, on another connection, whether a statement can be bound that could not be bound on its own connection.
+ * There the transaction has failed, so the server would refuse to bind it again.
  */
 import * as Effect from "effect/Effect"
 import { type DatabaseError, isConnectionError } from "../../DatabaseError.js"
@@ -10,8 +9,8 @@ import type { Connection } from "./connection.js"
 import type { Exchange } from "./exchange.js"
 
 /**
- * Calls back with the code of the error with which an exchange fails elsewhere: undefined if it succeeds, null if it could
- * not be sent or was not answered. `limit` limits how many are sent at once.
+ * Calls back with the code of the error with which an exchange fails on another connection: undefined if it succeeds,
+ * null if it could not be sent or was not answered. `limit` limits how many are sent at once.
  */
 export const sendElsewhere =
   (connect: (restore: Restore) => Effect.Effect<Connection, DatabaseError>, limit: Effect.Semaphore) =>

@@ -7,8 +7,8 @@
  * the server describes. Where a type is not one of PostgreSQL's own, or is an array itself, the values are sent as an array
  * of texts, and cast.
  *
- * The rows of `sql.updateValues` are compiled likewise. There the server infers no types, and takes every value for a text,
- * which compares with no number. So numbers and booleans are given their types.
+ * The rows of `sql.updateValues` are compiled likewise. There the server infers no types and takes every value for
+ * text, which cannot be compared with a number. So numbers and booleans are cast to their types.
  */
 import * as Statement from "@effect/sql/Statement"
 import { identity } from "effect/Function"
@@ -28,7 +28,7 @@ interface Column {
   readonly values: ReadonlyArray<unknown>
   /** Whether one of its values is binary. */
   readonly holdsBytes: boolean
-  /** Whether one of its values is an array or converts itself, so that each is encoded before the array is. */
+  /** Whether one of its values is an array or has `toPostgres`, so that each value is encoded before the array is. */
   readonly isConverted: boolean
 }
 
@@ -47,7 +47,7 @@ export interface Insert {
   readonly byValue: () => Compiled
 }
 
-/** By the parameters that the compiler returned, which reach the connection unchanged. */
+/** The keys are the parameters that the compiler returned: they reach the connection unchanged. */
 const inserts = new WeakMap<ReadonlyArray<unknown>, Insert>()
 
 /** Undefined unless the compiler made these parameters for an INSERT of many rows. */
@@ -149,7 +149,7 @@ interface UpdateSegment extends Statement.RecordUpdateHelper {
   readonly returningIdentifier: string | Statement.Fragment | undefined
 }
 
-/** Whether arrays are worth it, or needed. */
+/** Whether arrays are faster, or needed because there are too many values for parameters. */
 const areMany = (rows: ReadonlyArray<Record<string, unknown>>): boolean =>
   rows.length >= minRows || rows.length * Object.keys(rows[0] ?? {}).length > maxValues
 
@@ -184,7 +184,7 @@ const fragment = (segments: ReadonlyArray<Statement.Segment>): Statement.Fragmen
   segments
 })
 
-/** The columns of rows; undefined if a value of them is SQL and no parameter. */
+/** The columns of the rows; undefined if a value is a fragment of SQL other than a single parameter. */
 const columnsOf = (
   names: ReadonlyArray<string>,
   rows: ReadonlyArray<Readonly<Record<string, unknown>>>,
@@ -273,7 +273,7 @@ const textArrays = (columns: ReadonlyArray<Column>): ReadonlyArray<string> | und
   }
 }
 
-/** The rows of `updateValues`, with the types of numbers and booleans, or as they are if there are none. */
+/** The rows of `updateValues`, with casts for numbers and booleans; unchanged if there are none. */
 const typedUpdate = (
   segment: UpdateSegment,
   compile: (fragment: Statement.Fragment) => Compiled
@@ -298,7 +298,7 @@ const typedUpdate = (
   if (types.every((type) => type === undefined)) {
     return [segment]
   }
-  // The types of the first row are those of all.
+  // The casts of the first row apply to all rows.
   const rows = joined(segment.value.map((_, row) => {
     const values = columns.map(({ values }, i) =>
       row === 0 && types[i] !== undefined

@@ -42,11 +42,11 @@ const noop = (): void => undefined
 export class Cancellation {
   private pending: ReadonlyArray<Pending> = []
   private request: Request | undefined = undefined
-  /** Whether a signal may still arrive: `needed` until the round trip that excludes it is sent, then that. */
+  /** Whether a signal may still arrive: `needed` until the round trip that rules it out is sent, then its exchange. */
   private barrier: "none" | "needed" | Exchange.Exchange = "none"
 
   constructor(
-    /** Undefined if the server sent none, so that nothing can be canceled. */
+    /** Undefined if the server sent none. Then nothing can be canceled. */
     private readonly backendKey: CancelRequest.BackendKey | undefined,
     private readonly route: Route,
     /** The exchanges that were sent and are not complete. The server is executing the first. */
@@ -60,9 +60,9 @@ export class Cancellation {
   }
 
   /**
-   * Cancels an exchange that was sent and is not complete. If others are executed before it, which must not be canceled,
-   * `onCanceled` is called at once: their transaction cannot be committed any more, so what this one does is rolled back.
-   * `timeout` is in milliseconds. If it is undefined the caller limits the wait.
+   * Cancels an exchange that was sent and is not complete. If it is not being executed yet, it is canceled when its
+   * turn comes, and `onCanceled` is called at once: the transaction cannot be committed any more, so its effects are
+   * rolled back. `timeout` is in milliseconds; without one the caller limits the wait.
    */
   cancel(exchange: Exchange.Exchange, onCanceled: () => void, timeout: number | undefined): void {
     exchange.cancel()

@@ -1,5 +1,5 @@
 /**
- * The servers that an attempt to connect may lead to: the addresses of all hosts, the most promising ones first.
+ * The servers that may be connected to: the addresses of all hosts, the most promising ones first.
  */
 import * as Effect from "effect/Effect"
 import type { PostgresHost, PostgresTarget } from "../../DatabaseConfig.js"
@@ -26,9 +26,9 @@ const shuffled = <A>(values: ReadonlyArray<A>): ReadonlyArray<A> => {
 }
 
 /**
- * Looks up the addresses of all hosts, and calls back once, unless the function that it returns is called first. If a name
- * cannot be looked up, or not in time, it stands in place of its addresses: connecting to it looks it up again, and fails
- * with the error.
+ * Looks up the addresses of all hosts, and calls back once, unless the function that it returns is called first. If a
+ * name cannot be looked up, or not in time, it takes the place of its addresses: connecting to it looks it up again,
+ * and fails with the error.
  */
 const lookUpAll = (
   hosts: ReadonlyArray<PostgresHost>,
@@ -104,7 +104,7 @@ const rankOf = ({ isReadOnly, role, state }: Server, required: TargetSessionAttr
   return accepts(required, { standby: role === "standby", readOnly: isReadOnly }) ? 0 : 2
 }
 
-/** Those that are known to be what is asked for come first, and those that are down or silent last. */
+/** Servers that are known to have the required role come first, and those that are down or silent last. */
 export const ranked = (
   candidates: ReadonlyArray<Candidate>,
   required: TargetSessionAttrs

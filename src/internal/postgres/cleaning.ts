@@ -1,6 +1,7 @@
 /**
- * What removes the last borrower's state from a connection: the parts of `DISCARD ALL`, but for the prepared statements,
- * which stay valid. They are sent ahead of the next borrower's first statement, in the same message.
+ * The commands that remove the last borrower's state from a connection: those that `DISCARD ALL` stands for.
+ * `DEALLOCATE ALL` is sent only if statements were prepared with SQL; otherwise the driver's own stay valid. The
+ * commands are sent ahead of the next borrower's first statement, in the same message.
  *
  * They are a transaction of their own: it is committed before that statement begins, so that a failure of the statement
  * does not undo it, and if one of them fails the server skips the statement.
@@ -18,7 +19,7 @@ const commands: ReadonlyArray<string> = [
   "DISCARD SEQUENCES"
 ]
 
-/** Nothing restores the state of `random()`, so it is given a new one. */
+/** Nothing restores the state of `random()`, so it is seeded anew. */
 const seedSql = (): string => `SET seed TO ${(Math.random() * 2 - 1).toFixed(15)}`
 
 /** Drops the statements that were prepared with SQL, and the driver's own. */
@@ -33,7 +34,7 @@ interface Command {
   readonly isRequired: boolean
 }
 
-/** The same as commands that are sent one by one, to an engine that may not know all of them. */
+/** The commands one by one, for an engine that may not know all of them. */
 export const separateCommands = (deallocates: boolean): ReadonlyArray<Command> =>
   [...commands, ...(deallocates ? [deallocateSql] : []), seedSql()].map((text) => ({
     name: text.startsWith("SET seed") ? "SET seed" : text,

@@ -1,15 +1,15 @@
 /**
  * The outcome of a transaction that has written a marker row together with its COMMIT, for `commit: "recorded"`.
  *
- * The row tells the outcome on every server that has the transaction's changes: after a restart, on a promoted standby, on
- * the subscriber of a logical replication. That there is no row tells nothing by itself, since COMMIT may still be on its way.
- * So the lookup inserts a row of the same key. If that succeeds and is committed, the transaction's own row can not be inserted
- * any more, and the transaction is and stays rolled back; if the COMMIT is being executed, the lookup waits for its end. Another
- * system, which a subscriber is, may not have received the row yet: there nothing is inserted, and only a row that is found
- * counts.
+ * The row shows the outcome on every server that has the transaction's changes: after a restart, on a promoted standby,
+ * on a subscriber of logical replication. A missing row alone shows nothing, since COMMIT may still be under way. So
+ * the lookup inserts a row with the same key. If that is committed, the transaction's own row can no longer be
+ * inserted, and the transaction is and stays rolled back; if COMMIT is being executed, the insert waits for its end. A
+ * server of another system, such as a subscriber, may not have received the row yet: there nothing is inserted, and
+ * only a row that is found counts.
  *
- * A lookup that finds the row updates it. So its own commit waits for a synchronous standby where commits do, which then has
- * everything before it.
+ * A lookup that finds the row updates it. So its own commit waits for the synchronous standby where commits wait for
+ * one, and the standby then has the transaction too.
  */
 import * as Effect from "effect/Effect"
 import { randomUUID } from "node:crypto"
@@ -30,8 +30,8 @@ export const createTableSql =
   `CREATE TABLE IF NOT EXISTS ${table} (id uuid PRIMARY KEY, committed boolean NOT NULL, at timestamptz NOT NULL)`
 
 /**
- * How long rows are kept, in minutes, and how long after COMMIT was sent its outcome is looked up, in milliseconds. In
- * between, the clocks of two servers may differ by half an hour.
+ * How long rows are kept, in minutes, and how long after COMMIT was sent its outcome is looked up, in milliseconds. The
+ * half hour in between allows for clocks of servers that differ.
  */
 const retentionMinutes = 60
 const maxAge = 30 * 60_000
@@ -47,9 +47,11 @@ const cleaningId = "00000000-0000-0000-0000-000000000000"
 /** A COMMIT that was sent with its row. */
 export interface CommitRecord {
   readonly id: string
-  /** The system that the transaction ran on; undefined if that was not told, and null on engines without an identifier. */
+  /**
+   * The system that the transaction ran on; undefined if that is not known, and null on engines without an identifier.
+   */
   readonly system: string | null | undefined
-  /** When it was sent, by both clocks: one stands still while the machine sleeps, the other one may be set. */
+  /** When it was sent, by two clocks: this one may be set, and the monotonic one stops while the machine sleeps. */
   readonly sentAt: number
   readonly sentAtMonotonic: number
   /** `synchronous_commit` of its transaction, if that is known. */
@@ -82,7 +84,7 @@ export const recordSteps = ({ id }: CommitRecord, role: string | undefined): Rea
 /** The table or its schema does not exist, or the user may not use it. */
 const unusableCodes = new Set(["42P01", "3F000", "42501"])
 
-/** The error of a COMMIT whose row was rejected; with what to do, if that is the table. */
+/** The error of a COMMIT whose row was rejected, with a hint if the table does not exist or may not be used. */
 export const explainRejection = (error: DatabaseError): DatabaseError =>
   unusableCodes.has(error.code ?? "")
     ? makeError(error.code === "42501" ? "InsufficientPrivilege" : "InvalidStatement", {
@@ -102,7 +104,7 @@ const foundOrInsertedSql = (id: string): string =>
   `INSERT INTO ${table} AS record (id, committed, at) VALUES ('${id}', false, clock_timestamp()) ` +
   "ON CONFLICT (id) DO UPDATE SET at = excluded.at RETURNING record.committed::text AS committed"
 
-/** Both are asked in one transaction, which even a pooler sends to one server. */
+/** Asks for the system and for the row in one transaction, which a pooler sends to one server. */
 const ask = (
   connection: Connection,
   { durability, id, system }: CommitRecord
@@ -120,7 +122,7 @@ const ask = (
     const [row] = rows as ReadonlyArray<{ readonly committed: string }>
     return row === undefined ? "pending" : row.committed === "true" ? "committed" : "aborted"
   }).pipe(
-    // Its own commit is not confirmed, or the server is a standby that may be promoted.
+    // The commit of the lookup is not confirmed, or the server is a standby that may be promoted.
     Effect.catchTags({
       CommitOutcomeUnknown: () => Effect.succeed("pending" as const),
       ReadOnlyViolation: () => Effect.succeed("pending" as const)
@@ -144,7 +146,7 @@ export const lookUpRecord = (
       : withOwnConnection(connect, (connection) => ask(connection, record))
   )
 
-/** The process whose statement has a result removes rows; the others have nothing to do until the next time. */
+/** If this returns a row, the process removes old records. Otherwise that was done in the last 10 minutes. */
 const claimSql = `INSERT INTO ${table} AS record (id, committed, at) ` +
   `VALUES ('${cleaningId}', false, clock_timestamp()) ON CONFLICT (id) DO UPDATE SET at = excluded.at ` +
   `WHERE record.at < excluded.at - interval '${cleaningMinutes} minutes' RETURNING '1' AS claimed`
@@ -152,7 +154,7 @@ const claimSql = `INSERT INTO ${table} AS record (id, committed, at) ` +
 const cleanSql = `DELETE FROM ${table} WHERE id IN (SELECT id FROM ${table} WHERE id <> '${cleaningId}' AND ` +
   `at < clock_timestamp() - interval '${retentionMinutes} minutes' LIMIT ${batchSize}) RETURNING '1' AS removed`
 
-/** Removes the rows that nobody asks for any more, in batches, unless that was done a short time ago. */
+/** Removes the rows that are past their retention, in batches, unless that was done in the last 10 minutes. */
 export const cleanRecords = (connection: DriverConnection): Effect.Effect<void, DatabaseError> =>
   Effect.gen(function*() {
     const execute = (sql: string) => connection.executeUnprepared(sql, [], undefined)

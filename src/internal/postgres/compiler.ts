@@ -1,6 +1,6 @@
 /**
- * Compiles statements as @effect/sql-pg does, apart from the value of `pg.json`, which is sent as JSON whatever it is: there
- * an array is sent as an array of the server, and a text or null as it is.
+ * Compiles statements as @effect/sql-pg does, except that every value of `pg.json` is sent as JSON. @effect/sql-pg
+ * sends an array as a PostgreSQL array, and a string or null unchanged.
  */
 import type { PgCustom } from "@effect/sql-pg/PgClient"
 import * as Statement from "@effect/sql/Statement"

@@ -31,7 +31,7 @@ interface Parts {
   readonly credentials: Credentials
 }
 
-/** Sessions and statements outside of them differ from then on in what was configured. */
+/** Warns once that a setting applies in sessions only. */
 const logLeftOut = ({ isFirst, parameter }: LeftOut, description: string): Effect.Effect<void> =>
   isFirst && parameter.ifRefused === "begin" && parameter.origin !== undefined
     ? Effect.logWarning(
@@ -40,13 +40,15 @@ const logLeftOut = ({ isFirst, parameter }: LeftOut, description: string): Effec
     )
     : Effect.void
 
-/** One attempt for each encryption that may be used, and another one for each start-up parameter that is refused. */
+/**
+ * Makes one attempt for each encryption that may be used, and another one for each start-up parameter that is refused.
+ */
 const startUp = (
   { credentials, setup }: Parts,
   { host, server }: Candidate,
   deadline: number,
   restore: Restore,
-  /** Called when the server has accepted a connection. Undefined in the background. */
+  /** Called when the server has accepted a connection. Undefined for a check in the background. */
   onAccepted?: () => void
 ): Effect.Effect<Connection, AttemptFailure> => {
   const isBackground = onAccepted === undefined
@@ -81,7 +83,7 @@ const startUp = (
 const isTimeout = ({ code, message }: Error & { readonly code?: unknown }): boolean =>
   message === "timeout expired" || code === "ETIMEDOUT"
 
-/** Notes what a failed attempt says of its server. One that starts up or shuts down is as good as down. */
+/** Notes the state of a server after a failed attempt. One that starts up or shuts down (57P03) counts as down. */
 const noteFailure = (servers: Servers, server: Server, failure: AttemptFailure): void => {
   const cause: Error & { readonly code?: unknown } = failure.cause
   if (isAnswer(failure) && cause.code !== "57P03") {
@@ -92,8 +94,8 @@ const noteFailure = (servers: Servers, server: Server, failure: AttemptFailure):
   }
 }
 
-/** Waits until the server may be connected to. Undefined if the time of the attempt is over before. */
-const permitted = (
+/** Waits until the limit of the server lets an attempt begin. Undefined if the deadline comes first. */
+const waitForPermit = (
   { connectLimit }: Setup,
   server: Server,
   deadline: number
@@ -109,14 +111,14 @@ const permitted = (
       resume(Effect.sync(() => attempt))
     }
     const attempt: ConnectAttempt = connectLimit.take(server, onGranted)
-    // Also if it was granted, and the interruption came before its result was taken.
+    // An interruption may also come after the attempt was granted.
     return Effect.sync(() => {
       clearTimeout(timer)
       attempt.end()
     })
   })
 
-/** Connects to one server, and checks that it has the role. */
+/** Connects to one server, and checks that it has the required role. */
 const connectTo = (
   parts: Parts,
   candidate: Candidate,
@@ -132,7 +134,7 @@ const connectTo = (
   const prefers = required === "any" && target.targetSessionAttrs === "prefer-standby"
     ? (other: Server) => target.hosts.some(({ host, port }) => host === other.host && port === other.port)
     : undefined
-  return Effect.flatMap(restore(permitted(setup, server, deadline)), (attempt) =>
+  return Effect.flatMap(restore(waitForPermit(setup, server, deadline)), (attempt) =>
     attempt === undefined
       ? Effect.fail(failure(new Error("timeout expired")))
       : startUp(parts, candidate, deadline, restore, attempt.accepted).pipe(
@@ -157,18 +159,19 @@ const combine = (errors: ReadonlyArray<DatabaseError>): DatabaseError => {
 }
 
 /**
- * How long a server that does not answer is waited for when all others have failed, in milliseconds: at first, and if it
- * was silent before. It is looked at in the background, with all of the connect timeout.
+ * How long an attempt may go unanswered when all other servers have failed, in milliseconds: in general, and at a
+ * server that was silent before. The server is then checked in the background, with the whole connect timeout.
  */
-const patience = 1_000
-const patienceWithSilent = attemptDelay
+const maxUnanswered = 1_000
+const maxUnansweredIfSilent = attemptDelay
 
 /**
- * Makes attempts that overlap (RFC 8305), and gives the first connection that is established. The others are closed. As in
- * libpq, a host that rejects the user ends all attempts, since the others would too.
+ * Makes attempts that overlap (RFC 8305), and returns the first connection that is established. The others are closed.
+ * As in libpq, a host that rejects the user ends all attempts, since the others would reject them too.
  *
- * A server that has not answered when another one is connected is not tried first the next time. When all others have
- * failed it is not waited for until the timeout, since one of those may have been promoted meanwhile.
+ * A server that has not answered when another one has connected is tried last the next time. When all others have
+ * failed, it is not waited for until the connect timeout: one of the others may have been promoted meanwhile, and a new
+ * attempt finds it.
  */
 const firstOf = (
   candidates: ReadonlyArray<Candidate>,
@@ -178,7 +181,7 @@ const firstOf = (
 ): Effect.Effect<Connection, DatabaseError> =>
   candidates.length === 1 ? attempt(candidates[0], restore) : Effect.flatMap(Effect.runtime(), (runtime) => {
     const fibers: Array<Fiber.RuntimeFiber<Connection, DatabaseError>> = []
-    /** The attempts that are under way, with the time at which each is not waited for any longer. */
+    /** The attempts under way, and until when each is waited for if all others have failed. */
     const running = new Map<Server, number>()
     const errors: Array<DatabaseError> = []
     const unanswered = ({ host }: Candidate) =>
@@ -192,7 +195,7 @@ const firstOf = (
     ): () => void => {
       const { server } = candidate
       const startedAt = performance.now()
-      running.set(server, startedAt + (server.state === "silent" ? patienceWithSilent : patience))
+      running.set(server, startedAt + (server.state === "silent" ? maxUnansweredIfSilent : maxUnanswered))
       let isGivenUp = false
       // Fibers inherit whether they can be interrupted, and this runs in an uninterruptible region.
       const fiber = Runtime.runFork(
@@ -226,7 +229,7 @@ const firstOf = (
       }
     }
     const race = Effect.async<Connection, DatabaseError>((resume) => {
-      const impatience = setInterval(() => {
+      const unansweredTimer = setInterval(() => {
         const now = performance.now()
         const isAnswered = candidates.some(({ server }) => server.state === "up" && !running.has(server))
         if (isAnswered && errors.length + running.size === candidates.length) {
@@ -237,24 +240,24 @@ const firstOf = (
             resume(Effect.fail(combine([...errors, ...silent.map(unanswered)])))
           }
         }
-      }, patienceWithSilent / 5)
+      }, maxUnansweredIfSilent / 5)
       const stop = staggered<Connection, DatabaseError>({
         count: candidates.length,
         start: (index, onSuccess, onFailure) => start(candidates[index], onSuccess, onFailure),
         isFinal: (error) => error._tag === "AuthenticationFailed",
         onSuccess: (connection) => {
-          clearInterval(impatience)
+          clearInterval(unansweredTimer)
           // An interruption may arrive after `resume` was called with a connection, which is then closed.
           giveUp = () => connection.destroy()
           resume(Effect.succeed(connection))
         },
         onFailure: (errors) => {
-          clearInterval(impatience)
+          clearInterval(unansweredTimer)
           resume(Effect.fail(combine(errors)))
         }
       })
       giveUp = () => {
-        clearInterval(impatience)
+        clearInterval(unansweredTimer)
         stop()
       }
     })
@@ -269,8 +272,8 @@ const failureOf = (cause: Cause.Cause<DatabaseError>): DatabaseError =>
   Option.getOrElse(Cause.failureOption(cause), () => fromPostgres(Cause.squash(cause), { phase: "connect" }))
 
 /**
- * Tries each server once. The attempts overlap, and the timeout is that of all of them. `prefer-standby` accepts any server
- * in a second round; the first one may use half of the time.
+ * Tries each server once. The attempts overlap and share the timeout. `prefer-standby` accepts any server in a second
+ * round; the first round may use half of the time.
  */
 const connectAs = (
   parts: Parts,
@@ -305,25 +308,25 @@ const connectAs = (
 }
 
 /**
- * Asks for the user and the password where they may change, and connects. If the server rejects them, they are asked for
- * once more: they may have been replaced meanwhile. The connect timeout is that of all of it.
+ * Asks for the user and the password where they may change, and connects. If the server rejects them, they are asked
+ * for once more: they may have been replaced meanwhile. The connect timeout covers all of this.
  *
  * To be run in an uninterruptible region with its `restore`. It is interruptible while it waits, but not between
- * having a connection and returning it.
+ * establishing a connection and returning it.
  */
 export const connect = (setup: Setup, restore: Restore): Effect.Effect<Connection, DatabaseError> =>
   Effect.suspend(() => {
     const { settings, target } = setup
     const timeout = Math.min(Math.max(1, Duration.toMillis(settings.connectTimeout)), maxDelay)
     const startedAt = performance.now()
-    const asked = credentialsOf(target, describe(target), startedAt + timeout, restore)
-    return Effect.flatMap(asked, (credentials) => {
+    const currentCredentials = credentialsOf(target, describe(target), startedAt + timeout, restore)
+    return Effect.flatMap(currentCredentials, (credentials) => {
       const connected = connectAs({ setup, credentials }, startedAt, timeout, restore)
       return target.credentials === undefined ? connected : Effect.catchTag(
         connected,
         "AuthenticationFailed",
         (error) =>
-          Effect.flatMap(asked, (fresh) =>
+          Effect.flatMap(currentCredentials, (fresh) =>
             areSame(credentials, fresh)
               ? Effect.fail(error)
               : connectAs({ setup, credentials: fresh }, startedAt, timeout, restore))
@@ -331,18 +334,18 @@ export const connect = (setup: Setup, restore: Restore): Effect.Effect<Connectio
     })
   })
 
-/** How long a look at a server takes at most, in milliseconds, however long connecting may take. */
-const maxLookTime = 5_000
+/** How long a check of a server takes at most, in milliseconds, whatever the connect timeout. */
+const maxCheckTime = 5_000
 
 /**
- * Looks at a server in the background: whether it answers, its role, its timeline and its lag. Keeps no process alive, and
- * calls `onEnd` in any case.
+ * Checks a server in the background: whether it answers, its role, its timeline and its lag. Keeps no process alive,
+ * and calls `onEnd` in any case.
  */
 export const lookAt = (setup: Setup, server: Server, onEnd: () => void): void => {
   const { settings, servers, target } = setup
-  const timeout = Math.min(Math.max(1, Duration.toMillis(settings.connectTimeout)), maxLookTime)
+  const timeout = Math.min(Math.max(1, Duration.toMillis(settings.connectTimeout)), maxCheckTime)
   const host = target.hosts.find(({ host, port }) => host === server.host && port === server.port)
-  // What is not watched for silence has a deadline.
+  // Its deadline takes the place of watching it for silence.
   const unwatched: Setup = { ...setup, silence: undefined }
   const look = Effect.uninterruptibleMask((restore) => {
     const deadline = performance.now() + timeout

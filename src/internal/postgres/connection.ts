@@ -37,15 +37,15 @@ type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArra
 const timeoutOf = (options: Driver.BeginOptions | undefined): number | undefined =>
   options?.statementTimeout === undefined ? undefined : TransactionSql.milliseconds(options.statementTimeout)
 
-/** What sets the access mode of a borrower's transactions. */
+/** Matches statements that may set the access mode of later transactions. */
 const setsReadOnly = /read_only|\bread\s+(?:only|write)\b|\b(?:reset|discard)\s+all\b/i
 
 /** For the driver's own commands. */
 const internal: Exchange.Options = { user: false }
 
-/** The transaction that a stream begins where none is open. Streams that are opened meanwhile run in it too. */
+/** The transaction that a stream begins where none is open. Streams that are opened while it is open run in it too. */
 interface StreamTransaction {
-  /** That of the pipeline. */
+  /** The pipeline's `endedTransactions` when it began. */
   readonly number: number
   /** The pipeline's number of statements when it began. */
   readonly statements: number
@@ -58,13 +58,13 @@ interface StreamTransaction {
 }
 
 export class Connection implements Driver.Connection {
-  /** The server that it leads to. */
+  /** The server that it is connected to. */
   server: Server | undefined = undefined
   private readonly sender: Sender
-  /** How many portals were opened. Each has a name of its own. */
+  /** How many portals were opened. The name of each contains its number. */
   private portals = 0
   /** The options of the savepoints that replace a transaction, by name. */
-  private readonly optionsWithin = new Map<string, Driver.BeginOptions>()
+  private readonly savepointOptions = new Map<string, Driver.BeginOptions>()
   private streamTransaction: StreamTransaction | undefined = undefined
   /** Identifies the last transaction, if its outcome is to be available and it was begun on the server. */
   private transactionIdentity: TransactionOutcome.TransactionIdentity | undefined = undefined
@@ -118,7 +118,7 @@ export class Connection implements Driver.Connection {
     }
   }
 
-  /** Takes part in what is known of its server, until the connection is closed. */
+  /** Registers the connection with the state of its server, until it is closed. */
   joinServer(
     servers: Servers,
     { identity, needsWriter, prefers, server }: Pick<Member, "server" | "identity" | "needsWriter" | "prefers">
@@ -288,14 +288,17 @@ export class Connection implements Driver.Connection {
         this.pipeline.isEndedByStatement && this.pipeline.endedTransactions === transaction + 1
       /** COMMIT, unless another stream has been opened in the transaction by the time that it is sent. */
       const makeCommit = () => {
-        // If nothing has written, a lost answer leaves nothing unknown.
+        // If nothing has written, it does not matter whether a COMMIT was executed whose answer was lost.
         const commit = shared?.mayWrite === true || this.pipeline.hasStatementsSince(shared?.statements ?? -1)
         const exchange = Exchanges.query("COMMIT", { user: false, commit })
         exchange.isNeeded = () => shared?.streams === 0
         return exchange
       }
       const commit = this.commitWith(makeCommit)
-      /** Statements that run beside the streams are committed, since they have or will have succeeded. */
+      /**
+       * Commits if other statements ran in the transaction of the streams, since these have reported success or will do
+       * so.
+       */
       const end = Effect.suspend(() => {
         const { pipeline } = this
         if (
@@ -384,7 +387,7 @@ export class Connection implements Driver.Connection {
         (this.pipeline.isReadOnlyAsked && this.status() === "dirty")
       this.pipeline.statementTimeout.set(timeoutOf(options))
       const steps = TransactionSql.beginSteps(options, this.pipeline.beginSettings)
-      // A recorded commit is looked up without it, so an engine that may lack it is not asked.
+      // A recorded commit is looked up without this, so it is not asked of an engine that may lack it.
       const isIdentified = options.outcome === "verified" || (engine.isPostgres && !engine.lacks("transactionStatus"))
       if (options.outcome !== undefined && isIdentified) {
         const onRow: Exchange.Step["onRow"] = (values) => {
@@ -403,7 +406,8 @@ export class Connection implements Driver.Connection {
     const { commitRecord, connectAgain, pipeline, transactionIdentity } = this
     const { closeReason, hasChangedDurability, isUnconfirmed } = pipeline
     if (isUnconfirmed && (commitRecord === undefined || closeReason === undefined)) {
-      // What the standby has not confirmed may be lost with the server, and a row tells whether it was.
+      // A commit that the standby has not confirmed may be lost with the server. Only a commit record shows whether it
+      // was.
       return undefined
     }
     const waits = isUnconfirmed || hasChangedDurability
@@ -423,7 +427,7 @@ export class Connection implements Driver.Connection {
 
   get commitWithPosition(): Effect.Effect<Driver.Position | null | undefined, DatabaseError> {
     return Effect.suspend(() => {
-      // A failed transaction is not asked: COMMIT rolls it back.
+      // A failed transaction has no position: COMMIT rolls it back.
       if (this.pipeline.engine.lacks("lsn") || this.pipeline.transactionStatus === "E") {
         return Effect.as(this.commit, undefined)
       }
@@ -456,7 +460,7 @@ export class Connection implements Driver.Connection {
         identity
       )
     )
-    // Also if it is canceled by a conflict with the replay.
+    // The query follows also if the wait fails, as by a conflict with recovery.
     return position === undefined || wait === 0 || !engine.waitsForPositions(parameters) ? asked : Effect.zipRight(
       Effect.catchAll(
         this.command(Positions.waitSql(position, wait)),
@@ -493,7 +497,8 @@ export class Connection implements Driver.Connection {
       if (refusal !== undefined) {
         return Effect.fail(refusal)
       }
-      // If a statement in flight fails, there will be no savepoint to roll back to: then wait until it is created.
+      // With a statement in flight, waits until the savepoint is created: if the statement fails, there is none to roll
+      // back to.
       const created = this.status() === "active" && !this.pipeline.isBusy
         ? this.defer(() => [{ text, needs: "savepoints" }])
         : this.command(text, "savepoints")
@@ -547,7 +552,7 @@ export class Connection implements Driver.Connection {
       () => {
         this.pipeline.statementTimeout.set(timeoutOf(options))
         this.pipeline.isReadOnlyAsked ||= options.readOnly === true
-        this.optionsWithin.set(name, options)
+        this.savepointOptions.set(name, options)
       }
     )
   }
@@ -563,9 +568,9 @@ export class Connection implements Driver.Connection {
       const deferred = names === null || names === undefined ? "" : `; SET CONSTRAINTS ${names} DEFERRED`
       const settings = around === undefined
         ? TransactionSql.resetSql
-        : TransactionSql.timeoutsSql(around) + TransactionSql.resetSettingsSql(this.optionsWithin.get(name) ?? {}) +
+        : TransactionSql.timeoutsSql(around) + TransactionSql.resetSettingsSql(this.savepointOptions.get(name) ?? {}) +
           TransactionSql.settingsSql(around)
-      this.optionsWithin.delete(name)
+      this.savepointOptions.delete(name)
       this.pipeline.leaveSavepoint(name, false)
       this.pipeline.statementTimeout.set(timeoutOf(around))
       return this.command(`${settings}; RELEASE SAVEPOINT ${Pg.escapeIdentifier(name)}${deferred}`)
@@ -576,7 +581,7 @@ export class Connection implements Driver.Connection {
   rollbackWithin(name: string, around?: Driver.BeginOptions): Effect.Effect<void, DatabaseError> {
     return Effect.tap(this.rollbackToSavepoint(name), () => {
       this.pipeline.statementTimeout.set(timeoutOf(around))
-      this.optionsWithin.delete(name)
+      this.savepointOptions.delete(name)
     })
   }
 
@@ -600,7 +605,7 @@ export class Connection implements Driver.Connection {
           return Effect.fail(this.sender.connectionError(pipeline.closeReason))
         }
         if (pipeline.isDirty && !pipeline.engine.isPostgres) {
-          return this.cleanByParts
+          return this.cleanSeparately
         }
         pipeline.isCleanedNext = pipeline.isDirty
         return pipeline.isDirty ? this.command("") : Effect.void
@@ -662,14 +667,14 @@ export class Connection implements Driver.Connection {
     })
   }
 
-  /** ROLLBACK, unless the transaction has ended by the time that it is sent, for example by another one. */
+  /** ROLLBACK, unless the transaction has ended by the time that it is sent, for example by another ROLLBACK. */
   private readonly makeRollback = (): Exchange.Exchange => {
     const exchange = Exchanges.query("ROLLBACK", internal)
     exchange.isNeeded = () => this.pipeline.transactionStatus !== "I"
     return exchange
   }
 
-  /** `records`: whether the row of a transaction that is to be recorded is sent ahead. */
+  /** `records`: whether a transaction whose `outcome` is `recorded` sends its commit record ahead of COMMIT. */
   private commitWith(make: () => Exchange.Exchange, records = false): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
       const isUnsent = this.pipeline.pendingSteps.some((step) => step.beginsTransaction === true)
@@ -742,8 +747,8 @@ export class Connection implements Driver.Connection {
     return index >= 0
   }
 
-  /** Cleans with the commands that the engine has. Without the others, there is nothing that they would remove. */
-  private get cleanByParts(): Effect.Effect<void, DatabaseError> {
+  /** Cleans with the commands that the engine knows. It has no state that the others would remove. */
+  private get cleanSeparately(): Effect.Effect<void, DatabaseError> {
     const { pipeline } = this
     const { unknownCommands } = pipeline.engine
     return Effect.map(

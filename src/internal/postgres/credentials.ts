@@ -20,13 +20,13 @@ export interface Credentials {
   readonly password: Redacted.Redacted<string> | undefined
 }
 
-/** Whether both would log in with the same. */
+/** Whether both have the same user and password. */
 export const areSame = (a: Credentials, b: Credentials): boolean => {
   const reveal = ({ password }: Credentials) => password === undefined ? undefined : Redacted.value(password)
   return a.user === b.user && reveal(a) === reveal(b)
 }
 
-/** What could not be had: only what identifies the kind of error, as its message may hold a secret. */
+/** The kind of an error, without its message, which may hold a secret. */
 const kindOf = (error: unknown): string => {
   const name = Predicate.hasProperty(error, "_tag") ? error._tag : Predicate.hasProperty(error, "name") && error.name
   const code = Predicate.hasProperty(error, "code") ? error.code : undefined
@@ -37,7 +37,7 @@ const kindOf = (error: unknown): string => {
 /** A file that is replaced may end with a line break, which is not part of the password. */
 const readPassword = (file: string): Effect.Effect<string> =>
   Effect.map(
-    // What is wrong with a file does not pass by itself.
+    // An error of a file is made a defect, which is not transient.
     Effect.orDie(Effect.tryPromise({ try: () => Fs.readFile(file, "utf8"), catch: (error) => error })),
     (text) => text.replace(/[\r\n]+$/, "")
   )
@@ -64,7 +64,7 @@ export const credentialsOf = (
       reason: `could not connect to ${description}: ${reason}`,
       transient
     })
-  /** A failure of the Effect may pass, and a defect does not. */
+  /** A failure of the Effect is transient, and a defect is not. */
   const ask = (what: string, effect: Effect.Effect<unknown, unknown>): Effect.Effect<string, DatabaseError> =>
     Effect.flatMap(restore(exitBefore(effect, deadline)), (exit) => {
       if (exit === undefined) {
@@ -93,8 +93,9 @@ export const credentialsOf = (
 }
 
 /**
- * How an effect ends, or undefined if it has not ended by the deadline, which is in real time as it waits for something
- * outside of the program. The fibers that run it do not fail, as Effect would log what they fail with.
+ * The exit of an effect, or undefined if it has not ended by the deadline. That is in real time, since the effect waits
+ * for something outside of the program. The exit is the success of the fiber, since Effect would log a failure of the
+ * fiber.
  */
 const exitBefore = <A, E>(
   effect: Effect.Effect<A, E>,

@@ -42,8 +42,8 @@ const requiresTls = ({ sslMode }: PostgresTarget): boolean =>
   sslMode !== "disable" && sslMode !== "allow" && sslMode !== "prefer"
 
 /**
- * A URL that pg understands too: it would take `prefer` for `require`, and reads certificates and keys from files only. It
- * has no password if that is asked for at each connection.
+ * A URL that pg understands too. pg takes `prefer` for `require`, so that is left out, and reads certificates and keys
+ * from files only. The URL has no password if that is asked for at each connection.
  */
 const clientUrl = (target: PostgresTarget): Redacted.Redacted => {
   const { sslCert, sslKey, sslMode, sslRootCert } = target
@@ -60,7 +60,7 @@ const clientConfig = (settings: Settings, target: PostgresTarget): PgClientModul
     host,
     port,
     database: target.database,
-    // Neither is there if it is asked for at each connection.
+    // Neither the user nor the password is known here if it is asked for at each connection.
     username: target.username || undefined,
     password: target.password,
     ssl: requiresTls(target),
@@ -92,7 +92,7 @@ export const load: Effect.Effect<void, DatabaseError> = Effect.flatMap(
     error === undefined ? Effect.void : Effect.fail(packageError("postgres", "08001", "pg", error, "npm install pg@8"))
 )
 
-/** Only a primary can listen: of several hosts, it is found again after a failover. */
+/** LISTEN needs a primary. With several hosts the target asks for one, and so finds the new one after a failover. */
 const listenSetup = (setup: Setup): Setup => {
   const { target } = setup
   const { hosts, targetSessionAttrs } = target
@@ -107,7 +107,7 @@ const payloads = <E>(notifications: Stream.Stream<Notification, E>): Stream.Stre
     (notification) => notification._tag === "Message" ? Option.some(notification.payload) : Option.none()
   )
 
-/** What the readers' connections have in common. They share what is known of servers and types. */
+/** The setup of the readers' connections, which shares the state of servers and types with the primary's. */
 const readersSetup = (settings: Settings, setup: Setup, target: PostgresTarget): Setup => ({
   ...setup,
   target,
@@ -115,7 +115,7 @@ const readersSetup = (settings: Settings, setup: Setup, target: PostgresTarget):
   preparePolicy: new PreparePolicy(settings.preparedStatements)
 })
 
-const isOf = ({ hosts }: PostgresTarget) => (server: Server): boolean =>
+const includesServer = ({ hosts }: PostgresTarget) => (server: Server): boolean =>
   hosts.some(({ host, port }) => host === server.host && port === server.port)
 
 /** Whether a server is up, or nothing is known of it, and is what the target asks for as far as that is known. */
@@ -124,7 +124,7 @@ const isUsable = ({ targetSessionAttrs }: PostgresTarget, { isReadOnly, role, st
   (role === "unknown" || targetSessionAttrs === "prefer-standby" ||
     accepts(targetSessionAttrs, { standby: role === "standby", readOnly: isReadOnly }))
 
-/** Each host of the readers is one. */
+/** Each host of the readers' target is one replica. */
 const replicasOf = (
   { maxLag, poolSize, wait }: NonNullable<Settings["readers"]>,
   settings: Settings,
@@ -139,9 +139,9 @@ const replicasOf = (
       const own = readersSetup(settings, setup, target)
       return {
         description: describe(target),
-        // A server alone is not looked at.
+        // A single server is not checked in the background.
         isUsable: () => {
-          const known = servers.isCluster ? servers.list().filter(isOf(target)) : []
+          const known = servers.isCluster ? servers.list().filter(includesServer(target)) : []
           return known.length === 0 || known.some((server) => isUsable(target, server))
         },
         attributes: [...serverAttributes(target), [Telemetry.serverRole, "standby"]],
@@ -164,7 +164,7 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
   const readersTarget = readers?.target as PostgresTarget | undefined
   const forReaders = readersTarget === undefined ? undefined : readersSetup(settings, setup, readersTarget)
   setup.servers.look = (server, onEnd) =>
-    lookAt(forReaders === undefined || isOf(target)(server) ? setup : forReaders, server, onEnd)
+    lookAt(forReaders === undefined || includesServer(target)(server) ? setup : forReaders, server, onEnd)
   const establish = (restore: Restore) =>
     Effect.tap(
       connect(setup, restore),

@@ -1,8 +1,9 @@
 /**
- * What the server is: PostgreSQL, or another engine that speaks its protocol and lacks some of it.
+ * The engine of the server: PostgreSQL, or another one that speaks its protocol and lacks some of its features.
  *
- * PostgreSQL is recognized by what it reports at start-up, and is asked nothing. An engine that is recognized as another one
- * is asked once, on the first connection. What cannot be recognized is taken for PostgreSQL until it refuses something.
+ * PostgreSQL is recognized by the parameters that it reports at start-up, and is not probed. An engine that is
+ * recognized as another one is probed once, on the first connection. An engine that cannot be recognized is taken for
+ * PostgreSQL until it refuses something.
  */
 import * as Effect from "effect/Effect"
 import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
@@ -23,7 +24,7 @@ export type Capability =
   | "temporaryTables"
 
 interface Remedy {
-  /** What is lacking, as errors call it. */
+  /** The name of the feature in errors. */
   readonly what: string
   readonly hint: string
 }
@@ -79,7 +80,7 @@ const dsql: Product = {
 /** The endpoint of a cluster: https://docs.aws.amazon.com/aurora-dsql/latest/userguide/accessing.html */
 const dsqlHost = /\.dsql(?:-[\w-]+)?\.[\w-]+\.on\.aws$/i
 
-/** The product, if what it reports or its address tells that it is not PostgreSQL. */
+/** The product, if its parameters or its host show that it is not PostgreSQL. */
 const productOf = (parameters: ReportedParameters, host: string): Product | undefined => {
   if (parameters.get("crdb_version") !== undefined) {
     return cockroach
@@ -87,11 +88,11 @@ const productOf = (parameters: ReportedParameters, host: string): Product | unde
   return /-YB-/.test(parameters.get("server_version") ?? "") ? yugabyte : dsqlHost.test(host) ? dsql : undefined
 }
 
-/** PostgreSQL 14 and later report whether they are a standby; earlier versions are not imitated any more. */
+/** PostgreSQL 14 and later report `in_hot_standby`. Other engines no longer report an earlier version. */
 const isPostgres = (parameters: ReportedParameters): boolean =>
   parameters.get("in_hot_standby") !== undefined || Number.parseInt(parameters.get("server_version") ?? "", 10) < 14
 
-/** The codes of what an engine does not know: unsupported, a syntax error, and no such setting or function. */
+/** Codes of what an engine does not know: feature_not_supported, syntax_error, undefined_object, undefined_function. */
 const refusalCodes = new Set(["0A000", "42601", "42704", "42883"])
 
 /** Whether an error says that the server does not know a command, a function or a setting. */
@@ -100,7 +101,10 @@ export const isRefusal = (error: unknown): boolean =>
 
 const waitCommand = "WAIT FOR LSN"
 
-/** What the probe executes. What is not here is told by the documentation, or by what the server refuses. */
+/**
+ * The statements of the probe. The documentation, or a refusal of the server, shows whether other capabilities are
+ * there.
+ */
 const probes: ReadonlyArray<readonly [capability: Capability, sql: string]> = [
   ["savepoints", "BEGIN; SAVEPOINT sqlayer_probe; ROLLBACK"],
   ["advisoryLocks", "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('sqlayer probe', 0))"],
@@ -121,14 +125,14 @@ const needs: ReadonlyArray<readonly [text: RegExp, capability: Capability]> = [
 
 const needOf = (text: string): Capability | undefined => needs.find(([pattern]) => pattern.test(text))?.[1]
 
-/** The connection that is asked. */
-interface Asked {
+/** The connection that is probed. */
+interface ProbedConnection {
   readonly query: (text: string) => Effect.Effect<unknown, DatabaseError>
   readonly rollback: Effect.Effect<void, DatabaseError>
   readonly destroy: () => void
 }
 
-/** The engine that a driver's connections lead to. */
+/** The engine that a driver connects to. */
 export class Engine {
   private product: Product | undefined = undefined
   private isIdentified = false
@@ -139,7 +143,7 @@ export class Engine {
   /** Whether it has all of PostgreSQL's commands, as far as is known without asking. */
   isPostgres = true
 
-  /** Tells it what a server has reported at start-up. Only the first one counts. */
+  /** Recognizes the engine by what a server has reported at start-up. Only the first call counts. */
   identify(parameters: ReportedParameters, host: string): void {
     if (!this.isIdentified) {
       this.isIdentified = true
@@ -154,14 +158,14 @@ export class Engine {
     return this.missing.has(capability)
   }
 
-  /** Why what needs the capability is not sent. Undefined if nothing is known against it. */
+  /** The error of a command that needs a capability which the engine is known to lack. Undefined if it is not. */
   refusal(capability: Capability): DatabaseError | undefined {
     return this.missing.size > 0 && this.missing.has(capability)
       ? this.refused(capability, `${this.product?.name ?? "the server"} has no ${remedies[capability].what}`)
       : undefined
   }
 
-  /** The error of a rejected exchange; with what to do instead, if the engine lacks what the exchange needs. */
+  /** The error of a rejected exchange, with a hint if the engine lacks what the exchange needs. */
   explain(error: DatabaseError, exchange: Exchange): DatabaseError {
     if (!exchange.isRejected || !isRefusal(error)) {
       return error
@@ -171,7 +175,7 @@ export class Engine {
     return capability === undefined ? error : this.explainNeed(error, capability)
   }
 
-  /** The same for what is known to need a capability. */
+  /** The same for a statement that is known to need a capability. */
   explainNeed(error: DatabaseError, capability: Capability): DatabaseError {
     if (!isRefusal(error)) {
       return error
@@ -187,31 +191,36 @@ export class Engine {
       Number.parseInt(parameters.get("server_version") ?? "", 10) >= 19
   }
 
-  /** WAIT FOR LSN has failed. It is not used any more if the server does not know it. */
+  /** Notes that WAIT FOR LSN has failed. It is not used any more if the server does not know it. */
   waitRejected(error: DatabaseError): void {
     if (isRefusal(error)) {
       this.unknownCommands.add(waitCommand)
     }
   }
 
-  /** The server has rejected the commands that clean a connection with this error. */
+  /**
+   * Notes that the server has rejected the commands that clean a connection: if it does not know them, it is not
+   * PostgreSQL.
+   */
   cleaningRejected(code: string | undefined): void {
     if (code !== undefined && refusalCodes.has(code)) {
       this.isPostgres = false
     }
   }
 
-  /** Whether the next connection is to be asked what the engine has. */
+  /** Whether the next connection is to be probed. */
   get needsProbe(): boolean {
     return this.product !== undefined && !this.isProbed
   }
 
-  /** Asks. Fails if the connection is lost meanwhile, and destroys it if it is interrupted. */
-  probe(connection: Asked, restore: Restore): Effect.Effect<void, DatabaseError> {
+  /**
+   * Finds out what the engine lacks. Fails if the connection is lost meanwhile, and destroys it if it is interrupted.
+   */
+  probe(connection: ProbedConnection, restore: Restore): Effect.Effect<void, DatabaseError> {
     return Effect.suspend(() => {
       this.isProbed = true
-      const open = probes.filter(([capability]) => !this.missing.has(capability))
-      const asked = Effect.forEach(open, ([capability, sql]) =>
+      const untested = probes.filter(([capability]) => !this.missing.has(capability))
+      const probing = Effect.forEach(untested, ([capability, sql]) =>
         Effect.catchIf(
           Effect.asVoid(connection.query(sql)),
           (error) => error._tag !== "ConnectionLost",
@@ -220,7 +229,7 @@ export class Engine {
             return connection.rollback
           }
         ), { discard: true })
-      return Effect.onError(restore(asked), () =>
+      return Effect.onError(restore(probing), () =>
         Effect.sync(() => {
           this.isProbed = false
           connection.destroy()

@@ -39,7 +39,7 @@ export interface Step {
   /** What it needs that engines other than PostgreSQL may lack. */
   readonly needs?: Capability
   readonly onRow?: (values: ReadonlyArray<string | null>) => void
-  /** The error that the exchange fails with if the server rejects this step; undefined for that of the server. */
+  /** The error that the exchange fails with if the server rejects this step; undefined for the server's own. */
   readonly explain?: (error: ServerError) => DatabaseError | undefined
 }
 
@@ -51,7 +51,7 @@ export interface CommandResult {
   commandTag: string | undefined
 }
 
-/** The tags of CREATE, and of CREATE TABLE AS and SELECT INTO, which is that of a SELECT without columns. */
+/** CREATE TABLE AS and SELECT INTO have the tag of SELECT, but no row description. */
 const createTag = /^(?:CREATE|SELECT)\b/
 const temporary = /temp/i
 /** These always end a transaction. */
@@ -96,7 +96,7 @@ export abstract class Exchange {
   /** The first error: the server's, or that of decoding a row. */
   error: ServerError | undefined = undefined
   isSent = false
-  /** Is told when it is sent. */
+  /** Its `isSent` is set when the exchange is sent. */
   guard: StatementGuard | undefined = undefined
   isComplete = false
   isCanceled = false
@@ -104,7 +104,7 @@ export abstract class Exchange {
   isCancelRequested = false
   /** Its error if the cancel request was sent because it ran for longer than the statement timeout. */
   timeoutError: ServerError | undefined = undefined
-  /** What was sent behind it in the same message: it is handed over when that is complete too. */
+  /** The exchange that was sent after it in the same message. This one is handed over when both are complete. */
   follower: Exchange | undefined = undefined
   /** Called when it is sent. */
   onSent: (() => void) | undefined = undefined
@@ -114,7 +114,7 @@ export abstract class Exchange {
   isInTransaction = false
   /** The server's warning that what it has committed was not confirmed by a synchronous standby. */
   unconfirmed: ServerError | undefined = undefined
-  /** What the server has said beside its answer: the first ones, and how many more there were. */
+  /** The first notices that the server has sent for it, and how many more there were. */
   notices: Array<ServerError> | undefined = undefined
   omittedNotices = 0
   /** Whether `error` is the server's. */
@@ -125,7 +125,7 @@ export abstract class Exchange {
   makesDirty = false
   /** Whether prepared statements cannot be trusted any more: they were dropped, or a temporary table hides another. */
   invalidatesStatements = false
-  /** Whether it may have created tables or types that no other connection sees, for now or at all. */
+  /** Whether it may have created tables or types that no other connection sees yet, or will ever see. */
   definesObjects = false
   /** Whether it has altered tables or types. */
   altersSchema = false
@@ -139,13 +139,13 @@ export abstract class Exchange {
   usesNamedStatement = false
   /** The prepared statement that it executes, if an earlier exchange has prepared it. */
   knownStatement: CachedStatement | undefined = undefined
-  /** Whether it has failed, or would have, only because of what the server had kept of its prepared statement. */
+  /** Whether it has failed, or would have, only because its prepared statement was outdated. */
   isOutdated = false
-  /** Whether it is not handed over yet, since it is being found out whether its prepared statement was outdated. */
+  /** Whether its completion waits for the check whether its prepared statement was outdated. */
   isBeingChecked = false
   /** Whether the server has sent a result or an error. ReadyForQuery without one is a protocol violation. */
   hasResponse = false
-  /** How many of the steps remove the last borrower's state from the connection. They are the first ones. */
+  /** How many steps, from the first one, remove the last borrower's state from the connection. */
   private cleaningSteps = 0
   /** How many steps have completed. */
   private completedSteps = 0
@@ -170,7 +170,7 @@ export abstract class Exchange {
     return this.steps.some(({ beginsTransaction }) => beginsTransaction === true)
   }
 
-  /** Whether others may be sent before it completes, and it before others complete: none ends the transaction. */
+  /** Whether it may be in flight together with others, since it does not end the transaction. */
   isPipelinable(): boolean {
     return false
   }
@@ -180,7 +180,7 @@ export abstract class Exchange {
     this.isInTransaction = status !== "I" || this.beginsTransaction
   }
 
-  /** Whether it is one of a stream's. */
+  /** Whether it opens or reads the portal of a stream. */
   get isPortal(): boolean {
     return false
   }
@@ -195,7 +195,7 @@ export abstract class Exchange {
     return this.usesSimpleQuery || this.bindings > this.completedSteps
   }
 
-  /** The statement that an earlier exchange has prepared, if it is that which could not be bound. */
+  /** The prepared statement that could not be bound, if an earlier exchange has prepared it. */
   get unboundStatement(): CachedStatement | undefined {
     return this.completedSteps === this.steps.length && !this.isBound ? this.knownStatement : undefined
   }
@@ -232,12 +232,15 @@ export abstract class Exchange {
     return true
   }
 
-  /** Called when another exchange has to wait until this one is complete. Returns why it would wait for ever, if it would. */
+  /**
+   * Called when another exchange has to wait until this one is complete. Returns an error if this one would never
+   * complete.
+   */
   othersWait(): ServerError | undefined {
     return undefined
   }
 
-  /** A cancel request is sent for it. Its result is still delivered. */
+  /** Notes that a cancel request is sent for it. Its result is still delivered. */
   requestCancel(): void {
     this.isCancelRequested = true
   }
@@ -273,7 +276,7 @@ export abstract class Exchange {
     this.describedStatement = undefined
   }
 
-  /** A Parse without ParseComplete was skipped after an error. */
+  /** Marks the statements whose Parse was skipped after an error, so that it has no ParseComplete. */
   readyForQuery(): void {
     for (const statement of this.awaitingParse) {
       if (statement !== undefined) {
@@ -306,7 +309,7 @@ export abstract class Exchange {
     return this.isSkipped ? this.steps[this.completedSteps].needs : this.options.needs
   }
 
-  /** Whether steps of it have not completed. */
+  /** Whether some of its steps have not completed. */
   protected get hasSteps(): boolean {
     return this.completedSteps < this.steps.length
   }
@@ -316,7 +319,7 @@ export abstract class Exchange {
     return this.isSkipped ? this.steps[this.completedSteps] : undefined
   }
 
-  /** Whether another exchange may be sent behind it in the same message. Asked when it was written. */
+  /** Whether another exchange may follow it in the same message. Asked when it was written. */
   get acceptsFollower(): boolean {
     return false
   }
@@ -408,14 +411,14 @@ export abstract class Exchange {
     this.parameterTypes = types
   }
 
-  /** CopyOutResponse. A statement has no place for the data, which would be lost. */
+  /** CopyOutResponse. Fails, since a statement has no place for the data. */
   copyOutResponse(): void {
     this.error ??= serverError("0A000", copyRefusal)
   }
 
   /** CopyData: data of a COPY TO STDOUT. */
   copyData(_bytes: Buffer, _offset: number, _end: number): void {
-    // A statement has failed with its CopyOutResponse.
+    // The exchange has failed at CopyOutResponse.
   }
 
   errorResponse(error: ServerError): void {
@@ -429,7 +432,7 @@ export abstract class Exchange {
     this.error ??= serverError("0A000", copyRefusal)
     out.copyFail("COPY FROM STDIN has nothing to read from here")
     if (!this.usesSimpleQuery) {
-      // While copying, the server ignores a Sync, as it did with the one that was sent.
+      // While copying the server ignores Sync, and has ignored the one that was sent.
       out.sync()
     }
   }

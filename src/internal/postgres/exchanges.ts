@@ -13,7 +13,9 @@ import { type BeginSettings, beginSteps } from "./transactionSql.js"
 
 /** One or several statements without parameters. */
 class Query extends Exchange {
-  /** Whether only the steps have been sent. Several statements need a simple Query, which cannot share their Sync. */
+  /**
+   * Whether only the steps have been sent. Several statements need a simple Query, which follows the Sync of the steps.
+   */
   private awaitsSteps = false
 
   override continueAfterSteps(out: Writer): boolean {
@@ -206,7 +208,7 @@ export const statement = (text: string, values: ReadonlyArray<Encoded>, options:
     ? new Query(withoutCopy(text), options)
     : new Statement(text, values, options)
 
-/** Refuses a COPY of data before it is sent: nothing would take or give the data. */
+/** Refuses a COPY of data before it is sent, since a statement can neither send nor receive the data. */
 const withoutCopy = (text: string): string => {
   if (isCopy(text)) {
     throw makeError("InvalidStatement", { dialect: "postgres", code: "0A000", reason: copyRefusal, statement: text })

@@ -63,7 +63,7 @@ const runByValue = <A>(
       cancel
     ))
 
-/** An encoder of the application has made other values of the parameters, which an error must not show either. */
+/** Masks in errors also the encoded parameters, which an encoder of the application may have changed. */
 const maskingAll = (options: Options, encoded: ReadonlyArray<Encoded>): Options => ({
   ...options,
   params: [options.params, encoded]
@@ -122,7 +122,7 @@ const runInsert = <A>(
       try {
         plan = Bulk.planOf(insert, [sql, params], elements, sender.types)
       } catch {
-        // By value, the error names the parameter.
+        // Sent by value, the statement fails with an error that names the parameter.
       }
       if (plan === undefined) {
         let byValue: ReturnType<Bulk.Insert["byValue"]>
@@ -134,7 +134,7 @@ const runInsert = <A>(
         return runByValue(sender, { ...request, sql: byValue[0], params: byValue[1] })
       }
       const { encodedTypes, params: arrays, sql: text, types } = plan
-      // An error masks every single value. They are needed only if there is one.
+      // An error masks every single value, so they are listed only if there is an error.
       const typedOptions = {
         ...options,
         get params() {

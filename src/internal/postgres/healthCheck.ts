@@ -1,5 +1,5 @@
 /**
- * Whether the database can be used for what it was opened for: written to, unless its URL asks for something else.
+ * Checks whether the database can be used as it was opened: for writing, unless its URL asks for something else.
  */
 import * as Effect from "effect/Effect"
 import type { PostgresTarget } from "../../DatabaseConfig.js"
@@ -10,7 +10,7 @@ import type { Connection } from "./connection.js"
 import { isRefusal } from "./engine.js"
 import { accepts, examine } from "./role.js"
 
-/** Whether a URL asks for connections that only read by itself. */
+/** Whether the `options` of the URL set default_transaction_read_only. */
 const asksForReadOnly = ({ serverOptions }: PostgresTarget): boolean =>
   serverOptions?.includes("default_transaction_read_only") === true
 
@@ -23,7 +23,7 @@ const roleOf = ({ isReadOnly, role }: Server): string =>
     ? "read-only: default_transaction_read_only is on"
     : "a primary"
 
-/** Asks the server what it is, and fails with ReadOnlyViolation if it is not what the target is for. */
+/** Asks the server for its role, and fails with ReadOnlyViolation if the target requires another one. */
 export const checkHealth = (
   connection: Connection,
   servers: Servers,

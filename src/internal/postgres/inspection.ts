@@ -49,7 +49,7 @@ FROM ${limitTables}
   LEFT JOIN pg_catalog.pg_stat_ssl s ON s.pid = pg_catalog.pg_backend_pid() AND s.ssl
 WHERE d.datname = pg_catalog.current_database()`
 
-// `local` and `off` wait for no standby, and without a name there is none to wait for.
+// `local` and `off` wait for no standby, and without synchronous_standby_names there is none to wait for.
 const replicationSql = `SELECT ${limitColumns},
   (1000 * extract(epoch FROM pg_catalog.clock_timestamp()))::float8 AS clock,
   (SELECT count(*)::int FROM pg_catalog.pg_stat_replication) AS standbys,

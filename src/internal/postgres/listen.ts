@@ -26,13 +26,13 @@ import { fromPostgres } from "./sqlState.js"
 /** In bytes (NAMEDATALEN - 1). The server truncates longer names, so that notifications would have another name. */
 const maxChannelLength = 63
 
-/** How long the server may take to answer when a connection without notifications is checked. */
+/** How long the server may take to answer a ping. */
 const pingTimeout = Duration.seconds(5)
 
-/** The longest delay of a timer. While it waits, the timer keeps the process alive. */
+/** The longest delay of a timer, which stands for no pings. The timer keeps the process alive. */
 const maxInterval = Duration.millis(2_147_483_647)
 
-/** Pings and pauses take real time, whatever the Clock of the application: they are about a server outside of it. */
+/** Pings and delays run in real time and not by the application's Clock, since the server is outside of the program. */
 const realClock = Clock.make()
 
 /** The delay before connecting again, in milliseconds. It doubles with each failure. */
@@ -101,7 +101,7 @@ const serve = (
       removed.forEach((channel) => listening.delete(channel))
     }
     for (const subscriber of subscribers) {
-      // Behind LISTEN, so that what a consumer reads because of the gap is not outdated by what it does not hear of.
+      // After LISTEN, so that a consumer that reads the data anew because of the gap is notified of every later change.
       if (subscriber.isReady && added.includes(subscriber.channel)) {
         yield* Queue.offer(subscriber.notifications, Take.of(gap))
       }
@@ -164,7 +164,7 @@ const delayAfter = (failures: number): Effect.Effect<void> =>
     (jitter) => Effect.sleep(Duration.millis(Math.min(maxDelay, initialDelay * 2 ** (failures - 1)) * jitter))
   )
 
-/** What outlives the connections, and the subscribers. */
+/** What is kept when the connection and the subscribers change. */
 interface History {
   hasListened: boolean
 }
@@ -183,7 +183,10 @@ const run = (
     history.hasListened = true
     return isRestored ? Effect.logInfo("listening for notifications again") : Effect.void
   })
-  /** A standby, which cannot listen, stands where the primary was: until the failover has ended. */
+  /**
+   * A standby cannot listen. If LISTEN has succeeded before, it is in the primary's place only until the failover has
+   * ended.
+   */
   const isTransient = (error: DatabaseError): boolean =>
     error._tag === "ReadOnlyViolation" ? history.hasListened : isRetryable(error)
   const keepConnected: Effect.Effect<never, DatabaseError> = Effect.catchIf(
@@ -193,7 +196,7 @@ const run = (
       Effect.suspend(() => {
         failures++
         const message = `the connection that listens for notifications is being replaced: ${error.message}`
-        // A loss is one line, however many attempts it takes to end it.
+        // Each loss is one warning, however many attempts follow.
         return (failures === 1 ? Effect.logWarning(message) : Effect.logDebug(message)).pipe(
           Effect.zipRight(delayAfter(failures)),
           Effect.zipRight(keepConnected)
@@ -213,8 +216,8 @@ const run = (
 /**
  * Makes a stream of the notifications that are sent to a channel while it runs. The first subscriber opens the shared
  * connection, and the last one closes it. The stream survives the loss of its connection; notifications that are sent
- * until the next one listens are lost, and a gap stands in their place. What is not consumed yet is kept in memory, without
- * a limit.
+ * before the next connection listens are lost, and the stream has a gap in their place. Notifications that are not
+ * consumed yet are kept in memory, without a limit.
  */
 export const make = (
   connect: Connect,

@@ -1,9 +1,9 @@
 /**
  * Finds out whether a pooler has taken away the server's process on which a connection listens.
  *
- * Notifications go to the process that has executed LISTEN. A pooler that assigns a process for each transaction assigns it
- * to other clients afterwards, and drops what it receives. One that assigns it for as long as a client is connected, or that
- * keeps it for a client that listens, delivers them.
+ * Notifications go to the process that has executed LISTEN. A pooler that assigns a process for each transaction
+ * assigns it to other clients afterwards, and drops the notifications that it receives. One that assigns it for as long
+ * as a client is connected, or that keeps it for a client that listens, delivers them.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -19,10 +19,10 @@ import { fromPostgres } from "./sqlState.js"
 /** To be run in an uninterruptible region with its `restore`. */
 type Connect = (restore: Restore) => Effect.Effect<Connection, DatabaseError>
 
-/** How long another connection may wait for a process of the pooler. Where it gets none, none was taken away. */
+/** How long another connection may wait for a process of the pooler. If it gets none, this one was not taken away. */
 const timeout = Duration.seconds(2)
 
-/** How often to look. Among other clients of the pooler, a connection can get the same process again by chance. */
+/** How often to check: among other clients of the pooler, a connection can get the same process again by chance. */
 const maxAttempts = 3
 
 /** Selects the process that executes it. */
@@ -62,7 +62,7 @@ const isTakenAway = (
       yield* run(other, "BEGIN")
       const isTaken = (yield* askProcess(other)) === listening
       if (isTaken) {
-        // Later clients of that process must not receive what was meant for this one.
+        // Later clients that get this process must not receive the notifications.
         yield* run(other, channels.map((channel) => `UNLISTEN ${Pg.escapeIdentifier(channel)}`).join("; "))
       }
       const hasMoved = !isTaken && (yield* askProcess(connection)) !== listening
@@ -84,9 +84,9 @@ export const checkDelivery = (
   channels: ReadonlyArray<string>,
   connect: Connect
 ): Effect.Effect<void, DatabaseError> =>
-  // A pooler's BackendKeyData names a process of its own.
+  // The server's own BackendKeyData has the id of its process; that of a pooler has another one.
   listening === connection.id ? Effect.void : isTakenAway(connection, listening, channels, connect).pipe(
-    // What another connection cannot find out does not keep this one from listening.
+    // If the check itself fails, the connection listens all the same.
     Effect.orElseSucceed(() => false),
     (check) => timeoutOption(check, timeout),
     Effect.map(Option.getOrElse(() => false)),

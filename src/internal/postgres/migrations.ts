@@ -18,11 +18,14 @@ const quotedName = (name: string) => name.split(".").map((part) => `"${part.repl
 /** The table whose row is locked where there are no advisory locks. */
 const lockTable = (table: string): string => `${table}_lock`
 
-/** duplicate_object, of the table's type, and duplicate_table. IF NOT EXISTS does not look at transactions that still run. */
+/**
+ * duplicate_object, of the table's type, and duplicate_table. IF NOT EXISTS does not see the tables of open
+ * transactions.
+ */
 const duplicateCodes = new Set<string | undefined>(["42710", "42P07"])
 
-/** Whether another runner has made the table at the same time, so that it is looked at once more. */
-const isOvertaken = (error: SqlError): boolean => {
+/** Whether another runner has created the table at the same time, so that creating it is tried again. */
+const isCreatedConcurrently = (error: SqlError): boolean => {
   const cause = fromSqlError(error)
   return cause._tag === "UniqueViolation" || duplicateCodes.has(cause.code) || isRetryable(cause)
 }
@@ -30,9 +33,10 @@ const isOvertaken = (error: SqlError): boolean => {
 const lockTableSchedule = Schedule.intersect(Schedule.spaced("100 millis"), Schedule.recurs(20))
 
 /**
- * A migration may be idle for long, while its program works. While a statement runs, the server notices that its client is
- * gone only if client_connection_check_interval is set: without it a killed runner would hold the lock until its statement
- * ends. Windows does not support the setting, nor do versions before 14.
+ * The transaction has no idle timeout, since the program of a migration may run for long between its statements. While
+ * a statement runs, the server notices that its client is gone only if client_connection_check_interval is set: without
+ * it a killed runner would hold the lock until its statement ends. Windows does not support the setting, nor do
+ * versions before 14.
  */
 const tryLock = (engine: Engine): MigrationDialect["tryLock"] => (sql, table) =>
   engine.lacks("advisoryLocks")
@@ -84,7 +88,7 @@ export const migrations = (engine: Engine): MigrationDialect => ({
       sql`SELECT 1 AS found WHERE pg_catalog.to_regclass(${quotedName(table)}) IS NOT NULL`.withoutTransform,
       (rows) => rows.length > 0
     ),
-  // CREATE SCHEMA IF NOT EXISTS needs the right to create one, also where it exists.
+  // CREATE SCHEMA IF NOT EXISTS needs the privilege to create one even if it exists.
   createSchema: (sql, table) => {
     const [schema, name] = table.split(".")
     return name === undefined
@@ -109,10 +113,10 @@ export const migrations = (engine: Engine): MigrationDialect => ({
   saveChecksum: (sql, table, migration_id, checksum) =>
     sql`INSERT INTO ${sql(table)} ${sql.insert({ migration_id, checksum })}
 ON CONFLICT (migration_id) DO UPDATE SET checksum = excluded.checksum`.withoutTransform,
-  // The application may have asked for another type of timestamps.
+  // The application may have configured another type for timestamps.
   createdAt: (value) => DateTime.isDateTime(value) ? DateTime.toDateUtc(value) : new Date(value as Date | string),
   tryLock: tryLock(engine),
-  // CREATE INDEX CONCURRENTLY waits for every snapshot that is older. The unnamed portal of a prepared statement keeps one
+  // CREATE INDEX CONCURRENTLY waits for every older snapshot. The unnamed portal of a prepared statement keeps one
   // until another statement follows; one in a simple query does not, so that the transaction has none while it is idle.
   holdLock: (sql, table, inSession) =>
     inSession(Effect.zipLeft(tryLock(engine)(sql, table), sql.unsafe("SELECT 1; SELECT 1").unprepared)),
@@ -135,7 +139,7 @@ ON CONFLICT (migration_id) DO UPDATE SET checksum = excluded.checksum`.withoutTr
   locksOf,
   createCommitTable: (sql) =>
     Effect.gen(function*() {
-      // Who may not create a schema may not say IF NOT EXISTS either.
+      // CREATE SCHEMA IF NOT EXISTS needs the privilege to create one even if it exists.
       const found = yield* sql`SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = ${schema}`.withoutTransform
       if (found.length === 0) {
         yield* sql.unsafe(`CREATE SCHEMA ${schema}`).withoutTransform
@@ -153,7 +157,7 @@ ON CONFLICT (migration_id) DO UPDATE SET checksum = excluded.checksum`.withoutTr
         const name = sql(lockTable(table))
         yield* sql`CREATE TABLE IF NOT EXISTS ${name} (id integer PRIMARY KEY)`.withoutTransform.pipe(
           Effect.zipRight(sql`INSERT INTO ${name} (id) VALUES (1) ON CONFLICT (id) DO NOTHING`.withoutTransform),
-          Effect.retry({ schedule: lockTableSchedule, while: isOvertaken })
+          Effect.retry({ schedule: lockTableSchedule, while: isCreatedConcurrently })
         )
       }
     })

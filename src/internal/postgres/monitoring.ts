@@ -25,9 +25,10 @@ interface WaitRow {
   readonly state: string | null
 }
 
-// Only backends that wait for a lock are asked who blocks them, since that briefly locks the server's table of locks. A
-// process id that a pooler has made up is that of no backend, or of one of another user. `waitstart` is PostgreSQL 14's. The
-// lock on another transaction's id, which stands for a row, comes with one on a row of the table.
+// pg_blocking_pids is called only for backends that wait for a lock, since it briefly locks the server's lock table. A
+// process id that a pooler has made up is that of no backend, or of one of another user. `waitstart` exists since
+// PostgreSQL 14. A backend that waits for a row waits for the id of the transaction that has locked it, and its lock of
+// type tuple names the table.
 const waitsSql = (ids: ReadonlyArray<number>): string =>
   `WITH waiting AS (
   SELECT a.pid, a.wait_event_type || ': ' || a.wait_event AS event, l.mode, l.locktype,
@@ -90,8 +91,8 @@ const explain: Monitoring["explain"] = (connection, statement) => {
     return refuse("this is not one statement that has a plan: SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES or WITH")
   }
   return Effect.flatMap(
-    // It also begins the transaction, so that the next message can be a simple Query. That has no parameters: in the extended
-    // protocol a placeholder is a parameter of EXPLAIN, and has to be given a value.
+    // It also begins the transaction, so that the next message can be a simple Query. That has no parameters: in the
+    // extended protocol a placeholder is a parameter of EXPLAIN, and needs a value.
     ask<{ readonly version: number }>(
       connection,
       "SELECT pg_catalog.current_setting('server_version_num')::int AS version"

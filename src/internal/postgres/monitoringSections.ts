@@ -16,7 +16,8 @@ interface Query {
   readonly none: string
   readonly columns: Section["columns"]
   /**
-   * Its columns are those of the table, in the same order, and perhaps `hidden`: how many rows this user does not see all of.
+   * Its columns are those of the table, in the same order, and perhaps `hidden`: the number of rows whose details this
+   * user may not see.
    */
   readonly sql: string
 }
@@ -44,8 +45,8 @@ const nameOf = (oid: string): string => `${oid}::regclass::text`
 
 const blockSize = "pg_catalog.current_setting('block_size')::float8"
 
-// The size of a relation can be asked for only while nobody changes its structure: what waits for such a lock would wait. The
-// statistics of the last VACUUM or ANALYZE stand in for it.
+// pg_relation_size waits while another transaction holds ACCESS EXCLUSIVE on the relation. Then the size is that of the
+// last VACUUM or ANALYZE.
 const sizeOf = (relation: string): string =>
   `CASE WHEN NOT EXISTS (SELECT 1 FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation'
       AND l.relation = ${relation}.oid AND l.mode = 'AccessExclusiveLock')
@@ -148,7 +149,7 @@ FROM pg_catalog.pg_stat_database WHERE datname = pg_catalog.current_database()`
     title: "Least used indexes",
     none: "Every index enforces a constraint.",
     columns: [["Index", "text"], ["Table", "text"], ["Scans", "count"], ["Size", "bytes"]],
-    // One that enforces a constraint is of use although nobody reads it.
+    // An index that enforces a constraint is needed even if it is never scanned.
     sql: indexes(
       `${nameOf("s.oid")} AS index, ${nameOf("s.relid")} AS table, s.idx_scan::float8 AS scans, s.size`,
       "NOT i.indisunique AND NOT i.indisexclusion",

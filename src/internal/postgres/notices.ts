@@ -1,5 +1,5 @@
 /**
- * What the server says beside its answer to a statement: RAISE NOTICE, and its own notices and warnings.
+ * The notices that the server sends with its answer to a statement: those of RAISE, and its own notices and warnings.
  */
 import * as Effect from "effect/Effect"
 import * as LogLevel from "effect/LogLevel"
@@ -8,7 +8,7 @@ import { maskText } from "../mask.js"
 import type { Exchange } from "./exchange.js"
 import type { ServerError } from "./protocol/messages.js"
 
-/** A statement may raise any number of notices. Of each, this many are reported. */
+/** How many notices of a statement are reported at most. It may raise any number. */
 export const maxNotices = 100
 
 const levels: { readonly [severity: string]: LogLevel.LogLevel } = {

@@ -5,7 +5,7 @@
 /** A server may report any number of settings. No more than this many are kept; PostgreSQL 18 reports 16. */
 const maxParameters = 100
 
-/** These change when the server is promoted or reloads its configuration. No borrower leaves them. */
+/** They change when the server is promoted or reloads its configuration, and are never state of a borrower. */
 const serverParameters: ReadonlySet<string> = new Set(["in_hot_standby", "default_transaction_read_only"])
 
 const utf8 = /^(?:utf-?8|unicode)$/i
@@ -16,9 +16,9 @@ export class ReportedParameters {
   private readonly own = new Map<string, string>()
   /** The settings that a borrower has changed. */
   private readonly changed = new Set<string>()
-  /** The encoding of texts, if that is not UTF-8. */
+  /** The value of client_encoding, if that is not UTF-8. */
   foreignEncoding: string | undefined = undefined
-  /** Called when a setting that says what the server is has changed. */
+  /** Called when one of `serverParameters` has changed. */
   onServerChange: (name: string) => void = () => undefined
 
   /** The value of a setting; undefined if the server does not report it. */
@@ -26,13 +26,14 @@ export class ReportedParameters {
     return this.values.get(name)
   }
 
-  /** Whether a setting differs from what it is without a borrower. */
+  /** Whether a setting differs from its value without a borrower. */
   get isChanged(): boolean {
     return this.changed.size > 0
   }
 
   /**
-   * A setting has changed. `byUser`: while a statement of a user ran. Returns whether that may be state of the borrower.
+   * Notes a reported setting. `byUser`: a statement of a user was running. Returns whether the change may be state of
+   * the borrower.
    */
   report(name: string, value: string, byUser: boolean): boolean {
     const isNew = this.values.get(name) !== value
@@ -53,7 +54,7 @@ export class ReportedParameters {
       return false
     }
     if (byUser) {
-      // Beyond the limit, one changed setting is as good as many.
+      // Beyond the limit it does not matter which settings have changed.
       if (this.changed.size < maxParameters) {
         this.changed.add(name)
       }
@@ -65,7 +66,7 @@ export class ReportedParameters {
     return false
   }
 
-  /** The borrower's settings were reset. What differs still was changed by the server. */
+  /** Notes that the borrower's settings were reset. Those that still differ were changed by the server. */
   cleaned(): void {
     for (const name of this.changed) {
       this.own.set(name, this.values.get(name) ?? "")

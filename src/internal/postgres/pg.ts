@@ -1,7 +1,7 @@
 /**
- * Loads what is used of `pg`, and makes results and errors as it does.
+ * Loads the parts of `pg` that are used, and makes results and errors in its form.
  */
-// docgen compiles modules one by one, so it has to be told of the declaration.
+// docgen compiles modules one by one, so it needs this reference to the declaration.
 // oxlint-disable-next-line typescript/triple-slash-reference
 /// <reference path="./pgModules.d.ts" />
 import type PgModule from "pg"

@@ -2,8 +2,7 @@
  * The exchanges of one connection, in order, from submission to completion.
  *
  * Outside of a transaction one exchange is sent at a time. Inside of one, a statement is sent without waiting for those
- * before it (pipelining), unless one of them could change what becomes of the others: if one fails there, all that follow
- * fail too.
+ * before it (pipelining): if one fails, all that follow fail too. A text that might end the transaction is sent alone.
  */
 import * as Effect from "effect/Effect"
 import type { Socket } from "node:net"
@@ -32,12 +31,13 @@ import type { TypeRegistry } from "./types/registry.js"
 const closeTimeout = 1_000
 const terminateMessage = Buffer.from([0x58, 0, 0, 0, 4])
 
+/** How many exchanges of a transaction may be in flight. */
 const maxInFlight = 64
 
-/** The result of start-up. */
+/** A connection that has started up, and how to use it. */
 export interface Options {
   readonly connection: StartupConnection
-  /** Undefined if the server sent none, so that nothing can be canceled. */
+  /** Undefined if the server sent none. Then nothing can be canceled. */
   readonly backendKey: BackendKey | undefined
   /** Where to send cancel requests. */
   readonly route: Route
@@ -47,9 +47,9 @@ export interface Options {
   readonly statementTimeout: StatementTimeout
   readonly types: TypeRegistry
   readonly engine: Engine
-  /** What is done with notices. Undefined: they are logged. */
+  /** Receives notices. If it is undefined, they are logged. */
   readonly onNotice: Settings["onNotice"]
-  /** Whether the connection is cleaned after every borrower, whatever that has done. */
+  /** Whether the connection is cleaned after every borrower, whatever the borrower has done. */
   readonly resetAlways: boolean
   /** Settings that could not be sent at start-up, and are set with each BEGIN. */
   readonly beginSettings: BeginSettings
@@ -65,10 +65,10 @@ const closedByClient = (): Error => serverError("08003", "the connection is clos
 /** The tags of the commands that set or reset `search_path`, a role or the access mode. */
 const settingTag = /^(?:SET|RESET|DISCARD ALL|BEGIN|START TRANSACTION)$/
 
-/** What makes transactions read-only. */
+/** Matches statements that may make transactions read-only. */
 export const asksReadOnly = /\bread\s+only\b|read_only/i
 
-/** PREPARE, by itself or in what a function or a DO block is made of. */
+/** PREPARE, as a statement or in the body of a function or of a DO block. */
 const preparing = /\bprepare\b/i
 
 /** in_failed_sql_transaction */
@@ -76,7 +76,7 @@ const abortedCode = "25P02"
 
 const restoresEncoding = /\bclient_encoding\b|^\s*(?:RESET|DISCARD)\s+ALL\b/i
 
-/** What may change `synchronous_commit`. */
+/** Matches statements that may change `synchronous_commit`. */
 const changesDurability = /synchronous_commit|set_config/i
 
 /** The driver's own commands that are accepted in an aborted transaction. */
@@ -104,10 +104,10 @@ const endedByStatementError = (): ServerError =>
 const endsConnection = (error: Error | undefined): error is Error =>
   error !== undefined && /^(?:57P|08|25P0[34])/.test((error as { readonly code?: string }).code ?? "")
 
-/** Shared by all connections: messages are written and sent without a pause in between. */
+/** Shared by all connections: a message is written and sent without yielding in between. */
 const out = new Writer()
 
-/** An established connection. Its interface is callbacks; `Sender` makes effects of them. */
+/** An established connection. It calls back; `Sender` makes effects of that. */
 export class Pipeline {
   transactionStatus: TransactionStatus = "I"
   /** Whether a statement may have left session state that a rollback does not undo. */
@@ -120,11 +120,11 @@ export class Pipeline {
   closeReason: Error | undefined = undefined
   /** Why the connection was lost, if it was not closed by the client. */
   lossReason: Error | undefined = undefined
-  /** Why the connection is of no use any more although it is open. */
+  /** Why the connection is to be replaced although it is open. */
   retireReason: Error | undefined = undefined
-  /** What is sent ahead of the next exchange. */
+  /** The steps that are sent ahead of the next exchange. */
   pendingSteps: Array<Exchange.Step> = []
-  /** Why no statement of the transaction may run and it may not be committed, although the server would allow it. */
+  /** Why the transaction can only be rolled back, although the server would still execute and commit it. */
   abortReason: ServerError | undefined = undefined
   /** Whether the driver has begun a transaction, which no statement of a user may end. */
   private ownsTransaction = false
@@ -136,29 +136,31 @@ export class Pipeline {
   endedTransactions = 0
   /** Whether the server has warned that no synchronous standby has confirmed the last commit. */
   isUnconfirmed = false
-  /** Whether it is noticed that a statement changes `synchronous_commit`, and whether one may have. */
+  /** Whether changes of `synchronous_commit` are tracked, and whether a statement may have made one. */
   tracksDurability = false
   hasChangedDurability = false
   /** Portals to be closed ahead of the next exchange. */
   private readonly portalsToClose: Array<string> = []
   /** The savepoints that are open, or will be after the pending steps; the innermost is the last. */
   readonly savepoints: Array<string> = []
-  /** The least savepoint depth of the interrupted exchanges whose effect is unknown. */
+  /** The smallest savepoint depth of the interrupted exchanges whose effect is unknown. */
   private abortDepth = 0
   /** Called at most once, when the connection is lost and was not closed by the client. */
   onLost: (error: Error) => void = () => undefined
   onNotification: (channel: string, payload: string) => void = () => undefined
-  /** Told the position behind each statement of a user that may have committed something by itself. */
+  /** Receives the position after each statement of a user that may have committed something by itself. */
   tracking: PositionTracking | undefined = undefined
   /** Changes with everything that the server sends, and when the connection begins to wait for an answer. */
   activity = 0
   /** Called when the connection begins to wait for an answer. */
   onWaiting: () => void = () => undefined
-  /** Whether a primary let nobody write from the start: the role or the options of the URL want it. */
+  /**
+   * Whether default_transaction_read_only was on at start-up on a primary: by the role, or by the options of the URL.
+   */
   readonly beganReadOnly: boolean
-  /** Whether the transaction, or the borrower, has asked for no more than to read. */
+  /** Whether the transaction or the borrower has asked for read-only access. */
   isReadOnlyAsked = false
-  /** Called when the server refuses to write, although nobody has asked for that. */
+  /** Called when the server refuses to write although read-only access was not asked for. */
   onReadOnly: () => void = () => undefined
   /** Called once, when nothing can be sent any more. */
   onClosed: () => void = () => undefined
@@ -180,7 +182,7 @@ export class Pipeline {
   private readonly cancellation: Cancellation
   private readonly sendElsewhere: Options["sendElsewhere"]
   /** Whether the transaction, or the connection, may see tables and types that no other one sees. */
-  private seesMore = false
+  private seesOwnObjects = false
   /** Whether tables or types were altered in the open transaction. */
   private hasAlteredSchema = false
   /** Exchanges that are complete and wait for their turn to be handed over. */
@@ -220,7 +222,7 @@ export class Pipeline {
     return this.inFlight.at(0)
   }
 
-  /** Whether the server is to say something next. */
+  /** Whether an answer of the server is awaited. */
   get isWaiting(): boolean {
     return this.inFlight.length > 0 && this.inFlight[0].awaitsServer
   }
@@ -235,7 +237,7 @@ export class Pipeline {
     return this.connection.stream
   }
 
-  /** Reports the connection as lost, although who has it may go on. */
+  /** Reports the connection as lost. Its borrower may go on using it. */
   retire(reason: Error): void {
     if (this.closeReason === undefined && this.retireReason === undefined) {
       this.retireReason = reason
@@ -243,13 +245,13 @@ export class Pipeline {
     }
   }
 
-  /** The server has said nothing for too long, and does not answer on another connection either. */
+  /** Ends a connection whose server has sent nothing for too long, and does not answer on another connection either. */
   loseSilent(millis: number): void {
     const seconds = (millis / 1_000).toFixed(1)
     this.lose(serverError("08006", `the server has said nothing for ${seconds} seconds and does not answer`))
   }
 
-  /** Ends the connection, and fails everything that waits for it. */
+  /** Ends the connection, and fails its exchanges. */
   lose(reason: Error): void {
     this.onConnectionLost(reason)
   }
@@ -431,17 +433,21 @@ export class Pipeline {
     return options.user && executes && this.transactionStatus === "I" && mayWrite(text)
   }
 
-  /** In an aborted transaction a user may only roll back. After it was ended by a statement nothing of a user's runs. */
+  /**
+   * In an aborted transaction a user's statement may only roll back, and none may run once a statement has ended it.
+   */
   private isAllowedWhenAborted({ options, text }: Exchange.Exchange): boolean {
     return options.user ? !this.isEndedByStatement && isRollback(text) : rollbackCommand.test(text)
   }
 
-  /** Whether an exchange may carry texts in an encoding that the driver does not speak. Some set it back. */
+  /**
+   * Whether an exchange may carry text, and so needs UTF-8. One that rolls back or sets client_encoding back does not.
+   */
   private needsEncoding({ options, text }: Exchange.Exchange): boolean {
     return options.user && !this.isCleanedNext && !isRollback(text) && !restoresEncoding.test(text)
   }
 
-  /** Whether a text ends the driver's failed transaction, and what follows in it would run outside of any. */
+  /** Whether a text ends the driver's failed transaction, so that the rest of the text would run outside of any. */
   private endsFailedTransaction({ options, text }: Exchange.Exchange): boolean {
     return options.user && this.ownsTransaction && endsTransactionAndGoesOn(text)
   }
@@ -476,7 +482,7 @@ export class Pipeline {
     }
   }
 
-  /** Its steps go to the exchange behind it. */
+  /** Removes an exchange that was not sent. Its steps go to the next one. */
   private removeFromQueue(exchange: Exchange.Exchange): void {
     const index = this.queue.indexOf(exchange)
     if (index < 0) {
@@ -532,15 +538,15 @@ export class Pipeline {
     try {
       exchange.onComplete(lost)
     } catch {
-      // It has its result, or is canceled. What has failed behind that leaves the connection in an unknown state.
+      // The exchange has its result, or is canceled. A callback that throws leaves the connection in an unknown state.
       this.destroy()
     }
   }
 
   /**
-   * Completes an exchange that the server has answered. The answers of a transaction may arrive together. Then one is handed
-   * over in each turn of the event loop, so that what the fiber of the first causes, such as the interruption of the
-   * second by a race that is decided, happens before the second has its result.
+   * Completes an exchange that the server has answered. The answers of a transaction may arrive together. Then one is
+   * handed over in each turn of the event loop, so that what the fiber of the first does, such as interrupting the
+   * second that has lost a race, happens before the second has its result.
    */
   private handOver(exchange: Exchange.Exchange): void {
     if (this.isHandingOver && (exchange.options.user || this.handovers.at(0)?.isBeingChecked !== true)) {
@@ -555,7 +561,7 @@ export class Pipeline {
     this.complete(exchange, undefined)
   }
 
-  /** Hands an exchange over when the position behind what it may have committed is known, if that is asked for. */
+  /** Hands an exchange over. If positions are tracked and it may have committed something, its position comes first. */
   private handOverWithPosition(exchange: Exchange.Exchange): void {
     const { follower } = exchange
     if (follower instanceof AskPosition && !follower.isComplete) {
@@ -588,8 +594,8 @@ export class Pipeline {
   }
 
   /**
-   * Finds out whether a statement of a transaction could not be bound only because its prepared statement was outdated, and
-   * then hands it over. Those behind it, which fail because it has failed, wait for that.
+   * Finds out whether a statement of a transaction could not be bound only because its prepared statement was outdated,
+   * and then hands it over. The exchanges after it, which fail because it has failed, wait for that.
    */
   private checkAndHandOver(exchange: Exchange.Exchange, statement: CachedStatement, bindOnly: Exchange.Exchange): void {
     const { error } = exchange
@@ -602,7 +608,7 @@ export class Pipeline {
     }
     this.sendElsewhere(bindOnly, (code) => {
       exchange.isBeingChecked = false
-      if (isOutdated(error?.code, code, this.seesMore)) {
+      if (isOutdated(error?.code, code, this.seesOwnObjects)) {
         exchange.isOutdated = true
         this.statementCache.invalidate(statement)
       }
@@ -637,7 +643,7 @@ export class Pipeline {
       return this.flush()
     }
     if (exchange.cleaned === false) {
-      // It was skipped, and did not run with what the last borrower has left.
+      // The server has skipped it, so it has not run with the state of the last borrower.
       this.engine.cleaningRejected(exchange.error?.code)
       exchange.error = serverError("08006", `the connection could not be cleaned: ${exchange.error?.message ?? ""}`)
       return this.onConnectionLost(exchange.error)
@@ -667,7 +673,7 @@ export class Pipeline {
     }
   }
 
-  /** What the last borrower has left was removed. */
+  /** Notes that the state of the last borrower was removed. */
   cleaned(): void {
     if (this.hasPreparedBySql) {
       this.statementCache.clear()
@@ -696,16 +702,17 @@ export class Pipeline {
     if (exchange.invalidatesStatements) {
       this.statementCache.clear()
     }
-    this.seesMore = exchange.definesObjects || (this.seesMore && (this.transactionStatus !== "I" || this.isDirty))
+    this.seesOwnObjects = exchange.definesObjects ||
+      (this.seesOwnObjects && (this.transactionStatus !== "I" || this.isDirty))
     if (exchange.altersSchema || (this.hasAlteredSchema && this.transactionStatus === "I")) {
-      // Others see it when its transaction has ended.
+      // Other connections see it when its transaction has ended.
       this.statementCache.schemaChanged()
       this.hasAlteredSchema = this.transactionStatus !== "I"
     }
     this.trackPath(exchange)
   }
 
-  /** What was executed may have changed `search_path` or the role. */
+  /** Tracks whether an exchange has changed `search_path`, the role or the access mode. */
   private trackPath({ error, options, result, steps, text }: Exchange.Exchange): void {
     if (error !== undefined) {
       return

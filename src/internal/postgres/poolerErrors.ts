@@ -1,6 +1,6 @@
 /**
- * The errors with which poolers refuse a connection. They have codes that say little: PgBouncer's is 08P01, whatever the
- * reason, and Supavisor's and Neon's is XX000. The texts are in English always.
+ * The errors with which poolers refuse a connection. Their codes say little: PgBouncer's is 08P01, whatever the reason,
+ * and Supavisor's and Neon's is XX000. The texts are always in English.
  */
 import type { ServerError } from "./protocol/messages.js"
 
@@ -21,7 +21,10 @@ const hint =
 
 const refusesParameter: Refusal = { ...fails, hint }
 
-/** The first that matches decides. What matches none of them may pass: a limit, a server that is down, a timeout. */
+/**
+ * The first that matches applies. An error that matches none may be transient: a limit, a server that is down, a
+ * timeout.
+ */
 const refusals: ReadonlyArray<readonly [text: RegExp, refusal: Refusal]> = [
   [/^unsupported (?:options )?startup parameter\b/i, refusesParameter],
   [/^Feature not supported: RDS Proxy currently\b/i, refusesParameter],
@@ -29,7 +32,7 @@ const refusals: ReadonlyArray<readonly [text: RegExp, refusal: Refusal]> = [
   [/^no such database\b|^database .* (?:does not exist|is disabled)|^database does not allow connections\b/i, fails],
   [/^no such user\b|^(?:"?\w+"? )?authentication failed\b|^auth failed\b|\blogin rejected\b|^not allowed\b/i, rejects],
   [/^(?:SSL|TLS connection|TLS client certificate) required\b|^bouncer config error\b/i, fails],
-  // What PgBouncer repeats of the server that it has failed to log in to. Such a server may be starting up.
+  // Errors of the server that PgBouncer could not log in to. Others are transient: the server may be starting up.
   [/^server login failed:.*\b(?:password|no pg_hba|role .* does not exist|signature|SASL)/i, rejects],
   [/^server login failed:.*\bdatabase .* does not exist/i, fails],
   [/^password authentication failed\b|^role .* does not exist/i, rejects],

@@ -41,7 +41,7 @@ export interface Options {
 export interface Batch {
   readonly rows: ReadonlyArray<object>
   readonly rowDescription: RowDescription | undefined
-  /** The size of the rows as received. */
+  /** The size of the rows as received, in bytes. */
   readonly rowBytes: number
   /** Whether the portal has no more rows. */
   readonly isLast: boolean
@@ -131,7 +131,7 @@ export const cursor = (options: Options): Effect.Effect<Pull, never, Scope.Scope
 
     const close = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
       if (!ownsTransaction) {
-        // Also if the stream was interrupted while it was opening the portal.
+        // `isOpen` is set before the answer, so this closes the portal also if the stream was interrupted meanwhile.
         return isOpen ? options.close : Effect.void
       }
       const rollback = Effect.ignore(options.rollback)

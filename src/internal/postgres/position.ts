@@ -1,5 +1,5 @@
 /**
- * Positions in the write-ahead log: the one behind a commit, and whether a standby has replayed one.
+ * Positions in the write-ahead log: the position after a commit, and whether a standby has replayed a position.
  */
 import type { DatabaseError } from "../../DatabaseError.js"
 import { markStale } from "../cluster/staleness.js"
@@ -15,14 +15,15 @@ import type { StatementCache } from "./statementCache.js"
 const system = "(SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text"
 
 /**
- * A commit has flushed its record, unless `synchronous_commit` is off: then the record is before the place where the next one
- * is inserted. What is inserted and not flushed may not reach a standby for seconds.
+ * A commit has flushed its record, so that the flush position covers it. With `synchronous_commit` off only the insert
+ * position does. That is not used otherwise, since what is inserted and not flushed may not reach a standby for
+ * seconds.
  */
 const positionSql = `SELECT ${system}, ${writtenTimeline}, ` +
   "CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' THEN pg_catalog.pg_current_wal_insert_lsn() " +
   "ELSE pg_catalog.pg_current_wal_flush_lsn() END::pg_catalog.text, pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text"
 
-/** Asked in the transaction, where the setting may be another one than outside of it. */
+/** Asked inside the transaction, which may have changed the setting. */
 const synchronousSql = "SELECT pg_catalog.current_setting('synchronous_commit')"
 
 const parsePosition = (
@@ -37,7 +38,10 @@ const parsePosition = (
 
 const formatLsn = (offset: bigint): string => `${(offset >> 32n).toString(16)}/${(offset & 0xffff_ffffn).toString(16)}`
 
-/** COMMIT, and in the same message the position behind it. That this fails is no failure of the commit. */
+/**
+ * COMMIT, and in the same message the query for the position after it. If only the query fails, the commit has not
+ * failed.
+ */
 export class CommitWithPosition extends Exchange {
   position: Position | undefined = undefined
   private isAsynchronous: boolean | undefined = undefined
@@ -73,7 +77,7 @@ export class CommitWithPosition extends Exchange {
     }
   }
 
-  /** A prepared statement that a pooler does not know would keep COMMIT from being executed. */
+  /** Prepares nothing by name: a statement that is unknown behind a pooler would keep COMMIT from being executed. */
   protected writeCommand(out: Writer): void {
     for (const text of [synchronousSql, "COMMIT", positionSql]) {
       this.writeBind(out, "", undefined, text, [])
@@ -83,7 +87,7 @@ export class CommitWithPosition extends Exchange {
   }
 }
 
-/** Asks for the position, behind another exchange and in the same message. */
+/** Asks for the position, by itself or after another exchange in the same message. */
 export class AskPosition extends Exchange {
   position: Position | undefined = undefined
 
@@ -106,8 +110,8 @@ const replayed = `CASE WHEN ${recovers} THEN pg_catalog.pg_last_wal_replay_lsn()
   "ELSE pg_catalog.pg_current_wal_insert_lsn() END"
 
 /**
- * The control file has the timeline of the last restart point. The WAL receiver knows that of today, but tells it only to
- * roles that may read all statistics.
+ * The control file has the timeline of the last restart point. The WAL receiver has the current one, but shows it only
+ * to roles that may read all statistics.
  */
 const timeline = `CASE WHEN ${recovers} THEN GREATEST(` +
   "(SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), " +
@@ -116,8 +120,8 @@ const timeline = `CASE WHEN ${recovers} THEN GREATEST(` +
   `ELSE ('x' || ${writtenTimeline})::pg_catalog.bit(32)::pg_catalog.int4 END`
 
 /**
- * How far it is behind, in milliseconds. A standby that receives and has replayed everything is not, however long ago the
- * last commit was. Null where nothing was replayed yet.
+ * How far a server is behind its primary, in milliseconds. A standby that is connected and has replayed all that it has
+ * received is not behind, however long ago the last commit was. Null if nothing was replayed yet.
  */
 export const lagSql = `CASE WHEN NOT ${recovers} OR (EXISTS ` +
   "(SELECT 1 FROM pg_catalog.pg_stat_get_wal_receiver() r WHERE r.pid IS NOT NULL) AND " +
@@ -126,7 +130,7 @@ export const lagSql = `CASE WHEN NOT ${recovers} OR (EXISTS ` +
 
 const isLagging = `COALESCE(${lagSql} > $1::pg_catalog.float8, true)`
 
-/** Null, or the Staleness. `asksPosition`: whether a position has to be replayed, which is in the parameters then. */
+/** Null if the replica is fresh. `asksPosition`: whether the parameters have a position that it must have replayed. */
 const stalenessColumn = (asksPosition: boolean, of: (staleness: Staleness) => string): string =>
   `CASE WHEN ${isLagging} THEN ${of("lag")} ` + (asksPosition ?
     `WHEN ${system} <> $2::pg_catalog.text OR ${timeline} IS DISTINCT FROM $3::pg_catalog.int4 THEN ${of("history")} ` +
@@ -177,7 +181,7 @@ const staleError = (staleness: Staleness): DatabaseError =>
 
 /**
  * Sent ahead of a transaction: fails unless the replica is fresh. It is a transaction of its own, since the snapshot of
- * the session's must not be older than the answer.
+ * the session's transaction must not be older than the check.
  */
 export const freshnessSteps = (required: Freshness): ReadonlyArray<Step> => [
   { text: "BEGIN READ ONLY", beginsTransaction: true },
@@ -186,7 +190,7 @@ export const freshnessSteps = (required: Freshness): ReadonlyArray<Step> => [
     values: valuesOf(required),
     explain: (error) => {
       const name = (["behind", "lag", "history"] as const).find((name) => error.message.includes(settingPrefix + name))
-      // Without the right to ask, nothing is known.
+      // insufficient_privilege: the user may not ask for the cluster and the timeline.
       return name === undefined ? error.code === "42501" ? staleError("history") : undefined : staleError(name)
     }
   },
@@ -194,8 +198,8 @@ export const freshnessSteps = (required: Freshness): ReadonlyArray<Step> => [
 ]
 
 /**
- * Waits until a position is replayed (https://www.postgresql.org/docs/19/sql-wait-for.html). It knows nothing of timelines, so the
- * replica is asked whether it is fresh in any case.
+ * Waits until a position is replayed (https://www.postgresql.org/docs/19/sql-wait-for.html). It does not check the
+ * timeline, so the query for staleness follows in any case.
  */
 export const waitSql = ({ offset }: Position, millis: number): string =>
   `WAIT FOR LSN '${formatLsn(offset)}' WITH (TIMEOUT '${Math.ceil(millis)}', NO_THROW)`

@@ -119,7 +119,10 @@ export class Receiver {
     }
   }
 
-  /** Keeps the first notices of an exchange. One of them matters: a commit's wait for its synchronous standby was canceled. */
+  /**
+   * Keeps the first notices of an exchange, and notes the warning that a commit's wait for its synchronous standby was
+   * canceled.
+   */
   private notice(bytes: Buffer, offset: number, end: number): void {
     const exchange = this.inFlight.at(0)
     if (exchange === undefined) {
@@ -143,9 +146,9 @@ export class Receiver {
 
   private parameterStatus(reader: Reader): void {
     const exchange = this.inFlight.at(0)
-    const isLeft = this.parameters.report(reader.text(), reader.text(), exchange?.options.user === true)
-    if (exchange !== undefined && isLeft && exchange.cleaned !== undefined) {
-      // The server reports the last value only, after the connection was cleaned.
+    const isBorrowerState = this.parameters.report(reader.text(), reader.text(), exchange?.options.user === true)
+    if (exchange !== undefined && isBorrowerState && exchange.cleaned !== undefined) {
+      // It was cleaned in the same message, and the server reports only the last value: the statement has set it.
       exchange.makesDirty = true
     }
   }

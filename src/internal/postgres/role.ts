@@ -1,8 +1,8 @@
 /**
  * What a server is: whether it has the role that `target_session_attrs` asks for, and which history it writes.
  *
- * The role is asked with SQL and not believed from the greeting, which a pooler keeps from the server that it was connected
- * to first.
+ * The role is asked for with SQL. The parameters reported at start-up do not count: a pooler keeps those of the server
+ * that it was connected to first.
  */
 import * as Effect from "effect/Effect"
 import type { PostgresTarget } from "../../DatabaseConfig.js"
@@ -30,7 +30,7 @@ const lagColumn = `CASE WHEN pg_catalog.pg_is_in_recovery() THEN (${lagSql})::pg
 
 const serverSql = `SELECT ${identityColumns}, ${readOnlyColumn}, ${lagColumn}`
 
-/** What a server has said of itself. What is undefined it does not tell. */
+/** What a server has answered. A field is undefined if the server does not report it. */
 interface Answer extends Role {
   readonly systemIdentifier?: string | undefined
   readonly timeline?: number | undefined
@@ -51,10 +51,10 @@ const parse = (row: Row): Answer => {
   }
 }
 
-/** Of servers that are not PostgreSQL's, and of functions that the user may not call (insufficient_privilege). */
+/** Whether an engine lacks a function, or the user may not call it (insufficient_privilege). */
 const isUnsupported = (error: DatabaseError): boolean => isRefusal(error) || error.code === "42501"
 
-/** What a server is taken for that answers nothing. */
+/** The answer of a server that returns no row. */
 const noRow: Row = {
   standby: null,
   system: null,
@@ -89,23 +89,23 @@ export const accepts = (required: TargetSessionAttrs, role: Role): boolean => {
   }
 }
 
-/** What the server is, where that is not what was asked for. */
+/** Why a server whose role is not the required one is not used. */
 const describeRole = ({ readOnly, standby }: Role, required: TargetSessionAttrs): string =>
   `the server is ${standby ? "a standby" : "the primary"}${readOnly ? " and read-only" : ""}, where ` +
   `target_session_attrs asks for ${required}`
 
-/** The history of a writer; undefined of a standby, and of servers that do not say it. */
+/** The identity of a writer; undefined for a standby, and for a server that does not report it. */
 const writerOf = ({ standby, systemIdentifier, timeline }: Answer): WriterIdentity | undefined =>
   standby || systemIdentifier === undefined || timeline === undefined ? undefined : { systemIdentifier, timeline }
 
-/** Notes what a server has said of itself. Returns why it must not be used, if so. */
+/** Notes what a server has answered. Returns why it must not be used, if it must not. */
 const note = (servers: Servers, server: Server, answer: Answer): string | undefined => {
   const { lag, readOnly, standby, systemIdentifier, timeline } = answer
   servers.lags(server, lag)
   if (systemIdentifier !== undefined && timeline !== undefined) {
     const role = standby ? "standby" : "writer"
     if (!servers.identified(server, { systemIdentifier, timeline }, role)) {
-      // It is the primary of nobody.
+      // It was replaced by a promoted server, so that it is neither a writer nor a standby.
       server.role = "unknown"
       return outdatedTimeline(timeline, servers.highestTimeline(systemIdentifier) ?? timeline)
     }
@@ -114,7 +114,7 @@ const note = (servers: Servers, server: Server, answer: Answer): string | undefi
   return undefined
 }
 
-/** Asks a server what it is, and notes it, for the background. */
+/** Asks a server for its role, its history and its lag, and notes the answer. */
 export const examine = (connection: Connection, servers: Servers, server: Server): Effect.Effect<void, DatabaseError> =>
   Effect.map(askServer(connection, true), (answer) => {
     note(servers, server, answer)
@@ -124,10 +124,10 @@ export interface Requirement {
   readonly required: TargetSessionAttrs
   readonly servers: Servers
   readonly server: Server
-  /** Where the connection leads, for errors. */
+  /** Names the server in errors. */
   readonly description: string
   readonly deadline: number
-  /** Which servers it should have led to, if others are preferred. */
+  /** Which servers are preferred to this one; undefined if none are. */
   readonly prefers?: Member["prefers"]
 }
 
@@ -149,7 +149,7 @@ const watch = (
 }
 
 /**
- * Checks that the server is what was asked for, and watches it from then on. Nothing is asked where any server will do and
+ * Checks that the server has the required role, and watches it from then on. Asks nothing if any server will do and
  * there is only one.
  */
 export const checkRole = (

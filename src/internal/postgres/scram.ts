@@ -2,7 +2,7 @@
  * The client's side of SCRAM-SHA-256 (RFC 7677, RFC 5802): `begin`, then `answer` to the server's first message, then `verify`
  * its last one, which proves that the server knows the password too. Passwords are prepared as PostgreSQL does it.
  */
-// docgen compiles modules one by one, so it has to be told of the declaration.
+// docgen compiles modules one by one, so it needs this reference to the declaration.
 // oxlint-disable-next-line typescript/triple-slash-reference
 /// <reference path="./pgModules.d.ts" />
 import * as Crypto from "node:crypto"
@@ -15,11 +15,11 @@ const pbkdf2 = promisify(Crypto.pbkdf2)
 /** One exchange. */
 export interface Session {
   readonly mechanism: "SCRAM-SHA-256" | "SCRAM-SHA-256-PLUS"
-  /** What is sent before the name and the nonce: whether the exchange is bound to the TLS connection. */
+  /** The GS2 header, ahead of the name and the nonce: whether the exchange is bound to the TLS connection. */
   readonly header: string
   readonly clientNonce: string
   isAnswered: boolean
-  /** What the server has to prove; undefined until the answer is known. */
+  /** The signature that the server's last message must have; undefined until `answer`. */
   serverSignature: string | undefined
 }
 
@@ -29,9 +29,9 @@ const maxIterations = 10_000_000
 const nonceLength = 18
 
 /**
- * Begins an exchange with one of the mechanisms that the server offers. `binds`: whether the client can bind it to the TLS
- * connection. It says so even where the server does not offer that, so that a server notices if its offer was changed on the
- * way.
+ * Begins an exchange with one of the mechanisms that the server offers. `binds`: whether the client can bind it to the
+ * TLS connection. It says so even if the server does not offer that, so that the server notices if its offer was
+ * changed on the way.
  */
 export const begin = (mechanisms: ReadonlyArray<string>, binds: boolean): Session => {
   const isBound = binds && mechanisms.includes("SCRAM-SHA-256-PLUS")
@@ -63,7 +63,7 @@ const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$
 
 const hmac = (key: Buffer, text: string): Buffer => Crypto.createHmac("sha256", key).update(text).digest()
 
-/** Begins with the words that tell a failed authentication from other errors. */
+/** The message begins with SASL, by which a failed authentication is recognized. */
 const invalid = (what: string): Error => new Error(`SASL: SCRAM-SERVER-FIRST-MESSAGE: ${what}`)
 
 interface Challenge {
@@ -143,7 +143,7 @@ export const answer = async (
   return `${withoutProof},p=${proof.toString("base64")}`
 }
 
-/** Checks the proof in the server's last message. */
+/** Checks the server's signature in its last message. */
 export const verify = ({ serverSignature }: Session, message: string): void => {
   const attributes = attributesOf(message)
   const error = attributes.get("e=")

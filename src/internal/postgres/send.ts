@@ -29,15 +29,15 @@ const maxParams = 65_535
 const maxMessageLength = 0x3fff_fffe
 /** A UTF-16 code unit takes at most three bytes in UTF-8. */
 const maxBytesPerCodeUnit = 3
-/** What Bind holds for each value beside its bytes: its length and its format. */
+/** What Bind holds for each value in addition to its bytes: its length and its format. */
 const bytesPerValue = 6
-/** What Parse and Bind hold beside the text and the values: names and counts. */
+/** What Parse and Bind hold in addition to the text and the values: names and counts. */
 const headerBytes = 256
 
 /** read_only_sql_transaction */
 const readOnlyCode = "25006"
 
-/** How long a stream that ends early waits for a batch it has requested before it cancels that; in milliseconds. */
+/** How long a stream that ends early waits for a requested batch before it cancels it, in milliseconds. */
 const releaseTimeout = 500
 
 /** Another connection of the driver's own. */
@@ -49,7 +49,7 @@ interface OwnConnection {
 export class Sender {
   constructor(
     private readonly pipeline: Pipeline,
-    /** Where the connection leads, for errors. */
+    /** Names the server in errors. */
     private readonly description: string,
     /** Opens another connection to the same target. */
     readonly connectAgain: (restore: Restore) => Effect.Effect<OwnConnection, DatabaseError>
@@ -71,7 +71,7 @@ export class Sender {
     // Without the parameters, since no reason contains a value that would have to be masked.
     const failure = (code: string, reason: string): DatabaseError =>
       fromPostgres(serverError(code, reason), { phase: "statement", statement })
-    // Texts are terminated by NUL: the server would read a message with other fields.
+    // The protocol ends strings with NUL, so the server would read other fields.
     if (statement.includes("\0")) {
       throw failure("42601", "a statement may not hold a NUL character")
     }
@@ -135,7 +135,7 @@ export class Sender {
     })
   }
 
-  /** Submits an exchange whose completion is told by a callback, with its error if it has failed. */
+  /** Submits an exchange, and calls back when it is complete, with its error if it has failed. */
   submit(
     exchange: Exchange,
     guard: StatementGuard | undefined,
@@ -234,14 +234,14 @@ export class Sender {
       }
     })
 
-  /** Reports what the server has said beside its answer, before the result is given. */
+  /** Reports the notices of an exchange before its result is given. */
   withNotices<A, E>(exchange: Exchange, result: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return exchange.notices === undefined
       ? result
       : Effect.zipRight(reportNotices(exchange, this.pipeline.onNotice), result)
   }
 
-  /** The result of a completed exchange. Whatever goes wrong while it is made, there is one. */
+  /** The result of a completed exchange. There is one even if making it throws. */
   private resultOf<A, E>(
     exchange: Exchange,
     lost: Error | undefined,
@@ -293,7 +293,7 @@ export class Sender {
       isDemoted,
       description: this.description,
       statement,
-      // Those of an INSERT of many rows are made when they are asked for.
+      // An INSERT of many rows lists them when this is read, and not before.
       params: exchange.options.params
     })
     if (lost === undefined && exchange.isOutdated) {
@@ -313,7 +313,7 @@ export class Sender {
       : error
   }
 
-  /** Whether the server refuses to write although neither the session, nor the borrower, nor the role wants it to. */
+  /** Whether the server refuses to write although no session, borrower or role has asked for read-only access. */
   private isDemoted({ isInTransaction, text }: Exchange): boolean {
     const { beganReadOnly, isDirty, isReadOnlyAsked } = this.pipeline
     return !beganReadOnly && !(isReadOnlyAsked && (isInTransaction || isDirty)) && !asksReadOnly.test(text)
@@ -330,13 +330,13 @@ export class Sender {
     return commits && mayWrite(text) && !this.isReadOnly(text)
   }
 
-  /** Whether a transaction was to read only, on a standby: nothing can depend on the answer to its COMMIT. */
+  /** Whether a transaction is read-only on a standby, so that it does not matter whether its COMMIT was executed. */
   private get hasNothingToCommit(): boolean {
     const { isReadOnlyAsked, parameters } = this.pipeline
     return isReadOnlyAsked && parameters.get("in_hot_standby") === "on"
   }
 
-  /** Whether the server lets no statement write, as far as the text does not change that. */
+  /** Whether the server lets no statement write, unless the text may change that. */
   private isReadOnly(text: string): boolean {
     const { parameters } = this.pipeline
     return parameters.get("in_hot_standby") === "on" ||
@@ -368,14 +368,14 @@ const unknownOutcome =
   "the statement was sent and its answer has not arrived, so whether it was executed and committed " +
   "is not known"
 
-/** The error of a statement that could not be made. Anything may have been thrown, and may hold values. */
+/** The error of a statement that could not be made. Whatever was thrown may hold values. */
 export const cannotBeSent = (cause: unknown): DatabaseError => {
   try {
     if (isDatabaseError(cause)) {
       return cause
     }
   } catch {
-    // Nothing can be asked of it.
+    // Even reading it throws.
   }
   return makeError("InvalidData", {
     dialect: "postgres",
@@ -427,8 +427,8 @@ const encodeAll = (
 }
 
 /**
- * Why a value cannot be encoded. The message of what its methods or an encoder of the application throw may contain the
- * value, so it is not shown unless it is known. Does not throw, whatever was thrown.
+ * Why a value cannot be encoded. An error that a method of the value or an encoder of the application throws may
+ * contain the value, so only known messages are shown. Does not throw, whatever was thrown.
  */
 const encodingFailure = (cause: unknown): string => {
   try {

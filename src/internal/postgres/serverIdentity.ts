@@ -1,24 +1,24 @@
 /**
- * Which server is behind a connection: what tells one running server from every other one, from copies of its data, and
- * from what it was before it was promoted or restarted.
+ * Identifies the server of a connection: distinguishes a running server from every other one, from copies of its data,
+ * and from itself before a promotion or a restart.
  */
 
-/** Undefined where the server does not tell, or the user may not ask. */
+/** A field is undefined if the server does not report it, or the user may not ask for it. */
 export interface ServerIdentity {
   readonly isStandby: boolean
   /** Given by initdb: standbys and copies of the data have that of their origin. */
   readonly systemIdentifier: string | undefined
-  /** That of the WAL which is being written; of a standby, the highest that is known to it. */
+  /** The timeline that is being written; on a standby, the highest one that it knows. */
   readonly timeline: number | undefined
   /** When the server was started, in microseconds since 1970. */
   readonly startedAt: string | undefined
-  /** When the statistics were reset, in microseconds since 1970: by a crash, in which the server may forget transaction ids. */
+  /** When the statistics were reset, in microseconds since 1970. A crash resets them, and may lose transaction ids. */
   readonly statistics: string | undefined
 }
 
 /**
- * `query_to_xml` executes a text only when it is called, so a role that may not call the function is no error: since a
- * function's privileges are checked wherever it is mentioned, a CASE alone would not do.
+ * The server checks the privileges of a function wherever a query mentions it, even in a branch of CASE that is not
+ * taken. `query_to_xml` has the call in a text, which is parsed only when it is executed.
  */
 const ifPermitted = (call: string, column: string): string =>
   `CASE WHEN pg_catalog.has_function_privilege('pg_catalog.${call}', 'EXECUTE') THEN pg_catalog.substring(` +
@@ -78,7 +78,7 @@ export const isSameServer = (left: ServerIdentity, right: ServerIdentity): boole
   !left.isStandby && !right.isStandby && isSame(left.systemIdentifier, right.systemIdentifier) &&
   isSame(left.timeline, right.timeline) && isSame(left.startedAt, right.startedAt)
 
-/** Whether the server has crashed between the two, and was restarted by itself. */
+/** Whether the server has crashed between the two, and has restarted itself. */
 export const hasCrashed = (left: ServerIdentity, right: ServerIdentity): boolean =>
   !isSame(left.statistics, right.statistics)
 

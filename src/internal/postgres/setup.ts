@@ -28,13 +28,13 @@ export interface Setup {
   readonly settings: Settings
   readonly target: PostgresTarget
   readonly preparePolicy: PreparePolicy
-  /** Undefined if a server may be silent for ever. */
+  /** Undefined if the setting `silence` is zero. */
   readonly silence: SilenceMonitor | undefined
   readonly statementTimeouts: StatementTimeoutMonitor
   readonly startupParameters: StartupParameters
   readonly types: TypeRegistry
   readonly engine: Engine
-  /** What is known of the servers. */
+  /** The known state of the servers. */
   readonly servers: Servers
   readonly connectLimit: ConnectLimit
 }

@@ -1,7 +1,7 @@
 /**
  * Notices a server that has fallen silent: one that says nothing while an answer is awaited, and does not answer on a
- * connection of its own either. Without this, whatever waits for it would wait until the kernel gives up, which takes a
- * quarter of an hour, or for ever.
+ * connection of its own either. Without this, a statement would wait until the kernel gives up the connection, which
+ * takes a quarter of an hour or never happens.
  */
 
 /** An established connection that may be waiting for its server. */
@@ -13,31 +13,31 @@ export interface Watched {
   /** Changes with everything that the server sends, and when the connection begins to wait for an answer. */
   readonly activity: number
   /**
-   * Asks the server on a connection of its own. Answers within a limited time whether it lives. A busy event loop makes
-   * that time longer, never shorter.
+   * Finds out on a new connection, within a limited time, whether the server is alive. A busy event loop makes that
+   * time longer, never shorter.
    */
   readonly probe: (onAnswer: (isAlive: boolean) => void) => void
-  /** Ends the connection and everything that waits for it. The server has said nothing for this many milliseconds. */
+  /** Ends the connection, and fails its exchanges. The server has said nothing for this many milliseconds. */
   readonly onSilence: (millis: number) => void
 }
 
 /**
- * How often a connection is looked at within the silence. Looks are counted and not time: one that comes late, because the
- * event loop was busy, counts once.
+ * How often a connection is checked within `silence`. Checks are counted instead of time: one that is late because the
+ * event loop was busy counts once.
  */
-const looks = 10
+const checks = 10
 
 interface Entry {
   activity: number
   /** When the activity was last seen to change, or nothing was awaited. */
   since: number
-  /** The number of looks since then. */
-  silentLooks: number
+  /** The number of checks since then. */
+  silentChecks: number
 }
 
 export class SilenceMonitor {
   private readonly entries = new Map<Watched, Entry>()
-  /** The addresses whose servers are being asked. */
+  /** The addresses whose servers are being probed. */
   private readonly probing = new Set<string>()
   private timer: NodeJS.Timeout | undefined = undefined
 
@@ -46,7 +46,7 @@ export class SilenceMonitor {
 
   /** Watches a connection until `unwatch`. */
   watch(connection: Watched): void {
-    this.entries.set(connection, { activity: connection.activity, since: performance.now(), silentLooks: 0 })
+    this.entries.set(connection, { activity: connection.activity, since: performance.now(), silentChecks: 0 })
     this.schedule()
   }
 
@@ -60,21 +60,21 @@ export class SilenceMonitor {
 
   private schedule(): void {
     if (this.timer === undefined && this.entries.size > 0) {
-      this.timer = setTimeout(() => this.look(), this.silence / looks)
+      this.timer = setTimeout(() => this.check(), this.silence / checks)
       // The socket of a connection that waits keeps the process alive.
       this.timer.unref()
     }
   }
 
-  private look(): void {
+  private check(): void {
     this.timer = undefined
     const silent = new Map<string, Array<Watched>>()
     for (const [connection, entry] of this.entries) {
       if (!connection.isWaiting || connection.activity !== entry.activity) {
         entry.activity = connection.activity
         entry.since = performance.now()
-        entry.silentLooks = 0
-      } else if (++entry.silentLooks >= looks) {
+        entry.silentChecks = 0
+      } else if (++entry.silentChecks >= checks) {
         const others = silent.get(connection.address)
         if (others === undefined) {
           silent.set(connection.address, [connection])
@@ -91,7 +91,7 @@ export class SilenceMonitor {
     this.schedule()
   }
 
-  /** Asks a server once, whatever the number of connections that wait for it. */
+  /** Probes a server once, however many connections wait for it. */
   private probe(address: string, connections: ReadonlyArray<Watched>): void {
     const activities = connections.map(({ activity }) => activity)
     this.probing.add(address)
@@ -103,7 +103,7 @@ export class SilenceMonitor {
           return
         }
         if (isAlive) {
-          entry.silentLooks = 0
+          entry.silentChecks = 0
         } else {
           connection.onSilence(performance.now() - entry.since)
         }

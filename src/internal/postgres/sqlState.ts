@@ -93,7 +93,7 @@ const byClass: { readonly [prefix: string]: Tag } = {
   "XX": "UnknownDatabaseError" // internal error
 }
 
-/** An error that has what the server always sends. */
+/** An error with the fields that the server always sends. */
 interface ServerResponse extends ServerError {
   readonly code: string
   readonly severity: string
@@ -106,8 +106,8 @@ const isServerResponse = (error: unknown): error is ServerResponse =>
 
 /**
  * 57014 is the code of a statement timeout and of a cancel request, and only the message tells them apart. It is in the
- * server's language, and English is recognized. In another one it is taken for a timeout, which is more likely: a statement
- * that the driver cancels has no one left to see its error. A function that raises 57014 is neither.
+ * server's language, and English is recognized. In another language the error is taken for a timeout, which is more
+ * likely: nobody awaits the result of a statement that the driver cancels. A function that raises 57014 is neither.
  */
 const canceledTag = (error: ServerResponse): Tag => {
   if (error.message.includes("statement timeout")) {
@@ -117,7 +117,7 @@ const canceledTag = (error: ServerResponse): Tag => {
   return isUnknownLanguage ? "StatementTimeout" : "StatementCanceled"
 }
 
-/** A prepared statement was not executed, because a table has changed and its result has other columns now. */
+/** Whether a prepared statement was not executed because a table has changed and the result has other columns now. */
 export const isStalePlan = (
   { code, routine }: ServerError
 ) => code === "0A000" && routine === "RevalidateCachedQuery"
@@ -158,7 +158,7 @@ const detailOf = (error: ServerResponse, sources: Sources): string | undefined =
   return maskDetail(error.detail, sources, isRowless ? "signatures" : undefined)
 }
 
-/** The contexts that are understood, and those of which only quotations may be values. */
+/** The contexts that are understood, and those in which only quotations may be values. */
 const knownContext = /^(?:PL\/|SQL |COPY |JSON |while |unnamed portal |portal )/
 const quotingContext = /^(?:(?:PL\/\w+|SQL) function |while )/
 

@@ -28,13 +28,13 @@ const authentication = {
   saslFinal: 12
 } as const
 
-/** What is asked for by operating systems and by Kerberos, which is not supported. */
+/** The requests for authentication that are not supported. */
 const unsupported: { readonly [request: number]: string } = { 2: "Kerberos V5", 6: "SCM", 7: "GSSAPI", 9: "SSPI" }
 
 const saltLength = 4
 
 export interface StartupOptions {
-  /** Exactly these are sent, and `client_encoding`. */
+  /** Only these are sent, and `client_encoding`. */
   readonly parameters: Readonly<Record<string, string>>
   readonly user: string
   /** Called when the server asks for the password. Throws if there is none. */
@@ -87,9 +87,9 @@ export class StartupConnection {
     this.stream.write(Messages.startup(options.parameters))
   }
 
-  /** Gives up because of what the server has sent. */
+  /** Fails because of a message of the server. */
   reject(cause: unknown): void {
-    // What else is thrown while the answers of statements are handled is not shown, since it may hold values.
+    // After start-up only malformed messages are shown: another exception may hold values.
     const isShown = isMalformed(cause) || this.isStarting
     const reason = isShown ? textOf(cause) : "it could not be handled"
     this.fail(new Error(`received invalid response: ${reason}`))
@@ -101,7 +101,7 @@ export class StartupConnection {
   }
 }
 
-/** Answers what the server asks for, and checks that it completes SCRAM, which proves that it knows the password. */
+/** Answers the server's requests, and checks that it completes SCRAM, which proves that it knows the password. */
 class Startup {
   private scram: Scram.Session | undefined
   private hasProof = false
@@ -111,7 +111,7 @@ class Startup {
   constructor(private readonly connection: StartupConnection, private readonly options: StartupOptions) {}
 
   receive(type: number, bytes: Buffer, offset: number, end: number): void {
-    // It has failed, and the rest of what has arrived does not count.
+    // After a failure the other messages that have arrived are ignored.
     if (this.connection.stream.destroyed) {
       return
     }
@@ -183,7 +183,7 @@ class Startup {
     this.isAuthenticated = true
   }
 
-  /** Answers a request without channel binding: a server in the middle could use the answer elsewhere. */
+  /** Answers a request without channel binding: a man in the middle could use the answer elsewhere. */
   private answerUnbound(asked: string, answer: (password: string) => string): void {
     if (this.options.requiresChannelBinding) {
       return this.rejectUnbound(`asks for ${asked}`)
@@ -200,7 +200,7 @@ class Startup {
       return this.rejectUnbound("does not offer SCRAM-SHA-256-PLUS")
     }
     this.attempt(() => {
-      // Fails here already if there is none.
+      // Fails at once if there is no password.
       password()
       this.scram = Scram.begin(mechanisms, bindsChannel)
       this.write(Messages.saslInitialResponse(this.scram.mechanism, Scram.firstMessage(this.scram)))
@@ -265,7 +265,7 @@ const md5 = (...parts: ReadonlyArray<string | Buffer>): string => {
   return hash.digest("hex")
 }
 
-/** The names of the mechanisms, each with a zero behind it; a zero ends the list. */
+/** The names of the mechanisms, each followed by a zero byte; another zero byte ends the list. */
 const mechanismsOf = (data: Buffer): ReadonlyArray<string> => {
   const reader = new Reader(data, 0, data.length)
   const mechanisms: Array<string> = []

@@ -1,8 +1,8 @@
 /**
  * The parameters of the start-up message, and what is done about those that a pooler refuses.
  *
- * A server takes every setting there is. PgBouncer, and what is built like it, takes those that it tracks, and refuses the
- * connection for any other one, unless its `ignore_startup_parameters` names it.
+ * A server accepts every setting. PgBouncer and poolers like it accept those that they track, and refuse the connection
+ * for any other one, unless `ignore_startup_parameters` names it.
  */
 import type { PostgresTarget, Settings } from "../../DatabaseConfig.js"
 import { serverError } from "./pg.js"
@@ -22,9 +22,9 @@ export interface StartupParameter {
 }
 
 /**
- * The formats that the type parsers rely on, whatever the role, the database and the server say. 3 is the most that
- * servers before PostgreSQL 12 take for `extra_float_digits`; since then all values above 0 mean the same. `client_encoding`
- * is part of every StartupMessage.
+ * The formats that the type parsers rely on. The role, the database or the server may have others, so they are always
+ * set. 3 is the most that servers before PostgreSQL 12 accept for `extra_float_digits`; since then all values above 0
+ * mean the same. `client_encoding` is part of every StartupMessage.
  */
 const formats: ReadonlyArray<readonly [name: string, value: string]> = [
   ["DateStyle", "ISO"],
@@ -32,7 +32,7 @@ const formats: ReadonlyArray<readonly [name: string, value: string]> = [
   ["extra_float_digits", "3"]
 ]
 
-/** What is to be set with each BEGIN: what was not sent, and formats that a pooler took without effect. */
+/** The settings for each BEGIN: those that were not sent, and formats that a pooler has accepted without effect. */
 export const beginSettings = (
   { withBegin }: SentParameters,
   reported: { readonly get: (name: string) => string | undefined }
@@ -90,11 +90,11 @@ export interface SentParameters {
 /** A parameter that was refused. */
 export interface LeftOut {
   readonly parameter: StartupParameter
-  /** Whether it was not refused before. */
+  /** Whether it was refused for the first time. */
   readonly isFirst: boolean
 }
 
-/** How PgBouncer, Neon and RDS Proxy name the parameter that they refuse. The last two mean `options`. */
+/** How PgBouncer, Neon and RDS Proxy name the parameter that they refuse. The last two patterns are for `options`. */
 const refusals: ReadonlyArray<RegExp> = [
   /^unsupported startup parameter: (\w+)/i,
   /RDS Proxy currently doesn.t support the option (\w+)/i,
@@ -111,14 +111,15 @@ export class StartupParameters {
     this.current = this.make()
   }
 
-  /** For the next connection. */
+  /** The parameters of the next connection. */
   select(): SentParameters {
     return this.current
   }
 
   /**
-   * What is done about an error of the start-up in which `parameters` were sent: the parameter that it names is left out by
-   * the next attempt, or an error says what to do. Undefined: it is about something else.
+   * Handles an error of a start-up in which these parameters were sent. Returns the parameter that it refuses, which
+   * the next attempt leaves out, or an error if it must not be left out; undefined if the error is about something
+   * else.
    */
   refuse(error: Error, { sent }: SentParameters): LeftOut | Error | undefined {
     const name = refusals.map((refusal) => refusal.exec(error.message)?.[1]).find((name) => name !== undefined)
@@ -146,6 +147,6 @@ export class StartupParameters {
   }
 }
 
-/** `poolerErrors.ts` adds what to do. */
+/** `poolerErrors.ts` adds the hint. */
 const unsendable = ({ origin }: StartupParameter, message: string): string =>
   `${message.replace(/[.\s]+$/, "")} (from ${origin ?? "sqlayer"})`

@@ -1,12 +1,12 @@
 /**
- * The prepared statements of a connection: by name on the server, so that a statement is not parsed and planned again.
+ * The named prepared statements of a connection, which the server does not parse and plan again.
  *
  * A text is prepared when it is executed for the second time. Its name is a hash of the text, so that where a pooler lets
  * several clients share a server connection, a name never stands for another client's statement.
  *
- * The server keeps the types of a prepared statement's parameters, and its columns, when tables and types change later. A
- * statement that fails before it was bound may fail because of that, and is prepared again. In a schema of its own, which
- * `search_path` names, a text has a prepared statement of its own.
+ * When tables or types change, a prepared statement keeps the types of its parameters, and its columns. A statement
+ * that cannot be bound may have failed because of that, and is prepared again. For another `search_path` or role that
+ * was set, a text has another prepared statement.
  */
 import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
@@ -20,7 +20,7 @@ const maxChecks = 4
 
 /** A text of which this many prepared statements became invalid within `instabilityWindow` is not prepared for a while. */
 const maxInvalidations = 2
-/** In milliseconds. */
+/** In milliseconds. See `maxInvalidations`. */
 const instabilityWindow = 600_000
 /** How long such a text is not prepared; in milliseconds. */
 const unpreparedTime = 3_600_000
@@ -37,12 +37,14 @@ const maxTextLength = 16_384
 
 const namePrefix = "sqlayer_"
 
-/** A text begins like a statement that the server plans, or like BEGIN. None of these ends a transaction or copies. */
+/**
+ * Texts that begin like a statement that the server plans, or like BEGIN. None of these ends a transaction or copies.
+ */
 const preparable = /^\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|BEGIN)\b/i
 
 /**
- * The errors of Bind that may come from what the server has kept of a prepared statement: values that do not fit its
- * parameters' types, operators that do not exist for them, and types that were dropped (XX000).
+ * The errors of Bind that an outdated prepared statement may cause: values that do not fit the types of its parameters,
+ * operators that do not exist for these types, and types that were dropped (XX000).
  */
 const invalidBinding = /^(?:0A|22|23|26|3F|42|P0)|^XX000$/
 
@@ -58,8 +60,8 @@ const pathKey = (text: string, params: ReadonlyArray<unknown> | undefined): stri
 const droppedType = "XX000"
 
 /**
- * invalid_sql_statement_name and duplicate_prepared_statement: a pooler has switched the server connection, or the application
- * has dropped the statements in a way that no command tag tells of, such as DEALLOCATE ALL in a function.
+ * invalid_sql_statement_name and duplicate_prepared_statement: a pooler has switched the server connection, or the
+ * application has dropped the statements in a way that no command tag shows, such as DEALLOCATE ALL in a function.
  */
 const unknownName = "26000"
 const duplicateName = "42P05"
@@ -69,17 +71,17 @@ export class PreparePolicy {
   /** Incremented when a plan has become invalid. Statements prepared in an earlier epoch are prepared again. */
   epoch = 0
 
-  /** Limits the connections on which it is found out whether a statement is outdated. */
+  /** Limits the connections that check whether a statement is outdated. */
   readonly checks = Effect.unsafeMakeSemaphore(maxChecks)
   /** The texts of which a prepared statement became invalid: how often, and when last. */
   private readonly invalidations = new Map<string, { readonly count: number; readonly at: number }>()
-  /** When a connection has lost its statements last, and until when none prepares for that. */
+  /** When a connection last lost its statements, and until when no connection prepares because of that. */
   private lostAt = -Infinity
   private suspendedUntil = -Infinity
 
   constructor(private mode: PreparedStatements) {}
 
-  /** A prepared statement has turned out to be invalid. Others may be too, so all are prepared again. */
+  /** Notes that a prepared statement was invalid. Others may be too, so all are prepared again. */
   invalidated({ epoch, text }: CachedStatement): void {
     if (epoch === this.epoch) {
       const now = performance.now()
@@ -103,12 +105,12 @@ export class PreparePolicy {
     return last !== undefined && last.count >= maxInvalidations && performance.now() - last.at < unpreparedTime
   }
 
-  /** `isDirect`: whether a connection leads to the server itself and not to a pooler; undefined if not known. */
+  /** `isDirect`: whether the connection is to the server itself and not to a pooler; undefined if that is not known. */
   allows(isDirect: boolean | undefined): boolean {
     return this.mode === "on" || (isDirect === true && this.isAutomatic)
   }
 
-  /** Whether to find out if a connection leads to the server itself. */
+  /** Whether to check if a connection is to the server itself. */
   needsBackendCheck(isDirect: boolean | undefined): boolean {
     return isDirect === undefined && this.isAutomatic
   }
@@ -117,7 +119,10 @@ export class PreparePolicy {
     return this.mode === "auto" && (this.suspendedUntil === -Infinity || performance.now() >= this.suspendedUntil)
   }
 
-  /** A connection to the server itself has lost its statements. If that goes on, no connection prepares for a while. */
+  /**
+   * Notes that a connection to the server itself has lost its statements. If that happens twice within
+   * `instabilityWindow`, no connection prepares for `unpreparedTime`.
+   */
   statementsLost(): void {
     const now = performance.now()
     if (this.mode === "auto" && now - this.lostAt < instabilityWindow) {
@@ -134,7 +139,7 @@ export class PreparePolicy {
   }
 }
 
-/** A text that has a name, and what the server knows of it. */
+/** A text with the name of its prepared statement, and the state of that on the server. */
 export interface CachedStatement {
   readonly text: string
   /** The text, preceded by the path if that is not the connection's own. */
@@ -156,7 +161,7 @@ export interface CachedStatement {
 export class StatementCache {
   /** Names for which a Close is to be sent. */
   readonly namesToClose: Array<string> = []
-  /** Whether a text would have been prepared if the connection were known to lead to the server itself. */
+  /** Whether a text would have been prepared if the connection were known to be to the server itself. */
   needsBackendCheck = false
   private isDirect: boolean | undefined
   private readonly statements = new Map<string, CachedStatement>()
@@ -167,7 +172,9 @@ export class StatementCache {
   private recentTexts = new Set<string>()
   private olderTexts = new Set<string>()
   private lookups = 0
-  /** What has set `search_path` or the role, for the connection and for the transaction; empty if nothing has. */
+  /**
+   * Identify what has set `search_path` or the role, for the connection and for the transaction; empty if nothing has.
+   */
   private path = ""
   private transactionPath = ""
 
@@ -177,7 +184,7 @@ export class StatementCache {
     this.isDirect = processId === undefined ? false : undefined
   }
 
-  /** `processId` is that of the process that executes statements. A pooler's BackendKeyData names another. */
+  /** `processId` is that of the process that executes statements. A pooler's BackendKeyData has another one. */
   backendIdentified(processId: number): void {
     this.isDirect = processId === this.processId
     if (!this.isDirect) {
@@ -185,7 +192,7 @@ export class StatementCache {
     }
   }
 
-  /** The prepared statement, or the one to prepare now, with which to execute a text; undefined to execute it unnamed. */
+  /** The statement to execute a text with, prepared or to be prepared now; undefined to execute the text unnamed. */
   lookup(text: string): CachedStatement | undefined {
     const { isDirect, policy } = this
     const allowed = policy.allows(isDirect)
@@ -226,7 +233,7 @@ export class StatementCache {
   invalidateOnError(error: ServerError, statement: CachedStatement | undefined): boolean {
     if ((error.code === unknownName || error.code === duplicateName) && error.message.includes(namePrefix)) {
       if (this.isDirect === true) {
-        // It is found out again. Those that were sent meanwhile fail for the same loss.
+        // That is checked again. Exchanges that were sent already fail for the same loss, which counts once.
         this.isDirect = undefined
         this.policy.statementsLost()
       }
@@ -240,7 +247,7 @@ export class StatementCache {
     return false
   }
 
-  /** Returns whether an error of Bind may come from what the server has kept of a statement, and if so forgets that. */
+  /** Returns whether an outdated prepared statement may have caused an error of Bind. If so, it is prepared again. */
   forgetOnError(error: ServerError, statement: CachedStatement): boolean {
     if (!invalidBinding.test(error.code ?? "")) {
       return false
@@ -250,20 +257,20 @@ export class StatementCache {
     return true
   }
 
-  /** A statement has failed only because of what the server had kept of it. */
+  /** Notes that a statement has failed only because its prepared statement was outdated. */
   invalidate(statement: CachedStatement): void {
     statement.state = "stale"
     statement.rowDescription = undefined
     this.policy.invalidated(statement)
   }
 
-  /** Tables or types were changed on this connection, so that what the server keeps of any statement may be outdated. */
+  /** Notes that tables or types were changed on this connection, so that any prepared statement may be outdated. */
   schemaChanged(): void {
     this.policy.epoch++
   }
 
   /**
-   * A command was executed after which names may mean other tables. Where it is not understood correctly, prepared statements
+   * Notes a command after which names may refer to other tables. If it is not understood correctly, prepared statements
    * become invalid and are prepared again.
    */
   executed(text: string, params: ReadonlyArray<unknown> | undefined): void {
@@ -281,12 +288,15 @@ export class StatementCache {
     }
   }
 
-  /** What was set for the transaction ends with it. */
+  /** Forgets what was set for the transaction. */
   transactionEnded(): void {
     this.transactionPath = ""
   }
 
-  /** Starts anew. The server may still know some of the names, and closing one that it does not know is no error. */
+  /**
+   * Forgets all statements. The server may still know some of the names, and closing one that it does not know is no
+   * error.
+   */
   clear(): void {
     for (const { name, state } of this.clock) {
       if (state !== "new") {
@@ -352,14 +362,14 @@ export class StatementCache {
 export const isPreparable = (text: string): boolean => preparable.test(text)
 
 /**
- * Whether a statement that could not be bound was outdated, by the code of its error and what has become of the same text on
- * another connection: undefined if it could be bound, null if that is not known. A table that is not found there is one of
- * another `search_path`, unless `seesMore`: the transaction may have created it.
+ * Whether a statement that could not be bound was outdated. `code` is that of its error, `elsewhere` that of the same
+ * text on another connection, undefined if it could be bound there, null if that is not known. A table that is not
+ * found there is one of another `search_path`, unless `seesOwnObjects`: the transaction may have created it.
  */
 export const isOutdated = (
   code: string | undefined,
   elsewhere: string | null | undefined,
-  seesMore: boolean
+  seesOwnObjects: boolean
 ): boolean =>
   elsewhere === undefined ||
-  (elsewhere !== null && elsewhere !== code && (!seesMore || code === droppedType || /^2[23]/.test(elsewhere)))
+  (elsewhere !== null && elsewhere !== code && (!seesOwnObjects || code === droppedType || /^2[23]/.test(elsewhere)))

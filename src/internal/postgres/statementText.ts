@@ -1,6 +1,6 @@
 /**
- * What the text of a statement tells about what it may do: whether it may have written where its answer is lost, and
- * whether it may leave something on its connection.
+ * What a statement may do, by its text: whether it may have written something when its answer is lost, and whether it
+ * may leave something on its connection.
  *
  * Nothing is routed by this. It only separates the statements that are known to be harmless from all others, so a text
  * that is not understood counts as one that writes, and that leaves something. What a view, an operator, a policy or a
@@ -34,7 +34,7 @@ const matchAt = (pattern: RegExp, text: string, at: number): RegExpExecArray | n
   return pattern.exec(text)
 }
 
-/** The index after the comment that begins at `start`, which is that of the end if the comment has none. */
+/** The index after the comment that begins at `start`; the length of the text if the comment has no end. */
 export const afterComment = (text: string, start: number): number => {
   const end = endOfComment(text, start)
   return end === -1 ? text.length : end
@@ -95,7 +95,7 @@ const reading = setOf("select values table show with explain fetch move close")
 /** Statements that begin with these words change nothing that outlives the connection. */
 const settingOnly = setOf("begin start rollback abort savepoint release set reset listen unlisten discard deallocate")
 
-/** Words that make a reading statement one that writes, locks, or runs what is not shown. */
+/** Words with which a statement that reads may write, lock, or run code that the text does not show. */
 const writing = setOf("insert update delete merge into call execute prepare analyze share")
 
 /** Words that may stand before a parenthesis without being functions. */
@@ -168,7 +168,7 @@ const namesQuery = (tokens: ReadonlyArray<Token>, at: number): boolean => {
     tokens.slice(at + 2, end).every(({ kind, text }) => kind !== "other" || text === ",")
 }
 
-/** Whether a call of this name may do more than compute: an unknown function, or one of another schema's. */
+/** Whether a call of this name may do more than compute: an unknown function, or one of another schema. */
 const mayDoMore = (tokens: ReadonlyArray<Token>, at: number): boolean => {
   const { kind, text } = tokens[at]
   if (tokens[at - 1]?.text === ".") {
@@ -203,33 +203,33 @@ const isHarmless = (tokens: ReadonlyArray<Token>): boolean => {
   })
 }
 
-/** How many texts are remembered, and up to which length. */
+/** How many texts are cached, and up to which length. */
 const maxTexts = 1_000
 const maxLength = 10_000
 
 /** Answers a question about a text, once for each text that is not too long. */
-const remembering = (answer: (text: string) => boolean): (text: string) => boolean => {
-  const known = new Map<string, boolean>()
+const memoized = (answer: (text: string) => boolean): (text: string) => boolean => {
+  const answers = new Map<string, boolean>()
   return (text) => {
-    const remembered = known.get(text)
-    if (remembered !== undefined) {
-      return remembered
+    const known = answers.get(text)
+    if (known !== undefined) {
+      return known
     }
     const answered = answer(text)
     if (text.length <= maxLength) {
-      if (known.size >= maxTexts) {
-        known.delete(known.keys().next().value!)
+      if (answers.size >= maxTexts) {
+        answers.delete(answers.keys().next().value!)
       }
-      known.set(text, answered)
+      answers.set(text, answered)
     }
     return answered
   }
 }
 
 /** Whether a text may have written something that outlives its connection: all that is not known to be harmless. */
-export const mayWrite = remembering((text) => !statementsOf(text).every(isHarmless))
+export const mayWrite = memoized((text) => !statementsOf(text).every(isHarmless))
 
-/** Statements that begin with these words leave what the functions that they call leave, and nothing else. */
+/** Statements that begin with these words leave nothing themselves; functions that they call may. */
 const executing = setOf("select values table with insert update delete merge copy")
 
 /** Statements that begin with these words leave nothing on their connection. */
@@ -367,11 +367,11 @@ const statementLeavesState = (tokens: ReadonlyArray<Token>): boolean => {
 }
 
 /**
- * Whether a text may leave something on its connection that the end of a transaction does not remove: a setting, a lock, a
- * temporary table, a cursor, a prepared statement, a channel that it listens on. A text that is too long to be remembered
- * is not looked into.
+ * Whether a text may leave something on its connection that the end of a transaction does not remove: a setting, a
+ * lock, a temporary table, a cursor, a prepared statement, a channel that it listens on. A text that is too long to be
+ * cached is not examined, and counts as one that does.
  */
-export const leavesState = remembering((text) =>
+export const leavesState = memoized((text) =>
   text.length > maxLength || statementsOf(text).some(statementLeavesState) ||
   (text.includes("\\") && statementsOf(text, escapedStrings).some(statementLeavesState))
 )
@@ -394,7 +394,7 @@ export const hasPlan = (text: string): boolean =>
 /** Whether a text has placeholders, or what looks like one. */
 export const hasPlaceholders = (text: string): boolean => /\$\d/.test(text)
 
-/** A statement in words; what is no word is a quotation mark. */
+/** The words of a statement; any other token is written as a quotation mark. */
 const wordsOf = (tokens: ReadonlyArray<Token>): string =>
   tokens.map((token) => token.kind === "word" ? token.text : "'").join(" ")
 

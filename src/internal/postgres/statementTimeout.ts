@@ -4,10 +4,10 @@
  */
 import type { Exchange } from "./exchange.js"
 
-/** How much longer than its timeout a statement may run, in milliseconds. The server is to be the first to end it. */
+/** How much longer than its timeout a statement may run, in milliseconds, so that the server is the first to end it. */
 const tolerance = 2_000
 
-/** The pause between two looks at what is executed, in milliseconds. */
+/** The interval of the checks, in milliseconds. */
 const interval = 100
 
 const settingName = /statement_timeout/i
@@ -18,7 +18,7 @@ const setCommand = /^\s*set\b/i
 export class StatementTimeout {
   /** The timeout of the transaction's options, if it has one. */
   private transactionTimeout: number | undefined = undefined
-  /** Whether a statement of a user has set another timeout, and until when that holds. */
+  /** Whether a statement of a user has set another timeout, and for how long. */
   private override: "none" | "transaction" | "session" = "none"
 
   /** `sessionTimeout`: what was sent at start-up, in milliseconds. Zero is no limit; undefined is the server's setting. */
@@ -30,7 +30,7 @@ export class StatementTimeout {
     return this.override !== "none" || timeout === 0 ? undefined : timeout
   }
 
-  /** The options of a transaction, or of a level of it, set the timeout. Undefined is that of the session. */
+  /** Sets the timeout of a transaction, or of a nested level of it. Undefined stands for that of the session. */
   set(timeout: number | undefined): void {
     this.transactionTimeout = timeout
   }
@@ -42,15 +42,15 @@ export class StatementTimeout {
     }
   }
 
-  /** The settings of the session were reset to those of the start-up. */
+  /** Notes that the settings of the session were reset to those of the start-up. */
   reset(): void {
     this.transactionTimeout = undefined
     this.override = "none"
   }
 
   /**
-   * A statement of a user has completed. It may have changed the timeout, to a value that is not known. `leavesState`: whether
-   * it may have left something on the connection.
+   * Notes that a statement of a user has completed, which may have changed the timeout to an unknown value.
+   * `leavesState`: whether it may have left something on the connection.
    */
   statementCompleted({ options, text }: Exchange, leavesState: boolean): void {
     const maySet = leavesState || text.includes("set_config") || text.includes(";") || setCommand.test(text)
@@ -68,7 +68,7 @@ export interface Timed {
   /** The exchange that the server is executing. */
   readonly current: Exchange | undefined
   readonly statementTimeout: StatementTimeout
-  /** The exchange has run for too long, in milliseconds, and is to be canceled. */
+  /** Cancels an exchange that has run for too long: for this many milliseconds. */
   readonly timeOut: (exchange: Exchange, millis: number) => void
 }
 
@@ -78,14 +78,16 @@ interface Entry {
   elapsed: number
 }
 
-/** The maximum number of statements in a text. Each has the whole timeout, and the server reports them at the end. */
+/**
+ * The maximum number of statements in a text. Each has the whole timeout, and the server answers them all at the end.
+ */
 const statementCount = (text: string): number => text.split(";").length
 
-/** One timer for all connections, which looks at what they execute. So a statement needs no timer of its own. */
+/** Checks with one timer what all connections execute, so that a statement needs no timer of its own. */
 export class StatementTimeoutMonitor {
   private readonly entries = new Map<Timed, Entry>()
   private timer: NodeJS.Timeout | undefined = undefined
-  private lastLook = 0
+  private lastCheck = 0
 
   watch(connection: Timed): void {
     this.entries.set(connection, { exchange: undefined, elapsed: 0 })
@@ -98,22 +100,22 @@ export class StatementTimeoutMonitor {
   /** To be called when a connection begins to execute something. */
   start(): void {
     if (this.timer === undefined) {
-      this.lastLook = performance.now()
+      this.lastCheck = performance.now()
       this.schedule()
     }
   }
 
   private schedule(): void {
-    this.timer = setTimeout(() => this.look(), interval)
+    this.timer = setTimeout(() => this.check(), interval)
     // The socket of a connection that executes something keeps the process alive.
     this.timer.unref()
   }
 
-  private look(): void {
+  private check(): void {
     const now = performance.now()
-    // While the event loop was blocked, answers may have arrived that were not read.
-    const passed = Math.min(now - this.lastLook, 2 * interval)
-    this.lastLook = now
+    // While the event loop was blocked, answers may have arrived that are not read yet. So two intervals count at most.
+    const passed = Math.min(now - this.lastCheck, 2 * interval)
+    this.lastCheck = now
     let isExecuting = false
     for (const [connection, entry] of this.entries) {
       const exchange = connection.current
@@ -141,7 +143,7 @@ export class StatementTimeoutMonitor {
       entry.elapsed >= timeout * statementCount(exchange.text) + tolerance
     ) {
       connection.timeOut(exchange, entry.elapsed)
-      // Not again before it would have run for as long once more.
+      // It is not canceled again before the same time has passed once more.
       entry.elapsed = 0
     }
   }

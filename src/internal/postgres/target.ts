@@ -1,5 +1,5 @@
 /**
- * PostgreSQL's target: what a URL and the options say together.
+ * PostgreSQL's target: the result of a URL and the options.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -31,7 +31,7 @@ const sessionAttrs = [
 ] as const
 
 const defaultApplicationName = "sqlayer"
-/** Of several hosts, one that can write is meant: libpq's `any` would take a standby for the database. */
+/** With several hosts, one that accepts writes is required: libpq's default, `any`, would also accept a standby. */
 const defaultSessionAttrs = (hosts: Hosts) => hosts.length > 1 ? "read-write" : "any"
 const defaultChannelBinding = "disable"
 
@@ -83,9 +83,8 @@ const strongest = (...modes: ReadonlyArray<SslMode | undefined>): SslMode | unde
   sslModes.findLast((mode) => modes.includes(mode))
 
 /**
- * The URL takes precedence over the options, as in libpq, except over those that are given in code beside a URL that is
- * not. Of two sslmodes the stronger one holds, so that neither makes
- * the connection less safe than the other requires.
+ * The URL takes precedence over the options, as in libpq, except over options in code if the URL is not in code. Of two
+ * sslmodes the stronger one applies, so that neither makes the connection less safe than the other requires.
  */
 export const resolve = (
   { parameters, ...url }: PostgresUrl,
@@ -95,17 +94,17 @@ export const resolve = (
 ): Resolved<PostgresTarget> => {
   const inUrl = <A>(name: Parameter, rule: Rule.Rule<A>, option?: keyof TargetOptions | keyof PoolOptions) =>
     parameter(name, parameters[name], rule, option)
-  const askedUser = Effect.isEffect(options.user) ? options.user : undefined
-  const askedPassword = Effect.isEffect(options.password) ? options.password : undefined
+  const userEffect = Effect.isEffect(options.user) ? options.user : undefined
+  const passwordEffect = Effect.isEffect(options.password) ? options.password : undefined
   const fixedPassword = Redacted.isRedacted(options.password) ? options.password : undefined
   const hasPasswordInCode = url.password !== undefined && isInCode("url") && !isInCode("passwordFile")
   const passwordFile = options.password === undefined && !hasPasswordInCode ? options.passwordFile : undefined
   const fixedUser = typeof options.user === "string" ? options.user : url.user
-  const username = fixedUser ?? (askedUser === undefined ? Option.getOrUndefined(systemUser()) : "")
+  const username = fixedUser ?? (userEffect === undefined ? Option.getOrUndefined(systemUser()) : "")
   if (username === undefined) {
     missing("url", "a user in the URL, as the operating system has no name for its own")
   }
-  if (askedUser !== undefined && url.database === undefined) {
+  if (userEffect !== undefined && url.database === undefined) {
     missing("url", "a database in the URL, as the user's name, which is the default, is not fixed")
   }
   const sslRootCert = inUrl("sslrootcert", Rule.fileOrPem("CERTIFICATE"), "sslRootCert") ?? options.sslRootCert
@@ -154,14 +153,14 @@ export const resolve = (
   const isPooled = inUrl("pgbouncer", Rule.oneOf(["true", "false"])) === "true"
   const applicationName = inUrl("application_name", Rule.text, "applicationName") ?? options.applicationName ??
     inUrl("fallback_application_name", Rule.text)
-  const isAsked = askedUser !== undefined || askedPassword !== undefined || passwordFile !== undefined
+  const isAskedEachTime = userEffect !== undefined || passwordEffect !== undefined || passwordFile !== undefined
   const target: PostgresTarget = {
     _tag: "postgres" as const,
     hosts: url.hosts,
     targetSessionAttrs: targetSessionAttrs ?? defaultSessionAttrs(url.hosts),
     database,
     username: username ?? "",
-    password: askedPassword === undefined && passwordFile === undefined ? fixedPassword ?? url.password : undefined,
+    password: passwordEffect === undefined && passwordFile === undefined ? fixedPassword ?? url.password : undefined,
     sslMode,
     channelBinding,
     sslRootCert: usesSystemRoots ? undefined : sslRootCert,
@@ -170,8 +169,8 @@ export const resolve = (
     applicationName: applicationName ?? defaultApplicationName,
     serverOptions: inUrl("options", Rule.text),
     ...defined({
-      credentials: isAsked
-        ? Redacted.make({ user: askedUser, password: askedPassword, passwordFile })
+      credentials: isAskedEachTime
+        ? Redacted.make({ user: userEffect, password: passwordEffect, passwordFile })
         : undefined,
       sslNegotiation: sslNegotiation === "direct" ? sslNegotiation : undefined,
       sslServerName: serverName === "0" ? false : undefined,
@@ -202,7 +201,7 @@ export const resolve = (
   }
 }
 
-/** The kind of server that each of several hosts has to be, so that it is read from. */
+/** The role that each of several hosts must have to be read from. */
 const readerAttrs = (given: PostgresTarget["targetSessionAttrs"] | undefined): PostgresTarget["targetSessionAttrs"] =>
   given === "any" || given === "read-only" ? given : "standby"
 
@@ -216,8 +215,8 @@ const encryptsAlways = (sslMode: SslMode): boolean =>
   sslMode === "require" || sslMode === "verify-ca" || sslMode === "verify-full"
 
 /**
- * Validates the parameters that change nothing: text is always UTF-8, GSSAPI is not available, data is never compressed,
- * and Node sets no more of TCP's timers than it has set already.
+ * Validates the parameters that change nothing: text is always UTF-8, GSSAPI is not available, data is never
+ * compressed, and Node can set no other timers of TCP.
  */
 const checkIneffective = (inUrl: <A>(name: Parameter, rule: Rule.Rule<A>) => A | undefined): void => {
   inUrl("client_encoding", Rule.oneOf(["UTF8", "UTF-8", "unicode", "auto"], "ignore case"))
@@ -233,7 +232,9 @@ const checkIneffective = (inUrl: <A>(name: Parameter, rule: Rule.Rule<A>) => A |
 const unlessDefault = (defaultValue: string, value: string): string | undefined =>
   value === defaultValue ? undefined : value
 
-/** The options that a target was resolved with and its URL lacks. Those that are given take precedence. */
+/**
+ * Adds to the given options those that a target was resolved with and its URL lacks. The given ones take precedence.
+ */
 export const optionsOf = ({ credentials, password }: PostgresTarget, given: TargetOptions): TargetOptions => {
   const asked = credentials && Redacted.value(credentials)
   const isPasswordGiven = given.password !== undefined || given.passwordFile !== undefined

@@ -46,7 +46,7 @@ const create = <E, R>(connection: Connection, target: PostgresTarget, template: 
 
   const migrate = (database: string) => template.migrate({ ...target, database })
 
-  /** A template has a name that is never copied until it is complete. */
+  /** Until a template is complete, it has a name that is never copied. */
   const makeTemplate = (name: string) =>
     Effect.gen(function*() {
       const unfinished = `${family}_new`

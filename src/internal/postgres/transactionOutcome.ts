@@ -1,18 +1,19 @@
 /**
  * Looks up the outcome of a transaction whose COMMIT was not answered, with `pg_xact_status`.
  *
- * Only the server that was asked to commit can tell. Every other one may have given the same transaction id to another
- * transaction: a standby that was promoted, a copy of the data, the other side of a logical replication. So the answer counts
- * only if it comes with the identity that the server had when the transaction began: system identifier, timeline and start.
- * A restart changes the last one, and cannot be told from a copy that was started.
+ * Only the server that was asked to commit knows it. Any other server may have given the same transaction id to another
+ * transaction: a standby that was promoted, a copy of the data, the other side of a logical replication. So the answer
+ * counts only if it comes with the identity that the server had when the transaction began: system identifier, timeline
+ * and start. A restart changes the start, and looks like the start of a copy.
  *
- * A server whose backend has crashed restarts its other processes, and keeps its identity but not its statistics. Commits
- * that it has acknowledged survive that, but transaction ids that were not yet durable are given again. So "aborted", and an id
- * that is not assigned yet, both mean that the transaction was rolled back, and "committed" may be the status of the other one.
+ * A server whose backend has crashed restarts its other processes, and keeps its identity but not its statistics.
+ * Commits that it has acknowledged survive that, but transaction ids that were not yet durable are given again. So
+ * after a crash "aborted" and an id that is not assigned yet both mean that the transaction was rolled back, while
+ * "committed" may be the status of another transaction with the same id.
  *
- * "Committed" is not enough where commits wait for a synchronous standby: a server that loses its standby, or whose backend is
- * terminated while it waits, has committed what the standby does not have. There a transaction of the lookup's own has
- * to be confirmed by a standby, which then has everything before it.
+ * "Committed" is not enough where commits wait for a synchronous standby: a server that loses its standby, or whose
+ * backend is terminated while it waits, has committed what the standby does not have. There the lookup commits a
+ * transaction of its own: a standby that confirms it also has everything before it.
  */
 import * as Effect from "effect/Effect"
 import type { DatabaseError } from "../../DatabaseError.js"
@@ -29,13 +30,13 @@ import {
   type ServerIdentity
 } from "./serverIdentity.js"
 
-/** What is known of a transaction and its server when it has begun. */
+/** A transaction and its server, as they are when the transaction has begun. */
 export interface TransactionIdentity {
   /** Undefined if it cannot write, or if it was not asked for. */
   readonly id: string | undefined
   /** The process id of the backend that runs it. */
   readonly processId: number
-  /** Whether it is a read-only one, which it stays: after its first query, a transaction cannot be made to write. */
+  /** Whether it is read-only, and so remains: after its first query, a transaction cannot be made to write. */
   readonly isReadOnly: boolean
   /** `synchronous_standby_names` */
   readonly standbys: string
@@ -72,7 +73,7 @@ export const parseIdentity = (values: ReadonlyArray<string | null>): Transaction
   }
 }
 
-/** Below its own transaction id, a server has assigned every one, so that the function does not fail. */
+/** pg_xact_status fails for an id that is not assigned. The ids below that of the lookup's own transaction all are. */
 const statusSql = (id: string): string =>
   "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL " +
   `WHEN ${id}::pg_catalog.xid8 < pg_catalog.pg_current_xact_id() THEN pg_catalog.pg_xact_status(${id}::pg_catalog.xid8) ` +
@@ -97,11 +98,11 @@ const terminateIdleSql = (id: string, processId: number): string =>
 const barrierSql = "SELECT pg_catalog.pg_logical_emit_message(true, 'sqlayer', '')"
 
 const outcomeOf = ({ server }: TransactionIdentity, row: StatusRow): TransactionOutcome => {
-  const asked = parseServerIdentity(row)
-  if (!isSameServer(server, asked)) {
+  const current = parseServerIdentity(row)
+  if (!isSameServer(server, current)) {
     return "unknown"
   }
-  const crashed = hasCrashed(server, asked)
+  const crashed = hasCrashed(server, current)
   switch (row.status) {
     case "committed":
       return crashed ? "unknown" : "committed"
@@ -118,7 +119,7 @@ const outcomeOf = ({ server }: TransactionIdentity, row: StatusRow): Transaction
 
 const waitsForStandby = (durability: string): boolean => durability !== "off" && durability !== "local"
 
-/** Everything is asked in one transaction, which even a pooler sends to one server. */
+/** Asks for everything in one transaction, which a pooler sends to one server. */
 const ask = (
   connection: Connection,
   transaction: TransactionIdentity & { readonly id: string }

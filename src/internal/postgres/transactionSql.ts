@@ -1,5 +1,5 @@
 /**
- * The SQL that begins a transaction and sets what holds within it.
+ * The SQL that begins a transaction and applies its options.
  */
 import * as Duration from "effect/Duration"
 import type { BeginOptions } from "../driver.js"
@@ -56,13 +56,13 @@ const settingsOf = ({ role, settings }: BeginOptions): Array<readonly [name: str
 
 const quoteSetting = (name: string): string => name.split(".").map((part) => Pg.escapeIdentifier(part)).join(".")
 
-/** Sets what the options say, inside an open transaction. Empty if that is nothing. */
+/** Applies the settings and the role of the options in an open transaction. Empty if there are none. */
 export const settingsSql = (options: BeginOptions): string =>
   settingsOf(options).map(([name, value]) =>
     `; SELECT pg_catalog.set_config(${Pg.escapeLiteral(name)}, ${Pg.escapeLiteral(value)}, true)`
   ).join("")
 
-/** Resets what the options have set. */
+/** Resets the settings and the role of the options. */
 export const resetSettingsSql = ({ role, settings }: BeginOptions): string =>
   [
     ...(role === undefined ? [] : ["RESET ROLE"]),

@@ -189,7 +189,7 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
     const expected = "no @ behind the host: in every part of a URL, @ is written %40, / is %2F and ? is %3F"
     return unreadable(expected, hidden)
   }
-  // So would a password that is written as a parameter, but not behind a question mark.
+  // So would a password that is written as a parameter, but not after a question mark.
   if ([authority, path].some((part) => hasParameter(part.slice(part.lastIndexOf("@") + 1)))) {
     return unreadable(
       "parameters behind a ?, with & between them: in other parts of a URL, & is %26 and ; is %3B",

@@ -1,5 +1,5 @@
 /**
- * A connection that its holder may use for a limited time: the one of a session, or one that was reserved.
+ * A connection that its holder may use for a limited time: that of a session, or a reserved one.
  */
 import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
@@ -22,14 +22,17 @@ type TransformRows = Parameters<SqlConnection.Connection["execute"]>[2]
 /** Opens a cursor on a connection. */
 export type OpenCursor = (connection: Connection, guard?: StatementGuard) => Effect.Effect<Pull, never, Scope.Scope>
 
-/** The refusal of a statement that has to wait for the connection lock after all. It never reaches the caller. */
+/**
+ * The refusal of a statement that is about to be sent while a nested session has taken the connection lock. The
+ * statement then waits for the lock, so this never reaches the caller.
+ */
 const connectionLocked: DatabaseError = new SessionClosed({
   dialect: "postgres",
   code: "25P01",
   reason: "a nested session runs"
 })
 
-/** Runs a statement on its connection, with `restore`. One that is asynchronous needs no further uninterruptible region. */
+/** Runs a statement on its connection, with `restore`. An AsyncInterrupt needs no further uninterruptible region. */
 const runOn = <A>(
   connection: Connection,
   f: (connection: Connection) => Effect.Effect<A, SqlError>,
@@ -40,24 +43,24 @@ const runOn = <A>(
 }
 
 export abstract class BorrowedConnection implements SqlConnection.Connection {
-  /** Why it may not be used any more. */
+  /** Why the connection may not be used any more. */
   abstract refusal(): DatabaseError | undefined
 
-  /** Waits for the connection lock, if a statement has to. Must be called by the fiber that runs the statement. */
+  /** The wait for the connection lock, undefined if it is free. Must be called by the fiber that runs the statement. */
   abstract waitForLock(): Effect.Effect<void, SqlError> | undefined
 
-  /** The connection, unless it has to be taken and its transaction begun first. */
+  /** The connection. Undefined if it has to be taken first, and its transaction begun. */
   protected abstract begunConnection(): Connection | undefined
 
   /** Takes the connection and begins the transaction. Must be run uninterruptibly, with the `restore` of that region. */
   protected abstract beginConnection(restore: Restore): Effect.Effect<Connection, DatabaseError>
 
-  /** Whether nothing was answered yet, and a failure may move the transaction to another connection. */
+  /** Whether a failed statement can still move the transaction to another connection, since none was answered yet. */
   protected get isTentative(): boolean {
     return false
   }
 
-  /** A statement was answered, so that the transaction does not move any more. */
+  /** Called when a statement was answered, so that the transaction does not move any more. */
   protected answered(): void {}
 
   /** Whether a statement that has failed on a connection is to be run again, since the transaction has moved to another. */
@@ -100,7 +103,7 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
     return this.stream((connection, guard) => connection.cursor(sql, params, guard), transformRows)
   }
 
-  /** Streams what a cursor gives. */
+  /** Streams the rows of a cursor. */
   stream(open: OpenCursor, transformRows: TransformRows): Stream.Stream<unknown, SqlError> {
     return Stream.fromPull(Effect.map(Effect.scope, (scope) => {
       const guard = this.makeGuard()
@@ -133,8 +136,8 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
   }
 
   /**
-   * Uses the connection, if need be after waiting for it. Must be called by the fiber that runs the result, and run
-   * uninterruptibly, with the `restore` of that region. What `f` gives is run with that.
+   * Uses the connection, after waiting for the connection lock if need be. Runs the effect of `f` with `restore`. Must
+   * be called by the fiber that runs the result, and run uninterruptibly, with the `restore` of that region.
    */
   useConnection<A>(
     f: (connection: Connection) => Effect.Effect<A, SqlError>,
@@ -147,8 +150,9 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
   }
 
   /**
-   * To be called when a statement has ended, in an uninterruptible region; gives what is to be run then, if anything. If
-   * the fiber was interrupted meanwhile, even the result of a statement that succeeded reaches nobody.
+   * To be called in an uninterruptible region when a statement has ended. Returns an effect that is to be run then, if
+   * any. If the fiber was interrupted meanwhile, the statement counts as interrupted even if it has succeeded, since
+   * the fiber does not see the result.
    */
   statementEnded(
     guard: StatementGuard,
@@ -164,7 +168,7 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
     return { refusal: this.refusalOnSend, wait: () => this.waitForLock(), isSent: false, mayWrite: true }
   }
 
-  /** Runs a statement, which is in doubt if its fiber is interrupted after it was sent. */
+  /** Runs a statement, whose result is not known if its fiber is interrupted after it was sent. */
   runStatement<A>(
     f: (connection: Connection, guard: StatementGuard) => Effect.Effect<A, SqlError>
   ): Effect.Effect<A, SqlError> {
@@ -220,7 +224,7 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
     })
   }
 
-  /** The end of a session cancels what still runs in it: such a statement fails with the reason of that end. */
+  /** A statement that is canceled because its session ends fails with the reason of that end. */
   private withEndReason(error: SqlError): SqlError {
     const reason = isDatabaseError(error.cause) && error.cause._tag === "StatementCanceled" ? this.refusal() : undefined
     return reason === undefined ? error : toSqlError(reason)

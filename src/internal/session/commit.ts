@@ -33,14 +33,14 @@ const noHooks: Hooks = []
 const concat = (first: Hooks, second: Hooks): Hooks =>
   first.length + second.length === 0 ? noHooks : [...first, ...second]
 
-/** How long the outcome of a lost commit is looked up for. It leaves a server time to restart. */
+/** For how long, and how often, the outcome of a lost commit is looked up: long enough for a server to restart. */
 const outcomeTimeout = "5 seconds"
 const outcomeInterval = "50 millis"
 
 /** How long a transaction waits for the nested sessions of other fibers before it destroys their connection. */
 const nestedTimeout = "500 millis"
 
-/** Rolls back the transaction that is open, if one is. Destroys the connection if that fails: then the server does. */
+/** Rolls back the open transaction, if there is one. If that fails, destroys the connection, and the server does it. */
 export const rollback = (connection: Connection): Effect.Effect<void> =>
   Effect.suspend(() => {
     const status = connection.status()
@@ -65,9 +65,9 @@ export const rollbackTransaction = <A, E>(
   }))
 
 /**
- * Commits an outermost transaction; a session without a statement has begun none. When the connection is lost before the
- * reply arrives, the outcome is looked up if the session has asked for that. Whatever else fails is rolled back. Must be run
- * uninterruptibly, by the fiber that calls this.
+ * Commits an outermost transaction; a session without a statement has begun none. If the connection is lost before the
+ * reply arrives, the outcome is looked up if the session's option `commit` asks for that. After any other failure this
+ * rolls back. Must be run uninterruptibly, by the fiber that calls this.
  */
 export const commitTransaction = <A, E>(
   transaction: Transaction,
@@ -109,7 +109,10 @@ export const commitTransaction = <A, E>(
   )
 }
 
-/** COMMIT, with the position behind it if somebody asks for that. A session that only reads has none of its own. */
+/**
+ * COMMIT, which also asks for its position if a history has to record it. A read-only session has no position of its
+ * own, so it asks only if its route needs one.
+ */
 const commitOf = (
   { options, route, track }: Transaction,
   connection: Connection
@@ -122,10 +125,10 @@ const commitOf = (
     return connection.commit
   }
   return Effect.suspend(() => {
-    const told = track.begin()
+    const record = track.begin()
     return Effect.tap(
       commitWithPosition,
-      (position) => Effect.sync(() => position === null || told(position))
+      (position) => Effect.sync(() => position === null || record(position))
     )
   })
 }
@@ -134,8 +137,8 @@ const isOutcomeUnknown = ({ cause }: Exit.Failure<void, DatabaseError>): boolean
   Option.exists(Cause.failureOption(cause), ({ _tag }) => _tag === "CommitOutcomeUnknown")
 
 /**
- * Asks for the outcome while it is pending, or cannot be asked for now. Gives "unknown" after five seconds, when it is
- * interrupted, and at once when no later answer would be another one.
+ * Asks for the outcome until it is known. Gives "unknown" after five seconds, when it is interrupted, and at once after
+ * an error that is not retryable.
  */
 const lookUpOutcome = (
   { transactionOutcome }: Connection,
@@ -158,8 +161,8 @@ const lookUpOutcome = (
 
 /**
  * Ends a transaction of either level: commits it if its effect succeeded and it is not rollback-only, or rolls it back.
- * After a statement that was interrupted, and while another fiber still runs a session nested in it, it is not known what
- * would be committed, so it is rolled back then too and fails with TransactionAborted.
+ * It is also rolled back, and fails with TransactionAborted, if a statement was interrupted after it was sent, or if
+ * another fiber still runs a session nested in it: what it would commit is not known.
  */
 export const commitOrRollback = <A, E, B>(
   transaction: Transaction,
@@ -213,9 +216,9 @@ const awaitNested = ({ connection, connectionLock }: Transaction): Effect.Effect
   })
 
 /**
- * Runs the hooks in a fiber of their own and waits for it: an interruption ends the wait and not the hooks. The session's
- * timeout, if it has one, limits their time once more: hooks that take longer are interrupted and not waited for, which is
- * logged.
+ * Runs the hooks in a fiber of their own and waits for it: an interruption ends the wait and not the hooks. The
+ * session's timeout, if it has one, also limits the time of the hooks: if they take longer they are interrupted, which
+ * is logged, and not waited for.
  */
 export const runHooks = (
   hooks: Hooks,

@@ -1,13 +1,14 @@
 /**
- * The lock on a session's connection. Savepoints are a stack: whatever else runs while a nested session is open is rolled
- * back with it. So a nested session holds the lock of the session around it, whose own statements wait until it is free;
- * among themselves they need no lock, since the connection runs them in order.
+ * The lock on a session's connection. Savepoints are a stack: a statement of the session around a nested one that ran
+ * while that is open would be rolled back with it. So a nested session holds the lock of the session around it, and the
+ * statements of that session wait until the lock is free. Among themselves they need no lock: the connection runs them
+ * in order.
  */
 import type * as Effect from "effect/Effect"
 import type * as FiberId from "effect/FiberId"
 import { FifoLock } from "../fifoLock.js"
 
-/** The nested session that holds the lock, where that is one from `acquireSession`. */
+/** The nested session that holds the lock, if it is one from `acquireSession`. */
 export interface Holder {
   /** The fiber that acquired the session. It would wait for itself if it waited for the lock. */
   readonly fiber: FiberId.FiberId

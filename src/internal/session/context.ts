@@ -18,16 +18,17 @@ import { type Enclosing, Transaction } from "./transaction.js"
 /** The context of the fiber that calls this. */
 export const currentContext = (): Context.Context<never> => currentFiber()?.currentContext ?? Context.empty()
 
-/** The value of @effect/sql's own tag: a connection, and how many transactions are open on it, less one. */
+/** The value of @effect/sql's own tag: a connection, and the number of transactions that are open on it, minus one. */
 const transactionConnection = (context: Context.Context<never>) =>
   context.unsafeMap.get(SqlClient.TransactionConnection.key) as
     | readonly [connection: unknown, depth: number]
     | undefined
 
 /**
- * The innermost session or reserved connection of a context, of any database. @effect/sql's own tag decides, since
- * SqlResolver passes on only that, applications provide a reserved connection by it, and omit it to leave a session. It
- * may hold the connection of a client that is not sqlayer's: then the session around that client's transaction counts.
+ * The innermost session or reserved connection of a context, of any database. @effect/sql's own tag decides:
+ * SqlResolver passes on only that one, and applications provide a reserved connection by it and omit it to leave a
+ * session. If it holds the connection of a client that is not sqlayer's, the session around that client's transaction
+ * counts.
  */
 export const innermost = (context: Context.Context<never>): Enclosing => {
   const connection = transactionConnection(context)?.[0]
@@ -38,7 +39,7 @@ export const innermost = (context: Context.Context<never>): Enclosing => {
   return session instanceof Transaction ? session : undefined
 }
 
-/** Whether the context says of its connection that no transaction is open on it. */
+/** Whether, according to the context, no transaction is open on its connection. */
 export const isOutsideTransaction = (context: Context.Context<never>): boolean =>
   (transactionConnection(context)?.[1] ?? 0) < 0
 
@@ -52,8 +53,8 @@ const withContextStack = (refs: FiberRefs.FiberRefs, stack: ContextStack): Fiber
   FiberRefs.unsafeMake(new Map(refs.locals).set(FiberRef.currentContext, stack))
 
 /**
- * Runs an effect inside a session, and `onExit`, outside of it again, with its exit. Both the session's tag and that of
- * @effect/sql are provided. Must be called by the fiber that runs the result, and run uninterruptibly.
+ * Runs an effect inside a session, and then `onExit` with its exit, outside of the session. Inside, the session's tag
+ * and that of @effect/sql are provided. Must be called by the fiber that runs the result, and run uninterruptibly.
  *
  * This sets the context's FiberRef itself, because `Effect.mapInputContext` costs as much as the rest of a session. The
  * new context is recorded as the fiber's initial one: otherwise a fiber forked outside that joins one forked inside would

@@ -15,8 +15,8 @@ import { defaultName, sessionLabel } from "./log.js"
 export type Fail<E> = (error: DatabaseError) => E
 
 /**
- * Turns a defect that is an error of the database, which `orDie` and `Model.makeRepository` make of a failure, into that
- * failure again. Must be called by the session's fiber: if that was interrupted, the exit stays an interruption.
+ * Turns a defect that is a database error back into a failure; `orDie` and `Model.makeRepository` make such defects.
+ * Must be called by the session's fiber: if that was interrupted, the exit stays an interruption.
  */
 export const failDefect = <A, E, E2>(exit: Exit.Exit<A, E>, fail: Fail<E2>): Exit.Exit<A, E | E2> => {
   const error = isInterrupted(currentFiber()) ? undefined : defectError(exit)

@@ -1,5 +1,5 @@
 /**
- * A session that a scope ends: the handle of `acquireSession`, which is committed explicitly, and that of a session stream.
+ * A session that ends with a scope: the handle of `acquireSession`, which is committed explicitly, or that of a stream.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -39,7 +39,7 @@ export interface HandleSource {
   ) => Effect.Effect<OpenHandle, DatabaseError>
 }
 
-/** Ends a handle; of several calls, the first one does. Must be run uninterruptibly. */
+/** Ends a handle. If it has ended before, fails with the reason of that end. Must be run uninterruptibly. */
 export const end = (
   { finish, transaction }: OpenHandle,
   exit: Exit.Exit<void, DatabaseError>,
@@ -88,14 +88,14 @@ const beginWithinTimeout = (
     Effect.catchAllCause((cause) =>
       handle === undefined
         ? Effect.failCause(cause)
-        // The interruption arrived when the session had begun.
+        // The interruption arrived after the session had begun.
         : Effect.zipRight(rollback(handle, caller, Exit.failCause(cause)), Exit.failCause(cause))
     )
   )
 }
 
 /**
- * Begins a session. When its timeout has expired `onExpired` is run, and when its scope closes `onClose`. Must be run
+ * Begins a session. Runs `onExpired` when its timeout has expired, and `onClose` when its scope closes. Must be run
  * uninterruptibly.
  */
 export const openHandle = (
@@ -144,8 +144,8 @@ export const makeHandle = (openOptions: OpenOptions): Effect.Effect<Handle, Data
   }))
 
 /**
- * A handle that joins the session around it, which cannot commit until the handle has ended. With `undoesSurrounding` its
- * rollback is one of that session too.
+ * A handle that joins the session around it, which cannot commit until the handle has ended. With `undoesSurrounding`,
+ * a rollback of the handle makes that session roll back too.
  */
 export const joinedHandle = (
   options: Options,

@@ -29,6 +29,9 @@ export const timeoutInterruptibilityOf = (flags: RuntimeFlags.RuntimeFlags): Int
   restore: Effect.interruptible
 })
 
-/** The interruptibility around an `Effect.uninterruptibleMask`, which passes on `Effect.interruptible` where it is given. */
+/**
+ * The interruptibility of the code around an `Effect.uninterruptibleMask`. If it is interruptible, `restore` is
+ * `Effect.interruptible`.
+ */
 export const interruptibilityOfMask = (restore: Restore): Interruptibility =>
   restore === Effect.interruptible ? interruptible : uninterruptible

@@ -37,8 +37,8 @@ export const logLevel = (exit: Exit.Exit<unknown, unknown>, error: DatabaseError
 }
 
 /**
- * Whether equal entries of a level are counted instead of written: those that many sessions have at once, such as timeouts
- * under one lock. Each error that nobody expects is written.
+ * Whether repetitions of an entry at this level are counted instead of written: many sessions may fail alike at once,
+ * for example with timeouts on one lock. Entries at the level Error are all written.
  */
 export const mayRepeat = (level: LogLevel.LogLevel): boolean => level === LogLevel.Info || level === LogLevel.Warning
 
@@ -49,8 +49,8 @@ export const defaultName = "session"
 export const sessionLabel = (name: string): string => name === defaultName ? "the session" : `the session ${name}`
 
 /**
- * The message, and the cause of a defect. A failure of the application's own is not shown, since it is returned to the
- * caller and may hold anything.
+ * The message, and the cause of a defect. A failure of the application itself is not shown: it is returned to the
+ * caller, and may contain anything.
  */
 export const logMessage = (
   name: string,

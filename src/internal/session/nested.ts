@@ -85,8 +85,8 @@ const isUrgent = (exit: Exit.Exit<unknown, unknown>): boolean =>
   Exit.isInterrupted(exit) || databaseErrorOf(exit)?._tag === "SessionTimeout"
 
 /**
- * Releases a savepoint or rolls back to it. Sends nothing if it was never set, or if the parent has ended, since the
- * connection is not its to use any more. Must be run uninterruptibly.
+ * Releases a savepoint or rolls back to it. Sends nothing if it was never set, or if the parent has ended, since
+ * another borrower may have the connection then. Must be run uninterruptibly.
  */
 const end = <A, E>(
   savepoint: Savepoint,
@@ -95,11 +95,11 @@ const end = <A, E>(
   interruptibility: Interruptibility
 ): Effect.Effect<Exit.Exit<A, E>> => {
   const { parent, transaction } = savepoint
-  /** A fiber that outlives the session may be setting the savepoint. */
+  /** Waits for a fiber that outlives the session and is setting the savepoint right now. */
   const settled = Effect.suspend(() =>
     savepoint.settingOn === undefined ? Effect.void : bounded(savepoint.settingOn, transaction.beginSettled)
   )
-  /** Does nothing where there is no savepoint. */
+  /** Gives `orElse` if there is no savepoint. */
   const onSavepoint = <B>(
     f: (connection: Connection, name: string) => Effect.Effect<B>,
     orElse: B
@@ -188,7 +188,7 @@ export const nested = <A, E, R, E2>(
         return Effect.flatMap(end(savepoint, result, fail, interruptibility), (exit) => {
           timeout.exit = exit
           if (Exit.isSuccess(exit) && interruptibility.isInterruptible && isInterrupted(currentFiber())) {
-            // It was released, and its caller takes it for interrupted.
+            // The savepoint was released, but the caller sees an interruption.
             parent.statementInterrupted()
           }
           return exit
@@ -203,7 +203,7 @@ export const nested = <A, E, R, E2>(
   )
 }
 
-/** A savepoint as the session of a handle. `fiber` is the one that acquires it. */
+/** A savepoint as the session of a handle. `fiber` is the fiber that acquires it. */
 export const nestedHandle = (nesting: Nesting, fiber: FiberId.FiberId): HandleSource => {
   const { parent } = nesting
   const { connectionLock } = parent

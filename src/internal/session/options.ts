@@ -1,6 +1,6 @@
 /**
- * The validation of a session's options. Plain JavaScript has no compiler to reject a value of the wrong type, which would
- * otherwise be ignored.
+ * The validation of a session's options. In plain JavaScript no compiler rejects a value of the wrong type, and it
+ * would be ignored without an error.
  */
 import * as Duration from "effect/Duration"
 import type * as FiberId from "effect/FiberId"
@@ -74,7 +74,7 @@ const checks: { readonly [Name in keyof Options]-?: Check } = {
 
 const names = Object.keys(checks) as ReadonlyArray<keyof Options>
 
-/** The options over the defaults. Those of their settings are combined. */
+/** The options, which take precedence over the defaults. The `settings` of both are merged. */
 export const withDefaults = (options: Options, defaults: DefaultOptions | undefined): Options => {
   if (defaults === undefined) {
     return options
@@ -83,7 +83,9 @@ export const withDefaults = (options: Options, defaults: DefaultOptions | undefi
   return { ...defaults, ...options, ...(Object.keys(settings).length === 0 ? {} : { settings }) }
 }
 
-/** InvalidData for the first option whose value is not accepted; InvalidStatement for those that the database lacks. */
+/**
+ * InvalidData for the first option whose value is not accepted; InvalidStatement for options that the database lacks.
+ */
 export const validateOptions = (
   options: Options,
   dialect: Dialect,
@@ -107,8 +109,8 @@ export const validateOptions = (
 }
 
 /**
- * The error of a session that is to be nested in another one, or to join it, and cannot: since that has ended, since it
- * asks for what the outermost session does not have, or since its fiber would wait for itself.
+ * The error of a session that cannot be nested in another one or join it: because that one has ended, because the
+ * session asks for an option that the outermost session does not have, or because its fiber would wait for itself.
  */
 export const validateNesting = (
   { isolation, propagation, readOnly, role, settings }: Options,
@@ -137,7 +139,7 @@ export const validateNesting = (
   return propagation === "join" ? undefined : surrounding.selfDeadlock(fiber)
 }
 
-/** InvalidStatement for an outermost session that insists on a replica, where none can run it. */
+/** InvalidStatement for an outermost session with `reader: "replica"` that no replica can run. */
 export const validateReader = (
   { isolation, reader, readOnly }: Options,
   dialect: Dialect,

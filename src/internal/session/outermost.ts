@@ -44,9 +44,9 @@ export interface Environment {
   readonly readers: Pool<Connection> | undefined
   /** The servers of `readOnly` sessions, if there are others than that of the pool. */
   readonly replicas: Readers | undefined
-  /** What the sessions of this process have to see. Undefined without replicas. */
+  /** The last commit that the sessions of this process have to see. Undefined without replicas. */
   readonly history: History | undefined
-  /** Called after each recorded commit. Undefined if those write nothing that has to be removed. */
+  /** Called after each commit with the option `commit: "recorded"`. Undefined if these leave no records to remove. */
   readonly onRecorded: (() => void) | undefined
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   /** Whether sessions can have settings and a role. */
@@ -54,7 +54,7 @@ export interface Environment {
   readonly tracker: ActivityTracker
 }
 
-/** The leases of a database that what encloses some code holds. */
+/** The leases of a database that the sessions and reserved connections around some code hold. */
 export const heldLeases = (environment: Environment, innermost: Enclosing): ReadonlyArray<Lease<Connection>> => {
   const leases: Array<Lease<Connection>> = []
   for (let enclosing = innermost; enclosing !== undefined; enclosing = enclosing.enclosing) {
@@ -68,7 +68,7 @@ export const heldLeases = (environment: Environment, innermost: Enclosing): Read
   return leases
 }
 
-/** Takes a connection of a pool. The wait for one fails as soon as the transaction has ended. */
+/** Takes a connection from a pool. The wait for one fails as soon as the transaction has ended. */
 const takeFrom = (
   { environment, pool, restore, transaction }: {
     readonly environment: Environment
@@ -95,7 +95,7 @@ const takeFrom = (
     })
     return Effect.sync(() => {
       withdraw()
-      // It was handed over after the interruption, to nobody.
+      // It was granted after the interruption, so that nothing else returns it.
       lease?.giveBack()
     })
   })
@@ -118,13 +118,13 @@ const routeOf = (
     ? undefined
     : environment.replicas.route(options, track)
 
-/** Whether an effect is the value that it succeeds with. */
+/** Whether an effect is a successful Exit, which holds its value. */
 const isSucceeded = <A, E>(effect: Effect.Effect<A, E>): effect is Exit.Success<A, E> =>
   Exit.isExit(effect) && Exit.isSuccess(effect)
 
 const onPrimary = (lease: Lease<Connection>): Place => ({ lease, required: undefined, isReader: false })
 
-/** Begins a transaction. On a reader there is nothing to commit whose outcome could be asked for. */
+/** Begins a transaction. On a reader nothing is written, so no outcome of a commit is ever looked up. */
 const beginOn = (
   { isReader, lease: { connection }, required }: Place,
   options: BeginOptions
@@ -138,7 +138,7 @@ const beginOn = (
 const beginOptionsOf = ({ enclosing, options }: Transaction): BeginOptions =>
   enclosing === undefined ? beginOptions(options) : { ...beginOptions(options), isEnclosed: true }
 
-/** Takes a connection, and begins the transaction on it: called with the first statement. */
+/** Takes a connection and begins the transaction on it. Called with the first statement. */
 const beginWith = (environment: Environment, reserved: Reserved | undefined): TransactionOptions["begin"] => {
   const { pool: writers, readers } = environment
   return (transaction, restore) => {
@@ -210,8 +210,8 @@ const makeTransaction = (
 }
 
 /**
- * Commits or rolls back, gives the connection back, counts and logs the end, runs the hooks, and gives what `finish` makes of
- * the exit. With `lastLog` it leaves the log entry there instead.
+ * Commits or rolls back, gives the connection back, counts and logs the end, runs the hooks, and then `finish` with the
+ * exit. With `lastLog` the log entry is stored there instead of written.
  */
 const end = <A, E, B, E2>(
   environment: Environment,
@@ -244,7 +244,7 @@ const end = <A, E, B, E2>(
     try {
       recordEnd(span, isCommitted, transaction.connection?.server)
     } catch (defect) {
-      // Of the tracer: the hooks run all the same.
+      // A defect of the tracer does not keep the hooks from running.
       return Effect.zipRight(logged ?? Effect.void, Effect.die(defect))
     }
     return logged === undefined ? finish(exit) : Effect.flatMap(logged, () => finish(exit))
@@ -271,7 +271,7 @@ const end = <A, E, B, E2>(
   )
 }
 
-/** Counts a session that is over. Gives the effect that logs it, unless it has committed. */
+/** Counts a session that has ended. Returns the effect that logs it, unless it has committed. */
 const recordSession = (
   { tracker }: Environment,
   { activity, options }: Transaction,
@@ -310,13 +310,13 @@ const recordSession = (
 interface OutermostOptions<A, E, E2> {
   readonly environment: Environment
   readonly options: Options
-  /** The defaults that the options were made with. */
+  /** The defaults that were merged into the options. */
   readonly defaults: DefaultOptions | undefined
   /** What encloses it in the program: a session of another database, or any if it is `new`, or a reserved connection. */
   readonly enclosing: Enclosing
-  /** The connection to use, in place of one of the pool. */
+  /** The connection to use instead of one from the pool. */
   readonly reserved: Reserved | undefined
-  /** What it has to see, and who is told of its commit. */
+  /** The commits that it has to see, and the histories that record its own. */
   readonly track: Track | undefined
   readonly timeout: Timeout<A, E>
   readonly fail: Fail<E2>

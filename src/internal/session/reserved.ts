@@ -14,8 +14,8 @@ import { type Enclosing, Transaction } from "./transaction.js"
 /** What `reserve` gives, until its scope closes. */
 export class Reserved extends BorrowedConnection {
   /**
-   * The transaction that is begun by hand, as the one around the sessions that run in it. It is committed by hand too, so
-   * the hooks that these have for the commit are never run.
+   * The transaction that the holder begins with a statement of its own. Sessions that run on the connection are nested
+   * in it. The holder also commits it, so the commit hooks of these sessions are never run.
    */
   readonly transaction: Transaction
   readonly depth = 0
@@ -28,7 +28,7 @@ export class Reserved extends BorrowedConnection {
     readonly database: object,
     dialect: Dialect,
     readonly lease: Lease<Connection>,
-    /** What encloses the place in the program where it was reserved. */
+    /** The session or reserved connection around the code that reserved it. */
     readonly enclosing: Enclosing,
     name = "reserved"
   ) {
@@ -80,7 +80,7 @@ export class Reserved extends BorrowedConnection {
     this.transaction.end(reason)
   }
 
-  /** A transaction that was begun by hand must not be committed with a statement in it whose result is not known. */
+  /** A transaction that the holder has begun must not be committed with a statement in it whose result is not known. */
   protected statementInterrupted(): Effect.Effect<void> | undefined {
     const { connection } = this
     return Effect.suspend(() =>

@@ -12,12 +12,12 @@ import { restart, type Timeout } from "./timeout.js"
 
 const defaultSchedule = Schedule.intersect(Schedule.jittered(Schedule.exponential("20 millis")), Schedule.recurs(5))
 
-/** The log entry of the last attempt's end, which is not the session's end if another attempt follows. */
+/** The log entry about the last attempt's end. It is written only if no other attempt follows. */
 export interface LastLog {
   log: Effect.Effect<void> | undefined
 }
 
-/** Undefined if a session has one attempt only. */
+/** Undefined if a session is not retried. */
 export const lastLogOf = ({ retry }: Options): LastLog | undefined =>
   retry === undefined || retry === false ? undefined : { log: undefined }
 
@@ -32,7 +32,7 @@ export const withRetry = <A, E, R>(
   const schedule: Schedule.Schedule<unknown, DatabaseError> = Schedule.isSchedule(retry) ? retry : defaultSchedule
   return Effect.suspend(() => {
     let previous: DatabaseError | undefined = undefined
-    // Fails only if another attempt is to follow. Otherwise it succeeds with the effect that ends the session.
+    // Fails only if another attempt is to follow. Otherwise it succeeds with the effect that the session ends with.
     const attempts = Effect.suspend(() => {
       lastLog.log = undefined
       const logged = previous === undefined

@@ -1,6 +1,6 @@
 /**
- * A session that lasts as long as a stream: each pull of the stream runs inside of it, its end commits, and everything else
- * rolls back.
+ * A session that lasts as long as a stream: each pull of the stream runs inside of it, and the end of the stream
+ * commits it. If the stream fails, is interrupted or is not read to its end, the session is rolled back.
  */
 import * as Cause from "effect/Cause"
 import type * as Chunk from "effect/Chunk"
@@ -33,7 +33,7 @@ const streamExit = <E>(cause: Cause.Cause<Option.Option<E>>): Exit.Exit<void, E 
   return failDefect(Exit.failCause(failure), (error) => error)
 }
 
-/** Rolls back. Only the log and the metrics look at the exit, which may be any that a scope closes with. */
+/** Rolls back. The exit may be any that a scope closes with: it is only for the log and the metrics. */
 const undo = (
   handle: OpenHandle,
   exit: Exit.Exit<unknown, unknown>,
@@ -41,7 +41,7 @@ const undo = (
 ): Effect.Effect<void> => rollback(handle, interruptibility, Exit.asVoid(exit) as Exit.Exit<void, DatabaseError>)
 
 /**
- * Opens the session of a stream until the scope closes, and gives the pull of both. Must be run uninterruptibly.
+ * Opens the session of a stream until the scope closes, and gives a pull inside of it. Must be run uninterruptibly.
  *
  * The pulls run in the fibers of the stream's consumer. Those of a session with a timeout run in fibers of their own, which
  * the timeout interrupts even where the consumer is uninterruptible.
@@ -77,7 +77,7 @@ export const openSessionStream = <A, E, R>(
       openOptions,
       (handle, error) => {
         expired = error
-        // A pull that runs is interrupted, and ends the session.
+        // A running pull is interrupted, and ends the session.
         return Effect.zipRight(
           Deferred.fail(expiry, Option.some(error)),
           Effect.suspend(() => isPulling ? Effect.void : undo(handle, Exit.fail(error), caller))

@@ -1,5 +1,5 @@
 /**
- * The sessions of one database. A session is outermost, nested in the one that its caller runs in, or joins that one.
+ * The sessions of one database. A session is outermost, or nested in the session of its caller, or joins that session.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
@@ -15,7 +15,7 @@ import type { DatabaseError, Dialect } from "../../DatabaseError.js"
 import { type DefaultOptions, Defaults, type Handle, type Options, ReserveName, type Session } from "../../Session.js"
 import { type Track, trackOf, trackStatements } from "../cluster/causality.js"
 import type { Connection } from "../driver.js"
-import { heldOnPurpose } from "../pool/leakDetection.js"
+import { leakDetectionExempt } from "../pool/leakDetection.js"
 import { currentContext, innermost, isOutsideTransaction, provide } from "./context.js"
 import { type Fail, failDefect, reservedClosed, timedOut } from "./errors.js"
 import { type HandleSource, joinedHandle, makeHandle } from "./handle.js"
@@ -63,7 +63,7 @@ export class Sessions {
     return enclosing
   }
 
-  /** The histories that code in a context is concerned with; undefined if nobody asks for positions. */
+  /** The histories that apply to code in a context; undefined if no positions are tracked. */
   track(context: Context.Context<never>): Track | undefined {
     return trackOf(this.environment, this.environment.history, context)
   }
@@ -168,7 +168,7 @@ export class Sessions {
     return Stream.fromPull(pull) as Stream.Stream<A, Exclude<E, SqlError> | DatabaseError, Exclude<R, Session>>
   }
 
-  /** How a session that a scope ends begins. A joined one undoes the session around it only where it is `undoesSurrounding`. */
+  /** How the session of a handle or of a stream begins. See `joinedHandle` for `undoesSurrounding`. */
   private handleSource(
     { options, parent, reserved }: Beginning,
     context: Context.Context<never>,
@@ -193,7 +193,7 @@ export class Sessions {
       const name = context.unsafeMap.get(ReserveName.key) as string | undefined
       return Effect.flatMap(environment.pool.take(restore, heldLeases(environment, enclosing)), (lease) => {
         if (name !== undefined) {
-          heldOnPurpose.add(lease)
+          leakDetectionExempt.add(lease)
         }
         const reserved = new Reserved(environment, environment.dialect, lease, enclosing, name)
         const untrack = trackStatements(lease.connection, track)
@@ -209,7 +209,7 @@ export class Sessions {
     })
   )
 
-  /** Runs an effect outside of every session. Its statements use a connection, which the caller has opened. */
+  /** Runs an effect outside of every session. Its statements use a connection that the caller has opened. */
   runOn<A, E, R>(connection: Connection, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     const { environment } = this
     const { dialect } = environment
@@ -232,7 +232,7 @@ export class Sessions {
     }
     const defaults = defaultsOf(context)
     const { parent, reserved } = this.surrounding(context, given)
-    // Inside the session that was given these defaults, they are not asked for again.
+    // Inside a session that was made with these defaults they are not applied again.
     const options = parent !== undefined && parent.outermost.defaults === defaults
       ? given
       : withDefaults(given, defaults)

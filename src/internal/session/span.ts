@@ -13,7 +13,7 @@ import { databaseErrorOf, errorType } from "../telemetry/errorType.js"
 import { serverAttributes } from "../telemetry/recorders.js"
 import { isRecorded, isTraced, makeScopedSpan, useSpan } from "../telemetry/tracing.js"
 
-/** Records the error of a session that failed, which may be one that never began. */
+/** Records the error of a session that failed, also if it never began. */
 const recordError = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void => {
   if (Exit.isFailure(exit) && isRecorded(span)) {
     const error = databaseErrorOf(exit)
@@ -40,9 +40,7 @@ const annotate = (
   }
 }
 
-/**
- * Runs a session with a span. Makes none, and passes on undefined, where no tracer records it. Must be run uninterruptibly.
- */
+/** Runs a session with a span, or with none if no tracer would record it. Must be run uninterruptibly. */
 export const withSessionSpan = <A, E, R>(
   options: Options,
   attributes: ReadonlyArray<readonly [string, unknown]>,
@@ -63,7 +61,7 @@ export const withSessionSpan = <A, E, R>(
     )
   })
 
-/** The span of a session that lasts until its scope closes. Undefined where no tracer records it. */
+/** The span of a session that lasts until its scope closes. Undefined if no tracer would record it. */
 export const scopedSessionSpan = (
   options: Options,
   attributes: ReadonlyArray<readonly [string, unknown]>
@@ -86,7 +84,7 @@ export const recordId = (span: Tracer.Span | undefined, id: string): void => {
   }
 }
 
-/** Adds the event of the transaction's end, and the server where it was. */
+/** Adds the event of the transaction's end, and the server that it ran on. */
 export const recordEnd = (span: Tracer.Span | undefined, isCommitted: boolean, server: Server | undefined): void => {
   if (span === undefined || !isRecorded(span)) {
     return
@@ -95,7 +93,9 @@ export const recordEnd = (span: Tracer.Span | undefined, isCommitted: boolean, s
   span.event(isCommitted ? "db.transaction.commit" : "db.transaction.rollback", nanosecondsNow())
 }
 
-/** Adds the server that executes something, where its role is known. The address of a single one is there from the start. */
+/**
+ * Adds the server of a statement or a transaction, if its role is known. A single server's address is there already.
+ */
 export const recordServer = (span: Tracer.Span, server: Server | undefined): void => {
   if (server !== undefined && server.role !== "unknown" && isRecorded(span)) {
     for (const [key, value] of serverAttributes(server)) {

@@ -1,6 +1,6 @@
 /**
- * Streams of statements that leave their session. Such a stream belongs to the session in which it is opened, so one that is
- * made inside and read when the session has ended would silently run without it: without its settings, for example.
+ * Streams of statements that leave their session. Such a stream belongs to the session in which it is opened. If it is
+ * made inside a session and read after the session has ended, it would silently run without that session's settings.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Context from "effect/Context"
@@ -13,7 +13,7 @@ import { type Fail, streamEscaped, streamReturned } from "./errors.js"
 import type { Sessions } from "./sessions.js"
 import type { Enclosing, Transaction } from "./transaction.js"
 
-/** The streams of statements, with their databases: undefined where it is not known yet. */
+/** The streams of statements, each with its database, or undefined if that is not known yet. */
 const databases = new WeakMap<object, object | undefined>()
 
 /** Marks a stream as one of a statement of the database. */
@@ -39,14 +39,14 @@ export const refuseStream = <A, E, E2>(
     ? Exit.fail(fail(streamReturned(transaction)))
     : exit
 
-/** In the context of the hooks of a session, which run outside of it. */
+/** Marks the context of a session's hooks, which run outside of the session. */
 const Hooks = Context.GenericTag<"sqlayer/Session/hooks", true>("sqlayer/Session/hooks")
 
 /** Runs hooks, which may open streams that were made in their session. */
 export const asHooks: <A, E, R>(hooks: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> = (hooks) =>
   Effect.mapInputContext(hooks, Context.add(Hooks, true) as <R>(context: Context.Context<R>) => Context.Context<R>)
 
-/** Whether a context has the session's own tag of a session of the database, or of one inside it. */
+/** Whether the session's own tag in a context holds a session of the database, or one inside of such a session. */
 const hasTag = (context: Context.Context<never>, database: object): boolean => {
   let session = context.unsafeMap.get(Session.key) as Enclosing
   while (session !== undefined && session.database !== database) {
@@ -56,8 +56,8 @@ const hasTag = (context: Context.Context<never>, database: object): boolean => {
 }
 
 /**
- * The error of a stream that was made in a session which has ended, and is opened outside of every session. A context that
- * still has the session's own tag has left it on purpose, by omitting that of the connection.
+ * The error of a stream that was made in a session which has ended, and is opened outside of every session. None if the
+ * context still has the session's own tag: then the application has left the session by omitting the connection's tag.
  */
 export const refuseEscape = (madeIn: Enclosing, sessions: Sessions): DatabaseError | undefined => {
   if (madeIn?.endReason() === undefined) {
@@ -69,7 +69,7 @@ export const refuseEscape = (madeIn: Enclosing, sessions: Sessions): DatabaseErr
     : streamEscaped(sessions.dialect)
 }
 
-/** Lets an effect that makes a stream later make it where this is called. */
+/** Returns a function that runs effects in the session around this call: the streams that they make belong to it. */
 export const makingHere = (): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> => {
   const connection = currentContext().unsafeMap.get(SqlClient.TransactionConnection.key)
   return connection === undefined

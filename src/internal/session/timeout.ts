@@ -13,7 +13,7 @@ export interface Timeout<A, E> {
   expired?: Exit.Exit<never, E>
   /** Whether the effect is done and the session commits or rolls back, which the timer does not interrupt. */
   isEnding?: boolean
-  /** The session's exit, which its fiber loses if it is interrupted while it returns it. */
+  /** The session's exit. If its fiber is interrupted while it returns this, the fiber's exit is an interruption. */
   exit?: Exit.Exit<A, E> | undefined
 }
 

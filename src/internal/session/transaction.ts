@@ -36,15 +36,15 @@ export interface TransactionOptions {
   /** What telemetry shows of the outermost session. */
   readonly activity: SessionActivity
   readonly options: Options
-  /** The defaults that its options were made with. */
+  /** The defaults that were merged into the options. */
   readonly defaults?: DefaultOptions | undefined
   /** The session of the same database that it is nested in. */
   readonly parent: Transaction | undefined
   /** The session or reserved connection, of any database, that encloses it in the program. */
   readonly enclosing: Enclosing
-  /** Of an outermost one: where it runs, if it may run on replicas. */
+  /** Only for an outermost one: where it runs, if it may run on replicas. */
   readonly route?: Route | undefined
-  /** Of an outermost one: what it has to see, and who is told of its commit. */
+  /** Only for an outermost one: the commits that it has to see, and the histories that record its own. */
   readonly track?: Track | undefined
   /**
    * Begins the transaction with its first statement, and gives its connection. Must be run uninterruptibly, with the
@@ -73,12 +73,12 @@ export class Transaction extends BorrowedConnection implements Service {
   readonly connectionLock = new ConnectionLock()
   readonly commitHooks: Array<Effect.Effect<void>> = []
   readonly rollbackHooks: Array<Effect.Effect<void>> = []
-  /** Of the outermost: the rollback hooks of nested ones that were rolled back, to be run whatever becomes of it. */
+  /** Only of the outermost one: the rollback hooks of nested ones that were rolled back. They run in any case. */
   readonly nestedRollbackHooks: Array<Effect.Effect<void>> = []
   isRollbackOnly = false
   /** How many handles that joined this transaction are open. */
   openJoined = 0
-  /** Of the outermost: the lease on its connection, from its first statement on. */
+  /** Only of the outermost one: the lease on its connection, from its first statement on. */
   lease: Lease<Connection> | undefined = undefined
   /** The connection, once the transaction has begun. */
   connection: Connection | undefined = undefined
@@ -88,7 +88,7 @@ export class Transaction extends BorrowedConnection implements Service {
   failure: DatabaseError | undefined = undefined
   private readonly begin: TransactionOptions["begin"]
   private readonly beginLock = new FifoLock()
-  /** How often it could not begin, and the error of the last time. */
+  /** How many attempts to begin it have failed, and the error of the last one. */
   private failedBegins = 0
   private beginError: DatabaseError | undefined = undefined
   private readonly number = ++count
@@ -126,7 +126,7 @@ export class Transaction extends BorrowedConnection implements Service {
     return idPrefix + this.number.toString(36)
   }
 
-  /** Why it, or a session around it, has ended. */
+  /** Why it, or a session around it, has ended. Undefined while all of them are open. */
   endReason(): DatabaseError | undefined {
     const parentReason = this.endError === undefined ? this.parent?.endReason() : undefined
     return this.hasEnded ? this.endError ??= parentReason ?? sessionEnded(this) : parentReason
@@ -141,7 +141,7 @@ export class Transaction extends BorrowedConnection implements Service {
     return !this.connectionLock.isFree || this.openJoined > 0
   }
 
-  /** The error of a fiber that must not wait for the lock, since it holds it by a handle. */
+  /** The error of a fiber that would wait for itself, since it holds the lock through a handle. */
   selfDeadlock(fiber: FiberId.FiberId): DatabaseError | undefined {
     return this.connectionLock.holder?.fiber === fiber ? selfDeadlock(this, fiber) : undefined
   }
@@ -193,7 +193,7 @@ export class Transaction extends BorrowedConnection implements Service {
     )
   }
 
-  /** Calls `f` when it ends, or at once if it has. Replaces what was to be called before. */
+  /** Calls `f` when it ends, or at once if it has. Replaces the function of an earlier call. */
   whenEnded(f: () => void): void {
     this.onEnd = f
     if (this.hasEnded) {
@@ -234,7 +234,7 @@ export class Transaction extends BorrowedConnection implements Service {
     this.isRollbackOnly = true
   }
 
-  /** Takes over the hooks of a nested session that was released, which depend on this one's outcome now. */
+  /** Takes over the hooks of a nested session that was released: they now depend on the outcome of this one. */
   adoptHooks(child: Transaction): void {
     this.commitHooks.push(...child.commitHooks)
     this.rollbackHooks.push(...child.rollbackHooks)
@@ -269,7 +269,7 @@ export class Transaction extends BorrowedConnection implements Service {
       return false
     }
     if (current !== connection) {
-      // A statement that ran beside this one has moved it.
+      // A concurrent statement has moved it.
       return true
     }
     if (!route.isTentative || !isDatabaseError(error) || !route.failed(error)) {

@@ -40,7 +40,7 @@ class SourceFailure {
 
 const sessionOptions: SessionOptions = { name: "copy" }
 
-/** The elements of a stream. Its failures pass the connection as what they are. */
+/** The elements of a stream. Its failures pass through the connection as a SourceFailure. */
 const sourceOf = <R>(
   pull: Effect.Effect<Chunk.Chunk<unknown>, Option.Option<unknown>, R>
 ): CopySource<SourceFailure> => {
@@ -84,7 +84,9 @@ export const make = (environment: Environment) => {
     return { table: quote(table), columns: columns.map((name) => ({ name, identifier: quote(name) })), format }
   }
 
-  /** Where a copy consists of several statements, it is a session unless it runs in one. */
+  /**
+   * Runs a copy that consists of several statements in a session, unless a session or transaction is open around it.
+   */
   const inTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> => {
     if (driver.copiesInParts !== true) {
       return effect

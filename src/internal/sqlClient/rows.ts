@@ -19,7 +19,7 @@ export const invalidRows = (segments: ReadonlyArray<Statement.Segment>): string 
   return undefined
 }
 
-/** A row that lacks a key of the first one, or has another one whose value would be dropped. */
+/** Names the first row that lacks a key of row 1, or has a key that row 1 has not and whose value would be dropped. */
 const unlikeRow = (rows: ReadonlyArray<Readonly<Record<string, unknown>>>): string | undefined => {
   const [first] = rows
   const names = Object.keys(first)

@@ -62,7 +62,7 @@ type Compiled = ReturnType<Statement.Statement<unknown>["compile"]>
 
 const isCompiled = (result: Compiled | Effect.Effect<never, SqlError>): result is Compiled => Array.isArray(result)
 
-/** Its fields are `#` rather than `private`, because they hold the parameters, which nothing may print. */
+/** Its fields are `#` rather than `private`, because they hold the parameters, which must never be printed. */
 class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> implements Statement.Statement<A> {
   readonly #client: Client
   /** The strings of a template, or the whole text. */
@@ -207,15 +207,15 @@ class SqlStatement<A> extends Effectable.Class<ReadonlyArray<A>, SqlError> imple
     )
   }
 
-  /** Its span begins before a statement transformer is asked, which is given the span. */
+  /** The span begins before the statement transformer is called, since that is given the span. */
   #spanName(compiled: Compiled | Effect.Effect<never, SqlError>): string {
     return spanName(this.#client, isCompiled(compiled) ? compiled[0] : undefined)
   }
 
   /**
-   * Compiles a statement. An insert or update without rows, which @effect/sql dies of, is an InvalidStatement. A parameter
-   * that throws when @effect/sql looks at it (a proxy, a getter) is InvalidData, without what it throws: that may hold the
-   * value.
+   * Compiles a statement. An insert or update without rows, which is a defect in @effect/sql, is an InvalidStatement. A
+   * parameter that throws when @effect/sql reads it (a proxy, a getter) is InvalidData, without what it throws, which
+   * may contain the value.
    */
   #compile(
     statement: Statement.Statement<unknown>,

@@ -16,7 +16,9 @@ export interface Environment {
   readonly spanNames: SpanNames
 }
 
-/** The name of a statement's span: that of the database's system if the text is not known, or is undefined. */
+/**
+ * The name of a statement's span. If the text has no summary, or is undefined, it is the name of the database system.
+ */
 export const spanName = ({ dialect, spanNames, tracker }: Environment, sql: string | undefined): string => {
   if (spanNames === "effect-sql") {
     return Telemetry.statementSpan
@@ -25,7 +27,7 @@ export const spanName = ({ dialect, spanNames, tracker }: Environment, sql: stri
   return summary === "" ? dialectOf(dialect).systemName : summary
 }
 
-/** Adds the attributes of a statement, which runs by a `method` of @effect/sql's connection, if anybody sees them. */
+/** Adds the attributes of a statement, which a `method` of @effect/sql's connection runs, if the span is recorded. */
 export const annotateSpan = (
   { spanAttributes, spanNames, tracker }: Environment,
   span: Tracer.Span,

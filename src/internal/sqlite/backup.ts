@@ -11,6 +11,9 @@ import type { SqliteConnection } from "./connection.js"
 import type * as Protocol from "./protocol.js"
 
 export interface Options {
+  /**
+   * Called about every 50 milliseconds while pages are copied, and when the backup is complete. Default: not called.
+   */
   readonly onProgress?: ((progress: SqliteClient.BackupMetadata) => Effect.Effect<void>) | undefined
 }
 
@@ -19,7 +22,7 @@ export type Backup = (
   options?: Options
 ) => Effect.Effect<SqliteClient.BackupMetadata, SqlError>
 
-/** How often the progress is looked at, in milliseconds. */
+/** The time between two reads of the progress, in milliseconds. */
 const interval = 50
 
 /** Reports the progress of a backup until it is interrupted. */
@@ -29,7 +32,7 @@ const report = (
   clock: Clock.Clock
 ): Effect.Effect<never> => {
   let reported = -1
-  const look = Effect.suspend(() => {
+  const reportNew = Effect.suspend(() => {
     const [totalPages, remainingPages] = [Atomics.load(progress, 0), Atomics.load(progress, 1)]
     if (totalPages === 0 || remainingPages === reported) {
       return Effect.void
@@ -37,10 +40,10 @@ const report = (
     reported = remainingPages
     return onProgress({ totalPages, remainingPages })
   })
-  return Effect.forever(Effect.zipRight(Effect.withClock(Effect.sleep(interval), clock), look))
+  return Effect.forever(Effect.zipRight(Effect.withClock(Effect.sleep(interval), clock), reportNew))
 }
 
-/** The backup of a connection. `perform` runs an operation of it, and `clock` is that of real time. */
+/** A backup on a connection. `perform` runs an operation on it, and `clock` is that of real time. */
 export const make = (
   perform: (operation: Protocol.Backup) => Effect.Effect<SqliteClient.BackupMetadata, SqlError>,
   clock: Clock.Clock
@@ -55,8 +58,8 @@ export const make = (
   })
 
 /**
- * Copies a file in WAL mode on a connection that only reads and is opened for it. All pages are of one read transaction: a
- * backup without one would begin anew whenever another connection commits.
+ * Copies a file in WAL mode on a read-only connection that is opened for the backup. All pages are read in one
+ * transaction: without it the backup would begin anew whenever another connection commits.
  */
 export const onOwnConnection =
   (connect: Effect.Effect<SqliteConnection, DatabaseError>): Backup => (destination, options) =>

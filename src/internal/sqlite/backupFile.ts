@@ -1,6 +1,6 @@
 /**
- * Writes a backup so that its name stands for all of it or for what was there before. This does not use Effect, so that a
- * worker thread need not load it.
+ * Writes a backup to a file atomically: the destination has either the complete backup or its previous content. This
+ * does not use Effect, so that a worker thread need not load it.
  */
 import { randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
@@ -8,7 +8,7 @@ import * as Path from "node:path"
 import { SqliteError } from "./binding.js"
 import { byteAt, walOf } from "./staleWal.js"
 
-/** The name of a file system's error and its message, as SQLite's error for a file that cannot be opened. */
+/** An error of the file system as SQLite's error for a file that cannot be opened. */
 const cannotWrite = (error: unknown): SqliteError =>
   new SqliteError(
     `the backup cannot be written: ${error instanceof Error ? error.message : String(error)}`,
@@ -21,14 +21,14 @@ const refuse = (reason: string): never => {
 
 const isSame = (a: Fs.Stats, b: Fs.Stats | undefined): boolean => b !== undefined && a.dev === b.dev && a.ino === b.ino
 
-/** What SQLite adds to a file of that name when it is opened: a WAL, and a journal that was not deleted after a commit. */
+/** The file that SQLite would apply to a file of that name when it opens it: a WAL or a hot journal. */
 const recoveredFrom = (target: string): string | undefined => {
   const wal = walOf(target)
   if (Fs.existsSync(wal)) {
     return wal
   }
   const journal = `${target}-journal`
-  // Its first byte is zero if it is kept after its commit.
+  // The first byte of a journal that is kept after its commit is zero.
   return Fs.existsSync(journal) && (byteAt(journal, 0) ?? 0) !== 0 ? journal : undefined
 }
 
@@ -44,7 +44,7 @@ const checkRecovery = (target: string): void => {
   }
 }
 
-/** The file that a backup replaces: that of a link, where the destination is one. Fails if it is not to be replaced. */
+/** The file that a backup replaces: that of a link, if the destination is one. Throws if it must not be replaced. */
 const targetOf = (
   destination: string,
   source: string
@@ -82,7 +82,7 @@ const sync = (path: string, flags: string): void => {
   }
 }
 
-/** Makes the new name survive a loss of power. Windows cannot open a directory, and does without. */
+/** Makes the new name survive a loss of power. Windows cannot open a directory, so nothing is done there. */
 const syncDirectory = (path: string): void => {
   if (process.platform !== "win32") {
     sync(path, "r")
@@ -90,8 +90,8 @@ const syncDirectory = (path: string): void => {
 }
 
 /**
- * Lets `write` copy the database `source` to a new file beside the destination, and moves that there when it is complete. If it
- * fails, or is canceled, the new file is removed and the destination stays as it was.
+ * Lets `write` copy the database `source` to a new file next to the destination, and renames that to the destination
+ * when it is complete. If this fails or is canceled, the new file is removed and the destination stays as it was.
  */
 export const writeBackup = async <A>(
   destination: string,
@@ -117,7 +117,7 @@ export const writeBackup = async <A>(
       Fs.rmSync(incomplete, { force: true })
       Fs.rmSync(`${incomplete}-journal`, { force: true })
     }
-    // Of Node's file system, not of SQLite.
+    // Errors of Node's file system name their syscall, and those of SQLite do not.
     throw error instanceof Error && "syscall" in error ? cannotWrite(error) : error
   }
 }

@@ -66,7 +66,7 @@ class BetterStatement implements Statement {
       if (!Integers.mayBeRounded(rows)) {
         return rows
       }
-      // It has such integers, or REALs of that size, and so it probably will have them the next time.
+      // The rows have such integers, or REALs of that size, and probably will have them the next time.
       this.readsBigInts = true
     }
     return this.read(params, asArray, true, check).map((row) => Integers.toNumbers(row, this.columns))
@@ -103,8 +103,8 @@ const makeDatabase = (database: Sqlite.Database): Database => ({
 })
 
 /**
- * The bytes of a file, as one that is not in WAL mode: a database in memory has none. The mode is in bytes 18 and 19 of
- * the header (https://sqlite.org/fileformat.html).
+ * The bytes of a file, changed to those of one that is not in WAL mode, which a database in memory cannot be. The mode
+ * is in bytes 18 and 19 of the header (https://sqlite.org/fileformat.html).
  */
 const readFile = (filename: string): Buffer => {
   const bytes = Fs.readFileSync(filename)
@@ -116,7 +116,9 @@ const readFile = (filename: string): Buffer => {
   return bytes
 }
 
-/** The path of the native code, which is loaded with the first database. Undefined if there are several, or none is known. */
+/**
+ * The path of the native code, which is loaded with the first database. Undefined if none is loaded, or several are.
+ */
 const library = (): string | undefined => {
   const paths = Object.keys(requireFrom("/").cache ?? {})
   const loaded = paths.filter((path) => Path.basename(path) === "better_sqlite3.node")
@@ -137,6 +139,6 @@ export const makeBinding = (module: Module): Binding => ({
   codeOf: (error) => error instanceof module.SqliteError ? error.code : undefined
 })
 
-/** Whether it is version 13, which defines its errors by a class. It may crash when it is used, so this does not use it. */
+/** Whether it is version 13, which defines its errors by a class. Opening a database may crash, so this opens none. */
 export const isVersion13 = (module: Module): boolean =>
   Function.prototype.toString.call(module.SqliteError).startsWith("class")

@@ -20,6 +20,7 @@ export interface RunResult {
   readonly lastInsertRowid: bigint
 }
 
+/** The progress of a backup. */
 export interface BackupMetadata {
   readonly totalPages: number
   readonly remainingPages: number
@@ -34,14 +35,16 @@ export interface Statement {
   /** The names of the columns, and the types that their tables declare. */
   readonly columns: () => ReadonlyArray<{ readonly name: string; readonly type: string | null }>
   readonly run: (params: ReadonlyArray<unknown>) => RunResult
-  /** All rows. `check` is called between two of them, and may throw. One that only reads may be executed twice. */
+  /**
+   * All rows. `check` is called between two of them, and may throw. A statement that only reads may be executed twice.
+   */
   readonly all: (params: ReadonlyArray<unknown>, format: RowFormat, check?: () => void) => Array<unknown>
   /** Steps through the rows one by one. Returning from the iteration resets the statement. */
   readonly iterate: (params: ReadonlyArray<unknown>, format: RowFormat) => IterableIterator<unknown>
 }
 
 export interface FunctionOptions {
-  /** Whether it always gives the same for the same arguments, so that an index may use it. */
+  /** Whether it always returns the same value for the same arguments, so that an index may use it. */
   readonly deterministic: boolean
   /** Whether it takes any number of arguments. Otherwise it takes as many as the code. */
   readonly varargs: boolean
@@ -81,7 +84,7 @@ export interface Database {
 
 export interface OpenMode {
   readonly readOnly: boolean
-  /** Whether the file is read without locks and without its WAL, as one that nobody changes. */
+  /** Whether the file is read without locks and without its WAL, as a file that no program changes. */
   readonly immutable: boolean
   /** Whether a missing file is an error. Otherwise it is created. */
   readonly mustExist: boolean
@@ -107,7 +110,7 @@ export class SqliteError extends Error {
   }
 }
 
-/** SQLite's own error does not tell a missing file or directory from a missing permission. */
+/** Throws if the directory or a file that must exist is missing, since SQLite's own error does not name the reason. */
 export const checkExists = (filename: string, mustExist: boolean): void => {
   const missing = filename === ":memory:"
     ? undefined

@@ -9,8 +9,8 @@ export const bytesOf = (view: ArrayBufferView): Uint8Array =>
   view instanceof Uint8Array ? view : new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
 
 /**
- * A copy of bytes that are a part of a larger buffer, and other bytes as they are. A structured clone of a view copies the
- * whole buffer behind it.
+ * A copy of bytes that are a part of a larger buffer, and other bytes as they are. A structured clone of a view copies
+ * its whole buffer.
  */
 export const compact = (bytes: Uint8Array): Uint8Array =>
   bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice()

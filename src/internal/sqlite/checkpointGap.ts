@@ -1,11 +1,11 @@
 /**
  * Empties the WAL of a file when it has grown beyond a limit.
  *
- * A checkpoint copies the WAL into the file, but the WAL begins anew only when a writer finds no transaction that reads from
- * it: https://sqlite.org/wal.html#avoiding_excessively_large_wal_files. Transactions of readers that overlap leave no such
- * moment. Beyond the limit a gap is made: new transactions of the readers wait until the running ones have ended, and then
- * the writer empties the WAL between two transactions of its own. A gap ends after `maxGap` whatever happens, and none is made
- * while a transaction is open that is older: that one would not end in time either.
+ * A checkpoint copies the WAL into the file, but the WAL begins anew only when a writer finds no transaction that reads
+ * from it: https://sqlite.org/wal.html#avoiding_excessively_large_wal_files. Transactions of readers that overlap leave
+ * no such moment. Beyond the limit a gap is made: new transactions of the readers wait until the running ones have
+ * ended, and then the writer empties the WAL between two transactions of its own. A gap ends after `maxGap` at the
+ * latest. None is made while a transaction has been open for longer than that, since it would probably not end in time.
  */
 import * as Fs from "node:fs"
 import type { WalRecorder } from "../telemetry/recorders.js"
@@ -17,22 +17,22 @@ import { walOf } from "./staleWal.js"
 const maxGap = 500
 
 /**
- * The pause after a gap in vain, in milliseconds: ten times what the gap took, so that transactions wait a tenth of the time at
- * most. It doubles each time that other processes are in the way.
+ * The pause after a failed gap, in milliseconds: ten times the duration of the gap, so that transactions wait for a
+ * tenth of the time at most. It doubles with each "busy" gap since the WAL was last emptied.
  */
 const minPause = 100
 const maxPause = 60_000
 
-/** How long after a commit the size of the WAL is looked at, in milliseconds. */
-const lookDelay = 1_000
+/** How long after a commit the size of the WAL is read, in milliseconds. */
+const sizeDelay = 1_000
 
 /** SQLite's default of wal_autocheckpoint, in pages. */
 const defaultCheckpointPages = 1_000
 const defaultPageSize = 4_096
 
 /**
- * The size in bytes beyond which a gap is made: twice what the WAL keeps when it begins anew, or has when it is checkpointed.
- * Infinite if the application has turned checkpoints off.
+ * The size in bytes beyond which a gap is made: twice the largest of `maxWalSize`, the PRAGMA journal_size_limit, and
+ * twice the size at which the WAL is checkpointed. Infinite if the application has turned checkpoints off.
  */
 export const walLimit = (pragmas: Pragmas): number => {
   const pages = Number(pragmas.wal_autocheckpoint ?? defaultCheckpointPages)
@@ -62,13 +62,13 @@ export class ReaderTransactions {
   }
 }
 
-/** What has become of a checkpoint. */
+/** The outcome of a checkpoint. */
 export type CheckpointResult =
   /** The WAL is empty. */
   | "emptied"
   /** A connection of another process, or of another database of this one, reads from the WAL or writes. */
   | "busy"
-  /** The writer has begun a transaction or a stream before. */
+  /** The writer has an open transaction or stream. */
   | "inTransaction"
 
 /** The connection that writes. */
@@ -83,7 +83,7 @@ export class CheckpointGap {
   /** The connection that has committed last. */
   private writer: Writer | undefined
   private readonly readers = new Set<ReaderTransactions>()
-  /** Continue the transactions that wait. */
+  /** The functions that continue the waiting transactions. */
   private readonly waiting = new Set<() => void>()
   /** Ends the gap that is being made. */
   private timer: NodeJS.Timeout | undefined
@@ -91,9 +91,9 @@ export class CheckpointGap {
   private size = 0
   private begunAt = 0
   private notBefore = 0
-  /** How often in succession other processes were in the way. */
+  /** How many gaps have failed with "busy" since the WAL was last emptied. */
   private busyCount = 0
-  private lookTimer: NodeJS.Timeout | undefined
+  private sizeTimer: NodeJS.Timeout | undefined
 
   constructor(
     private readonly filename: string,
@@ -107,8 +107,8 @@ export class CheckpointGap {
   closed(writer: Writer): void {
     if (this.writer === writer) {
       this.writer = undefined
-      clearTimeout(this.lookTimer)
-      this.lookTimer = undefined
+      clearTimeout(this.sizeTimer)
+      this.sizeTimer = undefined
       this.end()
       this.recorder.size(0)
     }
@@ -127,9 +127,9 @@ export class CheckpointGap {
   }
 
   /**
-   * Called before a transaction of a reader begins. Undefined if it need not wait. Otherwise `onEnd` is called when the gap has
-   * ended, unless the effect of the result ends the wait before. A fiber that has a transaction open, which may be one that the
-   * gap waits for, does not wait.
+   * Called before a transaction of a reader begins. Undefined if it need not wait. Otherwise `onEnd` is called when the
+   * gap has ended, unless the returned function has ended the wait before. A fiber that has another transaction open
+   * does not wait, since the gap may be waiting for that one.
    */
   wait(fiber: number | undefined, onEnd: () => void): (() => void) | undefined {
     if (this.timer === undefined || this.isOpenIn(fiber)) {
@@ -149,7 +149,7 @@ export class CheckpointGap {
   written(writer: Writer, size: number): void {
     this.writer = writer
     this.size = size
-    this.lookTimer ??= setTimeout(() => this.look(), lookDelay).unref()
+    this.sizeTimer ??= setTimeout(() => this.readSize(), sizeDelay).unref()
     this.transactionEnded()
   }
 
@@ -164,9 +164,9 @@ export class CheckpointGap {
     return false
   }
 
-  /** Looks at the size after the last commits. */
-  private look(): void {
-    this.lookTimer = undefined
+  /** Reads the size of the WAL after the last commits. */
+  private readSize(): void {
+    this.sizeTimer = undefined
     Fs.stat(walOf(this.filename), (error, stats) => {
       if (this.writer !== undefined) {
         this.size = error === null ? stats.size : 0
@@ -199,7 +199,7 @@ export class CheckpointGap {
     this.checkpoint()
   }
 
-  /** Runs the checkpoint if nothing is in its way. */
+  /** Runs the checkpoint unless a transaction is open. */
   private checkpoint(): void {
     const { timer, writer } = this
     if (writer === undefined || this.isCheckpointing || writer.isInTransaction()) {

@@ -11,7 +11,7 @@ import { builtIn, importBetterSqlite3 } from "./loadBinding.js"
 /** The Node-API version that better-sqlite3 13 needs. Node has it from 22.14 on. */
 const requiredNodeApi = 10
 
-/** How install scripts are run where they are blocked. That of better-sqlite3 12 brings its binary. */
+/** How to run install scripts that the package manager blocks. That of better-sqlite3 12 installs its binary. */
 const approval = "allow its install script (npm approve-scripts better-sqlite3 && npm rebuild better-sqlite3; " +
   "pnpm approve-builds better-sqlite3; yarn: dependenciesMeta.better-sqlite3.built in package.json; " +
   "deno install --allow-scripts=npm:better-sqlite3)"
@@ -30,7 +30,9 @@ const host: Host = {
   nodeApi: Number(napi)
 }
 
-/** Which version fits, and how it is installed. `isBroken`: the package is installed and has no binary that runs here. */
+/**
+ * Which version fits, and how to install it. `isBroken`: the package is installed, but has no binary that runs here.
+ */
 export const remedy = ({ name, nodeApi }: Host, isBroken: boolean): string =>
   nodeApi >= requiredNodeApi
     ? `version 13 fits ${name} and needs no install script: npm install better-sqlite3@13` +

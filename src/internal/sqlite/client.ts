@@ -1,5 +1,5 @@
 /**
- * Extends a client to @effect/sql-sqlite-node's SqliteClient, without its module: that loads a better-sqlite3 of its own.
+ * Extends a client to @effect/sql-sqlite-node's SqliteClient, without importing that, since it loads better-sqlite3.
  */
 import type * as SqliteClientModule from "@effect/sql-sqlite-node/SqliteClient"
 import * as SqlClient from "@effect/sql/SqlClient"
@@ -13,7 +13,7 @@ import type { SqliteConnection } from "./connection.js"
 
 export type { Backup } from "./backup.js"
 
-/** @effect/sql-sqlite-node's tag: a tag is its key. */
+/** The same tag as @effect/sql-sqlite-node's: a tag is identified by its key. */
 export const SqliteClient = Context.GenericTag<SqliteClientModule.SqliteClient>("@effect/sql-sqlite-node/SqliteClient")
 
 const TypeId = Symbol.for("@effect/sql-sqlite-node/SqliteClient") as SqliteClientModule.TypeId
@@ -21,10 +21,10 @@ const TypeId = Symbol.for("@effect/sql-sqlite-node/SqliteClient") as SqliteClien
 interface Options {
   readonly client: SqlClient.SqlClient
   readonly acquire: Effect.Effect<SqliteConnection, DatabaseError, Scope.Scope>
-  /** Copies the database to a file on a connection of its own, where that does not disturb the others. */
+  /** A backup on a connection of its own. Undefined if that would disturb the other connections. */
   readonly backup: () => Backup | undefined
   readonly config: SqliteClientModule.SqliteClientConfig
-  /** Called with the path of an extension that was loaded, which other connections must load too. */
+  /** Called with the path of an extension that was loaded, since other connections must load it too. */
   readonly onExtension: (path: string) => void
 }
 

@@ -29,7 +29,7 @@ export interface SqliteConnection extends Connection {
   readonly export: Effect.Effect<Uint8Array, SqlError>
   readonly backup: Backup.Backup
   readonly loadExtension: (path: string) => Effect.Effect<void, SqlError>
-  /** Enforces foreign keys, or stops to. Fails with InvalidStatement in a transaction, where SQLite ignores that. */
+  /** Turns foreign keys on or off. Fails with InvalidStatement in a transaction, where SQLite ignores that. */
   readonly enforceForeignKeys: (enforced: boolean) => Effect.Effect<void, DatabaseError>
   /** Replaces the timeout of the statements outside of transactions until the scope closes. */
   readonly setStatementTimeout: (timeout: Duration.Duration) => Effect.Effect<void, never, Scope.Scope>
@@ -40,17 +40,17 @@ export interface Options extends EngineClient.Options {
   readonly openTimeout: Duration.Duration
   /** The error of an attempt that takes longer. */
   readonly openTimeoutError: () => DatabaseError
-  /** Called with what a transaction has changed on the connection, before that is undone. */
+  /** Called with the setting that a transaction has changed on the connection, before a reset undoes it. */
   readonly onUndone: (setting: string) => Effect.Effect<void>
   /** Called each time that the connection has opened the file. */
   readonly onOpen: (opened: OpenedFile) => void
 }
 
 /**
- * How long opening tries to change the journal mode of a file that another connection uses, in milliseconds. It takes an
- * instant where several processes open a new file at once, and is in vain where one of them has locked it.
+ * How long opening tries to change the journal mode of a file that another connection uses, in milliseconds. If several
+ * processes open a new file at once, it soon succeeds; while one of them holds a lock on the file, it cannot.
  */
-const modePatience = 250
+const journalModeTimeout = 250
 
 /** How long closing waits for the engine. */
 const closeTimeout = Duration.seconds(1)
@@ -135,7 +135,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
   ): Effect.Effect<Pull, never, Scope.Scope> =>
     Effect.gen(function*() {
       const id = ++cursorCount
-      /** The cursor of the engine, from when it may have opened it. */
+      /** The engine's cursor. Set when the request that opens it is sent. */
       let opened: EngineClient.Cursor | undefined
       let done = false
       let info: StatementInfo = { sql }
@@ -177,7 +177,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
           }
         )
       })
-      // The guard of the statement stays as the first batch has left it: the further ones do not run the statement.
+      // The first batch has run the statement. The further ones do not, so they leave its guard as it is.
       const nextGuard: StatementGuard = { refusal: () => guard?.refusal(), isSent: false, mayWrite: true }
       const fetchNext = Effect.suspend(() =>
         Effect.map(fetch({ _tag: "FetchNext", cursor: id }, info, nextGuard), (batch) => {
@@ -205,7 +205,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     execute: rows(true),
     executeRaw: (sql, params, guard) => statement(sql, params, "raw", true, guard),
     executeValues: (sql, params, guard) => statement(sql, params, "values", true, guard),
-    // SQLite has no dates.
+    // SQLite has no types for dates and times.
     executeTexts: (sql, params, guard) => statement(sql, params, "values", true, guard),
     executeUnprepared: rows(false),
     executeStream: (sql, params, transformRows) => rowStream(cursor(sql, params), transformRows),
@@ -284,7 +284,7 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
 
   const start = performance.now()
   const attempt = Effect.suspend(() =>
-    perform<OpenedFile>({ _tag: "Open", keepsMode: performance.now() - start >= modePatience })
+    perform<OpenedFile>({ _tag: "Open", keepsMode: performance.now() - start >= journalModeTimeout })
   )
   const opened = timeoutFail(attempt, options.openTimeout, options.openTimeoutError).pipe(
     Effect.retry({

@@ -1,5 +1,5 @@
 /**
- * Copies over prepared statements, in the text and CSV formats of PostgreSQL's COPY.
+ * Copies with prepared statements, in the text and CSV formats of PostgreSQL's COPY.
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
@@ -30,7 +30,7 @@ export interface Copying {
     options: CursorOptions,
     guard: StatementGuard | undefined
   ) => Effect.Effect<Pull, never, Scope.Scope>
-  /** Runs a statement for each of the rows, which are of these lines of the data. */
+  /** Runs a statement once for each row. `lines` has the line of the data that each row is from. */
   readonly runMany: (
     sql: string,
     rows: ReadonlyArray<ReadonlyArray<unknown>>,
@@ -41,7 +41,7 @@ export interface Copying {
   readonly failStatement: Effect.Effect<void, DatabaseError>
 }
 
-/** The most rows of one request, between which other statements can run. */
+/** The maximum number of rows of one request. Other statements can run between two requests. */
 const batchSize = 1_000
 
 export const copyFromText = ({ columns, table }: CopyFrom): string =>
@@ -149,7 +149,7 @@ class ElementReader {
     }
   }
 
-  /** Text is converted by the type of its column, apart from bytes. */
+  /** SQLite converts text by the type of its column, but not to bytes, which is done here. */
   private valueOf(value: string | null, column: number): unknown {
     return value !== null && /blob/i.test(this.types[column] ?? "") && hexBytes.test(value)
       ? Buffer.from(value.slice(2), "hex")
@@ -225,7 +225,7 @@ class PartGuard implements StatementGuard {
   }
 }
 
-/** In several statements, so that it needs a transaction. */
+/** Copies in several requests, and so needs a transaction. */
 export const copyFrom = <E>(
   copying: Copying,
   request: CopyFrom,
@@ -252,7 +252,7 @@ const insertAll = <E>(
     const partGuard = new PartGuard(guard)
     let count = 0
 
-    /** A nested session may have begun since the last part, and has to end first. */
+    /** Waits for a nested session that has begun since the last part. */
     const insertPart = (values: Rows["values"], lines: Rows["lines"]): Effect.Effect<void, SqlError> =>
       Effect.suspend(() => {
         const wait = partGuard.wait()
@@ -292,7 +292,7 @@ const insertAll = <E>(
     return Effect.tapErrorCause(next, () => partGuard.isRefused ? Effect.void : Effect.ignore(copying.failStatement))
   })
 
-/** A value of SQLite: with safe integers, these are bigints. */
+/** A value of SQLite as text. Integers are read as bigints. */
 const textOf = (value: bigint | number | string | Uint8Array | null): string | null => {
   if (value === null) {
     return null
@@ -302,7 +302,7 @@ const textOf = (value: bigint | number | string | Uint8Array | null): string | n
     : String(value)
 }
 
-/** Each batch of rows is a chunk. */
+/** Each batch of rows becomes one piece of data. */
 export const copyTo = (
   copying: Copying,
   { format, params, query }: CopyTo,

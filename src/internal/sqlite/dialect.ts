@@ -1,5 +1,5 @@
 /**
- * SQLite's part of the configuration, and its names.
+ * The configuration of SQLite, and its names.
  */
 import type { Dialect } from "../config/target.js"
 import { resolve, resolveAgain, type SqliteTarget } from "./target.js"

@@ -11,14 +11,15 @@
  * session begins, before a commit, and by a ping. The connection is then lost, and no new file is created.
  *
  * A file's statements run on a worker thread unless the configuration says otherwise, so a long one never blocks the
- * event loop. One is canceled between two rows. One that returns no rows cannot be canceled: if it does not end within 200
- * milliseconds, its connection is given up. The thread ends when the statement does, and nothing that it wrote is
- * committed. Until then it holds its locks. The process can exit meanwhile. Lookups, whose work is bounded, run on the main
- * thread (`lookups.ts`).
+ * event loop. One is canceled between two rows. One that returns no rows cannot be canceled: if it does not end within
+ * 200 milliseconds, its connection is given up. The thread ends when the statement does, and nothing that it wrote is
+ * committed. Until then the thread holds its locks. The process can exit meanwhile. Lookups, whose work is bounded, run
+ * on the main thread (`lookups.ts`).
  *
  * The statements of a database in memory run on the main thread. A long one blocks the event loop, and can be canceled
- * only by its own timeout, between two rows. In a transaction, a statement of another fiber than the last one waits for
- * the next iteration of the event loop: a fiber that has lost a race, or whose sibling has failed, is interrupted before.
+ * only by its own timeout, between two rows. If another fiber has run the last statement of the transaction, a
+ * statement waits for the next iteration of the event loop: if its fiber has lost a race, or a sibling has failed, it
+ * is interrupted before the statement runs.
  */
 import * as Statement from "@effect/sql/Statement"
 import * as Duration from "effect/Duration"
@@ -76,7 +77,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
   const lacksWorker = !isMemory && target.thread === "worker" && !hasWorker()
   const runsHere = isMemory || target.thread === "main" || lacksWorker
   const sources = target.functions ?? []
-  /** The functions, where the statements run on this thread. */
+  /** The functions of the application, if the statements run on this thread. */
   let functions: LoadedFunctions = []
   const loadHere = runsHere && sources.length > 0
     ? Effect.map(Effect.promise(() => loadFunctions(sources)), (loaded) => {
@@ -115,7 +116,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
   const files = new OpenFiles(filename)
   const limit = runsHere ? Infinity : walLimit(target.pragmas ?? {})
   const gap = isMemory ? undefined : new CheckpointGap(filename, limit, Recorders.wal(settings.name, "sqlite"))
-  /** Waits until no connection has a file open that was replaced, and checks that the WAL is not that of another file. */
+  /** Waits until no connection has a replaced file open, and checks that the WAL is not that of another file. */
   const prepareFile = isMemory || target.immutable === true ? Effect.void : Effect.suspend(() => {
     const ending = files.leaveReplaced()
     const check = Effect.suspend(() => {
@@ -137,10 +138,10 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       )
   })
   /**
-   * Whether another connection can read beside the one that writes. Without WAL a reader blocks the commit of the writer. On
-   * the main thread two connections would not run at once.
+   * Whether another connection can read concurrently with the one that writes. Without WAL a reader blocks the commit
+   * of the writer, and on the main thread only one connection runs at a time.
    */
-  const canReadBeside = (): boolean => !runsHere && journalMode === "wal"
+  const canReadConcurrently = (): boolean => !runsHere && journalMode === "wal"
   const connect = (reader: boolean): Driver["connect"] => (onLost, restore) =>
     Effect.zipRight(
       restore(Effect.zipRight(loadHere, prepareFile)),
@@ -216,7 +217,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
     copiesInParts: true,
     copyText: { from: copyFromText, to: ({ query }) => query },
     connect: connect(false),
-    // A file that is gone answers statements that do not read it.
+    // The ping fails if the file is gone. A statement that does not read the file would succeed.
     serverInfo: (connection) =>
       connection.ping.pipe(
         Effect.zipRight(typed(connection.executeValues("SELECT sqlite_version()", []))),
@@ -236,7 +237,7 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
             transformResultNames: settings.transformResultNames
           },
           backup: () =>
-            canReadBeside()
+            canReadConcurrently()
               ? Backup.onOwnConnection(
                 connect(true)(() => undefined, (effect) => effect) as Effect.Effect<
                   Connection.SqliteConnection,
@@ -249,7 +250,6 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
           }
         })
       ),
-    // SQLite has one writer at a time, and a database in memory is the same as its connection.
     supportsSettings: false,
     migrations: migrations(isMemory ? undefined : LockFile.make(filename, () => binding)),
     inspection: inspection(target),
@@ -257,9 +257,10 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
     testDatabases: undefined,
     inMemory: isMemory,
     walSize: isMemory ? undefined : () => walSizeOf(filename),
+    // SQLite has one writer at a time, and a database in memory is lost with its connection.
     pool: { size: 1, maxOverflow: 0, min: 1, recycle: Duration.infinity },
     readers: () =>
-      canReadBeside()
+      canReadConcurrently()
         ? {
           connect: connect(true),
           pool: { size: maxReaders, maxOverflow: 0, min: maxReaders, recycle: Duration.infinity }

@@ -36,7 +36,7 @@ import { isInsert, quote } from "./statementText.js"
 
 /** Lets the sender of a request cancel it while it runs. */
 export interface Cancellation {
-  /** Whether the request could be canceled at all while it runs. */
+  /** Whether the sender is able to cancel the request while it runs. */
   readonly isCancelable: () => boolean
   readonly isCanceled: () => boolean
   /** Called right before a commit. Returns false if the request was canceled; after true it cannot be canceled. */
@@ -54,7 +54,7 @@ const transactionFailed = "an earlier statement of the transaction failed, so it
 
 const objects = { asArray: false, safeIntegers: false }
 
-/** The rowid as it is reported. It is that of the last row that the connection inserted, also after other statements. */
+/** The rowid as it is reported: that of the last row that the connection has inserted, even by an earlier statement. */
 const rowidOf = (rowid: bigint, sql: string, safeIntegers: boolean): number | bigint => {
   const number = safeIntegers ? rowid : toExactNumber(rowid)
   if (typeof number === "bigint" && !safeIntegers && isInsert(sql)) {
@@ -215,7 +215,7 @@ export class Engine {
     return this.database
   }
 
-  /** Opens the database. Fails if its file is replaced meanwhile, since it cannot be told which one was opened. */
+  /** Opens the database. Fails if its file is replaced meanwhile, since either of the two may have been opened. */
   private open(mustExist: boolean, keepsMode: boolean): OpenedFile {
     const { filename, reader } = this.options
     const isMemory = filename === memory
@@ -248,7 +248,7 @@ export class Engine {
     }
   }
 
-  /** `isWrite`: whether a session is about to write, whose commit is checked too. */
+  /** Throws if the file was deleted or replaced. `isWrite`: a writing transaction begins, whose commit checks again. */
   private checkFile(isWrite = false): void {
     const change = this.fileIdentity?.changeOf(isWrite)
     if (change !== undefined) {
@@ -292,7 +292,7 @@ export class Engine {
       params: operation.params
     }
     if (!isInTransaction) {
-      // A later change of the same setting comes behind the others.
+      // The Map keeps the order of the changes, so a setting that is changed again moves to the end.
       this.settings.delete(setting.key)
       this.settings.set(setting.key, changed)
       this.changedSetting = changed
@@ -474,7 +474,7 @@ export class Engine {
     if (this.options.filename === memory) {
       this.resetMemory()
     } else {
-      // SQLite would add the WAL, which may stay behind, to another file that has taken this one's place.
+      // Closing may leave the WAL behind, and SQLite would apply it to another file that has taken this one's place.
       this.checkFile()
       this.close()
       opened = this.open(true, true)
@@ -538,8 +538,8 @@ export class Engine {
     if (db.inTransaction() || this.cursors.size > 0) {
       return "inTransaction"
     }
-    // A statement may have turned checkpoints off, as programs want it that replicate the WAL. That of a file that was moved
-    // is kept.
+    // A statement may have turned checkpoints off: programs that replicate the WAL require that. The WAL of a file that
+    // was moved is kept.
     if (
       Number(db.pragma("wal_autocheckpoint")[0]?.wal_autocheckpoint) <= 0 ||
       this.fileIdentity?.changeOf(false) !== undefined

@@ -34,7 +34,7 @@ import type { SharedSettings } from "./sharedSettings.js"
 import { isDataStatement } from "./statementText.js"
 import type { Completion, SentRequest, Transport } from "./transport.js"
 
-/** The timeouts of statements. Undefined or zero is none, except that `lockTimeout` is 5 seconds by default. */
+/** The timeouts of statements. Undefined or zero is no limit, except that an undefined `lockTimeout` is 5 seconds. */
 export interface Timeouts {
   readonly statementTimeout?: Duration.Duration | undefined
   readonly lockTimeout?: Duration.Duration | undefined
@@ -53,7 +53,7 @@ export interface Options {
   readonly gap?: CheckpointGap | undefined
   /** Runs lookups on this thread. Undefined if the connection has none. */
   readonly lookups?: Lookups | undefined
-  /** Whether the connection only reads, beside the one that writes. Default: false. */
+  /** Whether the connection only reads, while another one writes. Default: false. */
   readonly isReader?: boolean | undefined
   /** Called at most once, when a connection that was opened is lost. */
   readonly onLost: (error: DatabaseError) => void
@@ -66,7 +66,7 @@ export interface Cursor {
   readonly transaction: number
 }
 
-/** How long a statement, or opening the file, waits for the lock of another connection if nothing says otherwise. */
+/** How long a statement, or opening the file, waits for the lock of another connection by default. */
 export const defaultLockTimeout = Duration.seconds(5)
 
 /** The delay before the first retry of a busy request, in milliseconds. It doubles with each retry, and is jittered. */
@@ -87,7 +87,7 @@ const phaseOf = ({ _tag }: Operation): Context["phase"] =>
 export class EngineClient implements Writer {
   /** The options of `begin`, until the transaction is committed or rolled back by a request. */
   transaction: BeginOptions | undefined
-  /** Stands for the timeout of the options outside of transactions. */
+  /** Replaces the statement timeout of the options outside of transactions, unless it is undefined. */
   statementTimeout: Duration.Duration | undefined
   private isOpen = false
   private isClosed = false
@@ -95,7 +95,7 @@ export class EngineClient implements Writer {
   /** Whether a statement of the transaction failed. */
   private transactionFailed = false
   private dirty = false
-  /** Whether BEGIN has not been sent yet. It goes with the first statement. */
+  /** Whether BEGIN has not been sent yet. It is sent with the first statement. */
   private beginPending = false
   /** The error that BEGIN failed with. */
   private beginError: DatabaseError | undefined
@@ -108,7 +108,7 @@ export class EngineClient implements Writer {
   /** The setting that a transaction has changed, which the next reset undoes. */
   private temporarySetting: string | undefined
   private readonly lock = new RequestLock(maxInFlight)
-  /** What the gap knows of the transactions of a reader. */
+  /** Reports the transactions of a reader to the gap. */
   private readonly reader: ReaderTransactions | undefined
 
   constructor(private readonly options: Options) {
@@ -127,7 +127,7 @@ export class EngineClient implements Writer {
     return this.transaction !== undefined || this.inTransaction ? "aborted" : this.dirty ? "dirty" : "idle"
   }
 
-  /** The setting that a transaction has changed, which the next reset undoes. Tells each once. */
+  /** The setting that a transaction has changed, which the next reset undoes. Each is returned once. */
   takeTemporarySetting(): string | undefined {
     const setting = this.temporarySetting
     this.temporarySetting = undefined
@@ -170,7 +170,7 @@ export class EngineClient implements Writer {
     return undefined
   }
 
-  /** From now on a transaction that a statement has begun can only be rolled back, as one of `begin` that has failed. */
+  /** From now on a transaction that a statement has begun can only be rolled back, like a failed one of `begin`. */
   failTransaction(): void {
     this.transactionFailed ||= this.inTransaction
   }
@@ -185,8 +185,8 @@ export class EngineClient implements Writer {
   }
 
   /**
-   * Closes a cursor, unless it was closed with its transaction. Waits for the engine only if no other request does, since
-   * its statement may take long.
+   * Closes a cursor, unless it was closed with its transaction. If another request is in flight, this does not wait for
+   * the engine, since the statement of that request may take long.
    */
   closeCursor({ id, transaction }: Cursor): Effect.Effect<void> {
     return Effect.suspend(() => {
@@ -256,8 +256,8 @@ export class EngineClient implements Writer {
   }
 
   /**
-   * The rows of a lookup, undefined if the statement is for the engine: always in a transaction, while the connection has
-   * state of its own that another connection does not have, and where this thread has run statements for long enough.
+   * The rows of a lookup. Undefined if the engine has to run the statement: in a transaction, while the connection has
+   * state that another connection does not have, and if statements have blocked this thread for too long.
    */
   private lookUp(run: Run): ReadonlyArray<unknown> | undefined {
     const { extensions, lookups, settings } = this.options
@@ -294,7 +294,7 @@ export class EngineClient implements Writer {
       const complete = (exit: Exit.Exit<unknown, E>) => {
         done = true
         try {
-          // First, so that this fiber goes on before one whose request is performed synchronously by the release.
+          // Before the release, which may perform the request of another fiber synchronously.
           resume(exit)
         } finally {
           this.lock.release(waiter)
@@ -349,7 +349,7 @@ export class EngineClient implements Writer {
           sent = sending
         }
       }
-      /** Waits once for a gap, and no longer than the statement might wait for a lock, or run. */
+      /** Waits for a gap, once, and for no longer than the lock timeout and the statement timeout. */
       const waitForGap = (retryDelay: number): boolean => {
         if (gap === undefined || endWait !== undefined || this.transaction?.isEnclosed === true) {
           return false
@@ -396,7 +396,7 @@ export class EngineClient implements Writer {
       return Effect.async<void>((resume) => {
         canceled = true
         if (!done && sent === undefined) {
-          // It has done nothing, also where it has found the file locked.
+          // The request has done nothing: it was not sent, or has found the file locked.
           clearTimeout(retryTimer)
           endWait?.()
           this.lock.release(waiter)
@@ -414,9 +414,9 @@ export class EngineClient implements Writer {
   }
 
   /**
-   * Whether a request of a synchronous transport waits for the next iteration of the event loop. It does if another fiber
-   * has run the last statement of the transaction. What that fiber causes, such as the interruption of this one by a race
-   * that is decided, then happens before this statement runs.
+   * Whether a request of a synchronous transport waits for the next iteration of the event loop. It does if the event
+   * loop was blocked for too long, or if another fiber has run the last statement of the transaction. What that fiber
+   * causes, such as the interruption of this one when it has won a race, then happens before this statement runs.
    */
   private waitsForIteration(fiber: CurrentFiber): boolean {
     return EventLoop.isBlocked() ||
@@ -431,8 +431,8 @@ export class EngineClient implements Writer {
   }
 
   /**
-   * Whether an operation may be in flight together with others. Only in a transaction that has its locks: elsewhere one
-   * may find the file busy, and its retry would come after the requests behind it.
+   * Whether an operation may be in flight together with others. Only in a transaction that has its locks: elsewhere it
+   * may find the file busy, and its retry would come after later requests.
    */
   private canShare(operation: Operation): boolean {
     return operation._tag === "Run" && this.transaction !== undefined && !this.beginPending &&
@@ -498,7 +498,7 @@ export class EngineClient implements Writer {
     this.lastFiber = undefined
   }
 
-  /** Applies how a request has ended. Loses the connection if that throws, since its state is unknown then. */
+  /** Applies the completion of a request. Loses the connection if that throws, since its state is unknown then. */
   private handleCompletion(
     request: Request,
     statement: StatementInfo,
@@ -540,7 +540,7 @@ export class EngineClient implements Writer {
     }
     const { dirty, failure, inTransaction, setting, transactionBegun, transactionFailed, walSize } = completion.response
     this.inTransaction = inTransaction
-    // A request that was already in flight does not know of a lock timeout that failed the transaction here.
+    // If a lock timeout fails the transaction while a request is in flight, its response does not show that failure.
     this.transactionFailed = transactionFailed ||
       (this.transactionFailed && inTransaction && !(failure === undefined && isRollbackStatement(operation)))
     this.dirty = dirty
@@ -626,7 +626,7 @@ export class EngineClient implements Writer {
       isBusy(error.code) && (error._tag === "LockTimeout" || !this.inTransaction)
   }
 
-  /** The lookups are closed before the engine, which empties the WAL if it is the last that has the file open. */
+  /** The lookups are closed before the engine: the connection that closes the file last empties the WAL. */
   private markClosed(): void {
     this.isClosed = true
     this.options.lookups?.close()

@@ -38,7 +38,7 @@ export const isBlocked = (): boolean => {
   if (probing) {
     return !runsSynchronously()
   }
-  // The loop was either idle or blocked since the last iteration. The probe tells which of them the next call sees.
+  // The loop was either idle or blocked since the last iteration. The probe shows the next call which of the two it is.
   lastIteration = now
   probing = true
   setImmediate(recordIteration)

@@ -19,7 +19,7 @@ const missing = { dev: -1, ino: -1, size: 0, mtimeMs: 0 } as Fs.Stats
 /** The code of a file that was deleted or replaced. The connection cannot be used any more. */
 export const fileMoved = "SQLITE_READONLY_DBMOVED"
 
-/** Undefined if the file cannot be looked up now. It may be there. */
+/** Undefined if the file cannot be looked up now, although it may exist. */
 const statOf = (filename: string): Fs.Stats | undefined => {
   try {
     return Fs.statSync(filename, { throwIfNoEntry: false }) ?? missing
@@ -34,11 +34,11 @@ const describe = (stats: Fs.Stats | undefined): string | undefined =>
 /** Device and inode of the file with this name, `none` if there is no file, undefined if it cannot be looked up. */
 export const identityOf = (filename: string): string | undefined => describe(statOf(filename))
 
-/** Whether a file has taken another one's place, or is gone. */
+/** Whether a file was replaced or deleted. Both identities are those of `identityOf`. */
 export const isReplaced = (before: string | undefined, after: string | undefined): boolean =>
   before !== undefined && before !== none && after !== undefined && after !== before
 
-/** What the open file has become. */
+/** Why the open file cannot be used any more. */
 export interface Change {
   readonly reason: string
   readonly code: string
@@ -50,7 +50,7 @@ export class FileIdentity {
   private readonly walName: string
   /** Undefined if there was none. */
   private readonly wal: Fs.Stats | undefined
-  /** The size of the WAL when it was looked at last. */
+  /** The size of the WAL in bytes when it was last looked up. */
   walSize: number | undefined
   /** Device and inode of the file and of its WAL. */
   readonly opened: Pick<OpenedFile, "file" | "wal">
@@ -68,8 +68,8 @@ export class FileIdentity {
   }
 
   /**
-   * What was deleted or replaced, if anything was. That another program has written over the file cannot be told: a checkpoint
-   * of another process looks the same.
+   * What was deleted or replaced. Undefined if nothing was, and if another program has overwritten the file: that
+   * cannot be told from a checkpoint of another process.
    */
   changeOf(isWrite: boolean): Change | undefined {
     const { file } = this
@@ -94,7 +94,7 @@ export class FileIdentity {
     }
     const wal = statOf(this.walName)
     this.walSize = wal?.size
-    // The WAL is rightly missing if another process has left WAL mode.
+    // If another process has left WAL mode, the WAL is missing and nothing is wrong.
     return wal !== undefined && (wal.ino !== this.wal.ino || wal.dev !== this.wal.dev) &&
         journalModeOf(this.database) === "wal"
       ? { reason: "the file's WAL was deleted, or replaced by another", code: fileMoved }

@@ -13,7 +13,7 @@ export interface FunctionSource {
   /** The URL of the module. */
   readonly module: string
   readonly export: string
-  /** The number of arguments: that of the code by default. */
+  /** The number of arguments. Default: that of the code. */
   readonly arity: number | "any" | undefined
   readonly deterministic: boolean
   readonly aggregate: boolean

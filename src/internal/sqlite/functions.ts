@@ -19,7 +19,7 @@ interface Aggregate {
 
 export type LoadedFunction = FunctionSource & { readonly code: unknown }
 
-/** The functions, or why one cannot be loaded. */
+/** The functions, or the error of the first one that cannot be loaded. */
 export type LoadedFunctions = ReadonlyArray<LoadedFunction> | SqliteError
 
 /** An error of a function's code, with the values that its message may quote. */

@@ -17,7 +17,8 @@ const cannotOpen = (reason: string): DatabaseError =>
   new ConnectionFailed({ dialect: "sqlite", code: "SQLITE_CANTOPEN", reason, transient: false })
 
 /**
- * Opening a file creates it if it does not exist, and switches it to WAL mode. So a missing file is an error, and a file
+ * A target that can be opened without changing the file. Opening a file usually creates it if it does not exist, and
+ * switches it to WAL mode. So a missing file is an error, and a file
  * in another mode is opened read-only. A file in WAL mode is opened for writing: a reader alone would leave its WAL and
  * shared memory behind when it closes.
  */

@@ -2,8 +2,8 @@
  * Integers of SQLite, which have 64 bits, as numbers. A number holds those of up to 53 bits; others are an error instead of
  * a rounded number.
  *
- * A library that reads integers as bigints is exact, and a little slower. So rows are read with numbers where they can be
- * read again, and the second time with bigints, if a number is so large that it may be a rounded integer.
+ * Reading integers as bigints is exact, and a little slower. So rows that can be read twice are read with numbers
+ * first, and again with bigints if a number is so large that it may be a rounded integer.
  */
 import { SqliteError } from "./binding.js"
 
@@ -70,8 +70,8 @@ const numberOf = (value: unknown, name: () => string | undefined): unknown => {
 }
 
 /**
- * A row that was read with bigints, with numbers. The row itself is changed. Throws if an integer is too large, and asks
- * `columns` for its name if the row is an array.
+ * Converts the bigints of a row to numbers, in place. Throws if an integer is too large; if the row is an array,
+ * `columns` gives the column's name for the error.
  */
 export const toNumbers = (row: unknown, columns: Columns): unknown => {
   if (Array.isArray(row)) {

@@ -1,7 +1,7 @@
 /**
- * The lock of a migration that runs without a transaction, and so cannot hold the lock of the database file: that of a file
- * beside it, which is there while such a migration runs. The operating system releases it when the process ends, however
- * that ends.
+ * The lock of a migration that runs without a transaction, and so cannot hold the lock of the database file. It is the
+ * lock of a file next to that, which exists while such a migration runs. When the process ends, even by a crash, the
+ * operating system releases the lock.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -31,15 +31,15 @@ const remove = (path: string): void => {
 export const make = (filename: string, binding: () => Binding): LockFile => {
   const path = `${filename}-migration`
 
-  /** What releases the lock, or undefined if another connection holds it. */
+  /** Takes the lock. Returns the function that releases it, or undefined if another connection holds it. */
   const tryLock = (): (() => void) | undefined => {
     const database = binding().open(path, { readOnly: false, immutable: false, mustExist: false })
     try {
-      // No journal beside it.
+      // No journal file.
       database.pragma("journal_mode = MEMORY")
       const inode = inodeOf(path)
       database.exec("BEGIN EXCLUSIVE")
-      // The holder before may have removed the file after it was opened here.
+      // The previous holder may have removed the file after it was opened here.
       if (inode !== undefined && inodeOf(path) === inode) {
         return () => {
           remove(path)

@@ -60,7 +60,7 @@ export const migrations = (lockFile: LockFile | undefined): MigrationDialect => 
     refusal: () => undefined
   },
   accepts: (name) => name === undefined || name === "sqlite",
-  // A schema is a database, which is attached or not.
+  // A schema is an attached database, which is not created.
   createSchema: () => Effect.void,
   tableExists: (sql, table) => {
     const [name, schema = "main"] = table.split(".").toReversed()
@@ -87,11 +87,11 @@ ON CONFLICT (migration_id) DO UPDATE SET checksum = excluded.checksum`.withoutTr
   // current_timestamp is UTC without a time zone.
   createdAt: (value) => new Date(`${value as string}Z`),
   createCommitTable: () => Effect.void,
-  // A writing transaction is the only one, from its beginning on, which its first statement is.
+  // A writing transaction excludes all others from its beginning. It begins with its first statement.
   tryLock: (sql) => Effect.zipRight(sql`SELECT 1`, lockFile === undefined ? Effect.succeed(true) : lockFile.isFree),
   holdLock: () => lockFile === undefined ? Effect.succeed(true) : lockFile.hold,
   sessionOptions: (maxWait) => ({ lockTimeout: maxWait }),
-  // What it sets is gone with its connection, which is reset.
+  // The connection of a migration is reset, which removes what the migration has set.
   saveSettings: () => Effect.succeed(Effect.void),
   setStatementTimeout: (_, connection, timeout) => innermost(connection).setStatementTimeout(timeout),
   foreignKeys,

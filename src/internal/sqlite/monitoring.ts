@@ -1,6 +1,6 @@
 /**
- * What the dashboard shows of a SQLite database, and the plan of a statement without its values. SQLite does not count what is
- * read, nor who uses an index.
+ * What the dashboard shows of a SQLite database, and the plan of a statement without its values. SQLite counts neither
+ * reads nor the uses of an index.
  */
 import * as Effect from "effect/Effect"
 import { type DatabaseError, fromSqlError } from "../../DatabaseError.js"
@@ -11,7 +11,7 @@ import { isDataStatement, parameterCount } from "./statementText.js"
 
 const maxRows = 20
 
-/** Sizes are read from every page of a file, so only of files that are quickly read. */
+/** Computing the sizes of tables reads every page of the file, so they are shown only for files up to this size. */
 const maxSizedBytes = 64 * 1024 * 1024
 
 const ask = <Row extends object>(
@@ -88,7 +88,7 @@ interface ObjectRow {
   readonly size?: number
 }
 
-/** Names, kinds and the statistics of the last ANALYZE, whose first number is that of the rows. */
+/** Names, kinds and the statistics of the last ANALYZE, whose first number is the number of rows. */
 const objectsSql = (hasStatistics: boolean, hasSizes: boolean): string =>
   `SELECT m.name, m.type AS kind, m.tbl_name AS table_name,
   ${

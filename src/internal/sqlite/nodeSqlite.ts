@@ -1,6 +1,6 @@
 /**
- * The binding of node:sqlite, SQLite as Node, Deno and Bun have it built in. What its API does not tell is read from the
- * text of a statement, or from its EXPLAIN.
+ * The binding of node:sqlite, the SQLite that is built into Node, Deno and Bun. What its API does not report is read
+ * from the text of a statement, or from its EXPLAIN.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -64,7 +64,9 @@ type Row = Record<string, unknown>
 
 const toBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-/** At most so many rows are read as objects, whose names need no further call. More of them are faster as arrays. */
+/**
+ * Up to this many rows are read as objects, which have the names of the columns. More rows are read faster as arrays.
+ */
 const fewRows = 2
 
 const bufferOf = (value: unknown): unknown => value instanceof Uint8Array ? toBuffer(value) : value
@@ -86,7 +88,7 @@ const rowOfArray = (names: ReadonlyArray<string>, values: ReadonlyArray<unknown>
   return row
 }
 
-/** Whether it is the error for an integer that a number cannot hold. It does not tell the column. */
+/** Whether it is the error for an integer that a number cannot hold. That error does not name the column. */
 const isOutOfRange = (error: unknown): boolean =>
   error instanceof RangeError && "code" in error && error.code === "ERR_OUT_OF_RANGE"
 
@@ -97,7 +99,7 @@ const endsSilently = process.versions.bun !== undefined || process.versions.deno
 class AggregateFailure {
   private thrown: unknown
 
-  /** The code, which records what it throws. */
+  /** Wraps the code so that what it throws is recorded. */
   record<Args extends ReadonlyArray<unknown>>(f: (...args: Args) => unknown): (...args: Args) => unknown {
     const recording = (...args: Args): unknown => {
       try {
@@ -146,7 +148,7 @@ class BuiltInStatement implements Statement {
     this.parameters = parametersOf(sql)
   }
 
-  /** Checks what SQLite would bind to NULL, and converts what node:sqlite does not bind. */
+  /** Refuses parameters that are missing, which SQLite would take for NULL, and converts undefined to NULL. */
   private bind(params: ReadonlyArray<unknown>): ReadonlyArray<unknown> {
     const { areNamed, count } = this.parameters
     if (params.length !== count) {
@@ -258,7 +260,7 @@ class BuiltInStatement implements Statement {
 
 const operationsThatWrite: ReadonlySet<unknown> = new Set(["Checkpoint", "Vacuum", "JournalMode"])
 
-/** sqlite3_stmt_readonly by the operations of the statement's program: SQLite computes it from the same ones. */
+/** The value of sqlite3_stmt_readonly, which SQLite computes from the same opcodes of the statement's program. */
 const isReadOnly = (database: NodeDatabase, sql: string): boolean => {
   const writes = writesByText(sql)
   if (writes !== undefined) {
@@ -294,7 +296,7 @@ const openWith = (module: Module, path: string | URL, readOnly: boolean): NodeDa
   }
 }
 
-/** SQLite's own error does not tell this from a missing permission. */
+/** Throws if the directory does not exist. SQLite's own error does not tell this from a missing permission. */
 const checkDirectory = (filename: string): void => {
   if (!Fs.existsSync(Path.dirname(filename))) {
     throw new SqliteError("Cannot save backup because the directory does not exist", "SQLITE_CANTOPEN")

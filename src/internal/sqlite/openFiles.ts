@@ -21,12 +21,12 @@ interface Entry {
   isDestroyed: boolean
 }
 
-/** Those of all databases of this process: several may have one file open. */
+/** The transports of all databases of this process: several databases may have one file open. */
 const entries = new Map<Transport, Entry>()
 
 /** The transports of one database. */
 export class OpenFiles {
-  /** What the transport that has ended last had open. */
+  /** The file of the transport that ended last. */
   private lastOpened: Opened | undefined
 
   constructor(private readonly filename: string) {}
@@ -50,7 +50,7 @@ export class OpenFiles {
     return tracked
   }
 
-  /** Called with what a transport has opened. Another file may have its name by now. */
+  /** Called with the file that a transport has opened, which may have been replaced since. */
   opened(transport: Transport, { file, wal }: OpenedFile): void {
     const entry = entries.get(transport)
     if (file !== undefined && entry !== undefined && !entry.isDestroyed) {
@@ -90,8 +90,8 @@ export class OpenFiles {
   }
 
   /**
-   * Sets the WAL of a file that was replaced aside: SQLite does not delete it when it finds that the file was moved. Returns
-   * the name that it is kept under. To be called when what `leaveReplaced` gave has ended.
+   * Sets the WAL of a replaced file aside: SQLite does not delete it if it finds that the file was moved. Returns the
+   * name under which it is kept. To be called when the promises of `leaveReplaced` are resolved.
    */
   setAsideWal(): string | undefined {
     const { lastOpened: last } = this
@@ -102,7 +102,9 @@ export class OpenFiles {
       : undefined
   }
 
-  /** Why the WAL is not that of the file. It belongs to the file if this process has opened it, and has it open. */
+  /**
+   * Why the WAL does not belong to the file. Undefined if it does, as is certain while this process has the file open.
+   */
   describeStaleWal(): string | undefined {
     const file = identityOf(this.filename)
     const isOpen = Array.from(entries.values()).some(({ opened }) => opened !== undefined && opened.file === file)

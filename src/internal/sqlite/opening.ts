@@ -13,7 +13,7 @@ const memory = ":memory:"
 export interface Opened {
   readonly database: Database
   readonly journalMode: unknown
-  /** Whether the file is read as one that nobody changes. */
+  /** Whether the file is read without locks and without its WAL, as a file that no program changes. */
   readonly immutable: boolean
 }
 
@@ -55,7 +55,7 @@ export interface Attempt {
   readonly keepsMode: boolean
 }
 
-/** Puts the file into a journal mode. One that cannot be written keeps the mode that it has. */
+/** Puts the file into a journal mode. A file that cannot be written keeps the mode that it has. */
 const setJournalMode = (binding: Binding, database: Database, mode: string, keepsMode: boolean): void => {
   try {
     database.pragma(`journal_mode = ${mode}`)
@@ -108,8 +108,8 @@ const open = (
 }
 
 /**
- * Whether the file can be written. Closing it releases the locks of this process on it: there are none where SQLite could
- * not open it.
+ * Whether the file can be written. Closing it releases the locks of this process on it, but there are none, since
+ * SQLite could not open it.
  */
 const canWrite = (filename: string): boolean => {
   try {
@@ -123,9 +123,9 @@ const canWrite = (filename: string): boolean => {
 const sizeOf = (filename: string): number => Fs.statSync(filename, { throwIfNoEntry: false })?.size ?? 0
 
 /**
- * Opens the file. SQLite cannot read a file in WAL mode where it can neither find nor make the WAL. A file that cannot be
- * written there, or need not be, is read as immutable if it has no WAL. `FileIdentity` notices if it is changed
- * nevertheless.
+ * Opens the file. SQLite cannot read a file in WAL mode if it can neither find nor create the WAL. Such a file is read
+ * as immutable if it has no WAL and is read-only, by its permissions or the options. `FileIdentity` detects if it is
+ * changed nevertheless.
  */
 export const openDatabase = (binding: Binding, options: OpenOptions, attempt: Attempt): Opened => {
   const { filename, immutable, readOnly } = options

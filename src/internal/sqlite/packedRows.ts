@@ -1,6 +1,6 @@
 /**
- * Rows that cross between threads. A structured clone of objects writes the names of the columns in each row, and turns a
- * Buffer into a Uint8Array. So the values of all rows cross in one array, with the names once.
+ * Rows that are sent between threads. A structured clone of objects repeats the names of the columns in each row, and
+ * turns a Buffer into a Uint8Array. So the values of all rows are sent in one array, with the names once.
  */
 import { bufferOf } from "./bytes.js"
 import type { Batch } from "./protocol.js"
@@ -29,8 +29,8 @@ const isPacked = (value: unknown): value is PackedRows =>
   typeof value === "object" && value !== null && "_tag" in value && value._tag === "PackedRows"
 
 /**
- * Rows of one statement, which have the same columns. Empty ones, and those that cannot be packed, stay as they are. A row
- * has no name of its own if that of its only column is `prototype`, which better-sqlite3 assigns.
+ * Packs the rows of one statement, which have the same columns. No rows, and rows that cannot be packed, stay as they
+ * are. A row whose only column is named `__proto__` has no property of its own, since better-sqlite3 assigns the value.
  */
 const packRows = (rows: ReadonlyArray<unknown>): PackedRows | ReadonlyArray<unknown> => {
   const [first] = rows

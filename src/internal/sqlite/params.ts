@@ -46,10 +46,10 @@ const timeOf = (param: object): number | undefined =>
     ? DateTime.toEpochMillis(param)
     : undefined
 
-/** What SQLite has no type for, as what it has: 1 and 0, and text in ISO 8601, in UTC. Undefined for all others. */
+/** Converts a boolean to 1 or 0, and a time to text in ISO 8601, in UTC. Undefined for all other values. */
 const convert = (param: unknown): bigint | string | undefined => {
   if (typeof param === "boolean") {
-    // As a number it would be a REAL.
+    // A number would be bound as a REAL.
     return param ? 1n : 0n
   }
   const time = typeof param === "object" && param !== null && !ArrayBuffer.isView(param) ? timeOf(param) : undefined
@@ -97,8 +97,9 @@ const bindError = (statement: string, position: number, problem: string): Databa
   })
 
 /**
- * The parameters as the engine binds them, or the error of the first one that cannot be bound. It tells its position and
- * type, but never its value. Each is read once, since a getter or a proxy may throw, or give another value the next time.
+ * The parameters as the engine binds them, or the error of the first one that cannot be bound. The error has its
+ * position and type, but never its value. Each is read once, since a getter or a proxy may throw, or return another
+ * value later.
  */
 export const bindable = (
   statement: string,

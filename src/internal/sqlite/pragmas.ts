@@ -41,7 +41,7 @@ const accepted: { readonly [name: string]: Values } = {
 /** The PRAGMAs of a file, which are set before anything is written to it, and have no effect on one that has tables. */
 const ofNewFile: ReadonlySet<string> = new Set(["auto_vacuum", "encoding", "page_size"])
 
-/** What takes the place of PRAGMAs that sqlayer sets itself. */
+/** The PRAGMAs that sqlayer sets itself, and what takes their place. */
 export const owned: { readonly [name: string]: string } = {
   busy_timeout: "sqlayer waits for locks itself: the option lockTimeout (DATABASE_LOCK_TIMEOUT) says how long",
   foreign_keys: "foreign keys are enforced on every connection. A migration that rebuilds tables says so " +
@@ -67,7 +67,7 @@ export const booleanOf = (word: string): boolean | undefined => {
   return value === "1" ? true : value === "0" ? false : undefined
 }
 
-/** A value in the form that SQLite reports it in, if it is one that the PRAGMA takes. */
+/** A value in the form in which SQLite reports it. Undefined if the PRAGMA does not take it. */
 const valueOf = (values: Values, given: unknown): string | undefined => {
   const text = typeof given === "boolean" || typeof given === "number" ? String(given) : given
   if (typeof text !== "string") {

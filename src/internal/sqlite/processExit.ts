@@ -2,9 +2,9 @@
  * Lets the process exit while worker threads run statements.
  *
  * When Node exits it terminates all threads and waits for them. A thread in native code ends only after its statement,
- * which may take for ever. If the statement fails, better-sqlite3 then aborts the process: it constructs its error in
+ * which may never end. If the statement fails, better-sqlite3 then aborts the process: it constructs its error in
  * JavaScript, which a terminated thread cannot run (https://github.com/WiseLibs/better-sqlite3/issues/842). So the exit
- * cancels all statements and waits until the threads are idle. If they are not in time, it ends the process without Node.
+ * cancels all statements and waits until the threads are idle. After too long, it ends the process without Node.
  */
 import { isMainThread } from "node:worker_threads"
 import { Activity } from "./protocol.js"
@@ -13,7 +13,7 @@ import { Activity } from "./protocol.js"
 export interface RunningThread {
   /** Cancels everything in flight, so that nothing more is committed and no other statement is started. */
   readonly cancel: () => void
-  /** Blocks this thread until the other's `Activity` is as wanted. False if it is not after so many milliseconds. */
+  /** Blocks this thread until the other's `Activity` satisfies `isReached`. False if it does not within `millis`. */
   readonly waitUntil: (isReached: (activity: number) => boolean, millis: number) => boolean
 }
 
@@ -26,7 +26,7 @@ const endGrace = 100
 
 const threads = new Set<RunningThread>()
 
-/** Close the connections on this thread to files that threads have open. */
+/** The functions that close this thread's connections to files that other threads have open. */
 const closers = new Set<() => void>()
 
 /**
@@ -56,7 +56,7 @@ const onExit = (code: number): void => {
   for (const { waitUntil } of threads) {
     waitUntil(isStarted, startGrace)
   }
-  // On another thread only that thread exits, so this waits for ever.
+  // On another thread only that thread exits, so this waits without a limit.
   const deadline = performance.now() + (isMainThread ? idleGrace : Number.POSITIVE_INFINITY)
   const busy = Array.from(threads).filter(({ waitUntil }) => !waitUntil(isIdle, deadline - performance.now()))
   if (busy.length === 0) {
@@ -79,12 +79,14 @@ export const addThread = (thread: RunningThread): void => {
   threads.add(thread)
 }
 
-/** Registers what closes a connection on this thread. The thread that closes the file last empties its WAL. */
+/**
+ * Registers a function that closes a connection on this thread. The thread that closes the file last empties its WAL.
+ */
 export const addCloser = (close: () => void): void => {
   closers.add(close)
 }
 
-/** Removes what has closed its connection. */
+/** Removes a function that has closed its connection. */
 export const removeCloser = (close: () => void): void => {
   closers.delete(close)
 }

@@ -10,8 +10,8 @@ import type { Pragmas } from "./pragmas.js"
 import { isRollback } from "./statementText.js"
 
 /**
- * The size that the WAL keeps when it begins anew, in bytes: twice what it has when it is checkpointed, after 1,000 pages. A
- * long reader lets it grow further, and its size would remain.
+ * The size to which the WAL is truncated when it begins anew, in bytes: twice its size when it is checkpointed, after
+ * 1,000 pages. During a long read it grows further, and would keep that size.
  */
 export const maxWalSize = 8 * 1024 * 1024
 
@@ -22,7 +22,7 @@ export interface OpenOptions {
   /** An absolute path, or `:memory:`. */
   readonly filename: string
   readonly readOnly: boolean
-  /** Whether the file is read without locks and without its WAL, as one that nobody changes. */
+  /** Whether the file is read without locks and without its WAL, as a file that no program changes. */
   readonly immutable: boolean
   /** The journal mode that the file is put into. */
   readonly journalMode: string
@@ -30,7 +30,7 @@ export interface OpenOptions {
   readonly pragmas: Pragmas
   /** The settings that statements have changed on other connections. */
   readonly settings: ReadonlyArray<ChangedSetting>
-  /** Whether the connection only reads, beside another connection that writes. */
+  /** Whether the connection only reads, while another one writes. */
   readonly reader: boolean
   /** Whether a missing file is an error. Otherwise it is created. */
   readonly mustExist: boolean
@@ -40,9 +40,9 @@ export interface OpenOptions {
   readonly functions: ReadonlyArray<FunctionSource>
 }
 
-/** A statement that has changed a setting, which holds for every connection of the file. */
+/** A statement that has changed a setting. Changes outside of transactions hold for every connection of the file. */
 export interface ChangedSetting {
-  /** What a later change replaces. */
+  /** Identifies the setting: a later change with the same key replaces this one. */
   readonly key: string
   /** The name of the database that is attached or detached. */
   readonly alias: string | undefined
@@ -93,11 +93,11 @@ export interface RunMany {
 export interface Backup {
   readonly _tag: "Backup"
   readonly destination: string
-  /** Where it writes how many pages there are, and how many remain: two integers of 32 bits. */
+  /** Where the engine writes the number of all pages, and of those that remain: two integers of 32 bits. */
   readonly progress: SharedArrayBuffer
 }
 
-/** One thing to do. */
+/** What the engine is asked to do. */
 export type Operation =
   | Run
   | RunMany
@@ -108,7 +108,7 @@ export type Operation =
   | { readonly _tag: "Commit" }
   | { readonly _tag: "Rollback" }
   | { readonly _tag: "Ping" }
-  /** Empties the WAL, unless a transaction of any connection is in the way. Returns whether it is empty. */
+  /** Empties the WAL, unless a transaction of any connection prevents that. Returns a CheckpointResult. */
   | { readonly _tag: "Checkpoint" }
   | { readonly _tag: "Reset" }
   | { readonly _tag: "Export" }
@@ -125,7 +125,7 @@ export const runsStatement = (operation: Operation): boolean =>
 export const isRollbackStatement = (operation: Operation): boolean =>
   operation._tag === "Run" && isRollback(operation.sql)
 
-/** Whether another connection's lock was in the way. The operation may succeed when it is retried. */
+/** Whether an operation failed because of another connection's lock. It may succeed when it is retried. */
 export const isBusy = (code: string | undefined): boolean => code?.startsWith("SQLITE_BUSY") === true
 
 /** How a transaction begins. */
@@ -135,7 +135,7 @@ export interface Begin {
   readonly extensions: ReadonlyArray<string>
   /** The settings that were changed on another connection, and not yet on this one. */
   readonly settings: ReadonlyArray<ChangedSetting>
-  /** What the client counts them by. */
+  /** The version of the shared settings that the connection has then. */
   readonly settingsVersion: number
 }
 
@@ -192,9 +192,9 @@ export interface OpenedFile {
   readonly journalMode: unknown
   /** Device and inode of the file, undefined in memory or if they could not be looked up. */
   readonly file: string | undefined
-  /** Those of its WAL, as `identityOf` has them. */
+  /** Those of its WAL, as `identityOf` returns them. */
   readonly wal: string | undefined
-  /** The copy of SQLite that has opened it, as `Binding.library` has it. */
+  /** The copy of SQLite that has opened it, as `Binding.library` returns it. */
   readonly library: string | undefined
 }
 
@@ -236,8 +236,8 @@ export const maxInFlight = 64
 export const Phase = { queued: 0, running: 1, canceled: 2, committing: 3 } as const
 
 /**
- * What a thread is doing. Either it has not started yet, or it handles so many requests. Shared, because the exit of the
- * process waits for it without the event loop.
+ * What a thread is doing: `starting`, or else the number of requests that it handles. It is in shared memory, because
+ * the exit of the process waits for it without the event loop.
  */
 export const Activity = { starting: -1, idle: 0 } as const
 

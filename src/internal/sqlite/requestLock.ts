@@ -19,7 +19,7 @@ export class RequestLock {
 
   constructor(private readonly maxShared: number) {}
 
-  /** Whether nobody holds the lock, and so nobody waits for it. */
+  /** Whether the lock is not held. Then no request waits for it either. */
   get isFree(): boolean {
     return this.holders.size === 0
   }
@@ -36,7 +36,7 @@ export class RequestLock {
     }
   }
 
-  /** A waiter that releases within `onAcquired` does not recurse into the next one, so a long queue needs no deep stack. */
+  /** A loop, so that waiters that release the lock within `onAcquired` do not recurse, however long the queue is. */
   private grant(): void {
     if (this.granting) {
       return

@@ -1,5 +1,5 @@
 /**
- * Classifies the errors that better-sqlite3 throws.
+ * Classifies the errors that the SQLite libraries throw.
  *
  * The codes: https://sqlite.org/rescode.html
  */
@@ -45,9 +45,7 @@ const primaries: { readonly [name: string]: readonly [number: number, tag: Tag] 
   SQLITE_DONE: [101, "UnknownDatabaseError"]
 }
 
-/**
- * The code of a commit that was refused because the file was deleted or replaced. The connection cannot be used any more.
- */
+/** The code of a request that was refused because the file was deleted or replaced. The connection is then unusable. */
 export const fileMoved = "SQLITE_READONLY_DBMOVED"
 
 /** The extended result codes that do not share the tag of their primary code. */
@@ -148,7 +146,7 @@ const namesIn = (message: string): Names => {
   return {}
 }
 
-/** The error of a function of the application, whose message may contain anything. */
+/** The message of an error that a function of the application has thrown. It may contain anything. */
 const ofFunction = /^the function \S+ has (?:thrown|returned)/
 
 /** Whether it is the error of `integers.ts`, which names a column of the statement. */
@@ -245,8 +243,8 @@ const fromText = (error: unknown, context: Context): DatabaseError => {
 }
 
 /**
- * Classifies an error of better-sqlite3: a SqliteError (or its `message` and `code`, from a worker thread), or one of its
- * own errors about how it is used. The result contains no parameters and no values of rows.
+ * Classifies an error of a SQLite library: an error with SQLite's code (or its `message` and `code`, from a worker
+ * thread), or one of the library's own about how it is used. The result contains no parameters and no values of rows.
  */
 export const fromSqlite = (error: unknown, context: Context): DatabaseError => {
   if (isDatabaseError(error)) {

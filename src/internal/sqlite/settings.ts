@@ -15,7 +15,7 @@ const ignoredInTransaction: ReadonlySet<string> = new Set([
   "page_size"
 ])
 
-/** PRAGMAs that take an argument and change nothing that the connection has: they read, work, or write to the file. */
+/** PRAGMAs that take an argument and change no state of the connection: they read, do work, or write to the file. */
 const settingNothing: ReadonlySet<string> = new Set([
   "application_id",
   "foreign_key_check",
@@ -35,7 +35,7 @@ const settingNothing: ReadonlySet<string> = new Set([
   "wal_checkpoint"
 ])
 
-/** A PRAGMA that ends with its transaction by itself. */
+/** The PRAGMA that ends with its transaction. */
 const deferForeignKeys = "defer_foreign_keys"
 
 /** Why a PRAGMA is not set outside of transactions. */
@@ -48,7 +48,7 @@ const refusals: { readonly [name: string]: string } = {
 export type Setting =
   | {
     readonly _tag: "Pragma"
-    /** What a later statement replaces. */
+    /** Identifies the setting: a later statement with the same key replaces it. */
     readonly key: string
     readonly name: string
     readonly schema: string
@@ -115,8 +115,8 @@ const isSame = (current: unknown, value: string): boolean => {
 }
 
 /**
- * The setting that a statement is about to change. Undefined if it has that value already and is sqlayer's own. Throws if it
- * must not be changed: sqlayer sets it itself, or SQLite would ignore the statement.
+ * The setting that a statement is about to change. If it must not be changed, because sqlayer sets it itself or SQLite
+ * would ignore the statement, this throws, or gives undefined if the setting has that value already.
  */
 export const checkSetting = (database: Database, setting: Setting): Setting | undefined => {
   if (setting._tag === "Attach") {

@@ -14,7 +14,7 @@ export class SharedSettings {
     return this.lastVersion
   }
 
-  /** Records a change. It takes the place of an earlier one of the same setting. */
+  /** Records a change, which replaces an earlier one of the same setting. */
   record(setting: ChangedSetting): void {
     this.versions.delete(setting.key)
     this.versions.set(setting.key, [++this.lastVersion, setting])

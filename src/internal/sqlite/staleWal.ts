@@ -40,12 +40,12 @@ const withFile = <A>(filename: string, f: (file: number) => A): A => {
 export const byteAt = (filename: string, position: number): number | undefined =>
   withFile(filename, (file) => readAt(file, 1, position)?.[0])
 
-/** Whether a page of the file is as the WAL has it, which is so once a part of the WAL was written into the file. */
+/** Whether a page of the file is the same as in the WAL, as it is once a part of the WAL was written into the file. */
 const hasPageOfWal = (filename: string): boolean => {
   try {
     return readPages(filename)
   } catch {
-    // What cannot be read now is not held against it.
+    // If it cannot be read now, the WAL counts as that of the file.
     return true
   }
 }
@@ -75,7 +75,7 @@ const readPages = (filename: string): boolean =>
     })
   })
 
-/** Whether a program writes to the WAL, which began anew after its pages were written into the file. */
+/** Whether a program writes to the WAL right now: it may have begun anew after its pages were written into the file. */
 const isWritten = (filename: string, { ino, mtimeMs }: Fs.Stats): boolean => {
   const now = Fs.statSync(walOf(filename), { throwIfNoEntry: false })
   return now === undefined || now.mtimeMs !== mtimeMs || now.ino !== ino
@@ -93,10 +93,10 @@ export const setAsideWal = (filename: string): string => {
 const minDifference = 2
 
 /**
- * Why a WAL does not belong to the file. Undefined if it does, or if that cannot be told: a backup of the same database that
- * was copied into place, and was made after the WAL began.
+ * Why a WAL does not belong to the file. Undefined if it does, and if this cannot find out: the file may be a backup of
+ * the same database that was made after the WAL began and was copied into place.
  *
- * The process must have no connection to the file: reading it would release their locks.
+ * The process must have no connection to the file: reading the file here would release the locks of that connection.
  */
 export const describeStaleWal = (filename: string): string | undefined => {
   const file = Fs.statSync(filename, { throwIfNoEntry: false })

@@ -12,7 +12,7 @@ import { type ThreadOptions, threadOptions, withoutProcessFlags } from "./thread
 /** The program of the thread: the path of a file, or a script. */
 type Program = { readonly file: string } | { readonly script: string }
 
-/** The name of the worker's file beside a bundle. */
+/** The name of the worker's file next to a bundle. */
 const bundledName = "sqlayer-worker"
 
 const ownFile = (): string | undefined => {
@@ -81,7 +81,7 @@ let found: Program | undefined
 
 const find = (): Program | undefined => found ??= search()
 
-/** Whether the worker's file can be found. It is not beside a bundle that was built without it. */
+/** Whether the worker's file can be found. It cannot if a bundle was built without it. */
 export const hasWorker = (): boolean => find() !== undefined
 
 /** What to do if it cannot be found. */

@@ -14,7 +14,7 @@ export interface PreparedStatement {
   readonly needsTransaction: boolean
   readonly isCommit: boolean
   readonly isRelease: boolean
-  /** Whether it makes something temporary, which only a reset clears. */
+  /** Whether it creates something temporary, which only a reset removes. */
   readonly createsTemporary: boolean
   /** The setting of the connection that it changes, if it is not sqlayer's own. */
   readonly setting: Setting | undefined
@@ -26,9 +26,9 @@ export class StatementCache {
   private readonly statements = new Map<string, PreparedStatement>()
 
   /**
-   * Prepares a statement. If it is `cached` it comes from the cache, and stays there. A statement that changes a setting is
-   * not kept: SQLite changes some of them when it prepares the statement. So this refuses what must not be changed, unless
-   * the statement is sqlayer's `own`.
+   * Prepares a statement. If it is `cached` it comes from the cache, and stays there. A statement that changes a
+   * setting is not kept: SQLite changes some settings when it prepares the statement. So a change that is not allowed
+   * is refused before that, unless the statement is sqlayer's `own`.
    */
   prepare(database: Database, sql: string, cached: boolean, own = false): PreparedStatement {
     const existing = cached ? this.statements.get(sql) : undefined

@@ -1,5 +1,5 @@
 /**
- * Recognizes statements by their first words, where SQLite's API does not tell what they do.
+ * Recognizes statements by their first words, where SQLite's API does not report what they do.
  */
 
 /** A quoted identifier. */
@@ -7,7 +7,7 @@ export const quote = (name: string): string => `"${name.replaceAll("\"", "\"\"")
 
 const comments = /--[^\n]*|\/\*[^]*?\*\//g
 
-/** The text with a space for each comment. It takes what looks like one in quotes for a comment too. */
+/** The text with a space for each comment, also for text in quotes that looks like a comment. */
 export const withoutComments = (sql: string): string => sql.replaceAll(comments, " ")
 
 const leading = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)*/
@@ -45,13 +45,13 @@ export const isRelease = (sql: string): boolean => release.test(textOf(sql))
 
 const temporary = /^create\s+temp(?:orary)?\b|^create\b[^(]*\btemp["'`\]]?\s*\./i
 
-/** Whether a statement makes something temporary, which the connection keeps. */
+/** Whether a statement creates something temporary, which the connection keeps. */
 export const createsTemporary = (sql: string): boolean => temporary.test(withoutComments(textOf(sql)))
 
 const select = /^(?:select|values)\b/i
 const write = /^(?:insert|update|delete|replace)\b/i
 
-/** Whether a statement writes, if its first word tells. */
+/** Whether a statement writes. Undefined if its first word does not decide that. */
 export const writesByText = (sql: string): boolean | undefined => {
   const text = textOf(sql)
   return select.test(text) ? false : write.test(text) ? true : undefined
@@ -64,7 +64,7 @@ export const isInsert = (sql: string): boolean => insert.test(textOf(sql))
 
 const explain = /^explain\b(?:\s+query\s+plan\b)?/i
 
-/** The text of an EXPLAIN of the statement. An EXPLAIN itself is as the statement that it explains. */
+/** The text of an EXPLAIN of the statement, or of the statement that it explains if it is an EXPLAIN itself. */
 export const explainText = (sql: string): string => `EXPLAIN ${textOf(textOf(sql).replace(explain, ""))}`
 
 const blank = /^(?:[\s;]|--[^\n]*(?:\n|$)|\/\*[^]*?(?:\*\/|$))*/
@@ -96,7 +96,7 @@ const quotedOrPlaceholder =
 /** SQLite refuses a placeholder with a greater number. */
 const maxParameters = 32_766
 
-/** How many parameters a statement has, whose placeholders are `?` and `?1`. */
+/** The number of parameters of a statement with placeholders such as `?` and `?1`. */
 export const parameterCount = (sql: string): number => {
   let count = 0
   for (const [text, number] of sql.matchAll(quotedOrPlaceholder)) {

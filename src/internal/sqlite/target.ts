@@ -1,5 +1,5 @@
 /**
- * SQLite's target: what a URL and the options say together.
+ * SQLite's target, which a URL and the options make together.
  */
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
@@ -74,5 +74,5 @@ export const resolveAgain = (
   pool: PoolOptions,
   validation: Validation<"url" | "pragmas" | "functions" | "lockTimeout">
 ): Resolved<SqliteTarget> =>
-  // It has what its URL said, and the rest stays where no option says anything else.
+  // The target has what its URL said. Its other values stay unless an option replaces them.
   resolve(target, { ...options, thread: options.thread ?? target.thread }, pool, validation)

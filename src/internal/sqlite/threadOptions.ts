@@ -1,12 +1,12 @@
 /**
- * What the thread of a connection inherits of how its process was started: everything but preloads.
+ * The flags of its process that the thread of a connection inherits: all but preloads.
  *
- * A thread runs the preloads of its parent again (`--import`, `--require`, `--loader`, also in NODE_OPTIONS), such as an
- * application's telemetry, and rejects `--input-type`, which is meant for another text than its file. Where there are such
- * flags, it is started with the others: without the flags of the permission model it would have all permissions.
+ * A thread runs the preloads of its parent again (`--import`, `--require`, `--loader`, also in NODE_OPTIONS), such as
+ * an application's telemetry, and rejects `--input-type`, which is not for files. If there are such flags, the thread
+ * is started with all others. It needs these: without the flags of the permission model it would have all permissions.
  */
 
-/** The part of a Worker's options that this decides. */
+/** The part of a Worker's options that this makes. */
 export interface ThreadOptions {
   readonly execArgv?: Array<string>
   readonly env?: NodeJS.ProcessEnv

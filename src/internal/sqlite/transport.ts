@@ -57,7 +57,9 @@ export interface Transport {
   readonly ended: Promise<void>
 }
 
-/** An engine on this thread. Nothing else runs meanwhile, so a statement is canceled only by its timeout, between rows. */
+/**
+ * An engine on this thread. No other code runs during a statement, so only its timeout cancels it, between two rows.
+ */
 export const localTransport = (
   options: OpenOptions,
   binding: Binding,

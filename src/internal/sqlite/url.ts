@@ -19,7 +19,7 @@ export interface SqliteUrl {
 /** The file name of a database in memory. */
 export const memory = ":memory:"
 
-/** The reading of a URL that cannot be taken apart. */
+/** The value of a URL that cannot be parsed. */
 const inMemory: SqliteUrl = { _tag: "sqlite", filename: memory, readOnly: false }
 
 const modes: ReadonlyArray<string> = ["ro", "rw", "rwc", "memory"]
@@ -69,7 +69,7 @@ export type Scheme = keyof typeof parsers
 
 /** Reads what follows the scheme and its colon. */
 export const parse = (scheme: Scheme, rest: string, platform: string = process.platform): Reading<SqliteUrl> => {
-  // What may be a user and a password is refused, so that it is never shown as a file's name.
+  // Text that may be a user and a password is refused, so that it is never shown as a file's name.
   const reference = /:.*@/s.test(rest)
     ? { expected: "a file and no user (@ in a file's name is %40)" }
     : parsers[scheme](rest)

@@ -18,7 +18,9 @@ import {
 const isWorkerData = (data: unknown): data is WorkerData =>
   typeof data === "object" && data !== null && "phases" in data && "activity" in data && "port" in data
 
-/** Runs in the thread until its connection is closed or destroyed. Does nothing in a thread that is no connection's. */
+/**
+ * Runs in the thread until its connection is closed or destroyed. Does nothing in a thread that is not a connection's.
+ */
 export const runWorker = (workerData: unknown): void => {
   if (isWorkerData(workerData)) {
     start(workerData)

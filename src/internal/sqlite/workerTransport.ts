@@ -47,7 +47,7 @@ export const workerTransport = (
   const inFlight = new Map<number, (completion: Completion) => void>()
   const freeIds = Array.from({ length: maxInFlight }, (_, id) => id)
   let unsent: Array<RequestMessage> = []
-  /** Responses that have arrived and are still to be handed over, in order. */
+  /** Responses that have arrived and were not handed over yet, in order. */
   const handovers: Array<ResponseMessage> = []
   let isHandingOver = false
   let lostListener: ((reason: string) => void) | undefined
@@ -86,7 +86,7 @@ export const workerTransport = (
       try {
         onComplete(completion)
       } catch {
-        // The request may have been answered or not, and what waits behind it may never be sent.
+        // The caller may not have its response, and later requests may never be sent.
         lose("the response to a request could not be handled")
       }
     }
@@ -131,9 +131,9 @@ export const workerTransport = (
   }
 
   /**
-   * Hands over a response. Those of a transaction may arrive together. Then one is handed over in each iteration of the
-   * event loop, so that what the fiber of the first causes, such as the interruption of the second by a race that is
-   * decided, happens before the second has its result.
+   * Hands over a response. If several arrive together, as those of a transaction may, one is handed over in each
+   * iteration of the event loop. What the fiber of the first then causes, such as the interruption of the second when
+   * the first has won a race, happens before the second has its result.
    */
   const receive = (message: ResponseMessage) => {
     if (isHandingOver) {

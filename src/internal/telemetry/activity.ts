@@ -14,7 +14,7 @@ import { RepeatedLogs } from "./repeatedLogs.js"
 import { StatementStatistics } from "./statementStatistics.js"
 import { truncateText } from "./truncateText.js"
 
-/** What an open session is to the rest of sqlayer. */
+/** How an open session is identified. */
 interface Identity {
   readonly id: string
   /** The connection that it holds. */
@@ -30,7 +30,7 @@ export class SessionActivity {
   isWaiting = false
   /** Its index among the open sessions, or -1. */
   index = -1
-  /** Whether it commits, rather than rolls back, once it is ending. */
+  /** Whether it commits. Otherwise it rolls back when it ends. */
   isCommitting = false
   private isEnding = false
   private runningStatements = 0
@@ -108,9 +108,9 @@ export class ActivityTracker implements OperationRecorder {
   private readonly rollbackReasons = new CounterMap()
   private readonly retries = new CounterMap()
   private commits = 0
-  /** What the texts of the statements tell. */
+  /** The summaries of the statements. */
   readonly queries = new QuerySummaries()
-  /** The lines of the log that may be many and equal. */
+  /** Limits the log lines that repeat. */
   readonly repeatedLogs = new RepeatedLogs()
 
   constructor(private readonly metrics: OperationRecorder) {}
@@ -162,7 +162,7 @@ export class ActivityTracker implements OperationRecorder {
     return this.sessions.some(({ state }) => state === "statement" || state === "ending")
   }
 
-  /** The open sessions with a connection, by its id, of those that lead to a server. */
+  /** The open sessions whose connection leads to a server, by the id of the connection. */
   sessionsOn(server: object | undefined): ReadonlyMap<number, SessionActivity> {
     return new Map(
       this.sessions.flatMap((session) =>

@@ -18,8 +18,8 @@ export const databaseErrorOf = (exit: Exit.Exit<unknown, unknown>): DatabaseErro
 }
 
 /**
- * The DatabaseError of an exit's defects, as `orDie` makes of a failure. Undefined if there is a failure or any other
- * defect beside it.
+ * The DatabaseError of an exit's defects, as `orDie` makes them of a failure. Undefined if there is a failure or any
+ * other defect as well.
  */
 export const defectError = (exit: Exit.Exit<unknown, unknown>): DatabaseError | undefined => {
   if (Exit.isSuccess(exit) || Option.isSome(Cause.failureOption(exit.cause))) {

@@ -1,14 +1,14 @@
 /**
- * Brings the texts of statements that differ only in the length of a list to one text: `IN ($1, $2)` and `VALUES ($1), ($2)`
- * become `IN ($1)` and `VALUES ($1)`. The result is valid SQL wherever the text was.
+ * Maps the texts of statements that differ only in the length of a list to one text: `IN ($1, $2)` and `VALUES ($1),
+ * ($2)` become `IN ($1)` and `VALUES ($1)`. If the text was valid SQL, the result is valid too.
  */
 
 // A string, a quoted name, a comment, a placeholder, a word, or any other character. A comment or dollar quote without an end
-// goes on to that of the text, so that its end is not searched for at every other one.
+// extends to the end of the text, so that the text is not searched again for every further one.
 const token =
   /'[^']*(?:''[^']*)*'|"[^"]*(?:""[^"]*)*"|`[^`]*`|\$([A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$[^]*?(?:\$\1\$|$)|--[^\n]*|\/\*[^]*?(?:\*\/|$)|[$?]\d+|[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*|\s+|[^]/y
 
-/** A list with a placeholder in its beginning. The limit keeps this from reading a long text of lists many times. */
+/** A list with a placeholder near its beginning. The limit keeps this from reading a long text of lists many times. */
 const mayHaveList = /\b(?:in|values)\s*\([^]{0,500}?[$?]/i
 const blank = /^(?:\s|--|\/\*)/
 const placeholder = /^(?:[$?]\d+|\?)$/
@@ -32,7 +32,7 @@ const tokensOf = (text: string): ReadonlyArray<Token> => {
   return tokens
 }
 
-/** Where each parenthesis or bracket is closed: found once for all, so that nested lists do not search for each other's ends. */
+/** Where each parenthesis or bracket is closed. Computed once, so that nested lists are not searched repeatedly. */
 const closingOf = (tokens: ReadonlyArray<Token>): ReadonlyMap<number, number> => {
   const closing = new Map<number, number>()
   const open: Array<number> = []
@@ -68,7 +68,7 @@ const endOfRow: EndOf = (tokens, closing, from) => {
   return end === undefined ? from : end + 1
 }
 
-/** Whether two parts are the same but for the numbers of their placeholders, of which the first has one. */
+/** Whether two parts are the same, apart from the numbers of their placeholders, and have at least one placeholder. */
 const areAlike = (
   tokens: ReadonlyArray<Token>,
   first: readonly [from: number, to: number],

@@ -7,7 +7,7 @@ import { maxScanned, type QuerySummary, summarize } from "./querySummary.js"
 /** The number of texts whose summaries are kept. */
 const maxTexts = 1_000
 
-/** The number of distinct summaries. What comes after them is summarized by its command alone. */
+/** The number of distinct summaries. Later statements with further summaries are summarized by their command alone. */
 const maxSummaries = 500
 
 export class QuerySummaries {

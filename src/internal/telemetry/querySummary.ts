@@ -1,11 +1,11 @@
 /**
  * OpenTelemetry's `db.query.summary` of a statement: its operations and their tables, in the order of the text.
  *
- * Only known words and names that stand where a table stands get into a summary, never a literal. Where it cannot be told
- * where a string ends, or a text is longer than `maxScanned`, the summary holds what was found until there.
+ * Only known words, and names in the place of a table, get into a summary, never a literal. If the end of a string
+ * cannot be determined, or a text is longer than `maxScanned`, the summary has what was found up to there.
  */
 
-/** What a text tells of the statement, or of the batch of statements, that it holds. */
+/** The summary of a text that contains one statement or a batch of statements. */
 export interface QuerySummary {
   /** `SELECT account`, at most 255 characters. Empty if the statement is not known. */
   readonly summary: string
@@ -19,10 +19,10 @@ export interface QuerySummary {
   readonly batchSize: number | undefined
 }
 
-/** The number of characters of a text that are looked at. */
+/** The number of characters of a text that are read. */
 export const maxScanned = 4_000
 
-/** The limit that the conventions set. */
+/** The limit in OpenTelemetry's conventions. */
 const maxSummaryLength = 255
 
 /** One thing in a text. `word` is the text of a word in upper case, and empty for all others. */
@@ -32,8 +32,8 @@ interface Token {
   readonly word: string
 }
 
-// White space and comments, a string, a name in quotes, the tag of a dollar quote, a word, a number, anything else. What is in
-// brackets is a name of SQLite's only without quotes inside, as an array of PostgreSQL's may have them.
+// White space and comments, a string, a name in quotes, the tag of a dollar quote, a word, a number, anything else.
+// Brackets are a name of SQLite only if there are no quotes inside: an array of PostgreSQL may have quotes.
 const pattern =
   /(\s+|--[^\n\r]*)|('(?:[^']|'')*')|("(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]'"$]*\])|(\$(?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$)|([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)|\d[\w.]*|[^]/y
 
@@ -50,7 +50,7 @@ export const endOfComment = (text: string, start: number): number => {
   return -1
 }
 
-/** Whether a name in brackets, if this is one, holds one end of what would be a string in an array. */
+/** Whether brackets contain an odd number of quotes: in an array, one of them belongs to a string that ends outside. */
 const mayHideQuote = (text: string, start: number): boolean => {
   const end = text.indexOf("]", start)
   return end !== -1 && ["'", "\""].some((quote) => text.slice(start, end).split(quote).length % 2 === 0)
@@ -84,7 +84,7 @@ const tokenize = (text: string): { readonly statements: ReadonlyArray<Array<Toke
       if (dollar !== undefined) {
         at = text.indexOf(dollar, at) + dollar.length
       }
-      // A quote behind a backslash ends a string, or not: that depends on its prefix and on the server's settings.
+      // Whether a quote after a backslash ends a string depends on the string's prefix and on the server's settings.
       if ((string ?? "").includes("\\'") || at < pattern.lastIndex) {
         return { statements, isComplete: false }
       }
@@ -101,7 +101,7 @@ const tokenize = (text: string): { readonly statements: ReadonlyArray<Array<Toke
 
 const setOf = (words: string): ReadonlySet<string> => new Set(words.trim().split(/\s+/))
 
-/** The commands that are told by their first word, without a table. */
+/** The commands that are recognized by their first word, without a table. */
 const commands = setOf(`
   ABORT ALTER ANALYZE ATTACH BEGIN CHECKPOINT CLOSE CLUSTER COMMENT COMMIT CREATE DEALLOCATE DECLARE DETACH DISCARD DO DROP END
   EXECUTE FETCH GRANT IMPORT LISTEN LOAD MOVE NOTIFY PRAGMA PREPARE REASSIGN REFRESH REINDEX RELEASE RESET REVOKE ROLLBACK
@@ -111,13 +111,13 @@ const commands = setOf(`
 /** The commands that may begin with a list of queries, and may themselves be one. */
 const queries = setOf("DELETE INSERT MERGE REPLACE SELECT TABLE UPDATE UPSERT VALUES")
 
-/** What CREATE, ALTER and DROP are followed by. */
+/** The kinds of objects that CREATE, ALTER and DROP name. */
 const objects = setOf(`
   AGGREGATE CAST COLLATION DATABASE DOMAIN EXTENSION FUNCTION GROUP INDEX OPERATOR POLICY PROCEDURE PUBLICATION ROLE ROUTINE RULE
   SCHEMA SEQUENCE SERVER STATISTICS SUBSCRIPTION SYSTEM TABLE TABLESPACE TRIGGER TYPE USER VIEW
 `)
 
-/** Those of them whose names are few, as they are those of the program and not of its data. */
+/** The kinds of objects whose names are shown: there are few names, since the program defines them and not its data. */
 const namedObjects = setOf("FUNCTION INDEX PROCEDURE SCHEMA SEQUENCE TABLE TRIGGER TYPE VIEW")
 
 /** Words between the kind of an object and its name. */
@@ -126,7 +126,7 @@ const beforeName = setOf("CONCURRENTLY EXISTS IF NOT ONLY")
 /** Words that end a list of tables. */
 const clauses = setOf("EXCEPT FETCH FOR GROUP HAVING INTERSECT LIMIT OFFSET ORDER RETURNING SET UNION WHERE WINDOW")
 
-/** What is between two parentheses, or in none. */
+/** The text between two parentheses, or outside of all. */
 interface Frame {
   /** The last query that began here, in upper case. */
   query: string
@@ -148,7 +148,7 @@ class StatementReader {
   procedure: string | undefined = undefined
   private readonly withNames = new Set<string>()
   private readonly frames = [makeFrame()]
-  /** Where the query begins, behind EXPLAIN and its options. */
+  /** Where the query begins, after EXPLAIN and its options. */
   private start = 0
 
   constructor(private readonly tokens: ReadonlyArray<Token>) {
@@ -248,7 +248,7 @@ class StatementReader {
     }
   }
 
-  /** Reads queries, as far as there are some. */
+  /** Reads the queries, if there are any. */
   private readQueries(from: number): void {
     for (let at = from; at < this.tokens.length; at++) {
       const { kind, text, word } = this.tokens[at]
@@ -355,8 +355,8 @@ class StatementReader {
   }
 
   /**
-   * Reads the name of a table, unless a subquery or a function stands in its place. Returns the index after it.
-   * `mayHaveColumns` if a list of columns may follow.
+   * Reads the name of a table, unless a subquery or a function is in its place. Returns the index after it.
+   * `mayHaveColumns`: whether a list of columns may follow.
    */
   private readTable(from: number, mayHaveColumns = false, isTable = true): number {
     const begin = /^(?:ONLY|LATERAL)$/.test(this.word(from)) ? from + 1 : from
@@ -398,7 +398,7 @@ const join = (parts: ReadonlyArray<string>): string => {
   return summary
 }
 
-/** The only element that differs from none. */
+/** The value that all elements have. Undefined if they differ. */
 const single = <A>(values: ReadonlyArray<A>): A | undefined =>
   values.every((value) => value === values[0]) ? values[0] : undefined
 

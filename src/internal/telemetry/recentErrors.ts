@@ -1,5 +1,5 @@
 /**
- * The errors that statements and sessions have failed with lately, without values, in bounded memory.
+ * The latest errors of statements and sessions, without values, in bounded memory.
  */
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { RecentError } from "../../Telemetry.js"
@@ -15,11 +15,11 @@ export interface Where {
   readonly statement: string | undefined
 }
 
-/** Equal ones, of the same session and statement, are one that is counted. */
+/** Equal errors of the same session and statement are kept once, with their number. */
 export class RecentErrors {
   /** In the order in which they happened last. */
   private readonly errors = new Map<string, RecentError>()
-  /** What was added: the error of a statement is that of its session too. */
+  /** The errors that were added. The error of a statement may also be that of its session, and is counted once. */
   private readonly added = new WeakSet<DatabaseError>()
 
   add(error: DatabaseError, { session, statement }: Where): void {

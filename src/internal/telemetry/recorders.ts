@@ -40,7 +40,7 @@ const labelled = (
   }
 }
 
-/** Makes a function that sets a metric to a value, out of one that adds to it. */
+/** Makes a function that sets a metric to a value from a function that adds to it. */
 const settable = (add: (difference: number) => void) => {
   let current = 0
   // So that the metric exists from the start.
@@ -181,8 +181,8 @@ export interface OperationRecorder {
 }
 
 /**
- * How many distinct failures, of a summary with an error and a code, are labelled with all of these. A statement can raise any
- * code it likes, and each distinct label is a time series of its own. Further ones are counted by `error.type` alone.
+ * How many distinct failures are labelled with their summary, error and code. A statement can raise any code, and each
+ * distinct label is a time series of its own. Further failures are counted by `error.type` alone.
  */
 const maxFailures = 500
 

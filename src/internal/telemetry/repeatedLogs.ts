@@ -1,6 +1,6 @@
 /**
- * Keeps equal lines from flooding the log: those of one kind are written once, and then counted, in one line each time that a
- * window has passed.
+ * Keeps equal lines from flooding the log. A line is written once, and further lines of its kind are counted. At the
+ * end of each window, one line has their number.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"

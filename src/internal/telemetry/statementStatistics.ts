@@ -11,16 +11,16 @@ import { truncateText } from "./truncateText.js"
 const maxStatements = 100
 const maxShownStatements = 20
 
-/** How many texts are remembered with the statement that they are one of. */
+/** For how many texts the statement that they belong to is remembered. */
 const maxTexts = 500
 
-/** Longer texts are not folded, which would take long: they are one statement if they begin alike. */
+/** Longer texts are not folded, which would take long: those with the same beginning count as one statement. */
 const maxFoldedLength = 200_000
 
 /** How many names of sessions are kept for each statement. */
 const maxSessions = 5
 
-/** The name of a statement's sessions that are not kept. */
+/** The name under which further sessions of a statement are counted. */
 const otherSessions = "others"
 
 class Entry {
@@ -65,7 +65,7 @@ class Entry {
       text,
       count,
       longest,
-      // The middle of a bucket may be above all that it holds.
+      // The middle of a bucket may be above all durations in it.
       p95: Math.min(longest, quantileOf(this.buckets, count, 0.95)),
       total,
       sessions: (outside === 0 ? sessions : [...sessions, { name: undefined, count: outside }])
@@ -80,7 +80,9 @@ class SlowestStatements {
   /** A lower bound of the fastest kept statement, below which a new statement is not compared with them. */
   private floor = 0
 
-  /** The entry of a text, which takes the place of the fastest if there is no other. Undefined if that is slower. */
+  /**
+   * The entry of a text. If there is no free place, it replaces the fastest statement; undefined if that one is slower.
+   */
   entryOf(text: string, seconds: number): Entry | undefined {
     const entry = this.entries.get(text)
     return entry ??
@@ -116,7 +118,7 @@ class SlowestStatements {
   }
 }
 
-/** What is known of a text: the statement that it is one of. */
+/** A text, and the statement that it belongs to. */
 interface KnownText {
   readonly folded: string
   readonly slowest: SlowestStatements

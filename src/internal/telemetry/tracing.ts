@@ -21,8 +21,8 @@ export const isTraced = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =
   fiber.currentTracer !== defaultTracer && fiber.getFiberRef(FiberRef.currentTracerEnabled)
 
 /**
- * Whether the attributes and events of a span reach anybody: those of a span that the sampler has dropped do not. A sampler
- * of OpenTelemetry can have a span recorded that it does not export.
+ * Whether the attributes and events of a span are recorded. Those of a span that the sampler has dropped are not. A
+ * sampler of OpenTelemetry can record a span without exporting it.
  */
 export const isRecorded = (span: Tracer.Span): boolean => span.sampled || isRecording(span)
 
@@ -41,9 +41,9 @@ export const makeScopedSpan = (name: string): Effect.Effect<Tracer.Span, never, 
   Effect.makeSpanScoped(name, options)
 
 /**
- * Runs an effect with the span of a statement or a session, as `Effect.useSpan` does, and calls `onEnd` before the span ends.
- * OpenTelemetry's tracer enters a context at each step of a fiber, so this takes few. Must be run uninterruptibly: an
- * interruption would leave the span open.
+ * Runs an effect with the span of a statement or a session, as `Effect.useSpan` does, and calls `onEnd` before the span
+ * ends. OpenTelemetry's tracer enters a context at each step of a fiber, so this takes few steps. Must be run
+ * uninterruptibly: an interruption would leave the span open.
  */
 export const useSpan = <A, E, R>(
   name: string,

@@ -23,9 +23,12 @@ import type {
 import { rowStream } from "../rowStream.js"
 import { type TransformRows, type Wrapped, wrapping } from "./wrapped.js"
 
+/** A failure that a test plans. */
 export interface Planned {
   readonly on: "statement" | "begin" | "commit"
+  /** Which operation fails, counted from 1 over all connections of the database. */
   readonly nth: number
+  /** The statements that count. Undefined: all. */
   readonly matching: RegExp | undefined
   /** Whether a commit that fails with CommitOutcomeUnknown is committed. */
   readonly committed: boolean

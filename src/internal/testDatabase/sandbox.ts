@@ -1,5 +1,5 @@
 /**
- * Runs everything that is done with a database in one transaction, which is rolled back at the end.
+ * Runs all statements of a database in one transaction, which is rolled back at the end.
  *
  * A sandbox has one connection of the database. Its own connections share it: each begins a savepoint where another
  * connection would begin a transaction. A statement outside of every session gets a savepoint of its own too, so that its
@@ -204,7 +204,7 @@ export const make = (
     const sandbox = new Sandbox(driver, connection, runFork)
     return {
       ...wrapping(driver, () => () => Effect.sync(() => new SandboxConnection(sandbox))),
-      // A failed statement of the sandbox would fail it too.
+      // A failed statement of the sandbox would make the check fail too.
       checkHealth: undefined,
       // Nothing is committed, so nothing is recorded.
       commitRecords: undefined,

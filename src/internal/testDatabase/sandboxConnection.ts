@@ -73,7 +73,7 @@ export class SandboxConnection implements Wrapped {
   }
 
   copyFrom<E>(request: CopyFrom, source: CopySource<E>, guard?: StatementGuard): Effect.Effect<number, SqlError | E> {
-    // The other connections, which the source may use, would have to wait while it is read.
+    // The source is read first: it may use other connections of the sandbox, which would wait while the copy runs.
     return Effect.flatMap(
       collect(source),
       (collected) => this.statement("", (connection) => connection.copyFrom(request, collected, guard))

@@ -11,7 +11,7 @@ export class SandboxLock {
 
   /**
    * Runs an effect with the lock once `readiness` is "ready", or `otherwise`, without the lock, once it is "never". The
-   * wait can be interrupted. `isUrgent` waits in front of all others.
+   * wait can be interrupted. With `isUrgent` it waits in front of all others.
    */
   withLock<A, E>(
     readiness: () => Readiness,

@@ -1,5 +1,5 @@
 /**
- * Where the PostgreSQL server for tests is, and what is said if it is none.
+ * The URL of the PostgreSQL server for tests, and the errors if it cannot be used.
  */
 import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
@@ -11,7 +11,7 @@ import type { DatabaseError } from "../../DatabaseError.js"
 import * as Rule from "../config/rule.js"
 import { make as makeError } from "../makeError.js"
 
-/** A URL, and the variable or the option that says it. */
+/** A URL, and the name of the variable or the option that it is from. */
 export interface ServerUrl {
   readonly name: string
   readonly url: Redacted.Redacted<string>
@@ -44,7 +44,7 @@ export const serverUrl = (
     )
   })
 
-/** The error of options that are not valid, in which the URL has the name that it was read by. */
+/** The error of options that are not valid, which names the URL as the variable or option that it is from. */
 export const withName = ({ name }: ServerUrl) => (error: ConfigError.ConfigError): ConfigError.ConfigError => {
   const rename = (error: ConfigError.ConfigError): ConfigError.ConfigError =>
     error._op === "And"
@@ -55,7 +55,7 @@ export const withName = ({ name }: ServerUrl) => (error: ConfigError.ConfigError
   return rename(error)
 }
 
-/** The error of a database that is no server. */
+/** The error of a database that is not one of a PostgreSQL server. */
 export const noServer = ({ name }: ServerUrl, { target }: Settings): DatabaseError =>
   makeError("ConnectionFailed", {
     dialect: "postgres",
@@ -65,7 +65,7 @@ export const noServer = ({ name }: ServerUrl, { target }: Settings): DatabaseErr
     transient: false
   })
 
-/** The error of a server that could not be connected to, which says where its URL is from. */
+/** The error of a server that could not be connected to, with a hint that names the variable or option of its URL. */
 export const withExpectation = ({ name }: ServerUrl) => (error: DatabaseError): DatabaseError =>
   error._tag === "ConnectionFailed" || error._tag === "AuthenticationFailed"
     ? makeError(error._tag, {

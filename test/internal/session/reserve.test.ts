@@ -4,7 +4,7 @@ import * as SqlRunnerStorage from "@effect/cluster/SqlRunnerStorage"
 import { assert, describe } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { heldOnPurpose } from "../../../src/internal/pool/leakDetection.js"
+import { leakDetectionExempt } from "../../../src/internal/pool/leakDetection.js"
 import { Reserved } from "../../../src/internal/session/reserved.js"
 import * as Session from "../../../src/Session.js"
 import { dialects, layer, make, postgres } from "../../support/dialects.js"
@@ -12,7 +12,7 @@ import { live } from "./harness.js"
 
 const isOnPurpose = (connection: unknown): boolean => {
   assert.instanceOf(connection, Reserved)
-  return heldOnPurpose.has(connection.lease)
+  return leakDetectionExempt.has(connection.lease)
 }
 
 for (const dialect of dialects) {
@@ -47,15 +47,15 @@ live(
   () =>
     Effect.gen(function*() {
       const added: Array<object> = []
-      const add = heldOnPurpose.add.bind(heldOnPurpose)
+      const add = leakDetectionExempt.add.bind(leakDetectionExempt)
       yield* Effect.acquireRelease(
         Effect.sync(() => {
-          heldOnPurpose.add = (lease) => {
+          leakDetectionExempt.add = (lease) => {
             added.push(lease)
             return add(lease)
           }
         }),
-        () => Effect.sync(() => Reflect.deleteProperty(heldOnPurpose, "add"))
+        () => Effect.sync(() => Reflect.deleteProperty(leakDetectionExempt, "add"))
       )
       const storage = SqlRunnerStorage.layer.pipe(
         Layer.provide(ShardingConfig.layerDefaults),

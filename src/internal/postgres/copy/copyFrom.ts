@@ -85,10 +85,10 @@ export const copyFrom = <E>(
     ))
 }
 
-/** The reason of what cannot be encoded holds no value; what else is thrown may. */
+/** Throws Unusable with the reason of CannotBeEncoded, which holds no value. Other errors may hold one. */
 const encodeText = (types: TypeRegistry, oid: number, value: unknown): string | null => {
   try {
-    // Whatever the type is, unless the application encodes it.
+    // These are sent alike for every type, unless the application encodes by type.
     if (!types.encodesByType) {
       if (typeof value === "string") {
         return checkText(value)
@@ -103,7 +103,7 @@ const encodeText = (types: TypeRegistry, oid: number, value: unknown): string | 
   }
 }
 
-/** Where rows are refused. */
+/** For formats that do not accept rows. */
 const noEncoder: EncodeValue = () => null
 
 const copyElements = <E>(
@@ -175,8 +175,8 @@ const copyElements = <E>(
         onFailure: (cause) => {
           failure = cause
           copy.fail("the source of the data has failed")
-          // The server answers with an error, which ends the race; and if that takes too long, it is canceled. How long that
-          // takes is limited only once the caller is interrupted: on a slow network its session keeps the connection.
+          // The server answers with an error, which ends the race. If that takes too long, the copy is canceled. The wait for
+          // that is limited only once the caller is interrupted, so that a slow network does not cost it the connection.
           return Effect.zipRight(
             sleepUntilFailed,
             Effect.zipRight(pipeline.cancel(copy, undefined), Effect.failCause(cause))
@@ -184,7 +184,7 @@ const copyElements = <E>(
         }
       }))
 
-    // Both can be interrupted, by the end of the other, even where the caller cannot.
+    // The one that ends first interrupts the other, even if the caller is uninterruptible.
     const race = raceFirst(copied, fed)
     return Effect.matchCauseEffect(race, {
       onSuccess: (rows) => Effect.succeed(rows),

@@ -6,10 +6,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import { toSqlError } from "../../../DatabaseError.js"
+import { type DatabaseError, toSqlError } from "../../../DatabaseError.js"
 import type { CopyTo, Pull, StatementGuard } from "../../driver.js"
 import { boundedAfterInterrupt } from "../../watchdog.js"
 import * as Bulk from "../bulk.js"
+import type { Exchange } from "../exchange.js"
 import * as Exchanges from "../exchanges.js"
 import type { Pipeline } from "../pipeline.js"
 import { cannotBeSent, type Sender } from "../send.js"
@@ -18,11 +19,11 @@ import { CopyOut, rollbackToSavepoint } from "./exchanges.js"
 import { copyToText, inlineParameters } from "./text.js"
 
 /**
- * The data, as it arrives. The server is not read from while the consumer does not pull, unless another statement of the
+ * The data, as it arrives. While the consumer does not pull, the socket is paused, unless another statement of the
  * session waits for the end of the copy: then the rest is kept in memory.
  *
- * Leaving it early cancels the query, which a savepoint keeps from failing the transaction. A query that writes runs to its
- * end.
+ * If the consumer stops early, the query is canceled, and a savepoint keeps that from failing the transaction. A query
+ * that writes runs to its end.
  */
 export const copyTo = (
   pipeline: Pipeline,
@@ -107,24 +108,23 @@ export const copyTo = (
       return rollback
     }
 
-    const cancel = (copy: CopyOut): Effect.Effect<void> =>
+    const cancelBy = (
+      copy: CopyOut,
+      cancel: Effect.Effect<void>,
+      send: (make: () => Exchange) => Effect.Effect<void, DatabaseError>
+    ): Effect.Effect<void> =>
       Effect.suspend(() =>
-        copy.hasSavepoint && !writes
-          ? Effect.zipRight(sender.cancel(copy), Effect.ignore(sender.sendWithTimeout(rollbackOf(copy))))
-          : sender.cancel(copy)
+        copy.hasSavepoint && !writes ? Effect.zipRight(cancel, Effect.ignore(send(rollbackOf(copy)))) : cancel
       )
 
-    /** The same for as long as it takes, until the fiber is interrupted: on a slow network the session keeps its connection. */
+    const cancel = (copy: CopyOut): Effect.Effect<void> =>
+      cancelBy(copy, sender.cancel(copy), (make) => sender.sendWithTimeout(make))
+
+    /** Takes as long as it needs until the fiber is interrupted, so that a slow network does not cost the connection. */
     const cancelUnhurried = (copy: CopyOut): Effect.Effect<void> =>
       Effect.suspend(() => {
-        const canceled = pipeline.cancel(copy, undefined)
-        return Effect.asVoid(boundedAfterInterrupt(
-          pipeline,
-          copy.hasSavepoint && !writes
-            ? Effect.zipRight(canceled, sender.sendInFinalizer(rollbackOf(copy)))
-            : canceled,
-          { isInterruptible: true }
-        ))
+        const canceled = cancelBy(copy, pipeline.cancel(copy, undefined), (make) => sender.sendInFinalizer(make))
+        return Effect.asVoid(boundedAfterInterrupt(pipeline, canceled, { isInterruptible: true }))
       })
 
     const close = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>

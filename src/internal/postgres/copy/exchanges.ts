@@ -1,5 +1,5 @@
 /**
- * The exchanges of COPY, whose data travels while they are in flight.
+ * The exchanges of COPY, whose data is transferred while they are in flight.
  *
  * The protocol: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
  */
@@ -40,11 +40,12 @@ export interface Channel {
 }
 
 /**
- * COPY FROM STDIN. A Sync is sent exactly once: behind the end of the data, or when the server reports an error before
- * that. Sent with the statement, as for others, it would be ignored or not, depending on when the error occurs.
+ * COPY FROM STDIN. A Sync is sent exactly once: after the end of the data, or when the server reports an error before
+ * that. If it were sent with the statement, as for others, the server would ignore it or not, depending on when an
+ * error occurs.
  */
 export class CopyIn extends Exchange {
-  /** `starting`: the server has not asked for the data. `ended`: the end of the data, or the error, was answered by a Sync. */
+  /** `starting`: the server has not asked for the data. `ended`: a Sync was sent, after the data or an error. */
   private state: "starting" | "copying" | "ended" = "starting"
   /** Why the copy is to fail, as soon as the server asks for the data. */
   private failReason: string | undefined = undefined
@@ -147,22 +148,22 @@ export class CopyIn extends Exchange {
   }
 }
 
-/** Set before a COPY TO in a transaction, so that leaving it early does not fail the transaction. */
+/** Set before a COPY TO in a transaction, so that canceling it does not fail the transaction. */
 const savepoint = "sqlayer_copy"
 const savepointStep: Step = { text: `SAVEPOINT ${savepoint}` }
 const releaseText = `RELEASE SAVEPOINT ${savepoint}`
 export const rollbackToSavepoint = `ROLLBACK TO SAVEPOINT ${savepoint}; ${releaseText}`
 
-/** The size of the buffers that data is collected in. */
+/** The size of the buffers that data is collected in, in bytes. */
 const bufferSize = 65_536
-/** While more than this is not consumed, the server is not read from. */
+/** While more than this is not consumed, the socket is paused. In bytes. */
 const maxBuffered = 4 * bufferSize
 
 /** COPY TO STDOUT. Its data is kept until it is taken. */
 export class CopyOut extends Exchange {
   /** Called when data has arrived. */
   onData: () => void = () => undefined
-  /** Whether leaving it early is undone by its savepoint. */
+  /** Whether it was sent in a transaction, with a savepoint. */
   hasSavepoint = false
   private chunks: Array<Buffer> = []
   private buffer: Buffer | undefined = undefined
@@ -258,7 +259,7 @@ export class CopyOut extends Exchange {
     this.take()
   }
 
-  /** The tag of the release of the savepoint is not that of the result. */
+  /** Ignores the command tag of RELEASE SAVEPOINT, which follows that of the COPY. */
   override commandComplete(tag: string): void {
     if (this.result.commandTag === undefined) {
       super.commandComplete(tag)

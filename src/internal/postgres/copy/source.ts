@@ -1,11 +1,11 @@
 /**
- * Marks the code that produces what is copied into a table: the stream of a `copyFrom`.
+ * Marks the code that runs as the source of a `copyFrom`: its stream, whose elements are copied into a table.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { currentFiber } from "../../fiber.js"
 
-/** The copies whose sources the code belongs to: a source may itself run a copy. */
+/** The copies in whose sources the code runs: a source may itself run a copy. */
 class CopySources extends Context.Tag("sqlayer/CopySources")<CopySources, ReadonlyArray<object>>() {}
 
 const current = (): ReadonlyArray<object> =>

@@ -12,7 +12,7 @@ const optionsOf = ({ delimiter, format, header, null: nullText }: CopyFormat): s
     header ? "HEADER true" : "",
     delimiter === undefined ? "" : `DELIMITER ${Pg.escapeLiteral(delimiter)}`,
     nullText === undefined ? "" : `NULL ${Pg.escapeLiteral(nullText)}`,
-    // Whatever client_encoding a statement of the session has set.
+    // The data is in UTF-8, whatever client_encoding a statement of the session has set.
     format === "binary" ? "" : "ENCODING 'UTF8'"
   ].filter((option) => option !== "").join(", ")
 
@@ -51,7 +51,10 @@ const literalOf = (value: Encoded): string =>
     ? Pg.escapeLiteral(value)
     : `pg_catalog.decode('${value.toString("hex")}', 'hex')`
 
-/** Replaces the placeholders of a query by literals, since COPY has no parameters. Their types are inferred as for those. */
+/**
+ * Replaces the placeholders of a query by literals, since COPY has no parameters. Their types are inferred as those of
+ * parameters.
+ */
 export const inlineParameters = (query: string, values: ReadonlyArray<Encoded>): string => {
   if (values.length === 0) {
     return query

@@ -31,7 +31,9 @@ export const messageTypes = {
 /** A message whose content contradicts its type or its length. */
 export class MalformedMessage extends Error {}
 
-/** Anything may have been thrown, also a proxy of which nothing can be asked. */
+/**
+ * Whether an error is a MalformedMessage. Does not throw, whatever was thrown: a proxy may throw when it is examined.
+ */
 export const isMalformed = (error: unknown): error is MalformedMessage => {
   try {
     return error instanceof MalformedMessage
@@ -131,7 +133,7 @@ export interface ServerError extends Error {
   readonly routine?: string | undefined
 }
 
-/** The error itself, as `pg` makes it. */
+/** The error, in the form that `pg` gives it. */
 export class ResponseError extends Error {
   override readonly name = "error"
 
@@ -140,7 +142,7 @@ export class ResponseError extends Error {
   }
 }
 
-/** The parser has checked that the fields are terminated. */
+/** ErrorResponse or NoticeResponse. The parser has checked that the fields are terminated. */
 export const parseErrorFields = (bytes: Buffer, offset: number, end: number): ServerError => {
   const reader = new Reader(bytes, offset, end)
   const fields: Record<string, string> = {}

@@ -1,6 +1,6 @@
 /**
- * Splits the bytes that a server sends into messages. What PostgreSQL never sends is rejected before anything waits for
- * a length that cannot be right or searches for the end of an error that has none.
+ * Splits the bytes that a server sends into messages. Messages that PostgreSQL never sends are rejected at once:
+ * nothing waits for the rest of a message of an impossible length, or searches for the end of an error that has none.
  */
 
 import { MalformedMessage } from "./messages.js"
@@ -28,8 +28,8 @@ const initialCapacity = 65_536
 const empty = Buffer.alloc(0)
 
 /**
- * What a server sends that cannot start a process for a connection, whatever its version: an error as before protocol 3,
- * which has no length and no code (report_fork_failure_to_client in postmaster.c). In a message of today a zero follows `E`.
+ * The answer of a server, of any version, that cannot start a process for a connection: an error of protocol 2, which
+ * has no length and no code (report_fork_failure_to_client in postmaster.c). In protocol 3 a zero byte follows `E`.
  */
 const plainError = /^E([^\0]+)\n\0$/
 /** cannot_connect_now */

@@ -9,6 +9,7 @@ import { keepText, pgParserOf, readerOf, readText, type TypeParser, type ValueRe
 export interface TypeParsers {
   /** Undefined for a type that the server has to be asked for. */
   readonly parserOf: (oid: number) => TypeParser | undefined
+  /** The types among these that the server has to be asked for. */
   readonly unknownOf: (oids: ReadonlyArray<number>) => ReadonlyArray<number>
 }
 
@@ -70,11 +71,11 @@ const replaceableParserOf = ({ dataTypeID, format }: PgModule.FieldDef): TypePar
 /** The columns of a result, and how to decode their values. */
 export class RowDescription {
   private readonly names: ReadonlyArray<string>
-  /** Those of `pg` when this was created. */
+  /** The parsers of `pg` when this was created. */
   private readonly replaceableParsers: ReadonlyArray<TypeParser>
   private readonly parsers: ReadonlyArray<TypeParser>
   private readonly readers: ReadonlyArray<ValueReader>
-  /** Those that leave dates and times as text; undefined until a row is read so. */
+  /** The readers that leave dates and times as text; undefined until a row is read in this mode. */
   private textReaders: ReadonlyArray<ValueReader> | undefined = undefined
   /** Every row begins as a copy of this object, so that all rows share one hidden class. */
   private readonly emptyRow: Record<string, null>
@@ -196,7 +197,7 @@ const valueLength = (bytes: Buffer, offset: number, end: number): number => {
   return length
 }
 
-/** A type parser has thrown. What it throws may contain the value. */
+/** The failure of a type parser. What the parser has thrown may contain the value. */
 export class UnreadableValue {
   constructor(readonly field: PgModule.FieldDef, readonly cause: unknown) {}
 }

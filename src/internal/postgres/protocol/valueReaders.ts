@@ -1,12 +1,13 @@
 /**
- * Reads values from the bytes of their texts, where that gives what the parser of `pg` makes of the text, and needs no string.
+ * Reads values from the bytes of their texts, without making strings, where the result is the same as that of the
+ * parser of `pg`.
  */
 import { Pg } from "./pg.js"
 
-/** Makes a value of its text. */
+/** Parses a value from its text. */
 export type TypeParser = (text: string) => unknown
 
-/** Makes a value of the bytes of its text, which are reused after the call. */
+/** Parses a value from the bytes of its text, which are reused after the call. */
 export type ValueReader = (bytes: Buffer, offset: number, end: number) => unknown
 
 /** The parser of `pg` for a type; its default one, which leaves the text as it is, for a type that has none. */
@@ -48,7 +49,9 @@ const readInteger: ValueReader = (bytes, offset, end) => {
 /** Powers of ten that are exact as numbers. */
 const powersOfTen: ReadonlyArray<number> = Array.from({ length: maxExactDigits + 1 }, (_, i) => 10 ** i)
 
-/** The quotient of two exact numbers is rounded once, as the text is: https://doi.org/10.1145/93542.93557 */
+/**
+ * The quotient of two exact numbers is rounded once, like the number in the text: https://doi.org/10.1145/93542.93557
+ */
 const readFloat: ValueReader = (bytes, offset, end) => {
   const from = bytes[offset] === minus ? offset + 1 : offset
   if (from === end || end - from > maxExactDigits) {
@@ -76,7 +79,7 @@ const readBoolean = (parse: TypeParser): ValueReader => (bytes, offset, end) => 
   return end - offset === 1 && (byte === 0x74 || byte === 0x66) ? byte === 0x74 : parse(readText(bytes, offset, end))
 }
 
-/** The values of the digits; -1 for what is none. */
+/** The values of the hexadecimal digits; -1 for other bytes. */
 const hexDigits: Int8Array = Int8Array.from({ length: 256 }, (_, code) => {
   const value = Number.parseInt(String.fromCharCode(code), 16)
   return Number.isNaN(value) ? -1 : value
@@ -101,7 +104,7 @@ const readBytes = (parse: TypeParser): ValueReader => (bytes, offset, end) => {
   return value
 }
 
-/** Two digits; NaN where there are others. */
+/** The value of two digits; NaN if one is not a digit. */
 const twoDigits = (bytes: Buffer, offset: number): number => {
   const tens = bytes[offset] - zero
   const ones = bytes[offset + 1] - zero
@@ -117,7 +120,7 @@ const daysOf = (year: number, month: number, day: number): number => {
   return era * 146_097 + yearOfEra * 365 + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100) + dayOfYear - 719_468
 }
 
-/** The offset behind a time in seconds; NaN where there is something else. */
+/** The offset from UTC that follows a time, in seconds; NaN if it is not one. */
 const offsetOf = (bytes: Buffer, offset: number, end: number): number => {
   const sign = bytes[offset]
   const length = end - offset
@@ -136,12 +139,12 @@ const offsetOf = (bytes: Buffer, offset: number, end: number): number => {
 
 const dateLength = 10
 const secondsLength = 19
-/** Date takes lower years for those from 1900. */
+/** The constructor of Date adds 1900 to lower years. */
 const minYear = 100
 
 /**
  * A date or a timestamp of a year of four digits, in DateStyle ISO. Without an offset it is in the process's time zone.
- * Microseconds are cut. Everything else is left to `parse`.
+ * Microseconds are truncated to milliseconds. Everything else is left to `parse`.
  */
 export const readDate = (parse: TypeParser): ValueReader => (bytes, offset, end) => {
   const year = twoDigits(bytes, offset) * 100 + twoDigits(bytes, offset + 2)
@@ -195,7 +198,10 @@ const integerTypes: ReadonlySet<number> = new Set([20, 21, 23, 26])
 /** No type has this OID, so its parser is the one for types that have none. */
 const unusedOid = 0
 
-/** What the sources of `pg`'s own parsers are like, without comments and spaces. An application may have replaced any of them. */
+/**
+ * The beginnings of the source texts of `pg`'s own parsers, without comments and spaces. An application may replace a
+ * parser.
+ */
 const ownParsers = {
   integer: /^function\w*\(\w+\)\{returnparseInt\(\w+,10\);?\}$/,
   bigInteger: /^function\w*\(value\)\{varvalStr=String\(value\);if\(\/\^\\d\+\$\/\.test\(valStr\)\)\{returnvalStr;\}/,
@@ -228,7 +234,7 @@ export const isOwnParser = (parse: TypeParser, kind: OwnParser): boolean => {
 /** The readers of parsers that read texts of several types, or check what `pg` makes of them. */
 const readers = new WeakMap<TypeParser, ValueReader>()
 
-/** Has the values of a parser read by a reader that gives the same values. */
+/** Registers a reader that gives the same values as a parser. */
 export const withReader = (parse: TypeParser, reader: ValueReader): TypeParser => {
   readers.set(parse, reader)
   return parse

@@ -30,7 +30,7 @@ const maxRetainedCapacity = 65_536
 
 /**
  * Collects messages in a buffer that grows as needed. All connections can share one writer, since messages are written
- * and taken without a pause in between.
+ * and taken without yielding in between.
  */
 export class Writer {
   private buffer = Buffer.allocUnsafe(initialCapacity)

@@ -5,7 +5,7 @@
  */
 import * as Socket from "./socket.js"
 
-/** Identifies a connection to the server: what BackendKeyData told it at start-up. */
+/** Identifies a connection to the server: the contents of BackendKeyData. */
 export interface BackendKey {
   readonly processId: number
   readonly secretKey: number
@@ -45,7 +45,7 @@ export const send = (
         clearTimeout(timer)
         onComplete()
       })
-      // A socket that nobody reads from does not report its end.
+      // A socket that is not read from does not report its end.
       socket.resume()
       onSent()
       socket.write(message(key))

@@ -15,7 +15,7 @@ export interface OpenOptions {
   readonly host: string
   readonly port: number
   readonly encryption: Encryption
-  /** Whether TLS begins at once, and is not asked for first (libpq's `sslnegotiation`). Default: false. */
+  /** Whether TLS begins at once, without an SSLRequest (libpq's `sslnegotiation=direct`). Default: false. */
   readonly isDirect?: boolean
   /** Called when TLS begins. What it throws is a failure of the stage `tls`. */
   readonly tls: () => Tls.ConnectionOptions
@@ -43,7 +43,10 @@ const sslRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
 /** The server's answers to an SSLRequest: `S` and `N`. */
 const sslAccepted = 0x53
 const sslRejected = 0x4e
-/** What a server sends that cannot start a process for a connection: `E`, a text without a length, a line feed and a zero. */
+/**
+ * The answer of a server that cannot start a process for a connection: `E`, a text without a length, a line feed, a
+ * zero.
+ */
 const plainError = /^E[^\0]+\n\0$/
 
 /** A listener for errors of a socket that is no longer in use. Without one, an error would end the process. */
@@ -81,7 +84,7 @@ const connectOptions = (address: Address, port: number): Net.NetConnectOpts =>
     : {
       host: address.host,
       port,
-      // The addresses of a name are tried by `staggered`: Node would give each of them 250 milliseconds.
+      // `staggered` tries the addresses of a name. Node would abandon each of them after 250 milliseconds.
       autoSelectFamily: false,
       noDelay: true,
       keepAlive: true,
@@ -89,7 +92,7 @@ const connectOptions = (address: Address, port: number): Net.NetConnectOpts =>
     }
 
 /**
- * Orders addresses as RFC 8305 (section 4) has it: beginning with the family of the first, the families take turns, so
+ * Orders addresses as in RFC 8305 (section 4): the families alternate, beginning with that of the first address, so
  * that a family that does not work delays the connection once and not for each of its addresses.
  */
 export const interleaveFamilies = (addresses: ReadonlyArray<Dns.LookupAddress>): ReadonlyArray<string> => {
@@ -123,7 +126,7 @@ export const lookUp = (
   )
 }
 
-/** Connects to one address. Returns how to give up. */
+/** Connects to one address. Returns a function that gives up. */
 const connectTo = (
   address: Address,
   { background, encryption, port }: OpenOptions,
@@ -229,7 +232,7 @@ export const open = (
       socket.on("error", onError)
       socket.on("close", onClose)
       socket.once("secureConnect", () => {
-        // Without it, a server of another protocol could be made to read the messages.
+        // Without this check, the messages could be redirected to a server of another protocol.
         if (options.isDirect === true && (socket as Tls.TLSSocket).alpnProtocol !== protocolName) {
           const cause = new Error(
             `the server does not name its protocol ${protocolName}, as sslnegotiation=direct requires`
@@ -249,7 +252,7 @@ export const open = (
     }
     raw.write(sslRequest)
     raw.once("data", (answer) => {
-      // More than one byte is rejected: bytes behind the answer were injected unencrypted (CVE-2021-23222).
+      // More than one byte is rejected: bytes after the answer were injected unencrypted (CVE-2021-23222).
       if (answer.length === 1 && answer[0] === sslAccepted) {
         return startTls()
       }
@@ -259,7 +262,7 @@ export const open = (
           : fail({ stage: "tls", cause: new Error("The server does not support SSL connections") })
       }
       if (plainError.test(answer.toString())) {
-        // The text is not shown: nothing tells who has sent it (CVE-2024-10977).
+        // The text is not shown, since its sender is not authenticated (CVE-2024-10977).
         const cause = new Error("the server cannot start a process for the connection")
         return fail({ stage: "network", cause: Object.assign(cause, { code: "57P03", severity: "FATAL" }) })
       }

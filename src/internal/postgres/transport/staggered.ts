@@ -11,7 +11,7 @@ export const attemptDelay = 250
 export interface Options<A, E> {
   /** How many attempts there are. */
   readonly count: number
-  /** Begins an attempt. Returns how to give it up, after which it calls neither function. */
+  /** Begins an attempt. Returns a function that gives it up, after which it calls neither callback. */
   readonly start: (
     index: number,
     onSuccess: (value: A) => void,
@@ -20,11 +20,11 @@ export interface Options<A, E> {
   /** Whether a failure ends all attempts, because the others would fail with the same. */
   readonly isFinal: (error: E) => boolean
   readonly onSuccess: (value: A) => void
-  /** Called with the failures in the order of the attempts, or with one that is final alone. */
+  /** Called with the failures in the order of the attempts, or only with the one that is final. */
   readonly onFailure: (errors: ReadonlyArray<E>) => void
 }
 
-/** Calls back once, and returns how to give up, after which it never calls back. */
+/** Calls back once. Returns a function that gives up, after which it never calls back. */
 export const staggered = <A, E>({ count, isFinal, onFailure, onSuccess, start }: Options<A, E>): () => void => {
   const running = new Map<number, () => void>()
   const errors: Array<E | undefined> = []

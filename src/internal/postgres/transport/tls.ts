@@ -36,7 +36,7 @@ export const encryptionAttempts = (target: PostgresTarget, host: string): Readon
   }
 }
 
-/** A name that looks like one is shown in errors. Anything else may be a key that was given in place of it. */
+/** A text that looks like a file name is shown in errors. Any other may be a key that was given in its place. */
 const isFileName = (path: string): boolean => path.length < 256 && /^(?:[./~]|[A-Za-z]:\\)|\.[a-z]{2,4}$/.test(path)
 
 /** The contents of a file, or the PEM text that is given in place of its name. */
@@ -55,7 +55,7 @@ const contentOf = (parameter: string, given: string | Redacted.Redacted<string>)
   throw new Error(`the file that ${parameter} names cannot be read (${code}): ${name}`)
 }
 
-/** A server that speaks PostgreSQL's protocol names it with this (ALPN), which direct negotiation requires. */
+/** The name of PostgreSQL's protocol in ALPN (RFC 7301), which direct negotiation requires. */
 export const protocolName = "postgresql"
 
 /**

@@ -3,8 +3,8 @@
  */
 
 /**
- * Elements may be arrays themselves, which are the further dimensions. `element` gives what stands for one: what
- * `formatElement` makes of its text.
+ * Elements that are arrays themselves are the further dimensions. `element` formats any other element, with
+ * `formatElement` for its text.
  */
 export const formatArray = (
   elements: ReadonlyArray<unknown>,
@@ -22,7 +22,7 @@ export const formatArray = (
   return `${text}}`
 }
 
-/** What stands in an array for a text, or for null. */
+/** A text, or null, as an element of an array. */
 export const formatElement = (text: string | null): string =>
   text === null ? "NULL" : `"${/["\\]/.test(text) ? text.replace(/["\\]/g, "\\$&") : text}"`
 
@@ -33,7 +33,7 @@ class MalformedArray extends Error {
 /** `[2:3][0:1]=` in front of an array whose indices do not begin with 1. */
 const bounds = /^(?:\[[-+]?\d+:[-+]?\d+\])+=/
 
-/** Throws unless the text is that of an array. */
+/** Throws if the text is not that of an array. */
 export const parseArray = (
   text: string,
   delimiter: string,

@@ -1,5 +1,5 @@
 /**
- * The types that PostgreSQL itself brings, whose OIDs are the same on every server (src/include/catalog/pg_type.dat).
+ * The built-in types of PostgreSQL, whose OIDs are the same on every server (src/include/catalog/pg_type.dat).
  */
 
 /** Each with its OID, its name, the OID of its array type (0 if there is none) and, unless it is a comma, its delimiter. */
@@ -26,16 +26,16 @@ const table = `
 
 /** What is known of a type. */
 export interface TypeEntry {
-  /** For an array the name of its elements with `[]` behind it. */
+  /** For an array the name of its elements, followed by `[]`. */
   readonly name: string
   readonly schema: string
   /** The type of its arrays. */
   readonly array?: number | undefined
   /** The type of an array's elements. */
   readonly element?: number | undefined
-  /** What stands between an array's elements. */
+  /** The character between an array's elements. */
   readonly delimiter?: string | undefined
-  /** The type that a domain is made of. */
+  /** The base type of a domain. */
   readonly base?: number | undefined
 }
 
@@ -52,7 +52,7 @@ export const builtinTypes: ReadonlyMap<number, TypeEntry> = new Map(
   })
 )
 
-/** The names that SQL has for them. */
+/** SQL's names for these types. */
 const sqlNames: ReadonlyMap<string, string> = new Map([
   ["bigint", "int8"],
   ["int", "int4"],
@@ -72,7 +72,7 @@ const sqlNames: ReadonlyMap<string, string> = new Map([
   ["timestamp with time zone", "timestamptz"]
 ])
 
-/** PostgreSQL's name of a type that is given by it or by SQL's, with or without a modifier: `numeric(10, 2)`. */
+/** PostgreSQL's name of a type, from that name or SQL's, with or without a modifier: `numeric(10, 2)`. */
 export const nameOf = (given: string): string => {
   const [, name, brackets] = /^(.*?)((?:\[\])?)$/s.exec(given.replace(/\s*\([\d\s,]*\)/, "").trim())!
   return (sqlNames.get(name) ?? name) + brackets

@@ -2,7 +2,7 @@
  * Encodes values of JavaScript as parameters, without knowing the type that the server gives them. As `pg` does, apart from:
  *
  * - The offset of a Date is exact, with its seconds.
- * - A DateTime and a BigDecimal of Effect are what they stand for.
+ * - A DateTime of Effect is sent as a timestamp, and a BigDecimal as a number.
  * - Text that cannot be stored is refused.
  */
 import * as BigDecimal from "effect/BigDecimal"
@@ -27,7 +27,7 @@ export class CannotBeEncoded {
   constructor(readonly reason: string) {}
 }
 
-/** Throws CannotBeEncoded, and whatever the value's own methods throw. */
+/** Encodes a value. Throws CannotBeEncoded, and whatever the value's own methods throw. */
 export const encode = (value: unknown): Encoded => {
   switch (typeof value) {
     case "string":
@@ -95,7 +95,7 @@ const encodeConverted = (value: unknown, outer: ReadonlyArray<object>): Encoded 
 export const encodeElement = (value: unknown): string =>
   typeof value === "number" ? String(value) : formatElement(toText(encode(value)))
 
-/** The text of what is encoded: bytes become that of bytea. */
+/** An encoded value as text: bytes become the text of a bytea. */
 export const toText = (encoded: Encoded): string | null =>
   typeof encoded === "string" || encoded === null ? encoded : `\\x${encoded.toString("hex")}`
 
@@ -161,7 +161,7 @@ type Fields = [
   millis: number
 ]
 
-/** Date.UTC takes the years up to 99 for those from 1900. */
+/** Date.UTC adds 1900 to the years up to 99. */
 const utcTime = (...[year, month, day, hours, minutes, seconds, millis]: Fields): number => {
   if (year > 99) {
     return Date.UTC(year, month, day, hours, minutes, seconds, millis)
@@ -175,7 +175,7 @@ const pad = (value: number, length: number): string => String(value).padStart(le
 
 const twoDigits: ReadonlyArray<string> = Array.from({ length: 60 }, (_, value) => pad(value, 2))
 
-/** As PostgreSQL reads it. */
+/** A timestamp in a format that PostgreSQL reads. */
 const format = (...[year, month, day, hours, minutes, seconds, millis, offset]: [...Fields, string]): string =>
   `${pad(year > 0 ? year : 1 - year, 4)}-${twoDigits[month + 1]}-${twoDigits[day]}T${twoDigits[hours]}:` +
   `${twoDigits[minutes]}:${twoDigits[seconds]}.${pad(millis, 3)}${offset}${year > 0 ? "" : " BC"}`

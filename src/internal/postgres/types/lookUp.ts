@@ -15,7 +15,7 @@ import { mayWrite } from "../statementText.js"
 import { type CatalogRow, catalogSql } from "./registry.js"
 import { unreadableValue } from "./unreadableValue.js"
 
-/** Makes types known. Sends nothing if they are. */
+/** Looks up the types that are not known. Sends nothing if all are. */
 export const lookUpTypes = (sender: Sender, oids: ReadonlyArray<number>): Effect.Effect<void, DatabaseError> =>
   Effect.suspend(() => {
     const { types } = sender
@@ -30,7 +30,7 @@ export const lookUpTypes = (sender: Sender, oids: ReadonlyArray<number>): Effect
       ({ result: { rows } }) => Effect.sync(() => register(rows)),
       identity
     ).pipe(
-      // A transaction that has failed answers nothing.
+      // In a failed transaction the server executes no query, so another connection is asked.
       Effect.catchAll(() =>
         Effect.uninterruptibleMask((restore) =>
           Effect.flatMap(
@@ -51,7 +51,7 @@ export const lookUpTypes = (sender: Sender, oids: ReadonlyArray<number>): Effect
 export type Completed = Pick<Exchange, "isSuspended" | "result" | "results" | "rowBytes">
 
 /**
- * The result of a statement after the values of types that were not known, which are text until then, have been parsed.
+ * The result of a statement. Values of types that were not known, which are text until then, are parsed first.
  */
 export const withKnownTypes = <A>(
   sender: Sender,

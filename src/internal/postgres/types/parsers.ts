@@ -1,5 +1,5 @@
 /**
- * The parsers of `pg` for the types that PostgreSQL brings, which an application may have replaced with `setTypeParser`.
+ * The parsers of `pg` for PostgreSQL's built-in types, which an application may have replaced with `setTypeParser`.
  */
 import { isOwnParser, pgParserOf, readDate, type TypeParser, withReader } from "../protocol/valueReaders.js"
 
@@ -12,10 +12,10 @@ const numericArray = 1231
 const float8Array = 1022
 const interval = 1186
 const dateTypes: ReadonlySet<number> = new Set([1082, 1114, 1184])
-/** Those of date, timestamp, timestamptz and interval. */
+/** The arrays of date, timestamp, timestamptz and interval. */
 const dateArrays: ReadonlySet<number> = new Set([1115, 1182, 1185, 1187])
 
-/** The parsers that `pg` itself has for arrays of dates: it is the same one for several types. */
+/** Whether an array of dates has `pg`'s own parser, which is the same for several types. */
 const isOwnDateArrayParser = (oid: number): boolean => {
   const parser = pgParserOf(oid, "text")
   return oid === 1187
@@ -42,7 +42,7 @@ const intervalText =
 const isPostgresInterval = (value: unknown): boolean =>
   typeof value === "object" && value !== null && value.constructor.name === "PostgresInterval"
 
-/** The parser of `pg`, which throws where it would give null or nothing of a text that it cannot read. */
+/** The parser of `pg`, but it throws at a text that it cannot read instead of returning null or an empty value. */
 export const strictPgParserOf = (oid: number): TypeParser => {
   const parse = pgParserOf(oid, "text")
   if (dateTypes.has(oid)) {

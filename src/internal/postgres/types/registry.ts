@@ -1,6 +1,6 @@
 /**
- * The types of one database: those that PostgreSQL brings, those that its catalog was asked for, and how the application
- * has asked for their values to be read and sent.
+ * The types of one database: PostgreSQL's built-in types, those that were looked up in its catalog, and how the
+ * application has their values read and sent.
  */
 import type { Type, Types } from "../../../DatabaseTypes.js"
 import { RowDescriptions, type TypeParsers } from "../protocol/rowDescription.js"
@@ -15,7 +15,7 @@ const builtinNames: ReadonlySet<string> = new Set([...builtinTypes.values()].map
 
 const isJson = (oid: number): boolean => oid === 114 || oid === 3802
 
-/** The parameter types of this many statements are remembered. */
+/** The parameter types of this many statements are cached. */
 const maxStatements = 1_000
 
 /** A row of `catalogSql`. */
@@ -48,15 +48,15 @@ export class TypeRegistry implements TypeParsers {
   readonly rowDescriptions = new RowDescriptions(this)
   /** Whether parameters are encoded by their type, which then has to be asked for. */
   readonly encodesByType: boolean
-  /** What the application has asked for, by name or OID. */
+  /** The types that the application has configured, by name or OID. */
   private readonly custom: ReadonlyMap<string, Type>
   private readonly catalog = new Map<number, TypeEntry>()
-  /** By the text of a statement. */
+  /** The types of a statement's parameters, by its text. */
   private readonly parameterTypes = new Map<string, ReadonlyArray<number>>()
 
   constructor(types: Types) {
     const entries = Object.entries(types)
-    // As in SQL, a name that is not quoted may be written in any case. That of a type which was quoted has to be as it is.
+    // As in SQL, a name that is not quoted may be written in any case. A quoted name has to be exact.
     this.custom = new Map([
       ...entries.map(([name, type]) => [nameOf(name.toLowerCase()), type] as const),
       ...entries.map(([name, type]) => [nameOf(name), type] as const)
@@ -81,12 +81,12 @@ export class TypeRegistry implements TypeParsers {
     return base !== undefined && !hasPgParser(oid) ? this.parserOf(base) : strictPgParserOf(oid)
   }
 
-  /** Those of the types that the catalog has to be asked for. */
+  /** The types among these that the catalog has to be asked for. */
   unknownOf(oids: ReadonlyArray<number>): ReadonlyArray<number> {
     return oids.filter((oid) => this.entryOf(oid) === undefined && !hasPgParser(oid))
   }
 
-  /** Takes the catalog's answer to what was asked for. A type that it does not have has gone: its values are text. */
+  /** Stores the catalog's answer. A type that was asked for and is not in it was dropped: its values are text. */
   register(asked: ReadonlyArray<number>, rows: ReadonlyArray<CatalogRow>): void {
     for (const { base, delimiter, element, name, oid, schema } of rows) {
       this.catalog.set(oid, {
@@ -104,7 +104,7 @@ export class TypeRegistry implements TypeParsers {
     }
   }
 
-  /** Forgets what a server has said, since after a lost connection another one may stand in its place. */
+  /** Forgets what a catalog has said, since after a connection was lost another server may be in its place. */
   clear(): void {
     this.catalog.clear()
     this.parameterTypes.clear()
@@ -123,7 +123,7 @@ export class TypeRegistry implements TypeParsers {
     this.parameterTypes.set(statement, oids)
   }
 
-  /** For a statement that has failed: a type may have been altered. */
+  /** To be called when a statement has failed: a type may have been altered. */
   invalidateParameterTypes(statement: string): void {
     this.parameterTypes.delete(statement)
   }
@@ -151,7 +151,7 @@ export class TypeRegistry implements TypeParsers {
     return isJson(oid) && Array.isArray(value) ? encodeJson(value) : encode(value)
   }
 
-  /** The same as text, such as COPY has it; null for NULL. */
+  /** The same as text, as in COPY; null for NULL. */
   encodeText(oid: number, value: unknown): string | null {
     return toText(this.encode(oid, value))
   }
@@ -172,7 +172,7 @@ export class TypeRegistry implements TypeParsers {
       return byOid
     }
     const { base, name, schema } = entry
-    // A name of PostgreSQL's own means its own type, although a schema may have another of this name.
+    // The name of a built-in type means that type, even if a schema has another type of this name.
     const isHidden = builtinNames.has(name) && !builtinTypes.has(oid)
     return custom.get(`${schema}.${name}`) ?? (isHidden ? undefined : custom.get(name)) ??
       (base === undefined ? undefined : this.customOf(base))
@@ -184,5 +184,5 @@ export class TypeRegistry implements TypeParsers {
   }
 }
 
-/** Those of the driver's own statements, which the application's do not apply to. */
+/** The types of the driver's own statements, to which the application's configuration does not apply. */
 export const ownTypes = new TypeRegistry({})
