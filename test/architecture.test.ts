@@ -47,6 +47,7 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
     "internal/raceFirst",
     "internal/sqlQuotes",
     "internal/transformNames",
+    "internal/watchdog",
     "internal/wellFormed"
   ]],
   [["internal/config/rule", "internal/config/target", "internal/config/text", "internal/config/validation"]],
