@@ -88,6 +88,6 @@ export const bounded = <E>(
 export const boundedAfterInterrupt = <E>(
   connection: Destroyable,
   effect: Effect.Effect<void, E>,
-  { isInterruptible }: { readonly isInterruptible: boolean }
+  { isInterruptible }: { readonly isInterruptible: boolean } = { isInterruptible: true }
 ): Effect.Effect<Exit.Exit<void, E>> =>
   isInterruptible ? withWatchdog(connection, effect, currentFiber()) : Effect.exit(effect)

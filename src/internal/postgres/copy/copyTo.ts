@@ -124,7 +124,7 @@ export const copyTo = (
     const cancelUnhurried = (copy: CopyOut): Effect.Effect<void> =>
       Effect.suspend(() => {
         const canceled = cancelBy(copy, pipeline.cancel(copy, undefined), (make) => sender.sendInFinalizer(make))
-        return Effect.asVoid(boundedAfterInterrupt(pipeline, canceled, { isInterruptible: true }))
+        return Effect.asVoid(boundedAfterInterrupt(pipeline, canceled))
       })
 
     const close = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
