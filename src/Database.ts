@@ -26,7 +26,7 @@ import * as Stream from "effect/Stream"
 import * as DatabaseConfig from "./DatabaseConfig.js"
 import * as DatabaseError from "./DatabaseError.js"
 import * as Health from "./Health.js"
-import { History, inScope } from "./internal/cluster/causality.js"
+import { History, inCausalScope } from "./internal/cluster/causality.js"
 import * as Tokens from "./internal/cluster/token.js"
 import { dialectOf } from "./internal/config/dialectOf.js"
 import { failWithPaths } from "./internal/config/errorPaths.js"
@@ -37,7 +37,7 @@ import { type Connection, type Driver, Interceptor, type Position, type Readers 
 import * as Probe from "./internal/health/probe.js"
 import { make as makeError } from "./internal/makeError.js"
 import { Sessions } from "./internal/session/sessions.js"
-import { asStatementStream, makingHere } from "./internal/session/statementStream.js"
+import { asStatementStream, inCurrentSession } from "./internal/session/statementStream.js"
 import * as Client from "./internal/sqlClient/client.js"
 import * as Copy from "./internal/sqlClient/copy.js"
 import { ActivityTracker } from "./internal/telemetry/activity.js"
@@ -101,7 +101,7 @@ export type Notification = { readonly _tag: "Message"; readonly payload: string 
  * @category models
  */
 export const Token = Schema.String.pipe(
-  Schema.pattern(Tokens.pattern, { message: () => "expected a token that Database.token gave" }),
+  Schema.pattern(Tokens.pattern, { message: () => "expected a token from Database.token" }),
   Schema.brand("sqlayer/Database/Token")
 )
 
@@ -351,7 +351,7 @@ const open = (
       }
       // The last commit has no known position. The primary's current position is later.
       return Effect.scoped(Effect.flatMap(pool.acquire, (connection) => {
-        const recordPosition = track.begin()
+        const recordPosition = track.beginRecording()
         return Effect.map(connection.position ?? Effect.succeed(undefined), (position) => {
           recordPosition(position)
           return Option.map(Option.fromNullable(position), tokenOf)
@@ -360,7 +360,7 @@ const open = (
     })
     const after = (token: Token | Option.Option<Token>) => <A, E, R>(effect: Effect.Effect<A, E, R>) => {
       const position = Tokens.parse(Option.isOption(token) ? Option.getOrElse(token, () => "") : token)
-      return position === undefined ? effect : inScope(effect, true, (scope) => {
+      return position === undefined ? effect : inCausalScope(effect, true, (scope) => {
         scope.historyOf(sessions.database).advance(position, 0)
       })
     }
@@ -426,7 +426,7 @@ const invalidOptions = (options: DatabaseConfig.Options) => (error: { readonly t
     code: "08001",
     reason: `the options are not valid: ${error.toString()}`,
     transient: false,
-    ...(options.name === undefined ? {} : { hint: `they are those of the database ${options.name}` })
+    ...(options.name === undefined ? {} : { hint: `these are the options of the database ${options.name}` })
   })
 
 /**
@@ -678,7 +678,7 @@ export const after: {
  * @since 0.1.0
  * @category causality
  */
-export const causal = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => inScope(effect, false)
+export const causal = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => inCausalScope(effect, false)
 
 /**
  * Copies a stream into the columns of a table, and returns the number of rows. On PostgreSQL it is COPY FROM STDIN,
@@ -727,7 +727,7 @@ export const copyTo = (
   options?: CopyOptions
 ): Stream.Stream<Uint8Array, DatabaseError.DatabaseError, Database> =>
   asStatementStream(
-    Stream.unwrap(makingHere()(Effect.map(Database, (database) => database.copyTo(query, options)))),
+    Stream.unwrap(inCurrentSession()(Effect.map(Database, (database) => database.copyTo(query, options)))),
     undefined
   )
 

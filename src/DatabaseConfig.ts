@@ -780,7 +780,10 @@ const resolveReaders = (
   })
   if (text === undefined && given !== undefined) {
     if (!hasTarget) {
-      validation.refuse("readers", problem("auto, as there is a URL and no target", "the readers of resolved settings"))
+      validation.refuse(
+        "readers",
+        problem("auto, as a URL takes the place of the settings' target", "the readers of resolved settings")
+      )
     }
     const { value: resolveTarget } = Url.readTarget(given.target)
     return readersAt(resolveTarget(targetOptions, pool, validation.forUrl("readerUrl")).target)
@@ -789,7 +792,7 @@ const resolveReaders = (
     return undefined
   }
   if (text !== undefined && auto !== undefined) {
-    validation.refuse("readers", problem("one of readers and the readers' URL", "both"))
+    validation.refuse("readers", problem("either readers or the readers' URL", "both"))
   }
   const { problems, value: resolveTarget } = Url.parse(text ?? Url.placeholder)
   problems.forEach((message) => validation.refuse("readerUrl", message))

@@ -95,7 +95,7 @@ const refusal = (sql: SqlClient.SqlClient): DatabaseError => {
     dialect,
     code: dialectOf(dialect).errorCodes.InvalidStatement,
     reason:
-      "a query of this Drizzle runs with Drizzle.execute of sqlayer/Drizzle, and a transaction with Database.session"
+      "run a query of this Drizzle with Drizzle.execute of sqlayer/Drizzle, and a transaction with Database.session"
   })
 }
 
@@ -105,7 +105,7 @@ const otherDialect = (sql: SqlClient.SqlClient, wanted: string): Effect.Effect<n
     return Effect.fail(makeError("ConnectionFailed", {
       dialect,
       code: dialectOf(dialect).errorCodes.ConnectionFailed,
-      reason: `this Drizzle is one of ${wanted}, which the database is not`,
+      reason: `this Drizzle is for ${wanted}, but the database is not ${wanted}`,
       transient: false
     }))
   })
@@ -362,7 +362,10 @@ export const execute = <A>(query: PromiseLike<A> | (() => PromiseLike<A>)): Effe
       return Effect.fail(toSqlError(refusal((second as Request).sql)))
     }
     return request === undefined
-      ? Effect.zipRight(mapped, Effect.dieMessage("the query is of a Drizzle that was not made by sqlayer/Drizzle"))
+      ? Effect.zipRight(
+        mapped,
+        Effect.dieMessage("the query was built by a Drizzle that was not made by sqlayer/Drizzle")
+      )
       : Effect.flatMap(run(request), (rows) => {
         answer(rows as never)
         return mapped

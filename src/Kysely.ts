@@ -100,7 +100,7 @@ const sqlite = (): K.Dialect =>
 
 /** Kysely has more dialects than sqlayer. */
 const unsupported = (): never => {
-  throw new Error("Kysely needs a database of sqlayer")
+  throw new Error("Kysely needs a database that was opened by sqlayer")
 }
 
 const dialectFor = (sql: SqlClient.SqlClient): K.Dialect =>
@@ -146,7 +146,7 @@ export const make = <DB>(options: Options = {}): Effect.Effect<K.Kysely<DB>, nev
           dialect: name,
           code: dialectOf(name).errorCodes.InvalidStatement,
           reason:
-            "a query of this Kysely runs with Kysely.execute of sqlayer/Kysely, and a transaction with Database.session"
+            "run a query of this Kysely with Kysely.execute of sqlayer/Kysely, and a transaction with Database.session"
         }))
     }
     const executor = new Executor(sql.withoutTransforms(), dialect, provider, options.plugins ?? [])
@@ -160,7 +160,7 @@ const compile = <O>(query: Query<O>): { readonly compiled: K.CompiledQuery<O>; r
   const compiled = "compile" in query ? query.compile() : query
   const executor = executors.get(compiled)
   if (executor === undefined) {
-    throw new Error("the query is of a Kysely that was not made by Kysely.make of sqlayer/Kysely")
+    throw new Error("the query was built by a Kysely that was not made by Kysely.make of sqlayer/Kysely")
   }
   return { compiled, executor }
 }

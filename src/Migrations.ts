@@ -20,7 +20,7 @@ import * as Model from "./internal/migrations/model.js"
 import * as ProgressText from "./internal/migrations/progress.js"
 import * as Record from "./internal/migrations/record.js"
 import type * as Runner from "./internal/migrations/runner.js"
-import { asOwn } from "./internal/telemetry/ownStatements.js"
+import { asOwnStatements } from "./internal/telemetry/ownStatements.js"
 
 /**
  * The error of a run, or of loading the migrations.
@@ -172,7 +172,7 @@ const withPlan = <R, A, E>(
 ): Effect.Effect<A, E | MigrationError, Database.Database | R> =>
   Effect.gen(function*() {
     const database = yield* Database.Database
-    return yield* asOwn(use(yield* runner, database, yield* plan(database, options)))
+    return yield* asOwnStatements(use(yield* runner, database, yield* plan(database, options)))
   })
 
 /**
@@ -386,8 +386,8 @@ export const layer = <R = never>(
       const database = yield* Database.Database
       const { run, status } = yield* runner
       const loadedPlan = yield* plan(database, options)
-      yield* asOwn(run(database, loadedPlan))
-      return { status: asOwn(status(database, loadedPlan)) }
+      yield* asOwnStatements(run(database, loadedPlan))
+      return { status: asOwnStatements(status(database, loadedPlan)) }
     })
   )
 
@@ -407,7 +407,7 @@ export const layerStatus = <R = never>(
     Effect.gen(function*() {
       const database = yield* Database.Database
       const { status } = yield* runner
-      return { status: asOwn(status(database, yield* plan(database, options))) }
+      return { status: asOwnStatements(status(database, yield* plan(database, options))) }
     })
   )
 

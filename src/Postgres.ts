@@ -22,7 +22,7 @@ import * as Stream from "effect/Stream"
 import * as Database from "./Database.js"
 import type * as DatabaseConfig from "./DatabaseConfig.js"
 import type * as DatabaseError from "./DatabaseError.js"
-import { only } from "./internal/database/only.js"
+import { narrowTo } from "./internal/database/narrowTo.js"
 import * as Drivers from "./internal/drivers.js"
 import { make as makeError } from "./internal/makeError.js"
 import * as Client from "./internal/postgres/client.js"
@@ -57,11 +57,11 @@ export const PgClient: Context.Tag<PgClient, PgClientModule.PgClient> = Context.
 /** What the layers provide: the client also under @effect/sql-pg's own tag. */
 type Services = Database.Database | SqlClient.SqlClient | PgClientModule.PgClient | PgClient
 
-const onPostgres = only(Drivers.postgres, PgClient, (url) =>
+const onPostgres = narrowTo(Drivers.postgres, PgClient, (url) =>
   makeError("ConnectionFailed", {
     dialect: "postgres",
     code: "08001",
-    reason: `${url} is no PostgreSQL database: DATABASE_URL has to begin with postgres: or postgresql:`,
+    reason: `${url} is not a PostgreSQL database: DATABASE_URL has to begin with postgres: or postgresql:`,
     transient: false
   }))
 

@@ -273,7 +273,7 @@ export interface Handle {
 }
 
 const hook =
-  (register: (session: Service, effect: Effect.Effect<void>) => void, time: string) =>
+  (register: (session: Service, effect: Effect.Effect<void>) => void, name: string) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | Session> =>
     Effect.contextWith((context: Context.Context<R | Session>) =>
       register(
@@ -283,7 +283,7 @@ const hook =
           Effect.provide(
             Context.omit(Session, SqlClient.TransactionConnection)(context) as unknown as Context.Context<R>
           ),
-          Effect.catchAllCause((cause) => Effect.logError(`what was to run ${time} failed`, cause)),
+          Effect.catchAllCause((cause) => Effect.logError(`a hook of Session.${name} failed`, cause)),
           Effect.asVoid
         )
       )
@@ -301,7 +301,7 @@ const hook =
  */
 export const afterCommit: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<void, never, R | Session> = hook(
   (session, effect) => session.afterCommit(effect),
-  "after the commit"
+  "afterCommit"
 )
 
 /**
@@ -316,7 +316,7 @@ export const afterCommit: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Ef
  */
 export const afterRollback: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<void, never, R | Session> = hook(
   (session, effect) => session.afterRollback(effect),
-  "after the rollback"
+  "afterRollback"
 )
 
 /**

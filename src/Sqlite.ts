@@ -20,7 +20,7 @@ import type * as Layer from "effect/Layer"
 import * as Database from "./Database.js"
 import type * as DatabaseConfig from "./DatabaseConfig.js"
 import type * as DatabaseError from "./DatabaseError.js"
-import { only } from "./internal/database/only.js"
+import { narrowTo } from "./internal/database/narrowTo.js"
 import * as Drivers from "./internal/drivers.js"
 import { make as makeError } from "./internal/makeError.js"
 import * as Client from "./internal/sqlite/client.js"
@@ -54,11 +54,11 @@ export const SqliteClient: Context.Tag<SqliteClient, SqliteClientModule.SqliteCl
 /** What the layers provide: the client also under @effect/sql-sqlite-node's own tag. */
 type Services = Database.Database | SqlClient.SqlClient | SqliteClientModule.SqliteClient | SqliteClient
 
-const onSqlite = only(Drivers.sqlite, SqliteClient, (url) =>
+const onSqlite = narrowTo(Drivers.sqlite, SqliteClient, (url) =>
   makeError("ConnectionFailed", {
     dialect: "sqlite",
     code: "SQLITE_CANTOPEN",
-    reason: `${url} is no SQLite database: DATABASE_URL has to begin with sqlite: or file:, or be :memory:`,
+    reason: `${url} is not a SQLite database: DATABASE_URL has to begin with sqlite: or file:, or be :memory:`,
     transient: false
   }))
 

@@ -85,16 +85,16 @@ forEachDialect((name, layer) => {
 describe("Migrations.fromDirectory", () => {
   it.live("refuses what looks like a migration and is none", () =>
     Effect.gen(function*() {
-      const accepted = "they are files called <number>_<name>.sql, .js, .mjs, .cjs, .ts, .mts or .cts " +
+      const accepted = "migrations are files called <number>_<name>.sql, .js, .mjs, .cjs, .ts, .mts or .cts " +
         "(0001_create_account.sql)"
       for (const file of ["create_account.sql", "0001-create.sql", "index.ts", "1_a.test.ts", "1_a.txt"]) {
         const error = yield* refusal({ [file]: "" })
-        assert.deepInclude(error, { kind: "invalid", message: `${file} is no migration: ${accepted}` })
+        assert.deepInclude(error, { kind: "invalid", message: `${file} is not a migration: ${accepted}` })
       }
       const nested = yield* directory({})
       Fs.mkdirSync(Path.join(nested, "0001_create"))
       const error = yield* Effect.flip(Migrations.fromDirectory(nested))
-      assert.strictEqual(error.message, `${Path.join(nested, "0001_create")} is no migration: ${accepted}`)
+      assert.strictEqual(error.message, `${Path.join(nested, "0001_create")} is not a migration: ${accepted}`)
     }).pipe(Effect.scoped))
 
   it.live("names what cannot be read", () =>

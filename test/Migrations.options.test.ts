@@ -224,7 +224,7 @@ forEachDialect((name, layer, { dialect, single, name: kind }) => {
           [6]
         )
         Fs.writeFileSync(Path.join(path, "0002_b.mysql.sql"), "")
-        assert.match(yield* messageOf(Migrations.run(options)), /0002_b\.mysql\.sql is no migration/)
+        assert.match(yield* messageOf(Migrations.run(options)), /0002_b\.mysql\.sql is not a migration/)
       }).pipe(Effect.scoped, Effect.provide(layer)))
 
     it.live("ends one after its timeout", () =>
@@ -267,14 +267,14 @@ forEachDialect((name, layer, { dialect, single, name: kind }) => {
               "-- sqlayer: transactoin: none",
               /0002_b\.sql: line 1: there is no header "transactoin": "transaction: none", /
             ],
-            ["/* x\n */\n-- sqlayer: transaction: off", /line 3: transaction: none is accepted, and not "off"$/],
+            ["/* x\n */\n-- sqlayer: transaction: off", /line 3: transaction: expected none, but was given "off"$/],
             [
               "-- x\r\n\r\n-- sqlayer: timeout: soon",
-              /line 3: timeout: a duration such as 10 minutes is accepted, and not "soon"$/
+              /line 3: timeout: expected a duration such as 10 minutes, but was given "soon"$/
             ],
             ["-- sqlayer: rebuild, rebuild", /line 1: rebuild is given twice$/],
-            ["-- sqlayer: dialect: mysql", /line 1: dialect: postgres or sqlite is accepted, and not "mysql"$/],
-            ["SELECT 1;\n-- sqlayer: rebuild", /line 2: a header stands ahead of the first statement$/]
+            ["-- sqlayer: dialect: mysql", /line 1: dialect: expected postgres or sqlite, but was given "mysql"$/],
+            ["SELECT 1;\n-- sqlayer: rebuild", /line 2: a header must come before the first statement$/]
           ] as const
         ) {
           Fs.writeFileSync(Path.join(path, "0002_b.sql"), text)
@@ -364,7 +364,7 @@ forEachDialect((name, layer, { dialect, single, name: kind }) => {
         yield* run(three)
         assert.strictEqual(
           yield* messageOf(Migrations.down(optionsOf(three))),
-          "migration 0003_c has nothing that takes it back: a file 0003_c.down.sql, or down"
+          "migration 0003_c cannot be taken back: it has neither a file 0003_c.down.sql nor down"
         )
         assert.match(yield* messageOf(Migrations.down(optionsOf(two))), /^migration 3_c is applied, and not known here/)
         const withDown = { ...three, "0003_c": { up: three["0003_c"], down: "DROP TABLE c; SELECT nothing" } }

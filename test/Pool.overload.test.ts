@@ -63,7 +63,7 @@ describe("a pool that is asked for twice of what it can give", () => {
       for (const { message, waited } of refused(late)) {
         assert.isAtLeast(waited, 99)
         assert.isAtMost(waited, 201)
-        assert.match(message!, /within \d+ ms: the pool is overloaded, for \d+ ms no connection has been free/)
+        assert.match(message!, /within \d+ ms: the pool is overloaded: no connection has been free for \d+ ms/)
       }
       // It does as much as it can.
       assert.approximately(served(requests).length, 100, 8)
@@ -204,7 +204,7 @@ describe("a pool that is asked for five times of what it can give", () => {
     assert.deepStrictEqual(refusals(4_000).map(({ waited }) => Math.round(waited)), [100, 100, 100, 1_000])
     assert.match(
       refusals(4_000)[0].message!,
-      /within 100 ms: the pool is overloaded, for 4100 ms no connection has been/
+      /within 100 ms: the pool is overloaded: no connection has been free for 4100 ms/
     )
     simulation.useMillis = 200
     four()

@@ -102,7 +102,7 @@ describe("the layers of PostgreSQL", () => {
       for (const layer of layers) {
         const error = yield* Effect.flip(Effect.scoped(Layer.build(layer)))
         assert.strictEqual(error._tag, "ConnectionFailed")
-        assert.include(error.message ?? "", "is no PostgreSQL database")
+        assert.include(error.message ?? "", "is not a PostgreSQL database")
         assert.isFalse(Fs.existsSync(file))
       }
     }))

@@ -96,7 +96,7 @@ describe("the layers of SQLite", () => {
       ) {
         const error = yield* Effect.flip(Effect.scoped(Layer.build(layer)))
         assert.strictEqual(error._tag, "ConnectionFailed")
-        assert.include(error.message, "is no SQLite database")
+        assert.include(error.message, "is not a SQLite database")
         assert.notInclude(error.message, "hidden")
       }
     }))

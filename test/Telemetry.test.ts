@@ -347,7 +347,7 @@ for (const dialect of dialects) {
         const ended = messages.filter((message) => message.includes("session report"))
         assert.deepStrictEqual(
           ended,
-          Array.from(ended, () => "the session report was interrupted, and had only read")
+          Array.from(ended, () => "the session report was interrupted after it had only read")
         )
         assert.lengthOf(ended, 5)
         // One that may write, and one that fails.

@@ -274,7 +274,7 @@ describe("TestDatabase.layerPostgres", () => {
       assert.include(yield* shown(wrong), `url has to be ${expected}`)
       assert.include(
         yield* shown(environment([["DATABASE_URL", "sqlite:///some.db"]])(ask)),
-        "no PostgreSQL server"
+        "not a PostgreSQL server"
       )
     }))
 

@@ -129,7 +129,7 @@ describe("a server that is none", () => {
         const error = yield* refusedBy(stage, once(said))
         assert.strictEqual(error._tag, "ConnectionFailed", error.message)
         assert.strictEqual(error.code, "08001")
-        assert.include(error.message, "no answer within the time to connect")
+        assert.include(error.message, "no answer within the connect timeout")
         assert.isAbove(performance.now() - before, 350, stage)
       }), { concurrency: 4, discard: true }))
 

@@ -166,7 +166,7 @@ Dialects.forEachDialect((name, _, dialect) => {
         for (const effect of nested) {
           const error = yield* Effect.flip(effect)
           assert.strictEqual(error._tag, "PoolTimeout", error.message)
-          assert.match(error.message, /holds all 1 of them and would wait for ever/)
+          assert.match(error.message, /holds all 1 of them and would wait forever/)
         }
         yield* session(sql`SELECT 1`)
       }))

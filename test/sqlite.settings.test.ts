@@ -145,7 +145,7 @@ describe("a statement that changes a setting", () => {
             assert.notStrictEqual(yield* value(database, "max_page_count"), 1000)
           }
         }).pipe(Effect.provide(logger))
-        const told = logs.flat().filter((message) => String(message).includes("ends with it"))
+        const told = logs.flat().filter((message) => String(message).includes("is undone when it ends"))
         assert.strictEqual(told.length, 1)
         assert.include(String(told[0]), "pragmas")
       })

@@ -61,11 +61,11 @@ export const once = <A, I, C, CI, E, R>(
   }).pipe(Database.session({ name: "idempotent", isolation: "read committed", commit: "recorded", retry: true }))
 
 /** Deletes requests that are older than a day; their keys may then be used again. To be run once an hour. */
-export const forget = Effect.gen(function*() {
+export const deleteOldRequests = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   const before = (yield* Clock.currentTimeMillis) - Duration.toMillis("1 day")
   yield* sql`DELETE FROM request WHERE at < ${before}`
-}).pipe(Database.session({ name: "forget requests" }))
+}).pipe(Database.session({ name: "delete old requests" }))
 
 const Order = Schema.Struct({ cents: Schema.Int.pipe(Schema.positive()) })
 const Receipt = Schema.Struct({ id: Schema.String })

@@ -60,7 +60,7 @@ const retryAfter = Schedule.identity<HttpClientResponse.HttpClientResponse>().pi
 )
 
 /** A client that sends a request again after a 503, and returns the 503 if the last attempt gets one too. */
-export const patient = <E, R>(client: HttpClient.HttpClient.With<E, R>) =>
+export const retrying = <E, R>(client: HttpClient.HttpClient.With<E, R>) =>
   HttpClient.transform(client, (attempt, request) =>
     isRepeatable(request)
       ? Effect.repeat(attempt, retryAfter)

@@ -141,7 +141,7 @@ const fold = (text: string): string =>
  * Whether a fragment is a parameter's text, or a part of it. Case does not count: servers fold names. True where a
  * parameter cannot be read.
  */
-export const isOfParams = (fragment: string, params: ReadonlyArray<unknown> | undefined): boolean => {
+export const isPartOfParams = (fragment: string, params: ReadonlyArray<unknown> | undefined): boolean => {
   if (params === undefined) {
     return false
   }

@@ -9,4 +9,4 @@ interface Es2024String {
 
 export const isWellFormed = (text: string): boolean => (text as unknown as Es2024String).isWellFormed()
 
-export const malformedText = "it holds half of a surrogate pair, which is not text"
+export const malformedText = "it contains half of a surrogate pair, which is not valid text"

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
-  isOfParams,
+  isPartOfParams,
   MASK,
   maskCause,
   maskDetail,
@@ -131,12 +131,12 @@ describe("a parameter's text", () => {
   })
 
   it("is recognized in part, in any case", () => {
-    assert.isTrue(isOfParams("FOO", ["a", "xfoox"]))
-    assert.isTrue(isOfParams("foo", ["FOO"]))
-    assert.isTrue(isOfParams("ΚX", ["ϰx"]))
-    assert.isFalse(isOfParams("foobar", ["foo"]))
-    assert.isFalse(isOfParams("foo", ["bar"]))
-    assert.isFalse(isOfParams("foo", undefined))
+    assert.isTrue(isPartOfParams("FOO", ["a", "xfoox"]))
+    assert.isTrue(isPartOfParams("foo", ["FOO"]))
+    assert.isTrue(isPartOfParams("ΚX", ["ϰx"]))
+    assert.isFalse(isPartOfParams("foobar", ["foo"]))
+    assert.isFalse(isPartOfParams("foo", ["bar"]))
+    assert.isFalse(isPartOfParams("foo", undefined))
   })
 })
 
@@ -262,7 +262,7 @@ describe("a long value", () => {
     assert.strictEqual(maskText(`bad "${value}" there`, { params }), "bad \"***\" there")
     assert.strictEqual(maskText(`bad ${value.slice(3, 50)}... there`, { params }), "bad ***... there")
     assert.strictEqual(maskDetail(`Key (a)=(${value}) exists.`, { params }), "Key (a)=(***) exists.")
-    assert.isTrue(isOfParams(value.slice(5, 60), params))
+    assert.isTrue(isPartOfParams(value.slice(5, 60), params))
   })
 
   it("does not mislead by its quotes", () => {
@@ -362,7 +362,7 @@ describe("what cannot be read", () => {
       assert.strictEqual(maskText("bad \"x\" here", { params }), MASK)
       assert.strictEqual(maskDetail("Key (a)=(b) exists.", { params }), MASK)
       assert.strictEqual(maskCause(new Error("bad 'x'"), { params })?.message, MASK)
-      assert.isTrue(isOfParams("x", params))
+      assert.isTrue(isPartOfParams("x", params))
     }
   })
 

@@ -144,7 +144,7 @@ onBoth("idempotent requests", { migrations: Idempotency.migrations }, (database)
       // A key that is forgotten can be used again.
       const sql = yield* SqlClient.SqlClient
       yield* sql`UPDATE request SET at = 0 WHERE key = ${key}`
-      yield* Idempotency.forget
+      yield* Idempotency.deleteOldRequests
       assert.strictEqual((yield* sendPayment(port, key, 300)).status, 201)
     }).pipe(Effect.provide(database)))
 })
@@ -256,7 +256,7 @@ onBoth("a client", { migrations: Retries.migrations }, (database) => {
     Effect.gen(function*() {
       const port = yield* serve(Retries.app)
       const statuses: Array<number> = []
-      const client = Retries.patient(
+      const client = Retries.retrying(
         HttpClient.transformResponse(
           yield* HttpClient.HttpClient,
           Effect.tap((response) => {

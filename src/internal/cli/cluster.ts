@@ -150,8 +150,8 @@ export const examineCluster = (
           const { connections, isSynchronous, plainFrom, standbys, version } = details
           if (plainFrom !== undefined && !isExposed && isProduction) {
             warnings.push(
-              `${host}:${port} gets what is sent to it from ${plainFrom}, without encryption: what stands in between, such ` +
-                "as a pooler, does not encrypt"
+              `${host}:${port} receives what is sent to it from ${plainFrom}, without encryption: a pooler or proxy in ` +
+                "between does not encrypt"
             )
           }
           const fits = needed <= connections.available
@@ -184,13 +184,13 @@ export const examineCluster = (
       }
       if (fits === false && servers.length > 1) {
         problems.push(
-          `${name} has ${connections?.available} connections for this user, and may be asked for ${needed}, as every ` +
+          `${name} has ${connections?.available} connections for this user, and may need ${needed}, as every ` +
             "server can become the primary: make the pools smaller, or its max_connections larger"
         )
       }
       if (exposed === true && isProduction) {
         problems.push(
-          `the connections to ${name} are not encrypted, and lead over a network, where values and results can be read: ` +
+          `the connections to ${name} are not encrypted and cross a network, where values and results can be read: ` +
             "set DATABASE_SSLMODE to verify-full, or at least to require"
         )
       }

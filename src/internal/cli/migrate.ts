@@ -227,7 +227,9 @@ const down = Command.make(
       Options.withDescription("Allows it in production, together with --confirm.")
     ),
     confirm: Options.text("confirm").pipe(
-      Options.withDescription("In production: the migration that is taken back first, as it is written."),
+      Options.withDescription(
+        "In production: the name of the migration that is taken back first, such as 0003_add_owner."
+      ),
       Options.optional
     )
   },

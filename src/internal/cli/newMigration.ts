@@ -32,7 +32,10 @@ export const create = (directory: string, name: string): Effect.Effect<string, M
   Effect.gen(function*() {
     const words = name.trim().replace(/\s+/g, "_")
     if (!/^[^./\\]+$/.test(words)) {
-      return yield* failed("invalid", `${JSON.stringify(name)} is not the name of a migration: create_account is one`)
+      return yield* failed(
+        "invalid",
+        `${JSON.stringify(name)} is not the name of a migration: a name such as create_account is accepted`
+      )
     }
     const path = Path.resolve(directory)
     const attempt = <A>(run: () => Promise<A>) =>

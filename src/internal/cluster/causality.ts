@@ -35,7 +35,7 @@ export class History {
   }
 
   /** Records a commit whose position is not known. */
-  committedSomewhere(): void {
+  committedAtUnknownPosition(): void {
     this.unknownCommits++
   }
 }
@@ -110,14 +110,14 @@ export class Track {
     this.all.forEach((history, i) => history.advance(position, marks[i]))
   }
 
-  committedSomewhere(): void {
-    this.all.forEach((history) => history.committedSomewhere())
+  committedAtUnknownPosition(): void {
+    this.all.forEach((history) => history.committedAtUnknownPosition())
   }
 
   /** To be called before a position is asked for. The result takes the position, or undefined if it is not known. */
-  begin(): (position: Position | undefined) => void {
+  beginRecording(): (position: Position | undefined) => void {
     const { marks } = this
-    return (position) => position === undefined ? this.committedSomewhere() : this.advance(position, marks)
+    return (position) => position === undefined ? this.committedAtUnknownPosition() : this.advance(position, marks)
   }
 }
 
@@ -147,7 +147,7 @@ export const trackOf = (
 }
 
 /** Runs an effect in a scope of its own. */
-export const inScope = <A, E, R>(
+export const inCausalScope = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   inherits: boolean,
   prepare: (scope: CausalScope) => void = nothing
@@ -163,6 +163,6 @@ export const trackStatements = (connection: Connection, track: Track | undefined
   if (track === undefined || connection.trackPositions === undefined) {
     return nothing
   }
-  connection.trackPositions(() => track.begin())
+  connection.trackPositions(() => track.beginRecording())
   return () => connection.trackPositions?.(undefined)
 }

@@ -54,10 +54,10 @@ const movesAfter = new Set<DatabaseError["_tag"]>([
 ])
 
 const reasonTexts: { readonly [R in RouteReason]?: string } = {
-  behind: "none has replayed what the session has to see",
+  behind: "none has replayed the commits that the session has to see",
   lag: "all are too far behind the primary",
-  history: "what the session has to see is of another cluster or timeline",
-  unknown: "only the primary is known to have what the session has to see"
+  history: "the commits that the session has to see are of another cluster or timeline",
+  unknown: "only the primary is known to have the commits that the session has to see"
 }
 
 export class Route {
@@ -120,7 +120,7 @@ export class Route {
   }
 
   /** Notes that a statement was answered. */
-  settle(): void {
+  noteAnswered(): void {
     if (this.isTentative) {
       this.isSettled = true
       if (this.current !== undefined) {
@@ -132,7 +132,7 @@ export class Route {
   }
 
   /** Notes that a statement has failed. Returns whether it is to be repeated elsewhere. */
-  failed(error: DatabaseError): boolean {
+  noteFailed(error: DatabaseError): boolean {
     const { current } = this
     const staleness = stalenessOf(error)
     if (current === undefined || !(staleness !== undefined || movesAfter.has(error._tag))) {
@@ -314,7 +314,7 @@ export class Route {
   private askPrimary(restore: Restore, take: Take): Effect.Effect<Place, DatabaseError> {
     this.hasAskedPrimary = true
     return Effect.flatMap(take(), (lease) => {
-      const record = this.track?.begin()
+      const record = this.track?.beginRecording()
       return restore(lease.connection.position ?? Effect.succeed(undefined)).pipe(
         Effect.ensuring(Effect.sync(lease.giveBack)),
         Effect.flatMap((position) => {
@@ -338,7 +338,7 @@ export class Route {
     return makeError("ConnectionFailed", {
       dialect: this.readers.dialect,
       code: "08004",
-      reason: `the session is to run on a replica, and there is none that it can read from: ${why}`,
+      reason: `the session has to run on a replica, and it can read from none: ${why}`,
       transient: true
     })
   }

@@ -91,7 +91,7 @@ export interface Options {
 
 export class Servers {
   /** Connects to a server, and reports its state. Calls `onEnd` in any case. */
-  look: (server: Server, onEnd: () => void) => void = (_server, onEnd) => onEnd()
+  probe: (server: Server, onEnd: () => void) => void = (_server, onEnd) => onEnd()
   /** Receives the changes, for the metrics. */
   observer: Observer | undefined = undefined
 
@@ -108,7 +108,7 @@ export class Servers {
   private readonly disconnected = new Map<Member, () => void>()
   /** The highest timeline that was seen of each system. */
   private readonly timelines = new Map<string, number>()
-  private readonly looking = new Set<Server>()
+  private readonly probing = new Set<Server>()
   private scheduled: Scheduled | undefined = undefined
   /** Whether a connection was opened since the last check. */
   private isUsed = false
@@ -183,15 +183,15 @@ export class Servers {
   }
 
   /** Takes a server for silent that has not answered when others had, and checks it at once in the background. */
-  suspect(server: Server, reason: string): void {
+  markSilent(server: Server, reason: string): void {
     if (server.state !== "down" && server.state !== "silent") {
       this.failed(server, "silent", reason)
-      this.lookAt(server)
+      this.probeServer(server)
     }
   }
 
   /** Notes the role of a server, which it has reported by itself or in an answer. */
-  learnt(server: Server, role: "writer" | "standby", isReadOnly: boolean): void {
+  setRole(server: Server, role: "writer" | "standby", isReadOnly: boolean): void {
     if (server.role === "writer" && role === "standby") {
       this.writerLost()
     }
@@ -216,7 +216,7 @@ export class Servers {
    * timeline of its system was seen, since what is written to it will be lost. Open connections to such writers are
    * ended.
    */
-  identified(server: Server, { systemIdentifier, timeline }: WriterIdentity, role: "writer" | "standby"): boolean {
+  setIdentity(server: Server, { systemIdentifier, timeline }: WriterIdentity, role: "writer" | "standby"): boolean {
     server.systemIdentifier = systemIdentifier
     server.timeline = timeline
     const highest = this.timelines.get(systemIdentifier)
@@ -240,7 +240,7 @@ export class Servers {
 
   /** Notes that a server has refused to write in a transaction that was not to be read-only. */
   demoted(server: Server): void {
-    this.learnt(server, "standby", true)
+    this.setRole(server, "standby", true)
     for (const member of Array.from(this.members)) {
       if (member.server === server && member.needsWriter) {
         member.retire("the server has become read-only")
@@ -251,7 +251,7 @@ export class Servers {
   /** Notes that a connection was lost, and checks its server in the background. */
   lost(server: Server): void {
     if (this.isCluster) {
-      this.lookAt(server)
+      this.probeServer(server)
     }
   }
 
@@ -259,18 +259,18 @@ export class Servers {
    * Notes that a server does not answer, and checks the others in the background. If one of them was promoted, the
    * connections to the first one are ended.
    */
-  doubted(server: Server): void {
+  checkOthers(server: Server): void {
     if (this.isCluster) {
       for (const other of this.servers.values()) {
         if (other !== server) {
-          this.lookAt(other)
+          this.probeServer(other)
         }
       }
     }
   }
 
   /** Notes how far a standby is behind; undefined if it does not report it, or is no standby. */
-  lags(server: Server, lag: number | undefined): void {
+  setLag(server: Server, lag: number | undefined): void {
     server.lag = lag
     if (lag !== undefined) {
       this.measured.set(server, { lag, at: this.options.clock.now() })
@@ -331,7 +331,7 @@ export class Servers {
         const standby = this.list().find((other) => other.state === "up" && other.role === "standby" && prefers(other))
         if (standby !== undefined) {
           this.leaving.add(member)
-          return member.retire(`the server is no standby, and ${standby.host}:${standby.port} is one`)
+          return member.retire(`the server is not a standby, but ${standby.host}:${standby.port} is`)
         }
       }
     }
@@ -349,10 +349,10 @@ export class Servers {
     }
   }
 
-  private lookAt(server: Server): void {
-    if (!this.looking.has(server)) {
-      this.looking.add(server)
-      this.look(server, () => this.looking.delete(server))
+  private probeServer(server: Server): void {
+    if (!this.probing.has(server)) {
+      this.probing.add(server)
+      this.probe(server, () => this.probing.delete(server))
     }
   }
 
@@ -384,7 +384,7 @@ export class Servers {
       const before = this.options.clock.now() - this.options.recheck
       for (const server of this.servers.values()) {
         if (server.state !== "up" || server.answeredAt <= before) {
-          this.lookAt(server)
+          this.probeServer(server)
         }
       }
     }
@@ -399,5 +399,5 @@ const addressKey = (address: string): string => /^(?:127\.|::1$)/.test(address) 
 
 /** Why a writer is not used. */
 export const outdatedTimeline = (timeline: number, highest: number): string =>
-  `the server writes timeline ${timeline} of its system, of which timeline ${highest} was seen: it was replaced by a ` +
-  "promoted one, and what is written to it is lost"
+  `the server is on timeline ${timeline}, but timeline ${highest} of its system was seen: it was replaced by a ` +
+  "promoted server, and what is written to it is lost"

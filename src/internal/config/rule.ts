@@ -77,7 +77,7 @@ export const duration = (zero?: string, infinite?: "infinite"): Rule<Duration.Du
 
 /** One line of text that can be sent to a server. */
 export const text: Rule<string> = make(
-  "text in one line",
+  "text on one line",
   Option.liftPredicate((given): given is string => typeof given === "string" && isClean(given) && !/[\r\n]/.test(given))
 )
 
@@ -94,7 +94,7 @@ const isSecret = (given: unknown): given is string => typeof given === "string" 
 
 /** A user's name: one line of text that can be sent to a server, or an Effect that gives it. */
 export const user: Rule<string | Effect.Effect<unknown, unknown>> = make(
-  "text in one line, or an Effect that gives it",
+  "text on one line, or an Effect that gives it",
   (given): Option.Option<string | Effect.Effect<unknown, unknown>> =>
     Effect.isEffect(given) ? Option.some(given as Effect.Effect<unknown, unknown>) : text.decode(reveal(given))
 )

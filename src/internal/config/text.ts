@@ -108,7 +108,7 @@ export const query = <Name extends string>(
     }
     const value = raw === undefined ? "" : decode(raw, `parameter ${name}`, unmet)
     if (raw === undefined) {
-      unmet.push(`parameter ${name} to have a value behind =`)
+      unmet.push(`parameter ${name} to have a value after =`)
     } else if (values[name] !== undefined && !(repeatable as ReadonlyArray<string>).includes(name)) {
       unmet.push(`parameter ${name} once`)
     } else if (value !== "") {

@@ -36,7 +36,7 @@ export const formatOf = (options: Options): CopyFormat | string => {
       !(format === "csv" && nullText.includes("\""))
     )
     ? { format, header, delimiter, null: nullText }
-    : "null is a text of one line without the delimiter"
+    : "null must be text on one line, without the delimiter"
 }
 
 /** Whether rows can be copied, and not only data. They can if there are no options. */

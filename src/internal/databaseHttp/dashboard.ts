@@ -70,7 +70,7 @@ const refusal = <E, R>(
   Effect.map(
     Effect.catchAllCause(
       guard,
-      (cause) => Effect.as(Effect.logWarning("The guard of the dashboard failed, and lets nobody in", cause), false)
+      (cause) => Effect.as(Effect.logWarning("The guard of the dashboard failed, so access is denied", cause), false)
     ),
     (result) => HttpServerResponse.isServerResponse(result) ? result : result ? undefined : empty(403)
   )

@@ -25,10 +25,11 @@ const internal: Document = {
   type: "about:blank",
   title: "Internal Server Error",
   status: 500,
-  detail: "The request failed, and nothing of it was kept."
+  detail: "The request failed. Nothing of the failed transaction was kept."
 }
 
-const busy = "Another request was using the same data. Nothing of this one was kept: try it again."
+const busy =
+  "Another request was using the same data. Nothing of the failed transaction was kept: try the request again."
 const unavailable = "The database cannot be used at the moment. Try the request again."
 
 /** The errors that a client can do something about. All others get the document `internal`. */
@@ -41,7 +42,7 @@ const documents: { readonly [T in Tag]?: Omit<Document, "type"> } = {
   ForeignKeyViolation: {
     status: 409,
     title: "Broken reference",
-    detail: "The request refers to what does not exist, or removes what is still referred to."
+    detail: "The request refers to something that does not exist, or removes something that is still referred to."
   },
   ExclusionViolation: {
     status: 409,
@@ -60,12 +61,12 @@ const documents: { readonly [T in Tag]?: Omit<Document, "type"> } = {
   StatementTimeout: {
     status: 504,
     title: "Took too long",
-    detail: "The database did not answer in time. Nothing of the request was kept."
+    detail: "The database did not answer in time. Nothing of the failed transaction was kept."
   },
   SessionTimeout: {
     status: 504,
     title: "Took too long",
-    detail: "The request took too long. Nothing of it was kept."
+    detail: "The request took too long. Nothing of the failed transaction was kept."
   },
   CommitOutcomeUnknown: {
     status: 500,

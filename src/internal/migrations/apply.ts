@@ -79,7 +79,7 @@ const abortedBy = (transaction: Transaction): Aborted | undefined => {
   const aborted = (reason: string) => ({ dialect, code: "25P02", reason })
   return failure === undefined
     ? {
-      error: makeError("TransactionAborted", aborted("it ended its transaction by a statement of its own")),
+      error: makeError("TransactionAborted", aborted("one of its own statements ended its transaction")),
       isEnded: true
     }
     : {
@@ -89,7 +89,7 @@ const abortedBy = (transaction: Transaction): Aborted | undefined => {
             (failure.statement === undefined ? "" : ` in ${truncateText(failure.statement)}`)
         ),
         statement: failure.statement,
-        hint: "a failure that is to be caught belongs in a nested session",
+        hint: "to catch the failure of a statement, run it in a nested session",
         cause: failure
       }),
       isEnded: false

@@ -27,7 +27,7 @@ export const checksum = (kind: string, text: string): string =>
 
 const importHint = (error: unknown): string =>
   error instanceof Error && "code" in error && error.code === "ERR_UNKNOWN_FILE_EXTENSION"
-    ? "this Node.js loads no TypeScript by itself: compile it, or run with a loader (node --import tsx)"
+    ? "this version of Node.js does not load TypeScript: compile it, or run with a loader (node --import tsx)"
     : reasonOf(error)
 
 /** A file of a migration, as its name describes it. */
@@ -97,7 +97,7 @@ const read = ({ extension, isDown, label, migration, options: given, path }: Fil
     const name = Path.basename(path)
     const options = yield* SqlText.withHeaders(migration, text, given, name)
     if (isDown && options.transaction !== undefined) {
-      return yield* SqlText.invalidText(migration, "what takes a migration back is a transaction", name)
+      return yield* SqlText.invalidText(migration, "a migration is always taken back in a transaction", name)
     }
     return { load: SqlText.migration(migration, text, options), options, checksum: checksum(extension, text), text }
   })
@@ -105,7 +105,8 @@ const read = ({ extension, isDown, label, migration, options: given, path }: Fil
 const misnamed = (path: string): MigrationError =>
   new MigrationError({
     kind: "invalid",
-    message: `${path} is no migration: they are files called <number>_<name>.sql, .js, .mjs, .cjs, .ts, .mts or .cts ` +
+    message:
+      `${path} is not a migration: migrations are files called <number>_<name>.sql, .js, .mjs, .cjs, .ts, .mts or .cts ` +
       `(0001_create_account.sql)`
   })
 

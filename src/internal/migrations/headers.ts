@@ -27,7 +27,7 @@ const optionOf = (name: string, value: string | undefined, dialects: ReadonlyArr
     case "transaction":
       return value === "none" ? { transaction: value } : `transaction: ${accepts("none", value)}`
     case "rebuild":
-      return value === undefined ? { rebuild: true } : "rebuild: it has no value"
+      return value === undefined ? { rebuild: true } : "rebuild: it takes no value"
     case "dialect":
       return dialects.includes(value ?? "")
         ? { dialect: value as Options["dialect"] }
@@ -44,7 +44,7 @@ const optionOf = (name: string, value: string | undefined, dialects: ReadonlyArr
 }
 
 const accepts = (what: string, value: string | undefined): string =>
-  `${what} is accepted, and not ${value === undefined ? "nothing" : Rule.show(value)}`
+  `expected ${what}, but was given ${value === undefined ? "nothing" : Rule.show(value)}`
 
 /** The rest of a line after its leading comments, and whether a comment between slashes is open at its end. */
 const withoutComments = (line: string, isInComment: boolean): { readonly rest: string; readonly isOpen: boolean } => {
@@ -77,7 +77,7 @@ export const optionsOf = (text: string, dialects: ReadonlyArray<string>): Option
     if (content !== undefined) {
       const fail = (reason: string) => new HeaderError(`line ${i + 1}: ${reason}`)
       if (!isAhead) {
-        throw fail("a header stands ahead of the first statement")
+        throw fail("a header must come before the first statement")
       }
       for (const part of content.split(",")) {
         const [, name, value] = /^\s*([^:]*?)\s*(?::\s*(.*?)\s*)?$/.exec(part)!

@@ -53,7 +53,7 @@ const untilLocked = <A, E, R>(
       if (waited >= timeout) {
         return yield* new MigrationError({
           kind: "locked",
-          message: `another runner is migrating, and was not done within ${Duration.format(lockTimeout)}`
+          message: `another runner is migrating, and did not finish within ${Duration.format(lockTimeout)}`
         })
       }
       if (waited >= nextEvent) {

@@ -105,5 +105,5 @@ const loadDown = (migration: Migration, down: Script, options: Options) =>
   Effect.filterOrFail(
     load(migration, down, options),
     ({ options }) => options.transaction === undefined,
-    () => SqlText.invalidText(migration, "what takes a migration back is a transaction")
+    () => SqlText.invalidText(migration, "a migration is always taken back in a transaction")
   )

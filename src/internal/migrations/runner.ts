@@ -186,8 +186,8 @@ const checkProduction = (
     : invalid(
       `this is production, and ${
         migrations.map(label).join(", ")
-      } would be taken back, with what they hold: that has to be ` +
-        `said twice, by the option production and by confirm with ${first} (--production --confirm ${first})`
+      } would be taken back, which may delete data: to allow ` +
+        `it, set the option production to true and confirm to "${first}" (--production --confirm ${first})`
     )
 }
 

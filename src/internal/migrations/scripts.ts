@@ -101,9 +101,9 @@ const noDown = (migration: Migration): MigrationError =>
     kind: "invalid",
     id: migration.id,
     migration: label(migration),
-    message: `migration ${label(migration)} has nothing that takes it back: a file ${
+    message: `migration ${label(migration)} cannot be taken back: it has neither a file ${
       label(migration)
-    }.down.sql, or down`
+    }.down.sql nor down`
   })
 
 /** Loads what applies a migration. */

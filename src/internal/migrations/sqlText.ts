@@ -35,7 +35,7 @@ export const withHeaders = (
       const twice = Object.keys(headers).find((name) => options[name as keyof Options] !== undefined)
       return twice === undefined
         ? Effect.succeed({ ...options, ...headers })
-        : Effect.fail(invalidText(migration, `${twice} is given twice: by a header and otherwise`, file))
+        : Effect.fail(invalidText(migration, `${twice} is given twice: in a header and elsewhere`, file))
     } catch (error) {
       return error instanceof HeaderError ? Effect.fail(invalidText(migration, error.message, file)) : Effect.die(error)
     }

@@ -99,7 +99,7 @@ export const repair = ({ id, name }: Migration, table: string): string =>
 const unfinishedMessage = (migration: Migration, isTransactional: boolean, table: string): string =>
   `migration ${label(migration)} is unfinished: ` +
   (isTransactional
-    ? "it ended its transaction by a statement of its own (COMMIT or ROLLBACK), so "
+    ? "one of its own statements ended its transaction (COMMIT or ROLLBACK), so "
     : "it runs without a transaction, and was begun, but has not completed: it failed, was cut off, or still runs, so ") +
   repair(migration, table)
 

@@ -98,7 +98,7 @@ export class Core<A> {
     const held = leasesOf(this.entries, fiber, holding)
     if (held.length >= this.stats.maximum) {
       const { maximum } = this.stats
-      this.timeOut(waiter, `${fiberName(fiberId(fiber))} holds all ${maximum} of them and would wait for ever`)
+      this.timeOut(waiter, `${fiberName(fiberId(fiber))} holds all ${maximum} of them and would wait forever`)
       return waiter
     }
     this.serveWaiters(now)
@@ -190,7 +190,7 @@ export class Core<A> {
 
   /** To be called after every change: updates the metrics, and keeps the process alive for waiters and a shutdown. */
   private publish(): void {
-    this.waiters.update(this.stats.busy < this.stats.maximum)
+    this.waiters.update(this.stats.used < this.stats.maximum)
     this.stats.publish()
     this.timer.keepAlive(this.waiters.size > 0 || (this.closed && this.entries.size > 0))
   }
@@ -512,7 +512,7 @@ export class Core<A> {
     for (let due = this.waiters.takeDue(now); due !== undefined; due = this.waiters.takeDue(now)) {
       const { isEarly, waiter } = due
       const overload = isEarly
-        ? `: the pool is overloaded, for ${Math.round(this.waiters.overloadedFor(now)!)} ms no connection has been free`
+        ? `: the pool is overloaded: no connection has been free for ${Math.round(this.waiters.overloadedFor(now)!)} ms`
         : ""
       const waited = isEarly ? Math.round(now - waiter.enqueuedAt) : this.durations.timeout
       this.timeOut(waiter, `no connection became free within ${waited} ms${overload}`)

@@ -57,7 +57,7 @@ export class StatsTracker {
   }
 
   /** The connections that are checked out, or being reset after their return. */
-  get busy(): number {
+  get used(): number {
     return this.stateCounts.used + this.stateCounts.resetting
   }
 
@@ -150,9 +150,5 @@ export class StatsTracker {
 
   private get idle(): number {
     return this.stateCounts.idle + this.stateCounts.checking
-  }
-
-  private get used(): number {
-    return this.stateCounts.used + this.stateCounts.resetting
   }
 }

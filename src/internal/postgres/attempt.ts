@@ -32,7 +32,7 @@ import * as Tls from "./transport/tls.js"
 /** The password of the credentials. Throws if there is none. */
 const passwordOf = ({ password }: Credentials): string => {
   if (password === undefined || Redacted.value(password) === "") {
-    throw serverError("28P01", "the server asks for a password, and none is given")
+    throw serverError("28P01", "the server asks for a password, but none was given")
   }
   return Redacted.value(password)
 }
@@ -90,7 +90,7 @@ export const attempt = (
       const requiresChannelBinding = target.channelBinding === "require"
       if (requiresChannelBinding && !isEncrypted) {
         socket.destroy()
-        const cause = serverError("28000", "channel_binding is require, and this connection is not encrypted")
+        const cause = serverError("28000", "channel_binding is require, but this connection is not encrypted")
         return resume(Effect.fail({ cause, isEncryptionRelated: false }))
       }
       const connection = new StartupConnection(socket)
@@ -202,7 +202,7 @@ const watch = (
     },
     probe: (onAnswer) => probe(setup, route, credentials, onAnswer),
     onSilence: (millis) => {
-      setup.servers.failed(route.server, "silent", "no answer to a statement, nor on a connection of its own")
+      setup.servers.failed(route.server, "silent", "no answer to a statement, nor to a probe on another connection")
       pipeline.loseSilent(millis)
     }
   }
@@ -264,13 +264,13 @@ const probe = (
   )
   const fiber = Effect.runFork(ask)
   let tick = 0
-  setup.servers.doubted(route.server)
+  setup.servers.checkOthers(route.server)
   const onTick = (): void => {
     tick++
     if (tick === probeTicks) {
       fiber.unsafeInterruptAsFork(FiberId.none)
     } else {
-      setup.servers.doubted(route.server)
+      setup.servers.checkOthers(route.server)
       timer = setTimeout(onTick, timeout / probeTicks)
     }
   }

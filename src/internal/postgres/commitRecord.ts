@@ -92,8 +92,8 @@ export const explainRejection = (error: DatabaseError): DatabaseError =>
       code: error.code,
       reason: `the session cannot be committed as "recorded": ${error.reason}`,
       hint:
-        `create the table with the migration Migrations.commitRecords, and let the user of the connection USAGE of the ` +
-        `schema ${schema} and SELECT, INSERT, UPDATE and DELETE of ${table}`
+        `create the table with the migration Migrations.commitRecords, and grant the user of the connection USAGE on the ` +
+        `schema ${schema} and SELECT, INSERT, UPDATE and DELETE on ${table}`
     })
     : error
 

@@ -223,7 +223,10 @@ const firstOf = (
       return () => {
         isGivenUp = true
         if (hasWon && performance.now() - startedAt >= attemptDelay && server.answeredAt < startedAt) {
-          servers.suspect(server, `no answer within ${attemptDelay} milliseconds, when another server had answered`)
+          servers.markSilent(
+            server,
+            `no answer within ${attemptDelay} milliseconds, although another server had answered`
+          )
         }
         fiber.unsafeInterruptAsFork(FiberId.none)
       }
@@ -236,7 +239,9 @@ const firstOf = (
           const silent = candidates.filter(({ server }) => running.has(server))
           if (silent.every(({ server }) => running.get(server)! <= now)) {
             giveUp()
-            silent.forEach(({ server }) => servers.suspect(server, "no answer, when all other servers had answered"))
+            silent.forEach(({ server }) =>
+              servers.markSilent(server, "no answer, although all other servers had answered")
+            )
             resume(Effect.fail(combine([...errors, ...silent.map(unanswered)])))
           }
         }
@@ -341,13 +346,13 @@ const maxCheckTime = 5_000
  * Checks a server in the background: whether it answers, its role, its timeline and its lag. Keeps no process alive,
  * and calls `onEnd` in any case.
  */
-export const lookAt = (setup: Setup, server: Server, onEnd: () => void): void => {
+export const probeServer = (setup: Setup, server: Server, onEnd: () => void): void => {
   const { settings, servers, target } = setup
   const timeout = Math.min(Math.max(1, Duration.toMillis(settings.connectTimeout)), maxCheckTime)
   const host = target.hosts.find(({ host, port }) => host === server.host && port === server.port)
   // Its deadline takes the place of watching it for silence.
   const unwatched: Setup = { ...setup, silence: undefined }
-  const look = Effect.uninterruptibleMask((restore) => {
+  const probe = Effect.uninterruptibleMask((restore) => {
     const deadline = performance.now() + timeout
     return Effect.flatMap(
       credentialsOf(target, describe(target), deadline, restore),
@@ -366,5 +371,5 @@ export const lookAt = (setup: Setup, server: Server, onEnd: () => void): void =>
           )
     )
   })
-  Effect.runFork(look).addObserver(onEnd)
+  Effect.runFork(probe).addObserver(onEnd)
 }

@@ -490,7 +490,7 @@ export class Connection implements Driver.Connection {
     return Effect.suspend(() => {
       if (name.includes("\0")) {
         return Effect.fail(
-          this.sender.connectionError(serverError("42602", "a savepoint's name may not hold a NUL character"))
+          this.sender.connectionError(serverError("42602", "a savepoint's name may not contain a NUL character"))
         )
       }
       const refusal = this.pipeline.engine.refusal("savepoints")
@@ -693,8 +693,7 @@ export class Connection implements Driver.Connection {
               dialect: "postgres",
               code: "25P02",
               reason:
-                "the server rolled the transaction back when it was asked to commit, because a statement of it had " +
-                "failed before"
+                "the server answered COMMIT with ROLLBACK, because an earlier statement of the transaction had failed"
             }))
             : Effect.void,
         identity

@@ -68,16 +68,16 @@ export const credentialsOf = (
   const ask = (what: string, effect: Effect.Effect<unknown, unknown>): Effect.Effect<string, DatabaseError> =>
     Effect.flatMap(restore(exitBefore(effect, deadline)), (exit) => {
       if (exit === undefined) {
-        return Effect.fail(failed(`${what} was not there within the time to connect`, true))
+        return Effect.fail(failed(`${what} was not available within the connect timeout`, true))
       }
       if (Exit.isFailure(exit)) {
         const isFailure = Option.isSome(Cause.failureOption(exit.cause))
-        return Effect.fail(failed(`${what} cannot be had${kindOf(Cause.squash(exit.cause))}`, isFailure))
+        return Effect.fail(failed(`${what} could not be obtained${kindOf(Cause.squash(exit.cause))}`, isFailure))
       }
       const text = Redacted.isRedacted(exit.value) ? Redacted.value(exit.value) : exit.value
       return typeof text === "string" && isClean(text)
         ? Effect.succeed(text)
-        : Effect.fail(failed(`${what} that was given is no text that can be sent`, false))
+        : Effect.fail(failed(`${what} is not valid: text without NUL characters is expected`, false))
     })
   const redacted = (text: string) => text === "" ? undefined : Redacted.make(text)
   const currentPassword = password !== undefined

@@ -20,7 +20,7 @@ import * as Bulk from "./bulk.js"
 import { json, PgClient, TypeId } from "./client.js"
 import { cleaningInterval, cleanRecords } from "./commitRecord.js"
 import { makeCompiler } from "./compiler.js"
-import { connect, lookAt } from "./connect.js"
+import { connect, probeServer } from "./connect.js"
 import type { Connection as PostgresConnection } from "./connection.js"
 import { copyFromText, copyToText } from "./copy/text.js"
 import { checkHealth } from "./healthCheck.js"
@@ -163,8 +163,8 @@ export const make = (settings: Settings, target: PostgresTarget): Driver => {
   const { readers } = settings
   const readersTarget = readers?.target as PostgresTarget | undefined
   const forReaders = readersTarget === undefined ? undefined : readersSetup(settings, setup, readersTarget)
-  setup.servers.look = (server, onEnd) =>
-    lookAt(forReaders === undefined || includesServer(target)(server) ? setup : forReaders, server, onEnd)
+  setup.servers.probe = (server, onEnd) =>
+    probeServer(forReaders === undefined || includesServer(target)(server) ? setup : forReaders, server, onEnd)
   const establish = (restore: Restore) =>
     Effect.tap(
       connect(setup, restore),

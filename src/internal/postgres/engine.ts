@@ -31,8 +31,8 @@ interface Remedy {
 
 const remedies: { readonly [C in Capability]: Remedy } = {
   savepoints: {
-    what: "savepoints, which nested sessions are",
-    hint: "run the session with propagation \"join\", in the transaction around it, or with \"new\", in one of its own"
+    what: "savepoints, which nested sessions use",
+    hint: "use propagation \"join\" to run in the surrounding transaction, or \"new\" to open a separate one"
   },
   advisoryLocks: {
     what: "advisory locks",
@@ -40,7 +40,7 @@ const remedies: { readonly [C in Capability]: Remedy } = {
   },
   transactionStatus: {
     what: "pg_xact_status, which tells the outcome of a verified commit",
-    hint: "use commit: \"recorded\", whose marker row every engine can be asked for"
+    hint: "use commit: \"recorded\", whose marker row can be read on every engine"
   },
   lsn: {
     what: "positions in a write-ahead log, which tell whether a reader has replayed a commit",

@@ -364,7 +364,7 @@ export abstract class Exchange {
       return
     }
     if (rowDescription === undefined) {
-      throw new MalformedMessage("it sent a row without a word of its columns")
+      throw new MalformedMessage("it sent a row without a description of its columns")
     }
     try {
       rows.push(rowDescription.readRow(this.options.rowMode, bytes, offset, end))
@@ -430,7 +430,7 @@ export abstract class Exchange {
   /** Makes a COPY FROM STDIN fail, since there is no data. */
   copyInResponse(out: Writer): void {
     this.error ??= serverError("0A000", copyRefusal)
-    out.copyFail("COPY FROM STDIN has nothing to read from here")
+    out.copyFail("a statement has no data for COPY FROM STDIN")
     if (!this.usesSimpleQuery) {
       // While copying the server ignores Sync, and has ignored the one that was sent.
       out.sync()

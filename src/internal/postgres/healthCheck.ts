@@ -46,7 +46,7 @@ export const checkHealth = (
           dialect: "postgres",
           code: "25006",
           reason: `no server that ${
-            required === "read-write" || required === "primary" ? "can be written to" : "was asked for"
+            required === "read-write" || required === "primary" ? "can be written to" : "has the required role"
           } has answered: ${server.host}:${server.port} is ${roleOf(server)}`
         }))
     }

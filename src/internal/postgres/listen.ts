@@ -259,7 +259,7 @@ export const make = (
       const length = Buffer.byteLength(channel)
       return length === 0 || length > maxChannelLength || channel.includes("\0")
         ? Stream.fail(toSqlError(fromPostgres(
-          serverError("22023", `a channel's name has 1 to ${maxChannelLength} bytes, and no NUL among them`),
+          serverError("22023", `a channel's name must be 1 to ${maxChannelLength} bytes long, without NUL characters`),
           { phase: "statement" }
         )))
         : Stream.unwrapScoped(subscribe(channel))

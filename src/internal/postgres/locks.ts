@@ -11,8 +11,8 @@ const accessExclusive = "ACCESS EXCLUSIVE, which waits for every other use and b
 const exclusive = "EXCLUSIVE, which blocks writes"
 const share = "SHARE, which blocks writes"
 const shareRowExclusive = "SHARE ROW EXCLUSIVE, which blocks writes"
-const shareUpdateExclusive = "SHARE UPDATE EXCLUSIVE, which blocks other changes of the table, and no reads and writes"
-const rowExclusive = "ROW EXCLUSIVE, which blocks changes of the table, and no reads and writes"
+const shareUpdateExclusive = "SHARE UPDATE EXCLUSIVE, which blocks other changes of the table, but not reads and writes"
+const rowExclusive = "ROW EXCLUSIVE, which blocks changes of the table, but not reads and writes"
 
 /** The first group is the name of the table. The first that matches applies. */
 const rules: ReadonlyArray<readonly [RegExp, string]> = [

@@ -88,7 +88,9 @@ const genericPlanVersion = 160_000
 
 const explain: Monitoring["explain"] = (connection, statement) => {
   if (!hasPlan(statement)) {
-    return refuse("this is not one statement that has a plan: SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES or WITH")
+    return refuse(
+      "this is not a single statement that has a plan: SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES or WITH"
+    )
   }
   return Effect.flatMap(
     // It also begins the transaction, so that the next message can be a simple Query. That has no parameters: in the

@@ -62,6 +62,9 @@ export interface Options {
 
 const closedByClient = (): Error => serverError("08003", "the connection is closed")
 
+/** Why the driver itself has closed a connection, which its borrower may go on using. */
+const closedBecause = (cause: string): Error => serverError("08003", `the connection was closed, because ${cause}`)
+
 /** The tags of the commands that set or reset `search_path`, a role or the access mode. */
 const settingTag = /^(?:SET|RESET|DISCARD ALL|BEGIN|START TRANSACTION)$/
 
@@ -83,10 +86,13 @@ const changesDurability = /synchronous_commit|set_config/i
 const rollbackCommand = /^ROLLBACK\b/
 
 const interruptedError = (): ServerError =>
-  serverError(abortedCode, "a statement of the transaction was interrupted while others of it were under way")
+  serverError(abortedCode, "a statement of the transaction was interrupted while others of it were in flight")
 
 const failedError = (): ServerError =>
-  serverError(abortedCode, "the transaction has failed, so a text can only roll it back and do nothing else")
+  serverError(
+    abortedCode,
+    "the transaction has failed, so only ROLLBACK is accepted, without other statements in the same text"
+  )
 
 const sessionEndedError = (): ServerError =>
   serverError("57014", "canceling the statement because its transaction is rolled back")
@@ -98,7 +104,7 @@ const encodingError = (encoding: string): ServerError =>
   )
 
 const endedByStatementError = (): ServerError =>
-  serverError(abortedCode, "the transaction has already ended, by a statement of its own")
+  serverError(abortedCode, "the transaction has already ended: one of its own statements ended it")
 
 /** Whether the server closes the connection after an error: operator intervention, a lost connection, a timeout. */
 const endsConnection = (error: Error | undefined): error is Error =>
@@ -206,7 +212,7 @@ export class Pipeline {
     this.statementCache = new StatementCache(options.preparePolicy, options.backendKey?.processId)
     this.cancellation = new Cancellation(options.backendKey, options.route, this.inFlight, {
       send: (exchange) => this.send(exchange),
-      destroy: () => this.destroy(),
+      destroy: () => this.destroy(closedBecause("the server did not cancel a statement in time")),
       sendQueued: () => this.sendQueued()
     })
     this.takeOver()
@@ -265,7 +271,7 @@ export class Pipeline {
     exchange.timeoutError = serverError("57014", `canceling statement due to statement timeout: ${ranFor}`)
     setTimeout(() => {
       if (!exchange.isComplete) {
-        this.onConnectionLost(serverError("08006", `statement timeout: ${ranFor}, nor when it was canceled`))
+        this.onConnectionLost(serverError("08006", `statement timeout: ${ranFor}, not even after a cancel request`))
       }
     }, cancelTimeout)
     this.cancellation.cancelAll([exchange])
@@ -299,7 +305,7 @@ export class Pipeline {
     let timer: NodeJS.Timeout | undefined = undefined
     exchange.onSent = () => {
       clearTimeout(timer)
-      timer = setTimeout(() => this.destroy(), cancelTimeout)
+      timer = setTimeout(() => this.destroy(closedBecause("the server did not answer in time")), cancelTimeout)
     }
     exchange.onComplete = (lost) => {
       clearTimeout(timer)
@@ -354,11 +360,11 @@ export class Pipeline {
   }
 
   /** Closes the connection at once. A statement that is running is canceled, so that it does not keep its locks. */
-  destroy(): void {
+  destroy(reason: Error = closedByClient()): void {
     if (this.closeReason === undefined) {
       this.cancellation.cancelInBackground()
     }
-    this.closeWith(closedByClient())
+    this.closeWith(reason)
   }
 
   /** Sends Terminate, and waits a limited time for the server to close. Destroys a connection that is busy. */
@@ -630,10 +636,10 @@ export class Pipeline {
     }
     const exchange = this.inFlight.at(0)
     if (exchange === undefined) {
-      return this.onConnectionLost(serverError("08P01", "the server was ready without having been asked"))
+      return this.onConnectionLost(serverError("08P01", "the server sent ReadyForQuery without a request"))
     }
     if (!exchange.hasResponse) {
-      return this.onConnectionLost(serverError("08P01", "the server was ready without having answered"))
+      return this.onConnectionLost(serverError("08P01", "the server sent ReadyForQuery without answering the request"))
     }
     exchange.readyForQuery()
     if (status === "I" && !this.ownsTransaction && this.abortReason?.code === abortedCode) {

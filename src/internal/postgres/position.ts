@@ -161,9 +161,9 @@ const lagAndPosition = sqlOf(true)
 const sqlFor = ({ position }: Freshness) => position === undefined ? lagOnly : lagAndPosition
 
 const reasons: { readonly [S in Staleness]: string } = {
-  behind: "it has not yet replayed what the session has to see",
-  lag: "it is too far behind the primary, or it is not known how far",
-  history: "what the session has to see is of another cluster or timeline, or it cannot be told of which"
+  behind: "it has not yet replayed the commits that the session has to see",
+  lag: "it is too far behind the primary, or its lag is not known",
+  history: "the commits that the session has to see are of another cluster or timeline, or it is not known of which"
 }
 
 /** The error of a statement that was not executed since the replica is not fresh. */

@@ -90,7 +90,7 @@ export class Receiver {
         return exchange === undefined ? undefined : this.handlers.onCopyIn(exchange)
       }
       default:
-        throw new MalformedMessage(`it sent a message of the unknown kind ${type.toString(16)}`)
+        throw new MalformedMessage(`it sent a message of unknown type 0x${type.toString(16)}`)
     }
   }
 
@@ -98,7 +98,7 @@ export class Receiver {
   private current(kind: string): Exchange | undefined {
     const exchange = this.inFlight.at(0)
     if (exchange === undefined) {
-      this.handlers.onLost(serverError("08P01", `the server sent ${kind} without having been asked`))
+      this.handlers.onLost(serverError("08P01", `the server sent ${kind} without being asked`))
     }
     return exchange
   }

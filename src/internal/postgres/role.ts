@@ -101,16 +101,16 @@ const writerOf = ({ standby, systemIdentifier, timeline }: Answer): WriterIdenti
 /** Notes what a server has answered. Returns why it must not be used, if it must not. */
 const note = (servers: Servers, server: Server, answer: Answer): string | undefined => {
   const { lag, readOnly, standby, systemIdentifier, timeline } = answer
-  servers.lags(server, lag)
+  servers.setLag(server, lag)
   if (systemIdentifier !== undefined && timeline !== undefined) {
     const role = standby ? "standby" : "writer"
-    if (!servers.identified(server, { systemIdentifier, timeline }, role)) {
+    if (!servers.setIdentity(server, { systemIdentifier, timeline }, role)) {
       // It was replaced by a promoted server, so that it is neither a writer nor a standby.
       server.role = "unknown"
       return outdatedTimeline(timeline, servers.highestTimeline(systemIdentifier) ?? timeline)
     }
   }
-  servers.learnt(server, standby ? "standby" : "writer", readOnly)
+  servers.setRole(server, standby ? "standby" : "writer", readOnly)
   return undefined
 }
 
@@ -141,7 +141,7 @@ const watch = (
     (required === "any" || required === "read-write" || required === "primary")
   connection.joinServer(servers, { server, identity, needsWriter, prefers })
   connection.onRole((standby, readOnly) => {
-    servers.learnt(server, standby ? "standby" : "writer", readOnly)
+    servers.setRole(server, standby ? "standby" : "writer", readOnly)
     if (!accepts(required, { standby, readOnly })) {
       connection.retire(describeRole({ standby, readOnly }, required))
     }

@@ -16,7 +16,7 @@ import { reportNotices } from "./notices.js"
 import { serverError } from "./pg.js"
 import { asksReadOnly, type Pipeline } from "./pipeline.js"
 import { type Batch, batchOf, type BatchRequest } from "./portal.js"
-import type { Encoded } from "./protocol/writer.js"
+import { type Encoded, maxBytesPerCodeUnit } from "./protocol/writer.js"
 import { fromPostgres } from "./sqlState.js"
 import { mayCommit, mayCommitInPart, mayWrite } from "./statementText.js"
 import { CannotBeEncoded, encode } from "./types/encode.js"
@@ -27,8 +27,6 @@ const maxParams = 65_535
 
 /** The longest message that a server reads: PQ_LARGE_MESSAGE_LIMIT, which is MaxAllocSize - 1. */
 const maxMessageLength = 0x3fff_fffe
-/** A UTF-16 code unit takes at most three bytes in UTF-8. */
-const maxBytesPerCodeUnit = 3
 /** What Bind holds for each value in addition to its bytes: its length and its format. */
 const bytesPerValue = 6
 /** What Parse and Bind hold in addition to the text and the values: names and counts. */
@@ -73,7 +71,7 @@ export class Sender {
       fromPostgres(serverError(code, reason), { phase: "statement", statement })
     // The protocol ends strings with NUL, so the server would read other fields.
     if (statement.includes("\0")) {
-      throw failure("42601", "a statement may not hold a NUL character")
+      throw failure("42601", "a statement may not contain a NUL character")
     }
     if (!isWellFormed(statement)) {
       throw failure("22021", `the statement cannot be sent: ${malformedText}`)
@@ -91,7 +89,7 @@ export class Sender {
     if (count > maxParams) {
       throw failure(
         "54023",
-        `a statement may have ${maxParams} parameters, and was given ${count}: give it lists, run it in parts, or use copyFrom`
+        `a statement may have at most ${maxParams} parameters, but was given ${count}: pass arrays, run it in parts, or use copyFrom`
       )
     }
     if (reason !== undefined) {
@@ -257,7 +255,7 @@ export class Sender {
       return Effect.fail(fail(
         lost !== undefined && this.mayBeCommitted(exchange)
           ? makeError("CommitOutcomeUnknown", { ...fields, reason: unknownOutcome })
-          : makeError("UnknownDatabaseError", { ...fields, reason: "the server's answer could not be handed over" })
+          : makeError("UnknownDatabaseError", { ...fields, reason: "the server's answer could not be delivered" })
       ))
     }
   }
@@ -380,7 +378,7 @@ export const cannotBeSent = (cause: unknown): DatabaseError => {
   return makeError("InvalidData", {
     dialect: "postgres",
     code: "22023",
-    reason: "the statement cannot be sent: a value of it cannot be read"
+    reason: "the statement cannot be sent: one of its values cannot be read"
   })
 }
 

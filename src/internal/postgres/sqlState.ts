@@ -303,7 +303,7 @@ const connection = (reason: string, transient: boolean, code = "08006"): ClientF
 
 /** Errors without a code: those of `pg` at start-up, of sockets, and of encoding parameters, by their message. */
 const byText: ReadonlyArray<readonly [RegExp, (text: string) => ClientFailure]> = [
-  [/^timeout expired$/, () => connection("no answer within the time to connect", true)],
+  [/^timeout expired$/, () => connection("no answer within the connect timeout", true)],
   [/^Connection terminated/, () => connection("connection closed by the server", true)],
   [/^The server does not support SSL connections$/, (text) => connection(`TLS: ${text}`, false)],
   [

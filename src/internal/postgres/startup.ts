@@ -131,7 +131,7 @@ class Startup {
         return this.connection.fail(parseErrorFields(bytes, offset, end))
       case messageTypes.readyForQuery:
         if (!this.isAuthenticated) {
-          throw new MalformedMessage("it let nobody in and is ready all the same")
+          throw new MalformedMessage("it sent ReadyForQuery before authentication was complete")
         }
         return this.options.onReady(this.backendKey)
       default:
@@ -141,13 +141,13 @@ class Startup {
 
   private onAuthentication(request: number, data: Buffer): void {
     if (this.isAuthenticated) {
-      throw new MalformedMessage("it let the user in and goes on to authenticate")
+      throw new MalformedMessage("it sent an authentication message after authentication was complete")
     }
     switch (request) {
       case authentication.ok:
         return this.onOk()
       case authentication.cleartextPassword:
-        return this.answerUnbound("the password itself", (password) => password)
+        return this.answerUnbound("the password in cleartext", (password) => password)
       case authentication.md5Password: {
         if (data.length !== saltLength) {
           throw new MalformedMessage("it sent a salt of the wrong length")
@@ -175,7 +175,7 @@ class Startup {
 
   private onOk(): void {
     if (this.options.requiresChannelBinding && !this.hasProof) {
-      return this.rejectUnbound("lets the user in without a proof of the password")
+      return this.rejectUnbound("let the user in without proving that it knows the password")
     }
     if (this.scram !== undefined && !this.hasProof) {
       throw new MalformedMessage("it did not prove that it knows the password")
@@ -210,7 +210,7 @@ class Startup {
   private onSaslContinue(message: string): void {
     const { scram } = this
     if (scram === undefined) {
-      throw new MalformedMessage("it answered SCRAM, which had not begun")
+      throw new MalformedMessage("it sent AuthenticationSASLContinue before SCRAM had begun")
     }
     this.attempt(() => {
       Scram.answer(scram, this.options.password(), message, this.connection.stream).then(
@@ -223,7 +223,7 @@ class Startup {
   private onSaslFinal(message: string): void {
     const { scram } = this
     if (scram === undefined) {
-      throw new MalformedMessage("it completed SCRAM, which had not begun")
+      throw new MalformedMessage("it sent AuthenticationSASLFinal before SCRAM had begun")
     }
     this.attempt(() => {
       Scram.verify(scram, message)
@@ -232,7 +232,7 @@ class Startup {
   }
 
   private rejectUnbound(reason: string): void {
-    this.connection.fail(serverError("28000", `channel_binding is require, and the server ${reason}`))
+    this.connection.fail(serverError("28000", `channel_binding is require, but the server ${reason}`))
   }
 
   private attempt(act: () => void): void {
@@ -255,7 +255,10 @@ const makeMd5 = (): Crypto.Hash => {
   try {
     return Crypto.createHash("md5")
   } catch (cause) {
-    throw serverError("28000", `the server asks for an MD5 hash of the password, and there is none: ${textOf(cause)}`)
+    throw serverError(
+      "28000",
+      `the server asks for an MD5 hash of the password, but MD5 is not available: ${textOf(cause)}`
+    )
   }
 }
 

@@ -102,17 +102,19 @@ export const resolve = (
   const fixedUser = typeof options.user === "string" ? options.user : url.user
   const username = fixedUser ?? (userEffect === undefined ? Option.getOrUndefined(systemUser()) : "")
   if (username === undefined) {
-    missing("url", "a user in the URL, as the operating system has no name for its own")
+    missing("url", "a user in the URL, as the operating system has no name for the user of this process")
   }
   if (userEffect !== undefined && url.database === undefined) {
-    missing("url", "a database in the URL, as the user's name, which is the default, is not fixed")
+    missing("url", "a database in the URL, as its default, the user's name, is not known in advance")
   }
   const sslRootCert = inUrl("sslrootcert", Rule.fileOrPem("CERTIFICATE"), "sslRootCert") ?? options.sslRootCert
   const sslCert = inUrl("sslcert", Rule.fileOrPem("CERTIFICATE"), "sslCert") ?? options.sslCert
   const sslKey = inUrl("sslkey", Rule.fileOrPem("PRIVATE KEY"), "sslKey") ?? options.sslKey
   if ((sslCert === undefined) !== (sslKey === undefined)) {
-    const [field, other] = sslCert === undefined ? ["sslCert", "key"] as const : ["sslKey", "certificate"] as const
-    missing(field, `what belongs to the ${other} given: the name of a file, or PEM text`)
+    const [field, wanted, given] = sslCert === undefined
+      ? ["sslCert", "certificate", "key"] as const
+      : ["sslKey", "key", "certificate"] as const
+    missing(field, `the ${wanted} of the ${given} that is given: the name of a file, or PEM text`)
   }
   const usesSystemRoots = sslRootCert === "system"
   // asyncpg accepts an sslmode here, JDBC accepts true.

@@ -186,13 +186,13 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   // The rest of a password after an unescaped slash or question mark would be read as the database or a parameter, and
   // would be shown.
   if (path.includes("@") || search.includes("@")) {
-    const expected = "no @ behind the host: in every part of a URL, @ is written %40, / is %2F and ? is %3F"
+    const expected = "no @ after the host: in every part of a URL, @ is written %40, / is %2F and ? is %3F"
     return unreadable(expected, hidden)
   }
   // So would a password that is written as a parameter, but not after a question mark.
   if ([authority, path].some((part) => hasParameter(part.slice(part.lastIndexOf("@") + 1)))) {
     return unreadable(
-      "parameters behind a ?, with & between them: in other parts of a URL, & is %26 and ; is %3B",
+      "parameters after a ?, separated by &: in other parts of a URL, & is %26 and ; is %3B",
       hidden
     )
   }
@@ -203,7 +203,7 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   const urlPassword = decode(password, "the password", unmet)
   const database = decode(path.slice(1), "the database", unmet)
   if (mayHoldSecret(database) || mayHoldSecret(urlUser)) {
-    return unreadable("a user and a database that are not named like a password", hidden)
+    return unreadable("a user and a database whose names do not look like a password", hidden)
   }
   const { shown: shownSearch, values } = query(search, { accepted, repeatable: ["host", "port"], replacements }, unmet)
   const unmetBeforeHosts = unmet.length
@@ -214,7 +214,7 @@ export const parse = (scheme: string, rest: string): Reading<PostgresUrl> => {
   const parameterHosts = values.host?.split(",").map(parseHostParameter)
   const parameterPorts = parameterHosts && portsOf(parameterHosts)
   if (parameterPorts !== undefined && values.port !== undefined) {
-    unmet.push("ports behind the hosts or in parameter port, not both")
+    unmet.push("ports after the hosts or in parameter port, not both")
   }
   const hosts = pair(
     (parameterHosts ?? authorityHosts).map(({ host }) => host),

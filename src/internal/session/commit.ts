@@ -87,7 +87,7 @@ export const commitTransaction = <A, E>(
         return Effect.succeed(committed)
       }
       if (isOutcomeUnknown(result)) {
-        transaction.track?.committedSomewhere()
+        transaction.track?.committedAtUnknownPosition()
       }
       const failed: Exit.Exit<A, E> = Exit.failCause(Cause.map(result.cause, fail))
       return isOutcomeUnknown(result)
@@ -125,7 +125,7 @@ const commitOf = (
     return connection.commit
   }
   return Effect.suspend(() => {
-    const record = track.begin()
+    const record = track.beginRecording()
     return Effect.tap(
       commitWithPosition,
       (position) => Effect.sync(() => position === null || record(position))

@@ -70,7 +70,7 @@ export const readFromNested = (session: SessionRef, nested: SessionRef): Databas
     code: "25001",
     reason:
       `a stream or a statement of ${labelOf(session)} is run inside of ${labelOf(nested)}, which is nested in it, ` +
-      "and would wait for ever: a stream is read in the session in which it was opened"
+      "and would wait forever: read a stream in the session in which it was opened"
   })
 
 export const timedOut = (options: Options, dialect: Dialect): DatabaseError =>
@@ -81,7 +81,7 @@ export const timedOut = (options: Options, dialect: Dialect): DatabaseError =>
   })
 
 export const hooksTimedOut = (session: SessionRef, timeout: Duration.DurationInput): string =>
-  `the hooks that ${labelOf(session)} has run after its end took longer than ${Duration.format(timeout)}, ` +
+  `the hooks that ${labelOf(session)} ran after its end took longer than ${Duration.format(timeout)}, ` +
   "and were interrupted"
 
 export const isolationTooStrong = (requested: Isolation, outermost: Isolation, dialect: Dialect): DatabaseError =>
@@ -104,7 +104,8 @@ export const settingsUnsupported = (dialect: Dialect): DatabaseError =>
   make("InvalidStatement", {
     dialect,
     code: "0A000",
-    reason: "the session's options settings and role: this database has none that end with a transaction"
+    reason:
+      "the session's options settings and role: this database has no settings and roles that end with a transaction"
   })
 
 export const noReplica = (dialect: Dialect, reason: string): DatabaseError =>
@@ -123,16 +124,16 @@ export const selfDeadlock = (session: SessionRef, fiber: FiberId.FiberId): Datab
     dialect: session.dialect,
     code: "25001",
     reason:
-      `${fiberName(fiber)} holds a session that it acquired in ${labelOf(session)}, or reads a stream that is one, ` +
-      "and would wait for ever: do this inside of that one, or end it first"
+      `${fiberName(fiber)} has a session of acquireSession or sessionStream open in ${labelOf(session)}, and would ` +
+      "wait for it forever: do this inside of that session, or end it first"
   })
 
 export const handleCannotRetry = (dialect: Dialect): DatabaseError =>
   make("InvalidStatement", {
     dialect,
     code: "0A000",
-    reason: "the session's option retry: a session that is acquired, or is one of a stream, cannot be run again, " +
-      "only an effect can"
+    reason: "the session's option retry: only the session of an effect can be run again, and not one of " +
+      "acquireSession or sessionStream"
   })
 
 export const streamReturned = (session: SessionRef): DatabaseError =>
@@ -140,7 +141,7 @@ export const streamReturned = (session: SessionRef): DatabaseError =>
     dialect: session.dialect,
     code: "25P01",
     reason: `${labelOf(session)} returns a stream of a statement, which would run outside of it: ` +
-      "read it inside, or make the session one of the stream, with Database.sessionStream"
+      "read it inside, or use Database.sessionStream, whose session lasts as long as its stream"
   })
 
 export const streamEscaped = (dialect: Dialect): DatabaseError =>
@@ -148,7 +149,7 @@ export const streamEscaped = (dialect: Dialect): DatabaseError =>
     dialect,
     code: "25P01",
     reason: "the session in which the stream was made has ended, and the stream would run outside of it: " +
-      "read it inside, or make the session one of the stream, with Database.sessionStream"
+      "read it inside, or use Database.sessionStream, whose session lasts as long as its stream"
   })
 
 export const transactionOpen = (dialect: Dialect): DatabaseError =>

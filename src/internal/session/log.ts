@@ -60,7 +60,7 @@ export const logMessage = (
 ): ReadonlyArray<unknown> => {
   if (error !== undefined) {
     return error._tag === "CommitOutcomeUnknown"
-      ? [`${sessionLabel(name)} ended, committed or not: ${error._tag}: ${error.message}`]
+      ? [`${sessionLabel(name)} ended, and it is not known whether it was committed: ${error._tag}: ${error.message}`]
       : [`${sessionLabel(name)} was rolled back: ${error._tag}: ${error.message}`]
   }
   const text = `${sessionLabel(name)} was rolled back: ${errorType}`

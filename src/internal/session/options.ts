@@ -65,7 +65,7 @@ const checks: { readonly [Name in keyof Options]-?: Check } = {
   reader: rule(Rule.oneOf(["auto", "primary", "replica"])),
   propagation: rule(Rule.oneOf(["nested", "join", "new"])),
   settings: {
-    accepts: "an object of texts",
+    accepts: "an object of strings",
     isAccepted: (value) =>
       Predicate.isRecord(value) && Object.values(value).every((setting) => typeof setting === "string")
   },

@@ -296,7 +296,7 @@ const recordSession = (
   }
   const level = logLevel(exit, error)
   const message = isInterruptedRead
-    ? [`${sessionLabel(name)} was interrupted, and had only read`]
+    ? [`${sessionLabel(name)} was interrupted after it had only read`]
     : logMessage(name, exit, type, error)
   const line = Effect.annotateLogs(
     Effect.logWithLevel(level, ...message),

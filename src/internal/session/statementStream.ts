@@ -70,7 +70,7 @@ export const refuseEscape = (madeIn: Enclosing, sessions: Sessions): DatabaseErr
 }
 
 /** Returns a function that runs effects in the session around this call: the streams that they make belong to it. */
-export const makingHere = (): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> => {
+export const inCurrentSession = (): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> => {
   const connection = currentContext().unsafeMap.get(SqlClient.TransactionConnection.key)
   return connection === undefined
     ? (effect) => effect

@@ -259,7 +259,7 @@ export class Transaction extends BorrowedConnection implements Service {
   }
 
   protected override answered(): void {
-    this.outermost.route?.settle()
+    this.outermost.route?.noteAnswered()
   }
 
   protected override moves(connection: Connection, error: unknown): boolean {
@@ -272,7 +272,7 @@ export class Transaction extends BorrowedConnection implements Service {
       // A concurrent statement has moved it.
       return true
     }
-    if (!route.isTentative || !isDatabaseError(error) || !route.failed(error)) {
+    if (!route.isTentative || !isDatabaseError(error) || !route.noteFailed(error)) {
       return false
     }
     outermost.lease = undefined

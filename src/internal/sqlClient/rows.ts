@@ -30,7 +30,7 @@ const unlikeRow = (rows: ReadonlyArray<Readonly<Record<string, unknown>>>): stri
       if (Object.hasOwn(first, name)) {
         count++
       } else if (row[name] !== undefined) {
-        return `row ${i + 1} has the key ${JSON.stringify(name)}, which row 1 has not`
+        return `row ${i + 1} has the key ${JSON.stringify(name)}, which row 1 does not have`
       }
     }
     if (count < names.length) {

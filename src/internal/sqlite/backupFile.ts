@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { SqliteError } from "./binding.js"
+import { memory, SqliteError } from "./binding.js"
 import { byteAt, walOf } from "./staleWal.js"
 
 /** An error of the file system as SQLite's error for a file that cannot be opened. */
@@ -49,7 +49,7 @@ const targetOf = (
   destination: string,
   source: string
 ): { readonly target: string; readonly mode: number | undefined } => {
-  if (destination.trim() === "" || destination === ":memory:") {
+  if (destination.trim() === "" || destination === memory) {
     return refuse("a backup needs the name of a file")
   }
   const stats = Fs.statSync(destination, { throwIfNoEntry: false })
@@ -64,7 +64,7 @@ const targetOf = (
       target === own || (stats !== undefined && isSame(stats, Fs.statSync(own, { throwIfNoEntry: false })))
     )
   ) {
-    return refuse("a backup cannot replace the file that it copies, nor the WAL or the journal of that")
+    return refuse("a backup cannot replace the file that it copies, its WAL or its journal")
   }
   if (stats?.isFile() === false || destination.endsWith(Path.sep)) {
     return refuse("the destination of a backup has to be a file")

@@ -4,6 +4,9 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 
+/** The file name of a database in memory. */
+export const memory = ":memory:"
+
 /** The library that a connection uses. */
 export type BindingName = "better-sqlite3" | "node:sqlite"
 
@@ -112,7 +115,7 @@ export class SqliteError extends Error {
 
 /** Throws if the directory or a file that must exist is missing, since SQLite's own error does not name the reason. */
 export const checkExists = (filename: string, mustExist: boolean): void => {
-  const missing = filename === ":memory:"
+  const missing = filename === memory
     ? undefined
     : !Fs.existsSync(Path.dirname(filename))
     ? "Cannot open database because the directory does not exist"

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import type { DatabaseError } from "../../DatabaseError.js"
 import { isNotInstalled, packageError } from "../packages.js"
 import * as BetterSqlite3 from "./betterSqlite3.js"
-import type { Binding } from "./binding.js"
+import { type Binding, memory } from "./binding.js"
 import { builtIn, importBetterSqlite3 } from "./loadBinding.js"
 
 /** The Node-API version that better-sqlite3 13 needs. Node has it from 22.14 on. */
@@ -49,7 +49,7 @@ export const problemOf = (module: BetterSqlite3.Module, { name, nodeApi }: Host)
   }
   try {
     // Only the first database loads the binary.
-    new module(":memory:").close()
+    new module(memory).close()
     return undefined
   } catch (error) {
     return error

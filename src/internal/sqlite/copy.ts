@@ -15,6 +15,7 @@ import { makeWriter } from "../copy/writer.js"
 import type { CopyFrom, CopySource, CopyTo, Pull, StatementGuard } from "../driver.js"
 import { make as makeError } from "../makeError.js"
 import { withoutEffect } from "../statementGuard.js"
+import { bufferOf } from "./bytes.js"
 import { bindable } from "./params.js"
 import type { Column, Fetch, FirstBatch } from "./protocol.js"
 
@@ -298,7 +299,7 @@ const textOf = (value: bigint | number | string | Uint8Array | null): string | n
     return null
   }
   return value instanceof Uint8Array
-    ? `\\x${Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("hex")}`
+    ? `\\x${bufferOf(value).toString("hex")}`
     : String(value)
 }
 

@@ -32,10 +32,11 @@ import { make as makeError } from "../makeError.js"
 import { timeoutFail } from "../raceFirst.js"
 import * as Recorders from "../telemetry/recorders.js"
 import * as Backup from "./backup.js"
-import { type Binding, SqliteError } from "./binding.js"
+import { type Binding, memory, SqliteError } from "./binding.js"
 import { CheckpointGap, walLimit } from "./checkpointGap.js"
 import { chooseBinding } from "./chooseBinding.js"
 import { extendClient } from "./client.js"
+import { fileMoved } from "./codeNames.js"
 import * as Connection from "./connection.js"
 import { copyFromText } from "./copy.js"
 import { type LoadedFunctions, loadFunctions } from "./functions.js"
@@ -46,14 +47,12 @@ import { migrations } from "./migrations.js"
 import { monitoring } from "./monitoring.js"
 import { OpenFiles } from "./openFiles.js"
 import type { OpenOptions } from "./protocol.js"
-import { fileMoved, fromSqlite } from "./resultCode.js"
+import { fromSqlite } from "./resultCode.js"
 import { SharedSettings } from "./sharedSettings.js"
 import { walSizeOf } from "./staleWal.js"
 import { hasWorker, missingWorker } from "./startWorker.js"
 import { localTransport, type Transport } from "./transport.js"
 import { workerTransport } from "./workerTransport.js"
-
-const memory = ":memory:"
 
 /** The maximum number of connections for read-only sessions. Each has a thread, and they are opened on demand. */
 const maxReaders = 4
@@ -101,7 +100,9 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
       return isNew ? Effect.logWarning(message) : Effect.void
     })
   const warnOfThread = lacksWorker
-    ? warnOnce(`the statements of ${description} run on the main thread, which long ones block: ${missingWorker}`)
+    ? warnOnce(
+      `the statements of ${description} run on the main thread, which a long statement blocks: ${missingWorker}`
+    )
     : Effect.void
   const warnOfJournalMode = Effect.suspend(() =>
     isMemory || target.readOnly || journalMode === wantedMode
@@ -182,8 +183,8 @@ export const make = (settings: DatabaseConfig.Settings, target: DatabaseConfig.S
           isReader: reader,
           onUndone: (setting) =>
             isMemory ? Effect.void : warnOnce(
-              `what a session changes on its connection to ${description} ends with it (${setting}): outside of sessions it ` +
-                "holds for every connection of the file, as the PRAGMAs of the option pragmas do"
+              `what a session changes on its connection to ${description} is undone when it ends (${setting}): outside of ` +
+                "sessions it applies to every connection of the file, and so do the PRAGMAs of the option pragmas"
             ),
           onOpen: (opened) => {
             journalMode = opened.journalMode

@@ -3,10 +3,11 @@
  * load it.
  */
 import { writeBackup } from "./backupFile.js"
-import { type Binding, type Database, SqliteError } from "./binding.js"
+import { type Binding, type Database, memory, SqliteError } from "./binding.js"
 import type { CheckpointResult } from "./checkpointGap.js"
+import { fileMoved } from "./codeNames.js"
 import { Cursors, interruptedError } from "./cursors.js"
-import { FileIdentity, fileMoved, identityOf, isReplaced } from "./fileIdentity.js"
+import { FileIdentity, identityOf, isReplaced } from "./fileIdentity.js"
 import { defineFunctions, FunctionError, type LoadedFunctions } from "./functions.js"
 import { toExactNumber, tooLarge } from "./integers.js"
 import { applySetting, openDatabase } from "./opening.js"
@@ -43,14 +44,12 @@ export interface Cancellation {
   readonly enterCommit: () => boolean
 }
 
-const memory = ":memory:"
-
 /** How long queries outside of transactions rely on the last check of the file, in milliseconds. */
 const maxUnchecked = 100
 
-const transactionEnded = "the transaction has already ended, by an earlier failure or by a statement of its own"
+const transactionEnded = "the transaction has already ended: an earlier failure or one of its own statements ended it"
 const transactionFailed = "an earlier statement of the transaction failed, so it can only be rolled back: " +
-  "a failure that is to be caught and gone on after belongs in a nested session"
+  "to catch a failure and continue, run the statement in a nested session"
 
 const objects = { asArray: false, safeIntegers: false }
 

@@ -46,7 +46,7 @@ export const notSentError = ({ sql }: StatementInfo): DatabaseError =>
   makeError("InvalidData", {
     dialect: "sqlite",
     code: "SQLITE_MISMATCH",
-    reason: "it could not be handed over to the thread of the connection: the memory of a parameter is gone",
+    reason: "it could not be sent to the connection's thread: the ArrayBuffer of a parameter was detached",
     statement: sql
   })
 

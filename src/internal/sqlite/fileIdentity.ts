@@ -6,6 +6,7 @@
  */
 import * as Fs from "node:fs"
 import type { Database } from "./binding.js"
+import { fileMoved } from "./codeNames.js"
 import { journalModeOf } from "./opening.js"
 import type { OpenedFile } from "./protocol.js"
 import { walOf } from "./staleWal.js"
@@ -15,9 +16,6 @@ export const none = "none"
 
 /** Stands for a file that does not exist. */
 const missing = { dev: -1, ino: -1, size: 0, mtimeMs: 0 } as Fs.Stats
-
-/** The code of a file that was deleted or replaced. The connection cannot be used any more. */
-export const fileMoved = "SQLITE_READONLY_DBMOVED"
 
 /** Undefined if the file cannot be looked up now, although it may exist. */
 const statOf = (filename: string): Fs.Stats | undefined => {
@@ -82,7 +80,7 @@ export class FileIdentity {
     }
     const isWritten = stats.mtimeMs !== file.mtimeMs || stats.size !== file.size
     if (isWritten && this.mode === "immutable") {
-      return { reason: "the file was opened as one that nobody changes, and was changed", code: fileMoved }
+      return { reason: "the file was opened as immutable, but was changed", code: fileMoved }
     }
     this.file = stats
     return isWrite && !isWritten ? undefined : this.walChange()

@@ -4,7 +4,7 @@
  */
 import { isDate, isPromise } from "node:util/types"
 import { type Database, SqliteError } from "./binding.js"
-import { bytesOf } from "./bytes.js"
+import { bufferOf, bytesOf } from "./bytes.js"
 import type { FunctionSource } from "./functionOptions.js"
 import { toExactNumber } from "./integers.js"
 import { textOfTime } from "./times.js"
@@ -60,8 +60,8 @@ const loadFunction = async (source: FunctionSource): Promise<LoadedFunction> => 
   const code = source.export in exports ? exports[source.export] : defaults?.[source.export]
   if (!(aggregate ? isAggregate(code) : typeof code === "function")) {
     throw cannotLoad(
-      `its export ${source.export} is no ${
-        aggregate ? "object with a function step, and result and inverse" : "function"
+      `its export ${source.export} is not ${
+        aggregate ? "an object with a function step, and optionally result and inverse" : "a function"
       }`
     )
   }
@@ -86,7 +86,7 @@ const argumentOf = (value: unknown): unknown =>
   typeof value === "bigint"
     ? toExactNumber(value)
     : value instanceof Uint8Array && !Buffer.isBuffer(value)
-    ? Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+    ? bufferOf(value)
     : value
 
 /** What a function has returned, as SQLite stores it. Undefined if it cannot. */
@@ -129,7 +129,7 @@ const checkResult = (name: string, value: unknown): unknown => {
   if (result === undefined) {
     throw new FunctionError(
       `the function ${name} has returned ${
-        isPromise(value) ? "a Promise: functions are synchronous" : "what SQLite cannot store"
+        isPromise(value) ? "a Promise: functions are synchronous" : "a value that SQLite cannot store"
       }`,
       "SQLITE_MISMATCH",
       []

@@ -7,8 +7,8 @@ import * as Fs from "node:fs"
 import type { SqliteTarget } from "../../DatabaseConfig.js"
 import { ConnectionFailed, type DatabaseError } from "../../DatabaseError.js"
 import type { Inspection } from "../driver.js"
+import { memory } from "./binding.js"
 import { byteAt } from "./staleWal.js"
-import { memory } from "./url.js"
 
 /** Whether a file is in WAL mode: its format's write version (https://sqlite.org/fileformat.html) is 2. */
 const isWal = (filename: string): boolean => byteAt(filename, 18) === 2
@@ -31,7 +31,7 @@ const unchanged = (target: SqliteTarget): Effect.Effect<SqliteTarget, DatabaseEr
     catch: (error) =>
       cannotOpen(
         Predicate.hasProperty(error, "code") && error.code === "ENOENT"
-          ? `there is no ${target.filename} yet: the application, or sqlayer migrate, makes it`
+          ? `${target.filename} does not exist yet: the application or sqlayer migrate creates it`
           : `could not open ${target.filename}: ${error instanceof Error ? error.message : String(error)}`
       )
   })

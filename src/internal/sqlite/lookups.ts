@@ -9,7 +9,7 @@
  * The connection only reads, and its transaction ends within the call, so that it never holds up a checkpoint. It is used
  * while the connection that writes is idle, and sees all that this has committed.
  */
-import type { Binding, Database, RowFormat, Statement } from "./binding.js"
+import { type Binding, type Database, memory, type RowFormat, type Statement } from "./binding.js"
 import { FileIdentity, identityOf } from "./fileIdentity.js"
 import { journalModeOf } from "./opening.js"
 import * as Pragmas from "./pragmas.js"
@@ -263,7 +263,7 @@ export class Lookups {
       return undefined
     }
     // Loads the library. Another copy of it would release the locks of the thread when it closes the file.
-    binding.open(":memory:", { readOnly: false, immutable: false, mustExist: false }).close()
+    binding.open(memory, { readOnly: false, immutable: false, mustExist: false }).close()
     const library = binding.library()
     if (library === undefined || library !== this.file?.library) {
       return undefined

@@ -11,11 +11,13 @@ import {
   type Binding,
   checkExists,
   type Database,
+  memory,
   type RowFormat,
   type RunResult,
   SqliteError,
   type Statement
 } from "./binding.js"
+import { bufferOf } from "./bytes.js"
 import { nameOfCode } from "./codeNames.js"
 import * as Integers from "./integers.js"
 import { explainText, isBlank, parametersOf, writesByText } from "./statementText.js"
@@ -62,20 +64,19 @@ export interface Module {
 
 type Row = Record<string, unknown>
 
-const toBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-
 /**
  * Up to this many rows are read as objects, which have the names of the columns. More rows are read faster as arrays.
  */
 const fewRows = 2
 
-const bufferOf = (value: unknown): unknown => value instanceof Uint8Array ? toBuffer(value) : value
+/** A value as better-sqlite3 returns it: bytes are a Buffer. */
+const valueOf = (value: unknown): unknown => value instanceof Uint8Array ? bufferOf(value) : value
 
 /** A row without a prototype as a plain object. */
 const rowOfObject = (object: Row): Row => {
   const row: Row = {}
   for (const name in object) {
-    row[name] = bufferOf(object[name])
+    row[name] = valueOf(object[name])
   }
   return row
 }
@@ -83,7 +84,7 @@ const rowOfObject = (object: Row): Row => {
 const rowOfArray = (names: ReadonlyArray<string>, values: ReadonlyArray<unknown>): Row => {
   const row: Row = {}
   for (let i = 0; i < names.length; i++) {
-    row[names[i]] = bufferOf(values[i])
+    row[names[i]] = valueOf(values[i])
   }
   return row
 }
@@ -208,7 +209,7 @@ class BuiltInStatement implements Statement {
     const rows = this.aggregates.during(() => this.configure(readsArrays, safeIntegers).all(...bound))
     this.rowCount = rows.length
     if (asArray) {
-      return (rows as Array<Array<unknown>>).map((values) => values.map(bufferOf))
+      return (rows as Array<Array<unknown>>).map((values) => values.map(valueOf))
     }
     if (!readsArrays) {
       return (rows as Array<Row>).map(rowOfObject)
@@ -229,7 +230,7 @@ class BuiltInStatement implements Statement {
     let names: ReadonlyArray<string> | undefined
     const convert = (row: unknown): unknown => {
       if (asArray) {
-        return (row as Array<unknown>).map(bufferOf)
+        return (row as Array<unknown>).map(valueOf)
       }
       if (Array.isArray(row)) {
         // Columns of the same name are one property of an object.
@@ -319,7 +320,7 @@ const makeDatabase = (
         "SQLITE_ERROR"
       )
     }
-    return toBuffer(database.serialize())
+    return bufferOf(database.serialize())
   },
   backup: async (destination, onProgress): Promise<BackupMetadata> => {
     if (module.backup === undefined) {
@@ -375,7 +376,7 @@ export const makeBinding = (module: Module): Binding => ({
     checkExists(filename, mustExist || readOnly)
     // Only a URI can say that a missing file is not created, or that a file is immutable.
     const query = immutable ? "immutable=1" : mustExist && !readOnly ? "mode=rw" : undefined
-    const path = query === undefined || filename === ":memory:"
+    const path = query === undefined || filename === memory
       ? filename
       : new URL(`${pathToFileURL(filename).href}?${query}`)
     const database = openWith(module, path, readOnly)

@@ -3,12 +3,10 @@
  * thread need not load it.
  */
 import * as Fs from "node:fs"
-import { type Binding, type Database, SqliteError } from "./binding.js"
+import { type Binding, type Database, memory, SqliteError } from "./binding.js"
 import * as Pragmas from "./pragmas.js"
 import { type ChangedSetting, isBusy, maxWalSize, type OpenOptions } from "./protocol.js"
 import { quote } from "./statementText.js"
-
-const memory = ":memory:"
 
 export interface Opened {
   readonly database: Database
@@ -144,7 +142,7 @@ export const openDatabase = (binding: Binding, options: OpenOptions, attempt: At
     if (sizeOf(`${filename}-wal`) > 0) {
       throw new SqliteError(
         "the file's WAL has transactions that are not in the file, and cannot be read where nothing can be written: " +
-          "open the file once where it can be written, which ends its WAL, or copy it with a backup",
+          "open the file once where it can be written, which checkpoints its WAL, or copy it with a backup",
         "SQLITE_CANTOPEN"
       )
     }

@@ -76,7 +76,7 @@ const problemOf = (param: unknown): string | undefined => {
         return undefined
       }
       if (ArrayBuffer.isView(param)) {
-        return isOutOfBounds(param) ? `holds bytes whose memory is gone: ${advice}` : undefined
+        return isOutOfBounds(param) ? `holds bytes whose ArrayBuffer was detached or shrunk: ${advice}` : undefined
       }
       const time = timeOf(param)
       return time === undefined

@@ -46,9 +46,9 @@ export const owned: { readonly [name: string]: string } = {
   busy_timeout: "sqlayer waits for locks itself: the option lockTimeout (DATABASE_LOCK_TIMEOUT) says how long",
   foreign_keys: "foreign keys are enforced on every connection. A migration that rebuilds tables says so " +
     "(-- sqlayer: rebuild, or the option rebuild), and PRAGMA defer_foreign_keys defers the checks to the commit",
-  journal_mode: "the option journalMode (DATABASE_JOURNAL_MODE) says it for every connection",
+  journal_mode: "the option journalMode (DATABASE_JOURNAL_MODE) sets it for every connection",
   locking_mode: "sqlayer's own connections to the file would lock each other out",
-  query_only: "the option readOnly of a session, or mode=ro in the URL, says it"
+  query_only: "the option readOnly of a session, or mode=ro in the URL, sets it"
 }
 
 /** The words of a boolean, and how SQLite reports them. */
@@ -104,7 +104,7 @@ const problemOf = (name: string, value: unknown): string | undefined => {
   }
   return Object.hasOwn(owned, lower)
     ? `${lower} is not accepted: ${owned[lower]}`
-    : `${/^\w{1,40}$/.test(name) ? name : "a name"} is none of ${Object.keys(accepted).join(", ")}`
+    : `${/^\w{1,40}$/.test(name) ? name : "a name"} is not one of ${Object.keys(accepted).join(", ")}`
 }
 
 /** The option `pragmas` as it was read, and what is wrong with it. Undefined if it is neither a record nor pairs in text. */

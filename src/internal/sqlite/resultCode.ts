@@ -6,47 +6,30 @@
 import * as Predicate from "effect/Predicate"
 import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
 import { connectionErrorTag, type Context, make, withLocation } from "../makeError.js"
-import { isOfParams, MASK, maskCause, maskText, mentions, type Sources, textOf } from "../mask.js"
+import { isPartOfParams, MASK, maskCause, maskText, mentions, type Sources, textOf } from "../mask.js"
+import { fileMoved, nameOfPrimary } from "./codeNames.js"
 
 type Tag = DatabaseError["_tag"]
 
-/** The primary result codes, with their numbers: the low byte of an extended code. */
-const primaries: { readonly [name: string]: readonly [number: number, tag: Tag] } = {
-  SQLITE_OK: [0, "UnknownDatabaseError"],
-  SQLITE_ERROR: [1, "InvalidStatement"],
-  SQLITE_INTERNAL: [2, "UnknownDatabaseError"],
-  SQLITE_PERM: [3, "InsufficientPrivilege"],
-  SQLITE_ABORT: [4, "UnknownDatabaseError"],
-  SQLITE_BUSY: [5, "LockTimeout"],
-  SQLITE_LOCKED: [6, "LockTimeout"],
-  SQLITE_NOMEM: [7, "ResourceExhausted"],
-  SQLITE_READONLY: [8, "ReadOnlyViolation"],
-  SQLITE_INTERRUPT: [9, "StatementCanceled"],
-  SQLITE_IOERR: [10, "ConnectionLost"],
-  SQLITE_CORRUPT: [11, "DatabaseCorrupt"],
-  SQLITE_NOTFOUND: [12, "UnknownDatabaseError"],
-  SQLITE_FULL: [13, "ResourceExhausted"],
-  SQLITE_CANTOPEN: [14, "ConnectionFailed"],
-  SQLITE_PROTOCOL: [15, "UnknownDatabaseError"],
-  SQLITE_EMPTY: [16, "UnknownDatabaseError"],
-  SQLITE_SCHEMA: [17, "UnknownDatabaseError"],
-  SQLITE_TOOBIG: [18, "InvalidData"],
-  SQLITE_CONSTRAINT: [19, "UnknownDatabaseError"],
-  SQLITE_MISMATCH: [20, "InvalidData"],
-  SQLITE_MISUSE: [21, "UnknownDatabaseError"],
-  SQLITE_NOLFS: [22, "UnknownDatabaseError"],
-  SQLITE_AUTH: [23, "AuthenticationFailed"],
-  SQLITE_FORMAT: [24, "UnknownDatabaseError"],
-  SQLITE_RANGE: [25, "InvalidData"],
-  SQLITE_NOTADB: [26, "DatabaseCorrupt"],
-  SQLITE_NOTICE: [27, "UnknownDatabaseError"],
-  SQLITE_WARNING: [28, "UnknownDatabaseError"],
-  SQLITE_ROW: [100, "UnknownDatabaseError"],
-  SQLITE_DONE: [101, "UnknownDatabaseError"]
+/** The tags of the primary result codes. Those of the others are `UnknownDatabaseError`. */
+const primary: { readonly [name: string]: Tag } = {
+  SQLITE_ERROR: "InvalidStatement",
+  SQLITE_PERM: "InsufficientPrivilege",
+  SQLITE_BUSY: "LockTimeout",
+  SQLITE_LOCKED: "LockTimeout",
+  SQLITE_NOMEM: "ResourceExhausted",
+  SQLITE_READONLY: "ReadOnlyViolation",
+  SQLITE_INTERRUPT: "StatementCanceled",
+  SQLITE_IOERR: "ConnectionLost",
+  SQLITE_CORRUPT: "DatabaseCorrupt",
+  SQLITE_FULL: "ResourceExhausted",
+  SQLITE_CANTOPEN: "ConnectionFailed",
+  SQLITE_TOOBIG: "InvalidData",
+  SQLITE_MISMATCH: "InvalidData",
+  SQLITE_AUTH: "AuthenticationFailed",
+  SQLITE_RANGE: "InvalidData",
+  SQLITE_NOTADB: "DatabaseCorrupt"
 }
-
-/** The code of a request that was refused because the file was deleted or replaced. The connection is then unusable. */
-export const fileMoved = "SQLITE_READONLY_DBMOVED"
 
 /** The extended result codes that do not share the tag of their primary code. */
 const extended: { readonly [name: string]: Tag } = {
@@ -62,20 +45,16 @@ const extended: { readonly [name: string]: Tag } = {
   [fileMoved]: "ConnectionLost"
 }
 
-const byNumber: ReadonlyMap<number, string> = new Map(
-  Object.entries(primaries).map(([name, [number]]) => [number, name])
-)
-
 const unknownName = /^UNKNOWN_SQLITE_ERROR_(\d+)$/
 
 /** The code as SQLite names it. better-sqlite3 has no name for the newer extended codes and gives their numbers. */
 const nameOf = (code: string): string => {
   const number = unknownName.exec(code)?.[1]
-  return number === undefined ? code : byNumber.get(Number(number) & 0xff) ?? code
+  return number === undefined ? code : nameOfPrimary(Number(number)) ?? code
 }
 
 const tagOf = (code: string): Tag =>
-  extended[code] ?? primaries[code]?.[1] ?? primaries[code.split("_", 2).join("_")]?.[1] ?? "UnknownDatabaseError"
+  extended[code] ?? primary[code] ?? primary[code.split("_", 2).join("_")] ?? "UnknownDatabaseError"
 
 /** The errors of better-sqlite3 itself have no codes. By message: the tag, and the code to report. */
 const byText: ReadonlyArray<readonly [RegExp, Tag | "connection", string]> = [
@@ -180,7 +159,7 @@ const maskMessage = (message: string, code: string, sources: Sources): string =>
   // The text after the colon is not quoted, and may be a parameter or a part of one, such as a column that a full-text
   // query names.
   const isOfParam = (tail.match(/[\p{L}\p{N}]+/gu) ?? []).some((word) =>
-    !mentions(sources.statement, word) && isOfParams(word, sources.params)
+    !mentions(sources.statement, word) && isPartOfParams(word, sources.params)
   )
   return isOfParam ? `${head}${MASK}` : maskText(message, sources)
 }

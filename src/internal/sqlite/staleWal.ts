@@ -112,6 +112,6 @@ export const describeStaleWal = (filename: string): string | undefined => {
     return undefined
   }
   const what = isMoved ? "was moved here, or linked, after" : "was written by another program after"
-  return `the file ${what} its WAL was written, which may be that of another file and would be added to it. After a ` +
+  return `the file ${what} its WAL was written: the WAL may belong to another file, and would be added to this one. After a ` +
     `restore delete ${walOf(filename)} and ${filename}-shm; if they belong together, touch ${walOf(filename)}`
 }

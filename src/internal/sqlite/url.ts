@@ -2,6 +2,7 @@
  * SQLite's URLs: SQLAlchemy's `sqlite:///relative.db` and `sqlite:////absolute.db`, and SQLite's own `file:` URIs.
  */
 import { cut, decode, formatQuery, mask, mayHoldSecret, problem, query, type Reading } from "../config/text.js"
+import { memory } from "./binding.js"
 import { booleanOf } from "./pragmas.js"
 
 /** The parts of a URL. */
@@ -15,9 +16,6 @@ export interface SqliteUrl {
   /** In seconds. `target.ts` validates it. */
   readonly timeout?: string | undefined
 }
-
-/** The file name of a database in memory. */
-export const memory = ":memory:"
 
 /** The value of a URL that cannot be parsed. */
 const inMemory: SqliteUrl = { _tag: "sqlite", filename: memory, readOnly: false }
@@ -79,7 +77,10 @@ export const parse = (scheme: Scheme, rest: string, platform: string = process.p
   const unmet: Array<string> = []
   const name = localPath(decode(reference.path, "the file's name", unmet), platform)
   if (mayHoldSecret(name)) {
-    return { problems: [problem("a file that is not named like a password", `${scheme}://${mask}`)], value: inMemory }
+    return {
+      problems: [problem("a file whose name does not look like a password", `${scheme}://${mask}`)],
+      value: inMemory
+    }
   }
   const { shown, values } = query(reference.search, { accepted: reference.parameters }, unmet)
   const mode = values.mode ?? "rwc"
@@ -95,14 +96,14 @@ export const parse = (scheme: Scheme, rest: string, platform: string = process.p
   if (values.cache !== undefined && values.cache !== "private") {
     unmet.push(
       "parameter cache to be private (connections that share a cache lock each other's tables and do not wait for them; " +
-        "in WAL mode they read beside the writer without it)"
+        "in WAL mode they read while another one writes, without a shared cache)"
     )
   }
   if (reference.path === "" || filename.trim() !== filename) {
     unmet.push("a file's name without spaces around it")
   }
   if (filename === memory && (mode === "ro" || mode === "rw" || isImmutable)) {
-    unmet.push("a file in place of memory, which cannot be read only and begins empty")
+    unmet.push("a file, as a database in memory is writable and begins empty")
   }
   const given = `${scheme}:${cut(rest, "?")[0]}${shown}`
   return {

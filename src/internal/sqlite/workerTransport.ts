@@ -206,7 +206,10 @@ export const workerTransport = (
       let timeoutTimer: NodeJS.Timeout | undefined
       let graceTimer: NodeJS.Timeout | undefined
       const startGrace = (millis: number) => {
-        graceTimer ??= setTimeout(() => lose("what it ran did not stop, and was left behind"), millis)
+        graceTimer ??= setTimeout(
+          () => lose("a request did not stop in time, so its thread was abandoned"),
+          millis
+        )
       }
       const onRequestComplete = (completion: Completion) => {
         clearTimeout(timeoutTimer)

@@ -11,10 +11,10 @@ class OwnStatements extends Context.Reference<OwnStatements>()("sqlayer/OwnState
 }) {}
 
 /** Runs an effect whose statements are sqlayer's own. */
-export const asOwn = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+export const asOwnStatements = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.provideService(effect, OwnStatements, true)
 
-/** Runs an effect of the application within one of `asOwn`. */
+/** Runs an effect of the application within one of `asOwnStatements`. */
 export const asApplication = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.provideService(effect, OwnStatements, false)
 

@@ -66,7 +66,7 @@ export class Sandbox {
       ? undefined
       : this.error(
         "TransactionAborted",
-        "the sandbox's transaction has ended, by a failure that ends all of it or by a statement of its own"
+        "the sandbox's transaction has ended: a failure rolled all of it back, or one of its own statements ended it"
       )
   }
 
@@ -75,7 +75,7 @@ export class Sandbox {
     return transactionControl.test(statement.slice(leading.exec(statement)![0].length))
       ? this.error(
         "InvalidStatement",
-        "a sandbox is one transaction, which no statement may end: use sessions",
+        "a sandbox is one transaction, and no statement may end it: use sessions",
         statement
       )
       : undefined
@@ -171,7 +171,10 @@ export class Sandbox {
 
   private abortedError(): DatabaseError | undefined {
     return this.connection.status() === "aborted"
-      ? this.error("TransactionAborted", "a statement of the transaction failed before, so it can only be rolled back")
+      ? this.error(
+        "TransactionAborted",
+        "an earlier statement of the transaction failed, so it can only be rolled back"
+      )
       : undefined
   }
 

@@ -60,7 +60,7 @@ export const noServer = ({ name }: ServerUrl, { target }: Settings): DatabaseErr
   makeError("ConnectionFailed", {
     dialect: "postgres",
     code: "08001",
-    reason: `${render(target)} is no PostgreSQL server`,
+    reason: `${render(target)} is not a PostgreSQL server`,
     hint: `${name} has to be ${expected}`,
     transient: false
   })

@@ -102,7 +102,7 @@ describe("sqlayer check", () => {
       assert.match(reportOf(silence).error!.message, /^could not connect to .*(no answer|within|timeout|longer)/)
       assert.match(refusal.stdout, /^problem +could not connect to .*connection refused/m)
       assert.strictEqual(refusal.stderr, "")
-      assert.strictEqual(reportOf(absence).problems[0].slice(0, 32), "there is no /nowhere/at/all.db y")
+      assert.strictEqual(reportOf(absence).problems[0].slice(0, 33), "/nowhere/at/all.db does not exist")
       assert.strictEqual(reportOf(unknown).error!.tag, "ConnectionFailed")
       for (const { stderr, stdout } of [silence, refusal, authentication, absence, unknown]) {
         assert.notInclude(stdout + stderr, "hunter2")

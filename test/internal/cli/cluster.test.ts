@@ -46,7 +46,7 @@ describe("sqlayer check of a cluster", () => {
       const many = yield* examineCluster(settings({ url: servers.url, poolSize: 10, poolMaxOverflow: 0 }), 1_000)
       assert.strictEqual(many.problems.length, 3)
       for (const problem of many.problems) {
-        assert.include(problem, "may be asked for 10000")
+        assert.include(problem, "may need 10000")
       }
 
       yield* primary.kill

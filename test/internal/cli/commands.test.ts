@@ -133,7 +133,7 @@ for (const dialect of dialects.filter(({ name }) => name !== "sqlite :memory:"))
         assert.deepStrictEqual([allowed.ok, allowed.out], [true, "took back 1 migration"], allowed.err)
         const none = yield* migrate(["down", "--json"])
         assert.isFalse(none.ok)
-        assert.match(JSON.parse(none.out).error.message, /^migration 0001_a has nothing that takes it back/)
+        assert.match(JSON.parse(none.out).error.message, /^migration 0001_a cannot be taken back/)
         const status = JSON.parse((yield* migrate(["status", "--json"])).out)
         assert.deepStrictEqual(
           [status.applied.map(({ label }: { readonly label: string }) => label), status.pending],
@@ -170,7 +170,7 @@ describe("the command migrate new", () => {
       for (const name of ["../x", "a.sql", " "]) {
         const { err, ok } = yield* create(name)
         assert.isFalse(ok)
-        assert.match(err, /is not the name of a migration: create_account is one$/)
+        assert.match(err, /is not the name of a migration: a name such as create_account is accepted$/)
       }
     }))
 })

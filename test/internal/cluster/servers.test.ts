@@ -9,7 +9,7 @@ const setup = (addresses: ReadonlyArray<string> = ["10.0.0.1", "10.0.0.2"]) => {
   const clock = new ManualClock()
   const servers = new Servers({ clock, recheck })
   const looks: Array<Server> = []
-  servers.look = (server, onEnd) => {
+  servers.probe = (server, onEnd) => {
     looks.push(server)
     onEnd()
   }
@@ -106,15 +106,15 @@ describe("servers", () => {
 
   it("one that did not answer in time is looked at once, at once", () => {
     const { found: [a], looks, servers } = setup()
-    servers.suspect(a, "no answer")
-    servers.suspect(a, "no answer")
+    servers.markSilent(a, "no answer")
+    servers.markSilent(a, "no answer")
     assert.strictEqual(a.state, "silent")
     assert.deepStrictEqual(looks, [a])
   })
 
   it("while one does not answer, the others are looked at", () => {
     const { found: [a, b, c], looks, servers } = setup(["10.0.0.1", "10.0.0.2", "10.0.0.3"])
-    servers.doubted(a)
+    servers.checkOthers(a)
     assert.deepStrictEqual(looks, [b, c])
   })
 
@@ -131,19 +131,19 @@ describe("servers", () => {
   it("a lower timeline is refused, its connections end, and other systems and standbys are not concerned", () => {
     const { found: [a, b], servers } = setup()
     const first = { systemIdentifier: "7", timeline: 1 }
-    assert.isTrue(servers.identified(a, first, "writer"))
+    assert.isTrue(servers.setIdentity(a, first, "writer"))
     const zombie = member(a, { identity: first })
     const standby = member(b)
     const foreign = member(b, { identity: { systemIdentifier: "8", timeline: 1 } })
     ;[zombie, standby, foreign].forEach((each) => servers.join(each.member))
-    assert.isTrue(servers.identified(b, { systemIdentifier: "7", timeline: 2 }, "writer"))
+    assert.isTrue(servers.setIdentity(b, { systemIdentifier: "7", timeline: 2 }, "writer"))
     assert.strictEqual(zombie.ended.length, 1)
     assert.match(zombie.ended[0], /timeline 1 .* timeline 2/)
     assert.deepStrictEqual([...standby.ended, ...foreign.ended], [])
-    assert.isFalse(servers.identified(a, first, "writer"))
-    assert.isTrue(servers.identified(a, first, "standby"))
-    assert.isTrue(servers.identified(b, { systemIdentifier: "7", timeline: 2 }, "writer"))
-    assert.isTrue(servers.identified(a, { systemIdentifier: "8", timeline: 1 }, "writer"))
+    assert.isFalse(servers.setIdentity(a, first, "writer"))
+    assert.isTrue(servers.setIdentity(a, first, "standby"))
+    assert.isTrue(servers.setIdentity(b, { systemIdentifier: "7", timeline: 2 }, "writer"))
+    assert.isTrue(servers.setIdentity(a, { systemIdentifier: "8", timeline: 1 }, "writer"))
   })
 
   it("a demotion takes the connections of that server out of use that need a writer", () => {
@@ -160,7 +160,7 @@ describe("servers", () => {
     const { clock, found: [primary, standby], servers } = setup()
     const prefers = (server: Server) => server === standby
     servers.answered(primary)
-    servers.learnt(primary, "writer", false)
+    servers.setRole(primary, "writer", false)
     servers.failed(standby, "down", "connection refused")
     const fallen = Array.from({ length: 4 }, () => member(primary, { prefers, needsWriter: false }))
     const elsewhere = member(primary, { prefers: () => false, needsWriter: false })
@@ -172,7 +172,7 @@ describe("servers", () => {
     clock.advance(2 * recheck)
     assert.deepStrictEqual(retired(), [0, 0, 0, 0, 0, 0])
     servers.answered(standby)
-    servers.learnt(standby, "standby", true)
+    servers.setRole(standby, "standby", true)
     servers.used()
     clock.advance(recheck)
     assert.deepStrictEqual(retired(), [0, 0, 1, 0, 0, 0])
@@ -196,8 +196,8 @@ describe("servers", () => {
     }
     const last = () => lags.splice(0).at(-1)
     servers.answered(a)
-    servers.learnt(a, "standby", true)
-    servers.lags(a, 20)
+    servers.setRole(a, "standby", true)
+    servers.setLag(a, 20)
     assert.deepStrictEqual(last(), [a.address, 20])
     servers.join(member(a).member)
     servers.used()
@@ -210,17 +210,17 @@ describe("servers", () => {
     clock.advance(recheck)
     assert.deepStrictEqual(last(), [a.address, 20 + 3 * recheck])
     // Of the addresses of one name, the one that is farthest behind counts.
-    servers.lags(b, 1)
+    servers.setLag(b, 1)
     assert.deepStrictEqual(last(), [b.address, 20 + 3 * recheck])
-    servers.lags(a, 30)
+    servers.setLag(a, 30)
     assert.deepStrictEqual(last(), [a.address, 30])
-    servers.learnt(a, "writer", false)
+    servers.setRole(a, "writer", false)
     assert.deepStrictEqual(last(), [a.address, 1])
-    servers.learnt(a, "writer", false)
+    servers.setRole(a, "writer", false)
     assert.strictEqual(last(), undefined)
     servers.find("db", 5432, [a.address])
     assert.deepStrictEqual(last(), [b.address, 0])
-    servers.lags(a, 5)
+    servers.setLag(a, 5)
     servers.close()
     assert.deepStrictEqual(last(), [a.address, 0])
   })
@@ -233,16 +233,16 @@ describe("servers", () => {
       lag: () => undefined,
       connected: () => () => undefined
     }
-    servers.learnt(a, "writer", false)
-    servers.learnt(b, "standby", false)
+    servers.setRole(a, "writer", false)
+    servers.setRole(b, "standby", false)
     clock.advance(100)
     servers.failed(a, "down", "connection refused")
     clock.advance(300)
     servers.failed(a, "down", "connection refused")
-    servers.learnt(b, "standby", false)
+    servers.setRole(b, "standby", false)
     clock.advance(200)
-    servers.learnt(b, "writer", false)
-    servers.learnt(b, "writer", false)
+    servers.setRole(b, "writer", false)
+    servers.setRole(b, "writer", false)
     assert.deepStrictEqual(times, [500])
   })
 })
@@ -283,10 +283,10 @@ describe("connect limit", () => {
       return first
     }
     servers.answered(a)
-    servers.learnt(a, "standby", true)
+    servers.setRole(a, "standby", true)
     clock.advance(recoveryTime + 1)
     assert.strictEqual(take(), maxStarting)
-    servers.learnt(a, "writer", false)
+    servers.setRole(a, "writer", false)
     assert.strictEqual(take(), maxStarting)
     clock.advance(recoveryTime + 1)
     assert.strictEqual(take(), 10)

@@ -436,7 +436,7 @@ describe("postgres connect", () => {
             assert.include(error.message, `127.0.0.1:${each}`)
           }
           assert.include(error.message, "connection refused")
-          assert.include(error.message, "no answer within the time to connect")
+          assert.include(error.message, "no answer within the connect timeout")
           return Duration.toMillis(duration)
         })
         // Twice as long if each had its own; a busy machine may need that now and then.

@@ -169,28 +169,40 @@ describe("the password and the user of a connection", () => {
     Effect.gen(function*() {
       const url = "postgres://app@127.0.0.1:9/db"
       const wrong: ReadonlyArray<readonly [options: DatabaseConfig.Options, tag: string, transient: boolean]> = [
-        [{ password: Effect.fail<unknown>(new Error(canary)) }, "the password cannot be had (Error)", true],
-        [{ password: Effect.fail({ _tag: "TokenError", token: canary }) }, "cannot be had (TokenError)", true],
-        [{ password: Effect.fail(canary) }, "the password cannot be had", true],
-        [{ password: Effect.die(canary) }, "the password cannot be had", false],
+        [{ password: Effect.fail<unknown>(new Error(canary)) }, "the password could not be obtained (Error)", true],
+        [{ password: Effect.fail({ _tag: "TokenError", token: canary }) }, "could not be obtained (TokenError)", true],
+        [{ password: Effect.fail(canary) }, "the password could not be obtained", true],
+        [{ password: Effect.die(canary) }, "the password could not be obtained", false],
         [
           {
             password: Effect.suspend(() => {
               throw new TypeError(canary)
             })
           },
-          "cannot be had (TypeError)",
+          "could not be obtained (TypeError)",
           false
         ],
-        [{ password: Effect.succeed(`${canary}\0`) }, "no text that can be sent", false],
-        [{ password: Effect.succeed([canary] as unknown as string) }, "no text that can be sent", false],
-        [{ password: Effect.succeed(undefined as unknown as string) }, "no text that can be sent", false],
-        [{ user: Effect.fail(canary) }, "the user's name cannot be had", true],
-        [{ user: Effect.succeed(`a\0database\0${canary}`) }, "no text that can be sent", false],
+        [{ password: Effect.succeed(`${canary}\0`) }, "is not valid: text without NUL characters is expected", false],
+        [
+          { password: Effect.succeed([canary] as unknown as string) },
+          "is not valid: text without NUL characters is expected",
+          false
+        ],
+        [
+          { password: Effect.succeed(undefined as unknown as string) },
+          "is not valid: text without NUL characters is expected",
+          false
+        ],
+        [{ user: Effect.fail(canary) }, "the user's name could not be obtained", true],
+        [
+          { user: Effect.succeed(`a\0database\0${canary}`) },
+          "is not valid: text without NUL characters is expected",
+          false
+        ],
         // Someone has written the password where the name of its file belongs.
-        [{ passwordFile: canary }, "DATABASE_PASSWORD_FILE names cannot be had (Error ENOENT)", false],
-        [{ passwordFile: Os.tmpdir() }, "DATABASE_PASSWORD_FILE names cannot be had (Error EISDIR)", false],
-        [{ password: Effect.never, connectTimeout: "100 millis" }, "was not there within the time to connect", true]
+        [{ passwordFile: canary }, "DATABASE_PASSWORD_FILE names could not be obtained (Error ENOENT)", false],
+        [{ passwordFile: Os.tmpdir() }, "DATABASE_PASSWORD_FILE names could not be obtained (Error EISDIR)", false],
+        [{ password: Effect.never, connectTimeout: "100 millis" }, "was not available within the connect timeout", true]
       ]
       for (const [options, text, transient] of wrong) {
         const error = yield* refused({ url, ...options })

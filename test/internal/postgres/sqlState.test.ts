@@ -422,7 +422,7 @@ describe("connecting", () => {
   })
 
   it("to a server that does not answer", async () => {
-    assertFailed(await against(() => {}, { connectionTimeoutMillis: 50 }), true, "no answer within the time to connect")
+    assertFailed(await against(() => {}, { connectionTimeoutMillis: 50 }), true, "no answer within the connect timeout")
   })
 
   it("to something that is not PostgreSQL", async () => {
@@ -549,7 +549,7 @@ describe("the client's own errors", () => {
     const closed = "connection closed by the server"
     const bigint = "a parameter that contains a bigint cannot be sent as JSON"
     const cases: ReadonlyArray<readonly [text: string, code: string, reason?: string, transient?: boolean]> = [
-      ["timeout expired", "08006", "no answer within the time to connect", true],
+      ["timeout expired", "08006", "no answer within the connect timeout", true],
       ["Connection terminated", "08006", closed, true],
       [
         "The server does not support SSL connections",

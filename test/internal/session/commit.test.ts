@@ -215,7 +215,7 @@ forEachDialect((name, _, dialect) =>
         assert.deepStrictEqual(seen, ["third"])
         assert.deepStrictEqual(
           logs.filter(({ level }) => level === "ERROR").map(({ text }) => text),
-          Array(2).fill("what was to run after the commit failed")
+          Array(2).fill("a hook of Session.afterCommit failed")
         )
         assert.deepStrictEqual(yield* numbers(db), [1])
       }))

@@ -84,7 +84,7 @@ forEachDialect((name, _, dialect) =>
               buffered ? Effect.flatMap(Effect.fork(read), Fiber.join) : read
             ))))
             assert.strictEqual(error._tag, "InvalidStatement")
-            assert.include(error.reason, "a stream is read in the session in which it was opened")
+            assert.include(error.reason, "read a stream in the session in which it was opened")
             assert.isBelow(millis, 20_000)
             yield* insert(db, buffered ? 3 : 4)
           })))

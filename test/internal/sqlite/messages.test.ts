@@ -132,7 +132,7 @@ describe("messages", () => {
         assert.deepStrictEqual(exits.map(Exit.isSuccess), exits.map((exit) => exit !== failed))
         const error = yield* Effect.flip(failed)
         assert.strictEqual(error._tag, "InvalidData")
-        assert.include(error.message, "the memory of a parameter is gone")
+        assert.include(error.message, "the ArrayBuffer of a parameter was detached")
       }
       yield* connection.commit
       const rows = yield* run(connection, "SELECT a FROM t ORDER BY a")

@@ -163,7 +163,7 @@ for (const [name, opened] of Object.entries(databases)) {
           ], { concurrency: "unbounded" })
           for (const error of errors) {
             assert.strictEqual(error._tag, "InvalidData")
-            assert.include(error.message, "parameter 2 holds bytes whose memory is gone")
+            assert.include(error.message, "parameter 2 holds bytes whose ArrayBuffer was detached or shrunk")
           }
           assert.deepStrictEqual(yield* run(connection, "SELECT 1 AS n"), [{ n: 1 }])
         }

@@ -16,7 +16,7 @@ import type { Connection } from "../../driver.js"
 import * as History from "../../migrations/history.js"
 import type { BackendWait, Cell } from "../../monitoring.js"
 import type { SessionActivity } from "../../telemetry/activity.js"
-import { asOwn } from "../../telemetry/ownStatements.js"
+import { asOwnStatements } from "../../telemetry/ownStatements.js"
 import type { Details, Examined, Section, Wait } from "./data.js"
 import { type Examiner, make as makeExaminer } from "./examiner.js"
 import { describe } from "./plan.js"
@@ -221,7 +221,7 @@ export class Look {
     return this.migrations !== undefined
       ? Effect.map(this.migrations.status, statusRows)
       : Effect.map(
-        typed(asOwn(History.make(this.database, driver.migrations, defaultTable).read)),
+        typed(asOwnStatements(History.make(this.database, driver.migrations, defaultTable).read)),
         historyRows
       )
   }

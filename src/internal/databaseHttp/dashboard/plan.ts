@@ -47,7 +47,7 @@ export const makePlanner = (
         text === undefined
           ? Effect.fail(refusal(database, "this statement is no longer one of the slowest"))
           : text.endsWith("…")
-          ? Effect.fail(refusal(database, "the statement is longer than what is kept of its text"))
+          ? Effect.fail(refusal(database, "the statement is longer than the part of its text that is kept"))
           : explain(text)
       ),
       turn.withPermits(1),

@@ -6,12 +6,11 @@
 import { Unusable, valuesOf } from "../../copy/elements.js"
 import type { UnusableRow } from "../../copy/errors.js"
 import type { CopyColumn } from "../../driver.js"
+import { maxBytesPerCodeUnit } from "../protocol/writer.js"
 import { copyDataType, headerLength } from "./exchanges.js"
 
 /** The size of a message, in UTF-16 code units: large enough that a message costs little. */
 const messageSize = 65_536
-/** A UTF-16 code unit takes at most three bytes in UTF-8. */
-const maxBytesPerCodeUnit = 3
 
 /** Converts a value of a column to text, or to null for NULL. Throws if it cannot be converted. */
 export type EncodeValue = (value: unknown, column: number) => string | null

@@ -49,7 +49,7 @@ export class Reader {
   text(): string {
     const zero = this.bytes.indexOf(0, this.offset)
     if (zero === -1 || zero >= this.end) {
-      throw new MalformedMessage("it sent a text without an end")
+      throw new MalformedMessage("it sent a string without its final zero byte")
     }
     const text = this.bytes.toString("utf8", this.offset, zero)
     this.offset = zero + 1

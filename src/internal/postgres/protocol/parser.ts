@@ -138,7 +138,7 @@ export class Parser {
     const offset = start + headerLength
     if (type === readyForQuery) {
       if (!transactionStatuses.has(bytes[offset])) {
-        throw new MalformedMessage("it is ready in a state that there is not")
+        throw new MalformedMessage("it sent ReadyForQuery with an unknown transaction status")
       }
       this.isReady = true
     } else if (type === errorResponse || type === noticeResponse) {
@@ -162,9 +162,9 @@ const checkErrorFields = (bytes: Buffer, from: number, end: number): void => {
     offset = zero + 1
   }
   if (offset >= end || bytes[offset] !== 0) {
-    throw new MalformedMessage("it sent an error without an end")
+    throw new MalformedMessage("it sent an error without its final zero byte")
   }
   if (offset + 1 !== end) {
-    throw new MalformedMessage("it sent an error that goes on behind its end")
+    throw new MalformedMessage("it sent an error with bytes after its final zero byte")
   }
 }

@@ -134,7 +134,7 @@ export class RowDescription {
   /** Decodes one DataRow. Throws MalformedMessage if it does not fit the columns, and UnreadableValue if a type parser throws. */
   readRow(rowMode: RowMode, bytes: Buffer, offset: number, end: number): object {
     if (end - offset < 2 || bytes.readInt16BE(offset) !== this.names.length) {
-      throw new MalformedMessage("it sent a row of other columns than it had described")
+      throw new MalformedMessage("it sent a row whose columns do not match their description")
     }
     return rowMode === undefined
       ? this.readObject(bytes, offset + 2, end)

@@ -196,7 +196,7 @@ export const readDate = (parse: TypeParser): ValueReader => (bytes, offset, end)
 const integerTypes: ReadonlySet<number> = new Set([20, 21, 23, 26])
 
 /** No type has this OID, so its parser is the one for types that have none. */
-const unusedOid = 0
+export const unusedOid = 0
 
 /**
  * The beginnings of the source texts of `pg`'s own parsers, without comments and spaces. An application may replace a

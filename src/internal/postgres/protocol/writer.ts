@@ -22,7 +22,7 @@ const statementTarget = 0x53
 const portalTarget = 0x50
 
 /** A UTF-16 code unit takes at most three bytes in UTF-8. */
-const maxBytesPerCodeUnit = 3
+export const maxBytesPerCodeUnit = 3
 
 const initialCapacity = 4_096
 /** A buffer that grew beyond this is not kept for the next messages. */

@@ -235,7 +235,7 @@ export const open = (
         // Without this check, the messages could be redirected to a server of another protocol.
         if (options.isDirect === true && (socket as Tls.TLSSocket).alpnProtocol !== protocolName) {
           const cause = new Error(
-            `the server does not name its protocol ${protocolName}, as sslnegotiation=direct requires`
+            `the server did not select ${protocolName} by ALPN, as sslnegotiation=direct requires`
           )
           return fail({ stage, cause: Object.assign(cause, { code: "ERR_SSL_NO_APPLICATION_PROTOCOL" }) })
         }

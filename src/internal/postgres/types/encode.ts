@@ -46,7 +46,7 @@ export const encode = (value: unknown): Encoded => {
 }
 
 const unsendable = (): CannotBeEncoded =>
-  new CannotBeEncoded("it is or holds a function, a symbol, or a date that is none")
+  new CannotBeEncoded("it is or contains a function, a symbol or an invalid Date")
 
 /** Refuses text that the server cannot store. */
 export const checkText = (text: string): string => {
@@ -54,7 +54,7 @@ export const checkText = (text: string): string => {
     throw new CannotBeEncoded(malformedText)
   }
   if (text.includes("\0")) {
-    throw new CannotBeEncoded("it holds a NUL character, which PostgreSQL cannot store")
+    throw new CannotBeEncoded("it contains a NUL character, which PostgreSQL cannot store")
   }
   return text
 }
@@ -75,7 +75,7 @@ const encodeObject = (value: object, outer: ReadonlyArray<object>): Encoded => {
   }
   if ("toPostgres" in value && typeof value.toPostgres === "function") {
     if (outer.includes(value)) {
-      throw new CannotBeEncoded("its toPostgres leads back to itself")
+      throw new CannotBeEncoded("its toPostgres is circular")
     }
     return encodeConverted(value.toPostgres(encode), [...outer, value])
   }
@@ -106,7 +106,7 @@ export const encodeJson = (value: unknown): string | null => {
   }
   const text: unknown = JSON.stringify(value)
   if (typeof text !== "string") {
-    throw new CannotBeEncoded("it is nothing that JSON has")
+    throw new CannotBeEncoded("it cannot be represented in JSON")
   }
   return text
 }

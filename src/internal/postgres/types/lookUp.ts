@@ -83,7 +83,7 @@ export const withKnownTypes = <A>(
         ? makeError("CommitOutcomeUnknown", {
           dialect: "postgres",
           code: error.code,
-          reason: `the statement was executed, but the types of its result could not be asked for: ${error.reason}`,
+          reason: `the statement was executed, but the types of its result could not be looked up: ${error.reason}`,
           statement: text
         })
         : error

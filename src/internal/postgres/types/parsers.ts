@@ -1,10 +1,7 @@
 /**
  * The parsers of `pg` for PostgreSQL's built-in types, which an application may have replaced with `setTypeParser`.
  */
-import { isOwnParser, pgParserOf, readDate, type TypeParser, withReader } from "../protocol/valueReaders.js"
-
-/** No type has this OID, so its parser is the one for types that have none. */
-const unusedOid = 0
+import { isOwnParser, pgParserOf, readDate, type TypeParser, unusedOid, withReader } from "../protocol/valueReaders.js"
 
 export const hasPgParser = (oid: number): boolean => pgParserOf(oid, "text") !== pgParserOf(unusedOid, "text")
 

@@ -26,7 +26,7 @@ export const unreadableValue = (error: unknown): ServerError => {
   const reason = format === "binary"
     ? "it comes in binary format"
     : nameOf(cause) === "UnreadableText"
-    ? "its text is not what DateStyle ISO and IntervalStyle postgres make of a value"
+    ? "its text is not in the format of DateStyle ISO and IntervalStyle postgres"
     : nameOf(cause)
   return Object.assign(
     serverError("22000", `a value of the column "${name}" of type ${type} cannot be read: ${reason}`),

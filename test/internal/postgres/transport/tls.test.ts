@@ -264,23 +264,23 @@ describe("postgres tls", () => {
         isNotLetIn(
           yield* outcome(letsEveryoneIn.url, "require", { channelBinding }),
           "channel_binding",
-          "without a proof"
+          "without proving"
         )
         assert.strictEqual(yield* outcome(asksForPassword.url, "require", { channelBinding: "prefer" }), "tls")
         isNotLetIn(
           yield* outcome(asksForPassword.url, "require", { channelBinding }),
           "channel_binding",
-          "password itself"
+          "password in cleartext"
         )
         const certificate = { sslCert: files.clientCert, sslKey: files.clientKey, channelBinding } as const
-        isNotLetIn(yield* outcome(clientCertificates.url, "require", certificate), "channel_binding", "without a proof")
+        isNotLetIn(yield* outcome(clientCertificates.url, "require", certificate), "channel_binding", "without proving")
       }))
 
     it.scoped("channel_binding=require sends no form of the password without binding", () =>
       Effect.gen(function*() {
         const made = yield* certificates()
         const asked = [
-          [[0, 0, 0, 3], "the password itself"],
+          [[0, 0, 0, 3], "the password in cleartext"],
           [[0, 0, 0, 5, 1, 2, 3, 4], "an MD5 hash"],
           [[0, 0, 0, 10, ...Buffer.from("SCRAM-SHA-256\0\0")], "does not offer SCRAM-SHA-256-PLUS"]
         ] as const

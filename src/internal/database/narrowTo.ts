@@ -12,7 +12,7 @@ import { RequiredDriver } from "./driverOf.js"
  * The same layer, which fails before it opens or loads anything if the database is of another driver. Otherwise it also
  * provides the dialect's own client.
  */
-export const only = <Client, Service>(
+export const narrowTo = <Client, Service>(
   driver: Context.Tag.Service<RequiredDriver>["driver"],
   client: Context.Tag<Client, Service>,
   refusal: (url: string) => DatabaseError
