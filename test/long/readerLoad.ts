@@ -1,5 +1,5 @@
 /**
- * How two standbys share the reads of one server: `readerLoad.ts [--sessions 20000] [--rounds 5] [--workers 16]`. Runs the same
+ * How two standbys share the reads of one server: `readerLoad.ts [--sessions 5000] [--rounds 5] [--workers 16] [--rows 10000]`. Runs the same
  * sessions with and without readers, one in twenty of which writes, and prints the CPU time that each server has used. The
  * capacity is the CPU time of the single server divided by that of the busiest server of the cluster: how many times as many
  * sessions the servers can run where their CPUs are the limit. Reads the CPU times from /proc, so it needs Linux.
@@ -14,13 +14,16 @@ import { scopedInstallation } from "../support/server.js"
 
 const { values } = parseArgs({
   options: {
-    sessions: { type: "string", default: "20000" },
+    sessions: { type: "string", default: "5000" },
     rounds: { type: "string", default: "5" },
-    workers: { type: "string", default: "16" }
+    workers: { type: "string", default: "16" },
+    rows: { type: "string", default: "10000" }
   }
 })
 const sessions = Number(values.sessions)
 const workers = Number(values.workers)
+/** How many rows a session reads. */
+const rows = Number(values.rows)
 
 /** The unit of CPU times in /proc: 10 milliseconds on Linux. */
 const tick = 10
@@ -49,7 +52,7 @@ const program = Effect.gen(function*() {
   const rig = yield* makeCluster(yield* scopedInstallation, { standbys: 2 })
   const { url } = rig.primary()
   yield* query(url, "CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL)")
-  yield* query(url, "INSERT INTO account SELECT id, 0 FROM generate_series(1, 10000) id")
+  yield* query(url, "INSERT INTO account SELECT id, 0 FROM generate_series(1, 20000) id")
   // Standbys cannot set hint bits, so rows that were just written would cost them more than a primary.
   yield* query(url, "VACUUM (FREEZE, ANALYZE) account")
   yield* query(url, "CREATE TABLE journal (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, amount int NOT NULL)")
@@ -63,7 +66,7 @@ const program = Effect.gen(function*() {
       i % 20 === 0
         ? database.session(database.sql`INSERT INTO journal (amount) VALUES (${i})`)
         : database.session(
-          database.sql`SELECT sum(balance) FROM account WHERE id BETWEEN ${i % 9_000} AND ${i % 9_000 + 999}`,
+          database.sql`SELECT sum(balance) FROM account WHERE id BETWEEN ${i % 9_000 + 1} AND ${i % 9_000 + rows}`,
           { readOnly: true }
         ), { concurrency: workers, discard: true })
 

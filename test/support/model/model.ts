@@ -209,16 +209,22 @@ const ofLevel = (path: ReadonlyArray<Level>, allowed: ReadonlySet<string>): Read
   return [...problems, ...level.levels.flatMap((inner) => ofLevel([...path, inner], allowed))]
 }
 
-/** Hooks run once, and only those that the end of the session calls for. */
+/**
+ * Hooks run once, and only those that the end of the session calls for. If the session was interrupted while it committed,
+ * its rows tell how it ended and the session may not know: then no hook runs.
+ */
 const ofHooks = (trace: RootTrace, committed: boolean | undefined): ReadonlyArray<string> =>
   trace.attempts.flatMap((attempt, i) => {
     const isLast = i === trace.attempts.length - 1
+    const mayBeUnknown = isLast && attempt.finished && trace.outcome === "interrupted"
     const visit = (level: Level, kept: boolean | undefined): ReadonlyArray<string> => {
       const name = level.id === 0 ? `attempt ${level.attempt}` : `session#${level.id}`
       const commits = level.hooked && kept === true ? 1 : 0
       const rollbacks = level.hooked && kept === false ? 1 : 0
       const wrong = kept === undefined
         ? level.committed + level.rolledBack > 1
+        : mayBeUnknown
+        ? level.committed > commits || level.rolledBack > rollbacks
         : level.committed !== commits || level.rolledBack !== rollbacks
       return [
         ...(wrong
