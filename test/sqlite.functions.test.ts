@@ -158,10 +158,10 @@ describe.each(Object.keys(kinds) as Array<keyof typeof kinds>)("%s", (kind) => {
       const failures: ReadonlyArray<readonly [(module: string) => DatabaseConfig.Options["functions"], RegExp]> = [
         [() => ({ f: { module: "/missing/functions.js" } }), /the function f .*\/missing\/functions\.js/],
         [() => ({ f: { module: broken } }), /broken\.mjs: it is broken/],
-        [(module) => ({ f: { module } }), /its export f is no function/],
-        [(module) => ({ notOne: { module } }), /its export notOne is no function/],
-        [(module) => ({ double: { module, aggregate: true } }), /its export double is no object with a function step/],
-        [(module) => ({ total: { module } }), /its export total is no function/]
+        [(module) => ({ f: { module } }), /its export f is not a function/],
+        [(module) => ({ notOne: { module } }), /its export notOne is not a function/],
+        [(module) => ({ double: { module, aggregate: true } }), /its export double is not an object with a function step/],
+        [(module) => ({ total: { module } }), /its export total is not a function/]
       ]
       for (const [functions, message] of failures) {
         const error = yield* Effect.flip(open(functions))

@@ -7,10 +7,9 @@ import * as Path from "node:path"
 import * as Rule from "../config/rule.js"
 import type { JournalMode, PoolOptions, Resolved, TargetOptions } from "../config/target.js"
 import type { Validation } from "../config/validation.js"
-import { memory } from "./binding.js"
 import { type FunctionSource, functionsRule } from "./functionOptions.js"
 import * as Pragmas from "./pragmas.js"
-import type { SqliteUrl } from "./url.js"
+import { memory, type SqliteUrl } from "./url.js"
 
 /** See DatabaseConfig.SqliteTarget. */
 export interface SqliteTarget {

@@ -2,8 +2,10 @@
  * SQLite's URLs: SQLAlchemy's `sqlite:///relative.db` and `sqlite:////absolute.db`, and SQLite's own `file:` URIs.
  */
 import { cut, decode, formatQuery, mask, mayHoldSecret, problem, query, type Reading } from "../config/text.js"
-import { memory } from "./binding.js"
 import { booleanOf } from "./pragmas.js"
+
+/** The file name of a database in memory. The configuration does not load `binding.ts`, which has the same for the engine. */
+export const memory = ":memory:"
 
 /** The parts of a URL. */
 export interface SqliteUrl {

@@ -122,7 +122,7 @@ describe("sqlayer check of a cluster", () => {
         assert.strictEqual(found.problems.length, 1)
         assert.match(
           found.problems[0],
-          new RegExp(`^the connections to 127.0.0.1:${url.port} are not encrypted, .*SSLMODE`)
+          new RegExp(`^the connections to 127.0.0.1:${url.port} are not encrypted and .*SSLMODE`)
         )
         assert.isTrue(found.servers[0].exposed)
 
