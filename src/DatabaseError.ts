@@ -450,13 +450,18 @@ const tags: ReadonlySet<unknown> = new Set(DatabaseError.members.map((member) =>
 
 /**
  * Whether a value is one of the errors of this module. It checks the tag, so that it recognizes errors of another copy
- * of sqlayer.
+ * of sqlayer. A value whose properties throw when they are read is none of them.
  *
  * @since 0.1.0
  * @category guards
  */
-export const isDatabaseError = (u: unknown): u is DatabaseError =>
-  Predicate.hasProperty(u, "_tag") && tags.has(u._tag) && Predicate.hasProperty(u, "dialect")
+export const isDatabaseError = (u: unknown): u is DatabaseError => {
+  try {
+    return Predicate.hasProperty(u, "_tag") && tags.has(u._tag) && Predicate.hasProperty(u, "dialect")
+  } catch {
+    return false
+  }
+}
 
 // By tag and not by instanceof, because several copies of @effect/sql may be installed.
 const isSqlError = (u: unknown): u is SqlError =>

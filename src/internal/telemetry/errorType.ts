@@ -7,9 +7,14 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import { type DatabaseError, fromSqlError, isDatabaseError } from "../../DatabaseError.js"
 
-/** The DatabaseError that a failure is or carries. */
-export const toDatabaseError = (error: unknown): DatabaseError | undefined =>
-  isDatabaseError(error) ? error : error instanceof SqlError ? fromSqlError(error) : undefined
+/** The DatabaseError that a failure is or carries. None if the failure throws when one of its properties is read. */
+export const toDatabaseError = (error: unknown): DatabaseError | undefined => {
+  try {
+    return isDatabaseError(error) ? error : error instanceof SqlError ? fromSqlError(error) : undefined
+  } catch {
+    return undefined
+  }
+}
 
 /** The DatabaseError that an exit failed with. Undefined for a success, a defect, an interruption and any other failure. */
 export const databaseErrorOf = (exit: Exit.Exit<unknown, unknown>): DatabaseError | undefined => {

@@ -45,6 +45,36 @@ const breakingAt = (host: string): Tracer.Tracer =>
     context: (f) => f()
   })
 
+/** An error of an application whose tag cannot be read. */
+const unreadable = () => Object.defineProperty({ message: "unreadable" }, "_tag", { get: broken })
+
+forEachDialect((name, _, dialect) =>
+  describe(`an error that throws on ${name}`, () => {
+    for (const [kind, end] of [["failure", Effect.fail], ["defect", Effect.die]] as const) {
+      live(`ends its session, and the nested session that it comes from, as any other (${kind})`, () =>
+        Effect.gen(function*() {
+          const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0 })
+          const failing = (n: number) =>
+            db.session(Effect.zipRight(
+              insert(db, n),
+              Effect.suspend(() =>
+                end(unreadable())
+              )
+            ))
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(failing(1))))
+          yield* assertIdle(db)
+          yield* db.session(Effect.gen(function*() {
+            yield* insert(db, 2)
+            assert.isTrue(Exit.isFailure(yield* Effect.exit(failing(3))))
+            yield* insert(db, 4)
+          }))
+          assert.deepStrictEqual(yield* numbers(db), [2, 4])
+          yield* assertIdle(db)
+        }))
+    }
+  })
+)
+
 forEachDialect((name, _, dialect) =>
   describe(`a tracer that throws on ${name}`, () => {
     live("keeps no connection of a statement, whether it has waited for that or not", () =>
