@@ -160,7 +160,10 @@ describe.each(Object.keys(kinds) as Array<keyof typeof kinds>)("%s", (kind) => {
         [() => ({ f: { module: broken } }), /broken\.mjs: it is broken/],
         [(module) => ({ f: { module } }), /its export f is not a function/],
         [(module) => ({ notOne: { module } }), /its export notOne is not a function/],
-        [(module) => ({ double: { module, aggregate: true } }), /its export double is not an object with a function step/],
+        [
+          (module) => ({ double: { module, aggregate: true } }),
+          /its export double is not an object with a function step/
+        ],
         [(module) => ({ total: { module } }), /its export total is not a function/]
       ]
       for (const [functions, message] of failures) {
