@@ -1,4 +1,5 @@
 /** What throws where it must not: a tracer, and a driver. */
+import { SqlErrorTypeId } from "@effect/sql/SqlError"
 import { assert, describe } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as DefaultServices from "effect/DefaultServices"
@@ -45,31 +46,49 @@ const breakingAt = (host: string): Tracer.Tracer =>
     context: (f) => f()
   })
 
-/** An error of an application whose tag cannot be read. */
-const unreadable = () => Object.defineProperty({ message: "unreadable" }, "_tag", { get: broken })
+const throwing = (values: object, ...properties: ReadonlyArray<string>): object =>
+  Object.defineProperties(values, Object.fromEntries(properties.map((name) => [name, { get: broken }])))
+
+/** Errors of an application that throw when they are looked at. */
+const unreadable: Readonly<Record<string, () => object>> = {
+  "a tag": () => throwing({}, "_tag"),
+  "the cause of a SqlError": () => throwing({ _tag: "SqlError", [SqlErrorTypeId]: SqlErrorTypeId }, "cause"),
+  "the code of a DatabaseError": () => throwing({ _tag: "UniqueViolation", dialect: "sqlite" }, "code", "statement"),
+  "the message of a DatabaseError": () =>
+    throwing({ _tag: "SerializationFailure", dialect: "sqlite" }, "message", "reason"),
+  "every property": () => new Proxy({}, { get: broken, getPrototypeOf: broken, ownKeys: broken })
+}
 
 forEachDialect((name, _, dialect) =>
   describe(`an error that throws on ${name}`, () => {
-    for (const [kind, end] of [["failure", Effect.fail], ["defect", Effect.die]] as const) {
-      live(`ends its session, and the nested session that it comes from, as any other (${kind})`, () =>
+    for (const [what, make] of Object.entries(unreadable)) {
+      live(`ends its session, and the nested session that it comes from, as any other: ${what}`, () =>
         Effect.gen(function*() {
           const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0 })
-          const failing = (n: number) =>
-            db.session(Effect.zipRight(
-              insert(db, n),
-              Effect.suspend(() =>
-                end(unreadable())
+          for (const end of [Effect.fail, Effect.die]) {
+            const failing = (n: number, retry: boolean) =>
+              db.session(
+                Effect.zipRight(
+                  insert(db, n),
+                  Effect.suspend(() =>
+                    end(make())
+                  )
+                ),
+                retry ? { retry } : {}
               )
-            ))
-          assert.isTrue(Exit.isFailure(yield* Effect.exit(failing(1))))
-          yield* assertIdle(db)
-          yield* db.session(Effect.gen(function*() {
-            yield* insert(db, 2)
-            assert.isTrue(Exit.isFailure(yield* Effect.exit(failing(3))))
-            yield* insert(db, 4)
-          }))
-          assert.deepStrictEqual(yield* numbers(db), [2, 4])
-          yield* assertIdle(db)
+            for (const retry of [false, true]) {
+              assert.isTrue(Exit.isFailure(yield* Effect.exit(failing(1, retry))))
+              yield* assertIdle(db)
+            }
+            yield* db.session(Effect.gen(function*() {
+              yield* insert(db, 2)
+              assert.isTrue(Exit.isFailure(yield* Effect.exit(failing(3, false))))
+              yield* insert(db, 4)
+            }))
+            assert.deepStrictEqual(yield* numbers(db), [2, 4])
+            yield* assertIdle(db)
+            yield* db.sql`DELETE FROM items`
+          }
         }))
     }
   })
