@@ -175,12 +175,11 @@ const copyElements = <E>(
         onFailure: (cause) => {
           failure = cause
           copy.fail("the source of the data has failed")
-          // The server answers with an error, which ends the race. If that takes too long, the copy is canceled. The wait for
-          // that is limited only once the caller is interrupted, so that a slow network does not cost it the connection.
-          return Effect.zipRight(
-            sleepUntilFailed,
-            Effect.zipRight(pipeline.cancel(copy, undefined), Effect.failCause(cause))
-          )
+          // The server answers with an error, which ends the race. If that takes too long, the copy is canceled. In a session
+          // the wait for that is limited only once the session is interrupted, so that a slow network does not cost it its
+          // connection.
+          const canceled = guard === undefined ? Effect.void : pipeline.cancel(copy, undefined)
+          return Effect.zipRight(sleepUntilFailed, Effect.zipRight(canceled, Effect.failCause(cause)))
         }
       }))
 

@@ -133,10 +133,11 @@ export const copyTo = (
         if (copy === undefined || copy.isComplete) {
           return Effect.void
         }
-        if (Exit.isInterrupted(exit)) {
-          return cancel(copy)
+        if (Exit.isSuccess(exit) && (writes || pipeline.hasQueued)) {
+          return runToEnd(copy)
         }
-        return Exit.isSuccess(exit) && (writes || pipeline.hasQueued) ? runToEnd(copy) : cancelUnhurried(copy)
+        // Outside of a session nothing is lost with the connection.
+        return copy.hasSavepoint && !Exit.isInterrupted(exit) ? cancelUnhurried(copy) : cancel(copy)
       })
 
     return Effect.as(Effect.addFinalizer(close), pull)
