@@ -17,6 +17,7 @@ import { vi } from "vitest"
 import * as Database from "../../src/Database.js"
 import { type Connection, Interceptor } from "../../src/internal/driver.js"
 import { TextCache } from "../../src/internal/sqlClient/texts.js"
+import { changedConnections } from "../support/changedConnections.js"
 import { forEachDialect } from "../support/dialects.js"
 import { FiberCounter } from "../support/fiberCounter.js"
 
@@ -39,7 +40,7 @@ const embedded = (change: (connection: Connection) => Partial<Connection>, compi
     Interceptor,
     (driver) =>
       Effect.succeed({
-        ...driver,
+        ...changedConnections(driver, change),
         compiler: Object.create(driver.compiler, {
           compile: {
             value: (...args: Parameters<Statement.Compiler["compile"]>) => {
@@ -48,9 +49,7 @@ const embedded = (change: (connection: Connection) => Partial<Connection>, compi
               return result
             }
           }
-        }) as Statement.Compiler,
-        connect: (onLost, restore) =>
-          Effect.map(driver.connect(onLost, restore), (connection) => ({ ...connection, ...change(connection) }))
+        }) as Statement.Compiler
       })
   )
 

@@ -11,6 +11,7 @@ import * as Database from "../../src/Database.js"
 import { query } from "../support/client.js"
 import { makeCluster, type Member } from "../support/cluster.js"
 import { scopedInstallation } from "../support/server.js"
+import { childrenOf } from "../support/serverProcess.js"
 
 const { values } = parseArgs({
   options: {
@@ -29,15 +30,13 @@ const rows = Number(values.rows)
 const tick = 10
 
 /** The CPU time in milliseconds of a server's processes that exist now. */
-const cpuTime = ({ pid }: Member): number => {
+const cpuTime = (server: Member): number => {
   let ticks = 0
-  for (const name of Fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+  for (const pid of [server.pid, ...childrenOf(server.pid)]) {
     try {
-      const stat = Fs.readFileSync(`/proc/${name}/stat`, "utf8")
+      const stat = Fs.readFileSync(`/proc/${pid}/stat`, "utf8")
       const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-      if (Number(name) === pid || Number(fields[1]) === pid) {
-        ticks += Number(fields[11]) + Number(fields[12])
-      }
+      ticks += Number(fields[11]) + Number(fields[12])
     } catch {
       // The process has ended.
     }

@@ -11,7 +11,6 @@ import type { DatabaseError } from "../../DatabaseError.js"
 import type { Options, Session } from "../../Session.js"
 import type { Connection } from "../driver.js"
 import { currentFiber, isInterrupted } from "../fiber.js"
-
 import { databaseErrorOf } from "../telemetry/errorType.js"
 import { bounded, boundedAfterInterrupt } from "../watchdog.js"
 import { commitOrRollback } from "./commit.js"
@@ -110,18 +109,19 @@ const end = <A, E>(
         ? Effect.succeed(orElse)
         : f(connection, savepoint.name)
     })
-  /** What goes on with its work after a failure does not lose its connection because the network is slow. */
-  const limited = isUrgent(exit)
-    ? bounded
-    : (connection: Connection, effect: Effect.Effect<void, DatabaseError>) =>
-      boundedAfterInterrupt(connection, effect, interruptibility)
   const rollbackToSavepoint = onSavepoint(
-    (connection, name) =>
-      Effect.map(limited(connection, Effect.suspend(() => connection.rollbackToSavepoint(name))), (result) => {
+    (connection, name) => {
+      const rollback = Effect.suspend(() => connection.rollbackToSavepoint(name))
+      // A session that continues after a failure does not lose its connection because the network is slow.
+      const result = isUrgent(exit)
+        ? bounded(connection, rollback)
+        : boundedAfterInterrupt(connection, rollback, interruptibility)
+      return Effect.map(result, (result) => {
         if (Exit.isFailure(result) && !isTransactionOver(result)) {
           connection.destroy()
         }
-      }),
+      })
+    },
     undefined
   )
   const rollback = (exit: Exit.Exit<A, E>): Effect.Effect<Exit.Exit<A, E>> => {

@@ -10,6 +10,7 @@ import { assert } from "vitest"
 import * as Database from "../../../src/Database.js"
 import { type DatabaseError, fromSqlError, isDatabaseError } from "../../../src/DatabaseError.js"
 import { type Connection, Interceptor } from "../../../src/internal/driver.js"
+import { changedConnections } from "../../support/changedConnections.js"
 import { type Dialect, make } from "../../support/dialects.js"
 
 type Options = Parameters<typeof make>[1]
@@ -38,16 +39,7 @@ export const embedded = (change: (connection: Connection) => Partial<Connection>
   const made = Effect.provideService(
     Database.make({ url: ":memory:", environment: "test" }),
     Interceptor,
-    (driver) =>
-      Effect.succeed({
-        ...driver,
-        connect: (onLost, restore) =>
-          Effect.map(
-            driver.connect(onLost, restore),
-            (connection) =>
-              Object.defineProperties({ ...connection }, Object.getOwnPropertyDescriptors(change(connection)))
-          )
-      })
+    (driver) => Effect.succeed(changedConnections(driver, change))
   )
   return Effect.tap(made, createTables)
 }

@@ -13,6 +13,7 @@ import * as Tracer from "effect/Tracer"
 import * as Database from "../../../src/Database.js"
 import type { DatabaseError } from "../../../src/DatabaseError.js"
 import { Interceptor } from "../../../src/internal/driver.js"
+import { changedConnections } from "../../support/changedConnections.js"
 
 const native = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
@@ -48,12 +49,7 @@ const open = (change: (connection: object) => object = () => ({})) =>
   Effect.provideService(
     Database.make({ url: ":memory:", environment: "test" }),
     Interceptor,
-    (driver) =>
-      Effect.succeed({
-        ...driver,
-        connect: (onLost, restore) =>
-          Effect.map(driver.connect(onLost, restore), (connection) => ({ ...connection, ...change(connection) }))
-      })
+    (driver) => Effect.succeed(changedConnections(driver, change))
   )
 
 const endOf = ({ status }: Tracer.Span): Exit.Exit<unknown, unknown> | undefined =>
