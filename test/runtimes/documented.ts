@@ -1,5 +1,5 @@
 /**
- * What the documentation tells users: its install commands, and the README's program.
+ * What the documentation tells users: its install commands, the README's program, and the settings for Next.js.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -39,4 +39,13 @@ export const readmeProgram = (): string => {
     throw new Error("README.md has no program")
   }
   return program
+}
+
+/** The settings for a standalone server of Next.js. */
+export const nextConfiguration = (): string => {
+  const [, configuration] = /^## Next\.js\n[\s\S]*?^```js\n([\s\S]*?)^```$/m.exec(read("docs/bundling.md")) ?? []
+  if (configuration === undefined) {
+    throw new Error("docs/bundling.md has no settings for Next.js")
+  }
+  return configuration
 }

@@ -4,7 +4,7 @@
  * Linux x64 only, as their packages are.
  *
  * `--quick` is the part that CI runs. Without it the results are written to docs/compatibility.md. Names of runtimes, package
- * managers, "bundlers" and "typescript" as arguments restrict the run to these; the other rows stay as they are.
+ * managers, "bundlers", "next" and "typescript" as arguments restrict the run to these; the other rows stay as they are.
  */
 import * as Effect from "effect/Effect"
 import { transformSync } from "esbuild"
@@ -21,6 +21,7 @@ import { makeServerProcess } from "../support/serverProcess.js"
 import { certificates } from "../support/tls.js"
 import { bundlerRows } from "./bundlers.js"
 import { installCommands, readmeProgram, root } from "./documented.js"
+import { nextRows } from "./next.js"
 import { type Row, type Table, writeTable } from "./table.js"
 import { typescriptRows } from "./typescript.js"
 
@@ -407,6 +408,24 @@ try {
 
   if (!quick && isSelected("bundlers")) {
     write({ marker: "bundlers", head: ["bundler", "both databases"], rows: bundlerRows(report) })
+  }
+  if (!quick && isSelected("next")) {
+    const { directory, manager } = projects.find(({ manager }) => manager === npm12)!
+    const { output, status } = await execute(manager.add(["next", "react", "react-dom"]), {
+      cwd: directory,
+      env: environment({}, manager.runtime.bin)
+    })
+    if (report("npm 12: Next.js", status === 0, output)) {
+      const rows = await nextRows({
+        directory,
+        standalone: Path.join(work, "standalone"),
+        node: manager.runtime.command[0],
+        environment: (more) => environment(more, manager.runtime.bin),
+        databaseUrl,
+        onBoth
+      })
+      write({ marker: "bundlers", head: ["bundler", "both databases"], rows })
+    }
   }
   if (!quick && isSelected("typescript")) {
     write({
