@@ -222,7 +222,8 @@ describe("the database", () => {
       Effect.gen(function*() {
         const database = yield* make(postgres)
         const { sql } = database
-        yield* sql`CREATE TABLE account (id integer PRIMARY KEY, owner text)`
+        // Autovacuum would remove the dead tuples that are counted below.
+        yield* sql`CREATE TABLE account (id integer PRIMARY KEY, owner text) WITH (autovacuum_enabled = false)`
         yield* sql`CREATE INDEX account_owner ON account (owner)`
         yield* sql`INSERT INTO account SELECT i, repeat(i || ${" secret owner"}, 9) FROM generate_series(1, 3000) AS i`
         yield* sql`DELETE FROM account WHERE id > 2000`
