@@ -74,7 +74,7 @@ const dateTexts = (date: Date): ReadonlyArray<string> =>
 
 /** With more objects, or an integer of more bits, the values count as unreadable. */
 const maxObjects = 100_000
-const maxInteger = 1n << 1_000_000n
+const maxBits = 1_000_000
 
 /** What the methods of an object encode it as, if it has such methods. */
 const encodings = (value: object): ReadonlyArray<unknown> => {
@@ -96,7 +96,7 @@ const textsOf = (params: ReadonlyArray<unknown> | undefined): ReadonlyArray<stri
   try {
     while (left.length > 0) {
       const value = left.pop()
-      if (seen.size > maxObjects || (typeof value === "bigint" && (value > maxInteger || value < -maxInteger))) {
+      if (seen.size > maxObjects || (typeof value === "bigint" && BigInt.asIntN(maxBits, value) !== value)) {
         return undefined
       }
       if (typeof value === "string") {

@@ -96,12 +96,8 @@ const isAccepted = (text: string): boolean => {
     (isIn(rightToLeft, first) && isIn(rightToLeft, last) && !codes.some((code) => isIn(leftToRight, code)))
 }
 
-/** Prepares a password. */
+/** Prepares a password. One that is ASCII stays as it is. */
 export const saslprep = (password: string): string => {
-  // oxlint-disable-next-line no-control-regex -- ASCII has control characters.
-  if (/^[\x00-\x7f]*$/.test(password)) {
-    return password
-  }
   const mapped = password.replace(spaces, " ").replace(nothing, "")
   return isAccepted(mapped) ? mapped.normalize("NFKC") : password
 }

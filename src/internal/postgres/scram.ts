@@ -8,7 +8,6 @@
 import * as Crypto from "node:crypto"
 import { TLSSocket } from "node:tls"
 import { promisify } from "node:util"
-import { saslprep } from "./saslprep.js"
 
 const pbkdf2 = promisify(Crypto.pbkdf2)
 
@@ -117,6 +116,11 @@ const bindingOf = async (header: string, socket: unknown): Promise<string> => {
   return Buffer.concat([Buffer.from(header), hash.update(certificate).digest()]).toString("base64")
 }
 
+/** Prepares a password. The tables that this needs are loaded only for one that is not ASCII. */
+const prepare = async (password: string): Promise<string> =>
+  // oxlint-disable-next-line no-control-regex -- ASCII has control characters.
+  /^[\x00-\x7f]*$/.test(password) ? password : (await import("./saslprep.js")).saslprep(password)
+
 /** The client's answer to the server's first message. */
 export const answer = async (
   session: Session,
@@ -135,7 +139,7 @@ export const answer = async (
     : Buffer.from(header).toString("base64")
   const withoutProof = `c=${binding},r=${nonce}`
   const authMessage = `${bareMessage(session)},r=${nonce},s=${salt},i=${iterations},${withoutProof}`
-  const salted = await pbkdf2(saslprep(password), Buffer.from(salt, "base64"), iterations, 32, "sha256")
+  const salted = await pbkdf2(await prepare(password), Buffer.from(salt, "base64"), iterations, 32, "sha256")
   const clientKey = hmac(salted, "Client Key")
   const signature = hmac(Crypto.createHash("sha256").update(clientKey).digest(), authMessage)
   const proof = Buffer.from(clientKey.map((byte, i) => byte ^ signature[i]))
