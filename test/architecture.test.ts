@@ -43,6 +43,7 @@ const order = (dialects: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Rea
     "internal/cluster/servers",
     "internal/cluster/connectLimit",
     "internal/hiddenClass",
+    "internal/nodeTls",
     "internal/packages",
     "internal/raceFirst",
     "internal/sqlQuotes",
@@ -217,6 +218,14 @@ describe("the modules of src", () => {
       /\bEffect\.(?:race|timeout|zipPar)|\bconcurren(?:t|cy):/.test(withoutComments(source))
     )
     assert.deepStrictEqual(races.map(([module]) => module), [])
+  })
+
+  // src/internal/nodeTls.ts says why.
+  it("take node:tls without an import", () => {
+    const importing = Object.entries(sources).filter(([, source]) =>
+      /^(?!import type).*(?:from |import\()"node:(?:tls|https)"/m.test(withoutComments(source))
+    )
+    assert.deepStrictEqual(importing.map(([module]) => module), [])
   })
 
   it.each(allowed)("%s still needs the allowance %s", (module, code) => {

@@ -6,8 +6,8 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import type { IncomingMessage, Server, ServerResponse } from "node:http"
 import * as Net from "node:net"
-import * as Tls from "node:tls"
 import type { NodeServer } from "../../DatabaseHttp.js"
+import { NodeTls } from "../nodeTls.js"
 import { acceptQueueLength } from "./acceptQueue.js"
 
 /**
@@ -74,7 +74,7 @@ export class Connections {
       socket.on("close", () => this.closed(socket))
     }
     server.prependListener("connection", onConnection)
-    if (server instanceof Tls.Server) {
+    if (server instanceof NodeTls.Server) {
       // The socket of a request over TLS is not the one that was accepted, which only counts until the handshake is over.
       const handshakes = new Map<string, Net.Socket>()
       server.prependListener("connection", (socket: Net.Socket) => {

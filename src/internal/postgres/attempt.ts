@@ -7,11 +7,11 @@ import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as Redacted from "effect/Redacted"
 import type { Socket as NetSocket } from "node:net"
-import { TLSSocket } from "node:tls"
 import type { PostgresHost } from "../../DatabaseConfig.js"
 import type { DatabaseError } from "../../DatabaseError.js"
 import type { Server } from "../cluster/servers.js"
 import type { Restore } from "../driver.js"
+import { NodeTls } from "../nodeTls.js"
 import { sendElsewhere } from "./bindCheck.js"
 import { Connection } from "./connection.js"
 import type { Credentials } from "./credentials.js"
@@ -86,7 +86,7 @@ export const attempt = (
 
     const startUp = (socket: NetSocket, resume: Resume): void => {
       const parameters = new ReportedParameters()
-      const isEncrypted = socket instanceof TLSSocket
+      const isEncrypted = socket instanceof NodeTls.TLSSocket
       const requiresChannelBinding = target.channelBinding === "require"
       if (requiresChannelBinding && !isEncrypted) {
         socket.destroy()

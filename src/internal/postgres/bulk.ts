@@ -84,8 +84,8 @@ const castOf = (registry: TypeRegistry, oid: number): string | undefined => {
  * expands composite types, and in the text of some arrays no comma separates the elements.
  */
 const arrayTypeOf = (element: number): number | undefined => {
-  const array = builtinTypes.get(element)?.array
-  return array !== undefined && builtinTypes.get(array)?.delimiter === "," ? array : undefined
+  const array = builtinTypes().get(element)?.array
+  return array !== undefined && builtinTypes().get(array)?.delimiter === "," ? array : undefined
 }
 
 /**

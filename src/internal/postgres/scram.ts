@@ -6,8 +6,8 @@
 // oxlint-disable-next-line typescript/triple-slash-reference
 /// <reference path="./pgModules.d.ts" />
 import * as Crypto from "node:crypto"
-import { TLSSocket } from "node:tls"
 import { promisify } from "node:util"
+import { NodeTls } from "../nodeTls.js"
 
 const pbkdf2 = promisify(Crypto.pbkdf2)
 
@@ -107,7 +107,7 @@ const signatureHash = async (certificate: Buffer): Promise<string> => {
 
 /** Binds the exchange to the TLS connection with the certificate's hash (tls-server-end-point, RFC 5929). */
 const bindingOf = async (header: string, socket: unknown): Promise<string> => {
-  const certificate = socket instanceof TLSSocket ? socket.getPeerCertificate().raw : undefined
+  const certificate = socket instanceof NodeTls.TLSSocket ? socket.getPeerCertificate().raw : undefined
   if (certificate === undefined) {
     throw new Error("SASL: the server's certificate is not known")
   }

@@ -130,9 +130,11 @@ const accepted = ["host", "port", "user", "password", "dbname", ...parameters] a
 const defaultHost = "localhost"
 const defaultPort = 5432
 
+/** Node.js compiles a regular expression of 100 kB to tell, which a text without a colon does not need. */
+const isIPv6 = (text: string): boolean => text.includes(":") && Net.isIPv6(text)
+
 /** A name or an IPv4 address, an IPv6 address without brackets, or the directory of a Unix socket. */
-const isHost = (host: string): boolean =>
-  host.startsWith("/") || (host.includes(":") ? Net.isIPv6(host) : /^[\p{L}\p{N}._-]+$/u.test(host))
+const isHost = (host: string): boolean => host.startsWith("/") || isIPv6(host) || /^[\p{L}\p{N}._-]+$/u.test(host)
 
 const isPort = (port: string): boolean =>
   port === "" || (/^\d{1,5}$/.test(port) && Number(port) > 0 && Number(port) < 65536)
@@ -167,7 +169,7 @@ const parseHost = (text: string): HostText => {
 
 /** Reads a host in the parameter `host`, where an address needs no brackets and a directory no escapes. */
 const parseHostParameter = (text: string): HostText =>
-  text.startsWith("/") || Net.isIPv6(text) ? { host: text, port: "" } : parseHost(text)
+  text.startsWith("/") || isIPv6(text) ? { host: text, port: "" } : parseHost(text)
 
 /** The ports, or undefined if no host has one. */
 const portsOf = (hosts: ReadonlyArray<HostText>): ReadonlyArray<string> | undefined =>
@@ -248,7 +250,7 @@ const unreadable = (expected: string, given: string): Reading<PostgresUrl> => ({
 })
 
 const formatHost = ({ host, port }: Host): string =>
-  `${Net.isIPv6(host) ? `[${host.replace("%", "%25")}]` : encodeURIComponent(host)}:${port}`
+  `${isIPv6(host) ? `[${host.replace("%", "%25")}]` : encodeURIComponent(host)}:${port}`
 
 /** The parts that every written URL has. */
 interface Parts {

@@ -6,7 +6,8 @@
  */
 import * as Dns from "node:dns"
 import * as Net from "node:net"
-import * as Tls from "node:tls"
+import type { ConnectionOptions, TLSSocket } from "node:tls"
+import { NodeTls } from "../../nodeTls.js"
 import { staggered } from "./staggered.js"
 import { type Encryption, protocolName } from "./tls.js"
 
@@ -18,7 +19,7 @@ export interface OpenOptions {
   /** Whether TLS begins at once, without an SSLRequest (libpq's `sslnegotiation=direct`). Default: false. */
   readonly isDirect?: boolean
   /** Called when TLS begins. What it throws is a failure of the stage `tls`. */
-  readonly tls: () => Tls.ConnectionOptions
+  readonly tls: () => ConnectionOptions
   /** Limits all of it: address lookup, connecting and the TLS handshake; in milliseconds. */
   readonly timeout: number
   /** Whether the process may exit before the socket is closed. */
@@ -224,7 +225,7 @@ export const open = (
     const startTls = (): void => {
       stage = "tls"
       try {
-        socket = Tls.connect({ ...options.tls(), socket: raw })
+        socket = NodeTls.connect({ ...options.tls(), socket: raw })
       } catch (cause) {
         return fail({ stage, cause: cause as Error })
       }
@@ -233,7 +234,7 @@ export const open = (
       socket.on("close", onClose)
       socket.once("secureConnect", () => {
         // Without this check, the messages could be redirected to a server of another protocol.
-        if (options.isDirect === true && (socket as Tls.TLSSocket).alpnProtocol !== protocolName) {
+        if (options.isDirect === true && (socket as TLSSocket).alpnProtocol !== protocolName) {
           const cause = new Error(
             `the server did not select ${protocolName} by ALPN, as sslnegotiation=direct requires`
           )

@@ -41,16 +41,26 @@ export interface TypeEntry {
 
 const schema = "pg_catalog"
 
-export const builtinTypes: ReadonlyMap<number, TypeEntry> = new Map(
-  table.split(",").flatMap((line) => {
-    const [oid, name, array, delimiter = ","] = line.trim().split(" ")
-    const entries: Array<[number, TypeEntry]> = [[Number(oid), { name, schema, array: Number(array) || undefined }]]
-    if (array !== "0") {
-      entries.push([Number(array), { name: `${name}[]`, schema, element: Number(oid), delimiter }])
-    }
-    return entries
-  })
-)
+const readTable = (): ReadonlyMap<number, TypeEntry> =>
+  new Map(
+    table.split(",").flatMap((line) => {
+      const [oid, name, array, delimiter = ","] = line.trim().split(" ")
+      const entries: Array<[number, TypeEntry]> = [[Number(oid), { name, schema, array: Number(array) || undefined }]]
+      if (array !== "0") {
+        entries.push([Number(array), { name: `${name}[]`, schema, element: Number(oid), delimiter }])
+      }
+      return entries
+    })
+  )
+
+let types: ReadonlyMap<number, TypeEntry> | undefined
+let names: ReadonlySet<string> | undefined
+
+/** The types by their OID. The table is read when it is first used. */
+export const builtinTypes = (): ReadonlyMap<number, TypeEntry> => types ??= readTable()
+
+export const isBuiltinName = (name: string): boolean =>
+  (names ??= new Set(Array.from(builtinTypes().values(), (type) => type.name))).has(name)
 
 /** SQL's names for these types. */
 const sqlNames: ReadonlyMap<string, string> = new Map([

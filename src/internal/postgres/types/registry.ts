@@ -7,11 +7,9 @@ import { RowDescriptions, type TypeParsers } from "../protocol/rowDescription.js
 import type { TypeParser } from "../protocol/valueReaders.js"
 import type { Encoded } from "../protocol/writer.js"
 import { formatArray, formatElement, parseArray } from "./array.js"
-import { builtinTypes, nameOf, type TypeEntry } from "./builtin.js"
+import { builtinTypes, isBuiltinName, nameOf, type TypeEntry } from "./builtin.js"
 import { encode, encodeJson, toText } from "./encode.js"
 import { hasPgParser, isParsedByElement, strictPgParserOf } from "./parsers.js"
-
-const builtinNames: ReadonlySet<string> = new Set([...builtinTypes.values()].map(({ name }) => name))
 
 const isJson = (oid: number): boolean => oid === 114 || oid === 3802
 
@@ -158,7 +156,7 @@ export class TypeRegistry implements TypeParsers {
 
   /** What is known of a type. */
   entryOf(oid: number): TypeEntry | undefined {
-    return builtinTypes.get(oid) ?? this.catalog.get(oid)
+    return builtinTypes().get(oid) ?? this.catalog.get(oid)
   }
 
   private customOf(oid: number): Type | undefined {
@@ -173,7 +171,7 @@ export class TypeRegistry implements TypeParsers {
     }
     const { base, name, schema } = entry
     // The name of a built-in type means that type, even if a schema has another type of this name.
-    const isHidden = builtinNames.has(name) && !builtinTypes.has(oid)
+    const isHidden = isBuiltinName(name) && !builtinTypes().has(oid)
     return custom.get(`${schema}.${name}`) ?? (isHidden ? undefined : custom.get(name)) ??
       (base === undefined ? undefined : this.customOf(base))
   }

@@ -22,7 +22,7 @@ export const unreadableValue = (error: unknown): ServerError => {
     return serverError("22000", `a value of a row cannot be read: ${nameOf(error)}`)
   }
   const { cause, field: { dataTypeID, format, name } } = error
-  const type = builtinTypes.get(dataTypeID)?.name ?? `with the OID ${dataTypeID}`
+  const type = builtinTypes().get(dataTypeID)?.name ?? `with the OID ${dataTypeID}`
   const reason = format === "binary"
     ? "it comes in binary format"
     : nameOf(cause) === "UnreadableText"
