@@ -4,7 +4,6 @@
 import type Sqlite from "better-sqlite3"
 import * as Fs from "node:fs"
 import { createRequire as requireFrom } from "node:module"
-import * as Path from "node:path"
 import {
   backupPages,
   type Binding,
@@ -116,12 +115,14 @@ const readFile = (filename: string): Buffer => {
   return bytes
 }
 
+/** Where version 12 has its native code (`build/Release/better_sqlite3.node`), and version 13 (`prebuilds/linux-x64.node`). */
+const nativeCode = /[\\/]better_sqlite3\.node$|[\\/]better-sqlite3[^\\/]*[\\/]prebuilds[\\/][^\\/]+\.node$/
+
 /**
  * The path of the native code, which is loaded with the first database. Undefined if none is loaded, or several are.
  */
 const library = (): string | undefined => {
-  const paths = Object.keys(requireFrom("/").cache ?? {})
-  const loaded = paths.filter((path) => Path.basename(path) === "better_sqlite3.node")
+  const loaded = Object.keys(requireFrom("/").cache ?? {}).filter((path) => nativeCode.test(path))
   return loaded.length === 1 ? loaded[0] : undefined
 }
 
