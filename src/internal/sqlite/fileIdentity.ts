@@ -32,6 +32,15 @@ const describe = (stats: Fs.Stats | undefined): string | undefined =>
 /** Device and inode of the file with this name, `none` if there is no file, undefined if it cannot be looked up. */
 export const identityOf = (filename: string): string | undefined => describe(statOf(filename))
 
+const describeWal = (stats: Fs.Stats | undefined): string | undefined =>
+  stats === undefined || stats === missing ? describe(stats) : `${describe(stats)}:${stats.birthtimeMs}`
+
+/**
+ * The identity of the WAL of the file with this name, as `identityOf` that of the file, and with the time at which it was
+ * made: the WAL of the next file may have the inode of one that was deleted.
+ */
+export const walIdentityOf = (filename: string): string | undefined => describeWal(statOf(walOf(filename)))
+
 /** Whether a file was replaced or deleted. Both identities are those of `identityOf`. */
 export const isReplaced = (before: string | undefined, after: string | undefined): boolean =>
   before !== undefined && before !== none && after !== undefined && after !== before
@@ -50,7 +59,7 @@ export class FileIdentity {
   private readonly wal: Fs.Stats | undefined
   /** The size of the WAL in bytes when it was last looked up. */
   walSize: number | undefined
-  /** Device and inode of the file and of its WAL. */
+  /** As `identityOf` and `walIdentityOf` return them. */
   readonly opened: Pick<OpenedFile, "file" | "wal">
 
   constructor(
@@ -62,7 +71,7 @@ export class FileIdentity {
     this.walName = walOf(filename)
     const wal = statOf(this.walName)
     this.wal = mode === "wal" && wal !== missing ? wal : undefined
-    this.opened = { file: describe(this.file), wal: describe(wal) }
+    this.opened = { file: describe(this.file), wal: describeWal(wal) }
   }
 
   /**

@@ -10,12 +10,11 @@
  * while the connection that writes is idle, and sees all that this has committed.
  */
 import { type Binding, type Database, memory, type RowFormat, type Statement } from "./binding.js"
-import { FileIdentity, identityOf } from "./fileIdentity.js"
+import { FileIdentity, identityOf, walIdentityOf } from "./fileIdentity.js"
 import { journalModeOf } from "./opening.js"
 import * as Pragmas from "./pragmas.js"
 import { addCloser, removeCloser } from "./processExit.js"
 import type { OpenedFile, Run } from "./protocol.js"
-import { walOf } from "./staleWal.js"
 import { textOf } from "./statementText.js"
 
 /** How often a statement runs in the thread before it is examined. */
@@ -259,7 +258,7 @@ export class Lookups {
    */
   private open(): Opened | undefined {
     const { binding, filename, pragmas } = this.options
-    if (identityOf(filename) !== this.file?.file || identityOf(walOf(filename)) !== this.file?.wal) {
+    if (identityOf(filename) !== this.file?.file || walIdentityOf(filename) !== this.file?.wal) {
       return undefined
     }
     // Loads the library. Another copy of it would release the locks of the thread when it closes the file.

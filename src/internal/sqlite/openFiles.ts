@@ -1,12 +1,12 @@
 /**
  * The transports that have a file open, of all databases of this process.
  */
-import { identityOf, none } from "./fileIdentity.js"
+import { identityOf, none, walIdentityOf } from "./fileIdentity.js"
 import type { OpenedFile } from "./protocol.js"
-import { describeStaleWal, setAsideWal, walOf } from "./staleWal.js"
+import { describeStaleWal, setAsideWal } from "./staleWal.js"
 import type { Transport } from "./transport.js"
 
-/** The file that a transport has open, and its WAL, each by device and inode. */
+/** The file that a transport has open, and its WAL, by their identities. */
 interface Opened {
   readonly filename: string
   readonly file: string
@@ -23,6 +23,9 @@ interface Entry {
 
 /** The transports of all databases of this process: several databases may have one file open. */
 const entries = new Map<Transport, Entry>()
+
+/** Whether this process has a file open. */
+const isOpen = (file: string): boolean => Array.from(entries.values()).some(({ opened }) => opened?.file === file)
 
 /** The transports of one database. */
 export class OpenFiles {
@@ -72,7 +75,7 @@ export class OpenFiles {
    */
   leaveReplaced(): ReadonlyArray<Promise<void>> {
     const file = identityOf(this.filename)
-    const wal = identityOf(walOf(this.filename))
+    const wal = walIdentityOf(this.filename)
     const ending: Array<Promise<void>> = []
     for (const [transport, { isDestroyed, opened }] of entries) {
       if (opened === undefined || (opened.filename !== this.filename && opened.file !== this.lastOpened?.file)) {
@@ -91,13 +94,14 @@ export class OpenFiles {
 
   /**
    * Sets the WAL of a replaced file aside: SQLite does not delete it if it finds that the file was moved. Returns the
-   * name under which it is kept. To be called when the promises of `leaveReplaced` are resolved.
+   * name under which it is kept. Undefined if there is none, as is certain while this process has the new file open. To be
+   * called when the promises of `leaveReplaced` are resolved.
    */
   setAsideWal(): string | undefined {
     const { lastOpened: last } = this
     const file = identityOf(this.filename)
-    return last?.wal !== undefined && last.wal !== none && file !== undefined && last.file !== file &&
-        last.wal === identityOf(walOf(this.filename))
+    return last?.wal !== undefined && last.wal !== none && file !== undefined && last.file !== file && !isOpen(file) &&
+        last.wal === walIdentityOf(this.filename)
       ? setAsideWal(this.filename)
       : undefined
   }
@@ -107,7 +111,6 @@ export class OpenFiles {
    */
   describeStaleWal(): string | undefined {
     const file = identityOf(this.filename)
-    const isOpen = Array.from(entries.values()).some(({ opened }) => opened !== undefined && opened.file === file)
-    return file === undefined || isOpen ? undefined : describeStaleWal(this.filename)
+    return file === undefined || isOpen(file) ? undefined : describeStaleWal(this.filename)
   }
 }

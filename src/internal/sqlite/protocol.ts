@@ -192,7 +192,7 @@ export interface OpenedFile {
   readonly journalMode: unknown
   /** Device and inode of the file, undefined in memory or if they could not be looked up. */
   readonly file: string | undefined
-  /** Those of its WAL, as `identityOf` returns them. */
+  /** The identity of its WAL, as `walIdentityOf` returns it. */
   readonly wal: string | undefined
   /** The copy of SQLite that has opened it, as `Binding.library` returns it. */
   readonly library: string | undefined

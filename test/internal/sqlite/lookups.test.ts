@@ -11,7 +11,7 @@ import { assert } from "vitest"
 import { fromSqlError } from "../../../src/DatabaseError.js"
 import { chooseBinding } from "../../../src/internal/sqlite/chooseBinding.js"
 import type { SqliteConnection } from "../../../src/internal/sqlite/connection.js"
-import { identityOf } from "../../../src/internal/sqlite/fileIdentity.js"
+import { identityOf, walIdentityOf } from "../../../src/internal/sqlite/fileIdentity.js"
 import { Lookups } from "../../../src/internal/sqlite/lookups.js"
 import type { Run } from "../../../src/internal/sqlite/protocol.js"
 import { connect, driver, file } from "./support.js"
@@ -99,7 +99,7 @@ const statement = (sql: string, params: ReadonlyArray<unknown>): Run => ({
 const fileOf = (name: string) => ({
   journalMode: "wal",
   file: identityOf(name),
-  wal: identityOf(`${name}-wal`),
+  wal: walIdentityOf(name),
   library: binding.library()
 })
 

@@ -27,6 +27,17 @@ const open = (filename: string, library: Binding, wrap: (transport: Transport) =
   return { files, connection: Effect.acquireRelease(connection, ({ close }) => close) }
 }
 
+/** Makes files until the next one gets this inode, where the file system gives those of deleted files to new ones. */
+const takeInodesUntil = (ino: number, prefix: string): void => {
+  for (let i = 0; i < 100; i++) {
+    const taken = `${prefix}.${i}`
+    Fs.writeFileSync(taken, "")
+    if (Fs.statSync(taken).ino === ino) {
+      return Fs.rmSync(taken)
+    }
+  }
+}
+
 describe("a file that is replaced while it is opened", () => {
   it.scopedLive("before the library has returned is not taken for the new one", () =>
     Effect.gen(function*() {
@@ -68,4 +79,36 @@ describe("a file that is replaced while it is opened", () => {
       yield* Effect.promise(() => Promise.all(files.leaveReplaced()))
       assert.strictEqual(files.leaveReplaced().length, 0)
     }))
+
+  for (const opener of ["this process", "another process"] as const) {
+    it.scopedLive(`leaves the WAL of the new one alone, which ${opener} has open`, () =>
+      Effect.gen(function*() {
+        const filename = yield* file
+        make(filename, "old")
+        make(`${filename}.new`, "new")
+        const { connection, files } = open(filename, binding)
+        const { ino } = yield* Effect.scoped(Effect.gen(function*() {
+          const { execute } = yield* connection
+          yield* execute("INSERT INTO items VALUES ('lost')", [], undefined)
+          const wal = Fs.statSync(`${filename}-wal`)
+          Fs.rmSync(`${filename}-wal`)
+          Fs.rmSync(`${filename}-shm`)
+          Fs.renameSync(`${filename}.new`, filename)
+          return wal
+        }))
+        yield* Effect.promise(() => Promise.all(files.leaveReplaced()))
+        takeInodesUntil(ino, filename)
+        const writer = opener === "this process"
+          ? yield* open(filename, binding).connection
+          : binding.open(filename, { readOnly: false, immutable: false, mustExist: true })
+        if ("execute" in writer) {
+          yield* writer.execute("INSERT INTO items VALUES ('kept')", [], undefined)
+        } else {
+          writer.exec("PRAGMA journal_mode = WAL; INSERT INTO items VALUES ('kept')")
+          yield* Effect.addFinalizer(() => Effect.sync(() => writer.close()))
+        }
+        assert.isUndefined(files.setAsideWal())
+        assert.isTrue(Fs.existsSync(`${filename}-wal`))
+      }))
+  }
 })
