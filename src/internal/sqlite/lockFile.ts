@@ -31,15 +31,20 @@ const remove = (path: string): void => {
 export const make = (filename: string, binding: () => Binding): LockFile => {
   const path = `${filename}-migration`
 
+  const open = () => binding().open(path, { readOnly: false, immutable: false, mustExist: false })
+
   /** Takes the lock. Returns the function that releases it, or undefined if another connection holds it. */
   const tryLock = (): (() => void) | undefined => {
-    const database = binding().open(path, { readOnly: false, immutable: false, mustExist: false })
+    if (inodeOf(path) === undefined) {
+      open().close()
+    }
+    const inode = inodeOf(path)
+    const database = open()
     try {
       // No journal file.
       database.pragma("journal_mode = MEMORY")
-      const inode = inodeOf(path)
       database.exec("BEGIN EXCLUSIVE")
-      // The previous holder may have removed the file after it was opened here.
+      // The previous holder may have removed the file that was opened here, and the next one made another.
       if (inode !== undefined && inodeOf(path) === inode) {
         return () => {
           remove(path)
