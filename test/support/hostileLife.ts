@@ -267,7 +267,7 @@ export const slope = (samples: ReadonlyArray<Sample>, of: (sample: Sample) => nu
  * Noise: what may come in all, since code is compiled anew and the figures of the last minute fill, and what each time may
  * cost in the long run.
  */
-const noise = 1_500_000
+const noise = 2_000_000
 const growth = 16
 
 /** What has grown. */

@@ -13,6 +13,7 @@ const { deepStrictEqual } = assert
 assert.deepStrictEqual = (actual, expected, message) => {
   deepStrictEqual(actual, expected, message)
   if (hasEffects(actual) || hasEffects(expected)) {
-    Node.deepStrictEqual(actual, expected, message)
+    // Node.js 26 refuses a message that is undefined.
+    Node.deepStrictEqual(actual, expected, ...(message === undefined ? [] : [message]))
   }
 }
