@@ -101,6 +101,8 @@ export interface StatementGuard {
   isSent: boolean
   /** True at first. Set to false by a connection that knows that the statement of a cursor only reads. */
   mayWrite: boolean
+  /** What the statement belongs to. Once that was interrupted, the end of the statement has to take effect promptly. */
+  readonly session?: { readonly isInterrupted: boolean } | undefined
 }
 
 type Guarded<F extends (...args: ReadonlyArray<never>) => unknown> = (

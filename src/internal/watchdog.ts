@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { type CurrentFiber, currentFiber, isInterrupted } from "./fiber.js"
+import { currentFiber, isInterrupted } from "./fiber.js"
 
 /**
  * Milliseconds between two checks, and how many checks a statement may outlast: half a second in all. Checks are counted
@@ -19,10 +19,15 @@ interface Destroyable {
   readonly destroy: () => void
 }
 
+/** What may be interrupted: a session. */
+interface Interruptible {
+  readonly isInterrupted: boolean
+}
+
 interface Watch {
   readonly connection: Destroyable
-  /** Checks count only once this fiber is interrupted, or from the start if it is undefined. */
-  readonly fiber: CurrentFiber
+  /** Whether checks count. */
+  readonly isCounting: () => boolean
   checks: number
 }
 
@@ -33,7 +38,7 @@ let timer: NodeJS.Timeout | undefined = undefined
 const check = (): void => {
   timer = undefined
   for (const watch of watches) {
-    if (isCounting(watch) && ++watch.checks > maxChecks) {
+    if (watch.isCounting() && ++watch.checks > maxChecks) {
       watches.delete(watch)
       watch.connection.destroy()
     }
@@ -42,8 +47,6 @@ const check = (): void => {
     schedule()
   }
 }
-
-const isCounting = ({ fiber }: Watch): boolean => fiber === undefined || isInterrupted(fiber)
 
 const schedule = (): void => {
   timer = setTimeout(check, checkInterval)
@@ -55,10 +58,10 @@ const schedule = (): void => {
 const withWatchdog = <E>(
   connection: Destroyable,
   effect: Effect.Effect<void, E>,
-  fiber: CurrentFiber
+  isCounting: () => boolean
 ): Effect.Effect<Exit.Exit<void, E>> =>
   Effect.suspend(() => {
-    const watch: Watch = { connection, fiber, checks: 0 }
+    const watch: Watch = { connection, isCounting, checks: 0 }
     watches.add(watch)
     if (timer === undefined) {
       schedule()
@@ -79,15 +82,22 @@ const withWatchdog = <E>(
 export const bounded = <E>(
   connection: Destroyable,
   effect: Effect.Effect<void, E>
-): Effect.Effect<Exit.Exit<void, E>> => withWatchdog(connection, effect, undefined)
+): Effect.Effect<Exit.Exit<void, E>> => withWatchdog(connection, effect, () => true)
 
 /**
  * Runs an effect on a connection, for as long as it takes while its fiber is not interrupted, and for half a second
- * longer once it is. Must be run uninterruptibly, by the fiber that calls this.
+ * longer once it is, or its session. The fiber of a stream does not know that its consumer was interrupted while it runs
+ * finalizers. Must be run uninterruptibly, by the fiber that calls this.
  */
 export const boundedAfterInterrupt = <E>(
   connection: Destroyable,
   effect: Effect.Effect<void, E>,
-  { isInterruptible }: { readonly isInterruptible: boolean } = { isInterruptible: true }
-): Effect.Effect<Exit.Exit<void, E>> =>
-  isInterruptible ? withWatchdog(connection, effect, currentFiber()) : Effect.exit(effect)
+  { isInterruptible }: { readonly isInterruptible: boolean } = { isInterruptible: true },
+  session?: Interruptible
+): Effect.Effect<Exit.Exit<void, E>> => {
+  if (!isInterruptible && session === undefined) {
+    return Effect.exit(effect)
+  }
+  const fiber = isInterruptible ? currentFiber() : undefined
+  return withWatchdog(connection, effect, () => isInterrupted(fiber) || session?.isInterrupted === true)
+}

@@ -14,6 +14,12 @@ import type { Route } from "./transport/socket.js"
 /** How long a cancellation may take before the connection is destroyed, in milliseconds. */
 export const cancelTimeout = 500
 
+/**
+ * The same in a session that goes on, which does not lose its connection because the network is slow. There is a limit
+ * nevertheless: a cancel request may be lost, and then the statement runs to its end, which may be hours away.
+ */
+export const unhurriedTimeout = 10_000
+
 /** What a cancellation does with its connection. */
 interface Actions {
   readonly send: (exchange: Exchange.Exchange) => void
@@ -62,16 +68,16 @@ export class Cancellation {
   /**
    * Cancels an exchange that was sent and is not complete. If it is not being executed yet, it is canceled when its
    * turn comes, and `onCanceled` is called at once: the transaction cannot be committed any more, so its effects are
-   * rolled back. `timeout` is in milliseconds; without one the caller limits the wait.
+   * rolled back. If the cancellation takes longer than `timeout`, in milliseconds, the connection is destroyed.
    */
-  cancel(exchange: Exchange.Exchange, onCanceled: () => void, timeout: number | undefined): void {
+  cancel(exchange: Exchange.Exchange, onCanceled: () => void, timeout: number): void {
     exchange.cancel()
     exchange.onComplete = noop
     if (exchange !== this.inFlight[0]) {
       this.pending = [...this.pending, { exchange, onCanceled: noop }]
       return onCanceled()
     }
-    const timer = timeout === undefined ? undefined : setTimeout(() => this.actions.destroy(), timeout)
+    const timer = setTimeout(() => this.actions.destroy(), timeout)
     const pending: Pending = {
       exchange,
       onCanceled: () => {

@@ -301,21 +301,39 @@ export class Pipeline {
 
   /** Submits an exchange, and destroys the connection if it is not complete in time after it was sent. */
   submitWithTimeout(exchange: Exchange.Exchange): void {
+    this.limit(exchange, cancelTimeout)
+    this.submit(exchange)
+  }
+
+  /**
+   * Submits an exchange that follows the one in flight, ahead of those that wait, with a limit as `submitWithTimeout`. It
+   * takes no pending steps.
+   */
+  submitNext(exchange: Exchange.Exchange, timeout: number): void {
+    this.limit(exchange, timeout)
+    if (this.closeReason === undefined) {
+      this.queue.unshift(exchange)
+    } else {
+      this.complete(exchange, this.closeReason)
+    }
+  }
+
+  /** Destroys the connection if an exchange is not complete in time after it was sent. */
+  private limit(exchange: Exchange.Exchange, timeout: number): void {
     const { onComplete } = exchange
     let timer: NodeJS.Timeout | undefined = undefined
     exchange.onSent = () => {
       clearTimeout(timer)
-      timer = setTimeout(() => this.destroy(closedBecause("the server did not answer in time")), cancelTimeout)
+      timer = setTimeout(() => this.destroy(closedBecause("the server did not answer in time")), timeout)
     }
     exchange.onComplete = (lost) => {
       clearTimeout(timer)
       onComplete(lost)
     }
-    this.submit(exchange)
   }
 
   /** Cancels an exchange. One that is only queued is removed without effect. `timeout` is that of `Cancellation.cancel`. */
-  cancel(exchange: Exchange.Exchange, timeout: number | undefined): Effect.Effect<void> {
+  cancel(exchange: Exchange.Exchange, timeout: number): Effect.Effect<void> {
     return Effect.async<void>((resume) => {
       if (exchange.isComplete) {
         return resume(Effect.void)

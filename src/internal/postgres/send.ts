@@ -190,18 +190,10 @@ export class Sender {
 
   /** Runs one exchange in a finalizer, which is uninterruptible: a timeout destroys the connection instead. */
   sendWithTimeout(make: () => Exchange): Effect.Effect<void, DatabaseError> {
-    return this.sendInFinalizer(make, (exchange) => this.pipeline.submitWithTimeout(exchange))
-  }
-
-  /** Runs one exchange in a finalizer, which limits the wait by itself. */
-  sendInFinalizer(
-    make: () => Exchange,
-    submit = (exchange: Exchange): void => this.pipeline.submit(exchange)
-  ): Effect.Effect<void, DatabaseError> {
     return Effect.async<void, DatabaseError>((resume) => {
       const exchange = make()
       exchange.onComplete = (lost) => resume(this.resultOf(exchange, lost, () => Effect.void, identity))
-      submit(exchange)
+      this.pipeline.submitWithTimeout(exchange)
     })
   }
 

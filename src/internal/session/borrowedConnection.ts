@@ -60,6 +60,11 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
     return false
   }
 
+  /** Whether the session that it belongs to was interrupted. */
+  get isInterrupted(): boolean {
+    return false
+  }
+
   /** Called when a statement was answered, so that the transaction does not move any more. */
   protected answered(): void {}
 
@@ -165,7 +170,7 @@ export abstract class BorrowedConnection implements SqlConnection.Connection {
   }
 
   private makeGuard(): StatementGuard {
-    return { refusal: this.refusalOnSend, wait: () => this.waitForLock(), isSent: false, mayWrite: true }
+    return { refusal: this.refusalOnSend, wait: () => this.waitForLock(), isSent: false, mayWrite: true, session: this }
   }
 
   /** Runs a statement, whose result is not known if its fiber is interrupted after it was sent. */

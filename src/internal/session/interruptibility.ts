@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import type { Restore } from "../../Pool.js"
+import { type CurrentFiber, currentFiber } from "../fiber.js"
 
 export interface Interruptibility {
   readonly isInterruptible: boolean
@@ -28,6 +29,12 @@ export const timeoutInterruptibilityOf = (flags: RuntimeFlags.RuntimeFlags): Int
   isInterruptible: RuntimeFlags.interruption(flags),
   restore: Effect.interruptible
 })
+
+/** The fiber that calls this, if a session with this interruptibility ends when it is interrupted. */
+export const interruptedBy = (
+  { isInterruptible }: Interruptibility,
+  { timeout }: { readonly timeout?: unknown }
+): CurrentFiber => isInterruptible || timeout !== undefined ? currentFiber() : undefined
 
 /**
  * The interruptibility of the code around an `Effect.uninterruptibleMask`. If it is interruptible, `restore` is

@@ -17,7 +17,7 @@ import { commitOrRollback } from "./commit.js"
 import { runInside } from "./context.js"
 import { type Fail, failDefect } from "./errors.js"
 import { type HandleSource, type OpenHandle, rollback as rollbackHandle } from "./handle.js"
-import type { Interruptibility } from "./interruptibility.js"
+import { interruptedBy, type Interruptibility } from "./interruptibility.js"
 import { recordId, withSessionSpan } from "./span.js"
 import { applyTimeout, type Timeout } from "./timeout.js"
 import type { Enclosing, Transaction, TransactionOptions } from "./transaction.js"
@@ -115,7 +115,7 @@ const end = <A, E>(
       // A session that continues after a failure does not lose its connection because the network is slow.
       const result = isUrgent(exit)
         ? bounded(connection, rollback)
-        : boundedAfterInterrupt(connection, rollback, interruptibility)
+        : boundedAfterInterrupt(connection, rollback, interruptibility, transaction)
       return Effect.map(result, (result) => {
         if (Exit.isFailure(result) && !isTransactionOver(result)) {
           connection.destroy()
@@ -182,6 +182,7 @@ export const nested = <A, E, R, E2>(
       }
       const savepoint = makeSavepoint(nestedOptions)
       const { transaction } = savepoint
+      transaction.fiber = interruptedBy(interruptibility, options)
       recordId(span, transaction.id)
       return runInside(interruptibility.restore, effect, transaction, span, (exit) => {
         const result = applyTimeout<A, E | E2>(failDefect(exit, fail), timeout)

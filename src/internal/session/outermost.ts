@@ -26,7 +26,7 @@ import {
 import { runInside } from "./context.js"
 import { type Fail, failDefect } from "./errors.js"
 import type { HandleSource } from "./handle.js"
-import type { Interruptibility } from "./interruptibility.js"
+import { interruptedBy, type Interruptibility } from "./interruptibility.js"
 import { defaultName, logLevel, logMessage, mayRepeat, sessionLabel } from "./log.js"
 import { beginOptions } from "./options.js"
 import type { Reserved } from "./reserved.js"
@@ -336,6 +336,7 @@ export const outermost = <A, E, R, E2>(
   const attempt: Effect.Effect<A, E | E2, Exclude<R, Session>> = Effect.uninterruptible(
     withSessionSpan(options, environment.spanAttributes, (span) => {
       const transaction = makeTransaction(environment, options, enclosing, reserved, defaults, track)
+      transaction.fiber = interruptedBy(interruptibility, options)
       recordId(span, transaction.id)
       return runInside(
         interruptibility.restore,

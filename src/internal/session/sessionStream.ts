@@ -7,6 +7,7 @@ import type * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -69,7 +70,7 @@ export const openSessionStream = <A, E, R>(
         runInside(restore, effect, transaction.endReason() === undefined ? target : transaction, span, onExit)
       )
 
-    /** Runs the stream's finalizers, which may use the session. They run once. */
+    /** Runs the stream's finalizers, which may use the session. They run once. To them, a timeout is an interruption. */
     const closeStream = (handle: OpenHandle, exit: Exit.Exit<unknown, unknown>) =>
       inside(handle, Effect.uninterruptible, Scope.close(streamScope, exit), Effect.succeed)
 
@@ -91,7 +92,7 @@ export const openSessionStream = <A, E, R>(
       exit: Exit.Exit<void, E | DatabaseError>,
       interruptibility: Interruptibility
     ): Effect.Effect<never, Option.Option<E | DatabaseError>> =>
-      Effect.flatMap(closeStream(handle, exit), (closed) => {
+      Effect.flatMap(closeStream(handle, expired === undefined ? exit : Exit.interrupt(FiberId.none)), (closed) => {
         const result = Exit.zipRight(closed, exit)
         const ended = Exit.isSuccess(result)
           ? end(handle, Exit.void, interruptibility, true)

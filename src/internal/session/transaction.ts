@@ -13,6 +13,7 @@ import { type DefaultOptions, type Options, type Service, Session } from "../../
 import type { Track } from "../cluster/causality.js"
 import type { Route } from "../cluster/route.js"
 import type { Connection } from "../driver.js"
+import { type CurrentFiber, isInterrupted } from "../fiber.js"
 import { FifoLock } from "../fifoLock.js"
 import { raceFirst } from "../raceFirst.js"
 import type { SessionActivity } from "../telemetry/activity.js"
@@ -86,6 +87,8 @@ export class Transaction extends BorrowedConnection implements Service {
   abortReason: DatabaseError | undefined = undefined
   /** The last failure of a statement of this transaction, other than that the transaction is aborted already. */
   failure: DatabaseError | undefined = undefined
+  /** The fiber that it runs in. Undefined if its interruption does not end it, and for a handle, which has none. */
+  fiber: CurrentFiber = undefined
   private readonly begin: TransactionOptions["begin"]
   private readonly beginLock = new FifoLock()
   /** How many attempts to begin it have failed, and the error of the last one. */
@@ -134,6 +137,11 @@ export class Transaction extends BorrowedConnection implements Service {
 
   refusal(): DatabaseError | undefined {
     return this.endReason() ?? this.abortReason ?? this.parent?.refusal()
+  }
+
+  /** Whether it, or a session around it, was interrupted, by its timeout or otherwise. */
+  override get isInterrupted(): boolean {
+    return isInterrupted(this.fiber) || this.parent?.isInterrupted === true
   }
 
   /** Whether a session nested in this one, or a handle that joined it, is open. */

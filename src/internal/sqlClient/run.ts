@@ -234,7 +234,7 @@ class StatementRecorder implements StatementGuard {
   constructor(
     private readonly environment: Environment,
     private readonly sql: string,
-    private readonly session: Exclude<Enclosing, undefined> | undefined,
+    readonly session: Exclude<Enclosing, undefined> | undefined,
     private readonly span: Tracer.Span | undefined
   ) {
     this.activity = session instanceof Transaction ? session.activity : undefined

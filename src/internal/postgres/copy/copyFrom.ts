@@ -11,6 +11,7 @@ import { acceptsRows } from "../../copy/format.js"
 import { pullSource } from "../../copy/source.js"
 import type { CopyFrom, CopySource, StatementGuard } from "../../driver.js"
 import { raceFirst } from "../../raceFirst.js"
+import { unhurriedTimeout } from "../cancellation.js"
 import { parameterTypesOf } from "../execute.js"
 import type { Pipeline } from "../pipeline.js"
 import type { Sender } from "../send.js"
@@ -175,10 +176,9 @@ const copyElements = <E>(
         onFailure: (cause) => {
           failure = cause
           copy.fail("the source of the data has failed")
-          // The server answers with an error, which ends the race. If that takes too long, the copy is canceled. In a session
-          // the wait for that is limited only once the session is interrupted, so that a slow network does not cost it its
-          // connection.
-          const canceled = guard === undefined ? Effect.void : pipeline.cancel(copy, undefined)
+          // The server answers with an error, which ends the race. If that takes too long, the copy is canceled. A session
+          // that is not interrupted waits longer for that, so that a slow network does not cost it its connection.
+          const canceled = guard === undefined ? Effect.void : pipeline.cancel(copy, unhurriedTimeout)
           return Effect.zipRight(sleepUntilFailed, Effect.zipRight(canceled, Effect.failCause(cause)))
         }
       }))

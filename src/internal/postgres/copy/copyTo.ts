@@ -6,11 +6,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import { type DatabaseError, toSqlError } from "../../../DatabaseError.js"
+import { toSqlError } from "../../../DatabaseError.js"
 import type { CopyTo, Pull, StatementGuard } from "../../driver.js"
 import { boundedAfterInterrupt } from "../../watchdog.js"
 import * as Bulk from "../bulk.js"
-import type { Exchange } from "../exchange.js"
+import { cancelTimeout, unhurriedTimeout } from "../cancellation.js"
 import * as Exchanges from "../exchanges.js"
 import type { Pipeline } from "../pipeline.js"
 import { cannotBeSent, type Sender } from "../send.js"
@@ -101,31 +101,34 @@ export const copyTo = (
         copy.onData()
       })
 
-    /** Undoes the failure of a query that was canceled, if it was. Submitted before anything else can be. */
-    const rollbackOf = (copy: CopyOut) => () => {
+    /** Undoes the failure of a query that was canceled, if it was. No other statement runs in between. */
+    const rollBackNext = (copy: CopyOut, timeout: number): Effect.Effect<void> => {
       const rollback = Exchanges.query(rollbackToSavepoint, { user: false })
       rollback.isNeeded = () => copy.isRejected && pipeline.transactionStatus === "E"
-      return rollback
+      let isComplete = false
+      let onComplete = (): void => undefined
+      rollback.onComplete = () => {
+        isComplete = true
+        onComplete()
+      }
+      pipeline.submitNext(rollback, timeout)
+      return Effect.async<void>((resume) => {
+        onComplete = () => resume(Effect.void)
+        if (isComplete) {
+          onComplete()
+        }
+      })
     }
 
-    const cancelBy = (
-      copy: CopyOut,
-      cancel: Effect.Effect<void>,
-      send: (make: () => Exchange) => Effect.Effect<void, DatabaseError>
-    ): Effect.Effect<void> =>
-      Effect.suspend(() =>
-        copy.hasSavepoint && !writes ? Effect.zipRight(cancel, Effect.ignore(send(rollbackOf(copy)))) : cancel
-      )
-
-    const cancel = (copy: CopyOut): Effect.Effect<void> =>
-      cancelBy(copy, sender.cancel(copy), (make) => sender.sendWithTimeout(make))
-
-    /** Takes as long as it needs until the fiber is interrupted, so that a slow network does not cost the connection. */
-    const cancelUnhurried = (copy: CopyOut): Effect.Effect<void> =>
+    const cancel = (copy: CopyOut, timeout: number): Effect.Effect<void> =>
       Effect.suspend(() => {
-        const canceled = cancelBy(copy, pipeline.cancel(copy, undefined), (make) => sender.sendInFinalizer(make))
-        return Effect.asVoid(boundedAfterInterrupt(pipeline, canceled))
+        const rolledBack = copy.hasSavepoint && !writes ? rollBackNext(copy, timeout) : Effect.void
+        return Effect.zipRight(pipeline.cancel(copy, timeout), rolledBack)
       })
+
+    /** Limits an end that may take long, once the session is interrupted. */
+    const untilInterrupted = (end: Effect.Effect<void>): Effect.Effect<void> =>
+      Effect.asVoid(boundedAfterInterrupt(pipeline, end, undefined, guard?.session))
 
     const close = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
       Effect.suspend(() => {
@@ -134,10 +137,12 @@ export const copyTo = (
           return Effect.void
         }
         if (Exit.isSuccess(exit) && (writes || pipeline.hasQueued)) {
-          return runToEnd(copy)
+          return untilInterrupted(runToEnd(copy))
         }
-        // Outside of a session nothing is lost with the connection.
-        return copy.hasSavepoint && !Exit.isInterrupted(exit) ? cancelUnhurried(copy) : cancel(copy)
+        // A slow network does not cost a session its connection. Outside of a session nothing is lost with that.
+        return copy.hasSavepoint && !Exit.isInterrupted(exit)
+          ? untilInterrupted(cancel(copy, unhurriedTimeout))
+          : cancel(copy, cancelTimeout)
       })
 
     return Effect.as(Effect.addFinalizer(close), pull)
