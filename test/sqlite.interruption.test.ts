@@ -181,3 +181,35 @@ for (const kind of Object.keys(kinds) as Array<keyof typeof kinds>) {
       }))
   })
 }
+
+describe("a file", () => {
+  it.scopedLive(
+    "a nested session that fails cancels what another fiber runs in it, and the session goes on",
+    () =>
+      Effect.provide(
+        Effect.gen(function*() {
+          const database = yield* open("a file")
+          const { session, sql } = database
+          // Each row counts as progress, and there is no last one.
+          const endless = sql`WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT i FROM c`
+          const running = yield* session(Effect.gen(function*() {
+            yield* row(database, 0, 1)
+            const nested = yield* Effect.flip(session(Effect.gen(function*() {
+              yield* row(database, 0, 2)
+              const running = yield* Effect.forkDaemon(Effect.flip(endless))
+              yield* Effect.sleep("50 millis")
+              return yield* Effect.fail(running)
+            })))
+            yield* row(database, 0, 3)
+            return nested
+          }))
+          assert(Fiber.isFiber(running))
+          assert.include(String(yield* Fiber.join(running)), "has ended")
+          assert.deepStrictEqual(yield* numbers(database), [1, 3])
+          assert.strictEqual((yield* database.poolStats).created, 1)
+        }),
+        quiet
+      ),
+    60_000
+  )
+})

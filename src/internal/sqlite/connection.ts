@@ -223,10 +223,14 @@ export const make = (options: Options): Effect.Effect<SqliteConnection, Database
     savepoint: (name) => command(`SAVEPOINT ${quote(name)}`),
     releaseSavepoint: (name) => command(`RELEASE ${quote(name)}`),
     rollbackToSavepoint: (name) =>
-      Effect.zipRight(
-        command(`ROLLBACK TO ${quote(name)}`),
-        command(`RELEASE ${quote(name)}`)
-      ),
+      Effect.suspend(() => {
+        // What another fiber still runs in it is rolled back too.
+        client.cancelStatements()
+        return Effect.zipRight(
+          command(`ROLLBACK TO ${quote(name)}`),
+          command(`RELEASE ${quote(name)}`)
+        )
+      }),
     ...Sandbox.make(client, command, description),
     enforceForeignKeys: (enforced) => {
       const value = enforced ? "ON" : "OFF"

@@ -108,6 +108,8 @@ export class EngineClient implements Writer {
   /** The setting that a transaction has changed, which the next reset undoes. */
   private temporarySetting: string | undefined
   private readonly lock = new RequestLock(maxInFlight)
+  /** The statements of users that are in flight. */
+  private readonly running = new Set<SentRequest>()
   /** Reports the transactions of a reader to the gap. */
   private readonly reader: ReaderTransactions | undefined
 
@@ -322,9 +324,13 @@ export class EngineClient implements Writer {
         let completed = false
         setSent(true)
         this.recordFiber(fiber)
-        const sending = transport.send(request, this.timeoutOf(operation), (completion) => {
+        let sending: SentRequest | undefined = undefined
+        sending = transport.send(request, this.timeoutOf(operation), (completion) => {
           completed = true
           sent = undefined
+          if (sending !== undefined) {
+            this.running.delete(sending)
+          }
           const error = this.handleCompletion(request, statement, completion)
           if (error === undefined) {
             return complete(Exit.succeed(completion._tag === "Responded" ? completion.response.value : undefined))
@@ -347,6 +353,9 @@ export class EngineClient implements Writer {
         })
         if (!completed) {
           sent = sending
+          if (guard !== undefined) {
+            this.running.add(sending)
+          }
         }
       }
       /** Waits for a gap, once, and for no longer than the lock timeout and the statement timeout. */
@@ -427,6 +436,13 @@ export class EngineClient implements Writer {
   private recordFiber(fiber: CurrentFiber): void {
     if (fiber !== undefined && (this.transaction !== undefined || this.inTransaction)) {
       this.lastFiber = fiber.id().id
+    }
+  }
+
+  /** Cancels the statements of users that are in flight. They fail, unless they complete first. */
+  cancelStatements(): void {
+    for (const sent of this.running) {
+      sent.cancel()
     }
   }
 
