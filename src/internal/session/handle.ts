@@ -32,7 +32,7 @@ export interface OpenHandle {
 
 /** How the session of a handle begins: outermost, nested or joined. */
 export interface HandleSource {
-  /** Must be run uninterruptibly. The session's id and its end are recorded in the span, if there is one. */
+  /** Must be run uninterruptibly. The session's end is recorded in the span, if there is one. */
   readonly begin: (
     interruptibility: Interruptibility,
     span: Tracer.Span | undefined

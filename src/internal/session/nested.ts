@@ -210,14 +210,13 @@ export const nestedHandle = (nesting: Nesting, fiber: FiberId.FiberId): HandleSo
   const { connectionLock } = parent
   const release = Effect.sync(() => connectionLock.release())
   return {
-    begin: (interruptibility, span) =>
+    begin: (interruptibility) =>
       Effect.flatMap(connectionLock.acquire(interruptibility.restore), () => {
         const refusal = parent.refusal()
         if (refusal !== undefined) {
           return Effect.zipRight(release, Effect.fail(refusal))
         }
         const savepoint = makeSavepoint(nesting)
-        recordId(span, savepoint.transaction.id)
         const handle: OpenHandle = {
           transaction: savepoint.transaction,
           target: savepoint.transaction,

@@ -337,10 +337,10 @@ export const outermost = <A, E, R, E2>(
     withSessionSpan(options, environment.spanAttributes, (span) => {
       const transaction = makeTransaction(environment, options, enclosing, reserved, defaults, track)
       transaction.fiber = interruptedBy(interruptibility, options)
-      recordId(span, transaction.id)
       return runInside(
         interruptibility.restore,
-        effect,
+        // Inside of the session, which ends also if the tracer throws.
+        span === undefined ? effect : Effect.zipRight(Effect.sync(() => recordId(span, transaction.id)), effect),
         transaction,
         span,
         (exit) => {
@@ -369,7 +369,6 @@ export const outermostHandle = (
   begin: (_, span) =>
     Effect.sync(() => {
       const transaction = makeTransaction(environment, options, enclosing, reserved, defaults, track)
-      recordId(span, transaction.id)
       return {
         transaction,
         target: transaction,

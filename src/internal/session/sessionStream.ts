@@ -19,6 +19,7 @@ import { runInside } from "./context.js"
 import { failDefect } from "./errors.js"
 import { end, type OpenHandle, openHandle, type OpenOptions, rollback } from "./handle.js"
 import { type Interruptibility, interruptibilityOf } from "./interruptibility.js"
+import { recordId } from "./span.js"
 
 type Pull<A, E, R> = Effect.Effect<Chunk.Chunk<A>, Option.Option<E>, R>
 
@@ -87,6 +88,9 @@ export const openSessionStream = <A, E, R>(
       (handle, exit) =>
         Effect.flatMap(closeStream(handle, exit), (closed) => Effect.zipRight(undo(handle, exit, caller), closed))
     )
+
+    // Now that the session is sure to end, also if the tracer throws.
+    recordId(span, handle.transaction.id)
 
     const endWith = (
       exit: Exit.Exit<void, E | DatabaseError>,

@@ -5,6 +5,7 @@ import * as Context from "effect/Context"
 import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { Interceptor } from "../../../src/internal/driver.js"
 import * as Session from "../../../src/Session.js"
@@ -149,6 +150,29 @@ forEachDialect((name, _, dialect) =>
           assert.fail("the session has committed though its statement was interrupted")
         }), 240_000)
     }
+
+    live("leaves no session open, nor the turn of a nested one, whose stream cannot be recorded", () =>
+      Effect.gen(function*() {
+        const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0 })
+        const stream = Effect.withTracer(
+          Stream.runDrain(db.sessionStream(Stream.fromEffect(insert(db, 1)))),
+          breaking("attribute")
+        )
+        const exits = [
+          yield* Effect.exit(stream),
+          yield* Effect.exit(Effect.withTracer(db.session(Effect.asVoid(insert(db, 1))), breaking("attribute")))
+        ]
+        yield* db.session(Effect.gen(function*() {
+          exits.push(yield* Effect.exit(stream))
+          yield* Effect.timeout(insert(db, 2), "30 seconds")
+        }))
+        for (const exit of exits) {
+          assert.isTrue(Exit.isFailure(exit) && exit.cause._tag === "Die", String(exit))
+        }
+        yield* assertIdle(db)
+        assert.lengthOf((yield* db.activity).sessions, 0)
+        assert.deepStrictEqual(yield* numbers(db), [2])
+      }))
 
     for (const method of ["attribute", "event"] as const) {
       live(`keeps no connection and no turn, and no hook from running (${method})`, () =>
