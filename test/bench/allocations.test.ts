@@ -112,7 +112,7 @@ const crowdWithinBounds = (
 
 describe("allocations", () => {
   withinBounds("PostgreSQL", freshDatabase, { statement: 17, session: 56, empty: 22 })
-  withinBounds("SQLite", Effect.map(file, (name) => `sqlite:///${name}`), { statement: 9.5, session: 46, empty: 22 })
+  withinBounds("SQLite", Effect.map(file, (name) => `sqlite:///${name}`), { statement: 12, session: 46, empty: 22 })
   crowdWithinBounds("PostgreSQL", freshDatabase, { statement: 19, session: 67 })
   crowdWithinBounds("SQLite's worker", Effect.map(file, (name) => `sqlite:///${name}`), {
     statement: 17.5,

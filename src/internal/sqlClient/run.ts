@@ -69,6 +69,8 @@ export const runMasked = <A>(
   restore: Restore
 ): Effect.Effect<A, SqlError> => {
   const { pool, sessions, slowMillis } = environment
+  // A tracer that throws does so before anything is begun.
+  const recordedSpan = span !== undefined && isRecorded(span) ? span : undefined
   const fiber = currentFiber()
   const session = sessions.current(currentContext())
   const recorder = new StatementRecorder(environment, sql, session, span)
@@ -98,7 +100,7 @@ export const runMasked = <A>(
   }
   /** What the server says of the statement is logged in its span. */
   const inSpan = (result: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
-    span !== undefined && isRecorded(span) ? Effect.suspend(() => Effect.zipRight(enter(span), result)) : result
+    recordedSpan === undefined ? result : Effect.suspend(() => Effect.zipRight(enter(recordedSpan), result))
   const operateOn = (taken: Lease<Connection>): Effect.Effect<A, SqlError> => {
     lease = taken
     trackStatements(taken.connection, track)

@@ -34,6 +34,16 @@ const breaking = (
     context: (f) => f()
   })
 
+/** A tracer that throws when it is asked for the nth time whether it samples a span. */
+const breakingOnSampled = (n: number): Tracer.Tracer => {
+  let asked = 0
+  return Tracer.make({
+    span: (...args) =>
+      Object.defineProperty(native.span(...args), "sampled", { get: () => ++asked === n ? broken() : true }),
+    context: (f) => f()
+  })
+}
+
 /** A tracer that throws when the server is recorded that a statement runs on. */
 const breakingAt = (host: string): Tracer.Tracer =>
   Tracer.make({
@@ -117,6 +127,21 @@ forEachDialect((name, _, dialect) =>
         yield* assertIdle(db)
         yield* insert(db, 2)
         assert.deepStrictEqual(yield* numbers(db), [2])
+      }))
+
+    live("keeps no connection when it is asked whether a span is sampled", () =>
+      Effect.gen(function*() {
+        const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "5 seconds" })
+        let thrown = 0
+        for (let n = 1; n <= 10; n++) {
+          const traced = Effect.exit(Effect.withTracer(insert(db, n), breakingOnSampled(n)))
+          for (const exit of yield* Effect.all([traced, traced], { concurrency: "unbounded" })) {
+            thrown += Exit.isFailure(exit) ? 1 : 0
+          }
+          yield* assertIdle(db)
+          yield* db.sql`DELETE FROM items`
+        }
+        assert.isAbove(thrown, 0)
       }))
 
     // A database in memory runs statements on the main thread, where none can be interrupted.
