@@ -24,9 +24,6 @@ interface Entry {
 /** The transports of all databases of this process: several databases may have one file open. */
 const entries = new Map<Transport, Entry>()
 
-/** Whether this process has a file open. */
-const isOpen = (file: string): boolean => Array.from(entries.values()).some(({ opened }) => opened?.file === file)
-
 /** The transports of one database. */
 export class OpenFiles {
   /** The file of the transport that ended last. */
@@ -94,13 +91,13 @@ export class OpenFiles {
 
   /**
    * Sets the WAL of a replaced file aside: SQLite does not delete it if it finds that the file was moved. Returns the
-   * name under which it is kept. Undefined if there is none, as is certain while this process has the new file open. To be
-   * called when the promises of `leaveReplaced` are resolved.
+   * name under which it is kept. To be called when the promises of `leaveReplaced` are resolved. If a connection has opened
+   * the new file with this WAL already, it finds that its WAL was replaced.
    */
   setAsideWal(): string | undefined {
     const { lastOpened: last } = this
     const file = identityOf(this.filename)
-    return last?.wal !== undefined && last.wal !== none && file !== undefined && last.file !== file && !isOpen(file) &&
+    return last?.wal !== undefined && last.wal !== none && file !== undefined && last.file !== file &&
         last.wal === walIdentityOf(this.filename)
       ? setAsideWal(this.filename)
       : undefined
@@ -111,6 +108,7 @@ export class OpenFiles {
    */
   describeStaleWal(): string | undefined {
     const file = identityOf(this.filename)
-    return file === undefined || isOpen(file) ? undefined : describeStaleWal(this.filename)
+    const isOpen = Array.from(entries.values()).some(({ opened }) => opened !== undefined && opened.file === file)
+    return file === undefined || isOpen ? undefined : describeStaleWal(this.filename)
   }
 }
