@@ -4,15 +4,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { GCProfiler, setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
+import { GCProfiler } from "node:v8"
 import * as Database from "../../src/Database.js"
 import { file } from "../internal/sqlite/support.js"
+import { collect } from "../support/collect.js"
 import { freshDatabase } from "../support/postgres.js"
 import { crowded, fibers } from "./crowd.js"
-
-setFlagsFromString("--expose-gc")
-const collect: () => void = runInNewContext("gc")
 
 /** The bytes that were allocated on the heap: what each collection found there more than the one before had left. */
 const allocatedBy = <E, R>(effect: Effect.Effect<unknown, E, R>) =>

@@ -7,15 +7,11 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { setImmediate as nextTurn } from "node:timers/promises"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import * as Database from "../../src/Database.js"
 import { file } from "../internal/sqlite/support.js"
+import { collect } from "../support/collect.js"
 import { eventually } from "../support/eventually.js"
 import { freshDatabase } from "../support/postgres.js"
-
-setFlagsFromString("--expose-gc")
-const collect: () => void = runInNewContext("gc")
 
 /** The kilobytes in use, on the heap and in buffers outside of it. */
 const used = Effect.promise(async () => {

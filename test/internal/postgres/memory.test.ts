@@ -4,13 +4,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { GCProfiler, setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
+import { GCProfiler } from "node:v8"
 import * as Database from "../../../src/Database.js"
+import { collect } from "../../support/collect.js"
 import { freshDatabase } from "../../support/postgres.js"
-
-setFlagsFromString("--expose-gc")
-const collect: () => void = runInNewContext("gc")
 
 const batch = 1_000
 const batches = 600
