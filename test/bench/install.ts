@@ -35,8 +35,12 @@ export const install = (kinds: ReadonlyArray<Kind>): void => {
     })
   }
   run(root, "npx", ["tsc", "-p", folder])
-  // How an application starts is measured with the modules as the package has them.
+  // How an application starts is measured with the modules as the package has them, which are imported by its name.
   run(root, process.execPath, ["test/tools/build.js"])
+  const packages = path.join(folder, "build/node_modules")
+  fs.mkdirSync(packages, { recursive: true })
+  fs.rmSync(path.join(packages, "sqlayer"), { force: true })
+  fs.symlinkSync(root, path.join(packages, "sqlayer"), "junction")
   // Where an application that is not the installed package has the program of SQLite's thread: beside its own.
   fs.writeFileSync(path.join(folder, "build/test/bench/sqlayer-worker.js"), "import \"../../src/worker.js\"\n")
 }
