@@ -35,6 +35,15 @@ const onCancelRequest = (seen: Deferred.Deferred<void>, decision: "pass" | "cut"
   return decision
 }
 
+/** A database whose cancel requests are passed on or cut. The first one completes `canceling`. */
+const withCancelRequest = (decision: "pass" | "cut") =>
+  Effect.gen(function*() {
+    const { between, db } = yield* behindProxy
+    const canceling = yield* Deferred.make<void>()
+    yield* between.onClientData(onCancelRequest(canceling, decision))
+    return { between, canceling, db }
+  })
+
 /** What a statement fails with where a session that is interrupted ends. */
 const withReason = (db: Database.Service, reasons: Array<string>) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.onInterrupt(effect, () =>
@@ -53,9 +62,7 @@ const interrupted = <A, E>(fiber: Fiber.RuntimeFiber<A, E>) =>
 describe("what is left early", { concurrent: true }, () => {
   it.scopedLive("a statement that arrives while a copy is canceled is executed", () =>
     Effect.gen(function*() {
-      const { between, db } = yield* behindProxy
-      const canceling = yield* Deferred.make<void>()
-      yield* between.onClientData(onCancelRequest(canceling, "pass"))
+      const { between, canceling, db } = yield* withCancelRequest("pass")
       yield* db.session(Effect.gen(function*() {
         yield* insert(db, 1)
         yield* between.delay(100)
@@ -70,9 +77,7 @@ describe("what is left early", { concurrent: true }, () => {
 
   it.scopedLive("an interruption ends the cancellation of a copy", () =>
     Effect.gen(function*() {
-      const { between, db } = yield* behindProxy
-      const canceling = yield* Deferred.make<void>()
-      yield* between.onClientData(onCancelRequest(canceling, "cut"))
+      const { canceling, db } = yield* withCancelRequest("cut")
       const reasons: Array<string> = []
       const session = yield* Effect.fork(db.session(
         withReason(db, reasons)(Effect.zipRight(insert(db, 1), leave(db)))
@@ -86,9 +91,7 @@ describe("what is left early", { concurrent: true }, () => {
 
   it.scopedLive("the timeout of a session ends the cancellation of a copy", () =>
     Effect.gen(function*() {
-      const { between, db } = yield* behindProxy
-      const canceling = yield* Deferred.make<void>()
-      yield* between.onClientData(onCancelRequest(canceling, "cut"))
+      const { db } = yield* withCancelRequest("cut")
       const reasons: Array<string> = []
       const error = yield* Effect.flip(
         db.session({ timeout: "2 seconds" })(
@@ -102,9 +105,7 @@ describe("what is left early", { concurrent: true }, () => {
 
   it.scopedLive("a copy whose cancel request is lost costs the connection, also if nothing is interrupted", () =>
     Effect.gen(function*() {
-      const { between, db } = yield* behindProxy
-      const canceling = yield* Deferred.make<void>()
-      yield* between.onClientData(onCancelRequest(canceling, "cut"))
+      const { db } = yield* withCancelRequest("cut")
       const error = yield* Effect.flip(db.session(
         Effect.zipRight(insert(db, 1), Effect.zipRight(leave(db), insert(db, 2)))
       ))

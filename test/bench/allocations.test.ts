@@ -40,7 +40,8 @@ const bytesOf = <E, R>(unit: Effect.Effect<unknown, E, R>) =>
 
 /**
  * The most kilobytes that a statement, a session of two statements, and a session that runs nothing may allocate: a
- * quarter more than they do, on the version of Node.js that takes most. A span, a service provided or a scope opened for each statement is 7 or more.
+ * quarter more than they do, on the version of Node.js that takes most. A span, a service provided or a scope opened
+ * for each statement is 7 or more.
  */
 interface Bounds {
   readonly statement: number

@@ -324,12 +324,11 @@ export class EngineClient implements Writer {
         let completed = false
         setSent(true)
         this.recordFiber(fiber)
-        let sending: SentRequest | undefined = undefined
-        sending = transport.send(request, this.timeoutOf(operation), (completion) => {
+        const sending = transport.send(request, this.timeoutOf(operation), (completion) => {
           completed = true
-          sent = undefined
-          if (sending !== undefined) {
-            this.running.delete(sending)
+          if (sent !== undefined) {
+            this.running.delete(sent)
+            sent = undefined
           }
           const error = this.handleCompletion(request, statement, completion)
           if (error === undefined) {

@@ -35,6 +35,7 @@ export const make = (filename: string, binding: () => Binding): LockFile => {
 
   /** Takes the lock. Returns the function that releases it, or undefined if another connection holds it. */
   const tryLock = (): (() => void) | undefined => {
+    // The inode is looked up before the file is opened: afterwards the name may be that of another file.
     if (inodeOf(path) === undefined) {
       open().close()
     }
@@ -66,6 +67,7 @@ export const make = (filename: string, binding: () => Binding): LockFile => {
 
   return {
     isFree: attempt(() => {
+      // The inode is looked up before the file is opened: afterwards the name may be that of another file.
       if (inodeOf(path) === undefined) {
         return true
       }

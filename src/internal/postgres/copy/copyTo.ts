@@ -2,8 +2,10 @@
  * Copies the result of a query as data, by COPY TO STDOUT.
  */
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { toSqlError } from "../../../DatabaseError.js"
@@ -105,19 +107,10 @@ export const copyTo = (
     const rollBackNext = (copy: CopyOut, timeout: number): Effect.Effect<void> => {
       const rollback = Exchanges.query(rollbackToSavepoint, { user: false })
       rollback.isNeeded = () => copy.isRejected && pipeline.transactionStatus === "E"
-      let isComplete = false
-      let onComplete = (): void => undefined
-      rollback.onComplete = () => {
-        isComplete = true
-        onComplete()
-      }
+      const completed = Deferred.unsafeMake<void>(FiberId.none)
+      rollback.onComplete = () => Deferred.unsafeDone(completed, Effect.void)
       pipeline.submitNext(rollback, timeout)
-      return Effect.async<void>((resume) => {
-        onComplete = () => resume(Effect.void)
-        if (isComplete) {
-          onComplete()
-        }
-      })
+      return Deferred.await(completed)
     }
 
     const cancel = (copy: CopyOut, timeout: number): Effect.Effect<void> =>
