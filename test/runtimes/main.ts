@@ -10,11 +10,9 @@ import * as Effect from "effect/Effect"
 import { transformSync } from "esbuild"
 import { spawn, spawnSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
-import { once } from "node:events"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { setTimeout as sleep } from "node:timers/promises"
 import { withClient } from "../support/client.js"
 import { prepare } from "../support/installation.js"
 import { makeServerProcess } from "../support/serverProcess.js"
@@ -22,6 +20,7 @@ import { certificates } from "../support/tls.js"
 import { bundlerRows } from "./bundlers.js"
 import { installCommands, readmeProgram, root } from "./documented.js"
 import { nextRows } from "./next.js"
+import { type Result, withServer } from "./server.js"
 import { type Row, type Table, writeTable } from "./table.js"
 import { typescriptRows } from "./typescript.js"
 
@@ -60,11 +59,6 @@ const deno = runtime("Deno", Path.join(packages, "@deno", "linux-x64-glibc", "de
 const runtimes = quick
   ? [node24, node26, bun, deno]
   : [machine, runtime("Node 22", Path.join(packages, "node-22", "bin", "node")), node24, node26, bun, deno]
-
-interface Result {
-  readonly status: number | null
-  readonly output: string
-}
 
 const environment = (more: NodeJS.ProcessEnv = {}, bin?: string): NodeJS.ProcessEnv => {
   const env: NodeJS.ProcessEnv = { ...process.env, NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", ...more }
@@ -298,43 +292,27 @@ const runProgram = async (project: Project, runtime: Runtime, database: Database
 
 /** Starts the ledger, runs the requests that it prints, reads the result, and stops it. */
 const runLedger = async (project: Project, runtime: Runtime, database: Database): Promise<Result> => {
-  const [file, ...args] = commandOf(project, runtime, "ledger/main.js")
-  const child = spawn(file, args, {
-    cwd: project.directory,
-    env: environment(
-      { DATABASE_URL: await databaseUrl(database), APP_ENV: "development", HOST: "127.0.0.1", PORT: "0" },
-      runtime.bin
-    ),
-    stdio: ["ignore", "pipe", "pipe"]
-  })
-  let output = ""
-  child.stdout.on("data", (chunk) => output += chunk)
-  child.stderr.on("data", (chunk) => output += chunk)
-  const closed = once(child, "close")
-  const timer = setTimeout(() => child.kill("SIGKILL"), 120_000)
-  try {
-    while (!output.includes("/transfers") && child.exitCode === null && child.signalCode === null) {
-      await sleep(20)
+  const env = environment(
+    { DATABASE_URL: await databaseUrl(database), APP_ENV: "development", HOST: "127.0.0.1", PORT: "0" },
+    runtime.bin
+  )
+  return withServer(
+    commandOf(project, runtime, "ledger/main.js"),
+    { cwd: project.directory, env, ready: "/transfers" },
+    async ({ printed, stop }) => {
+      const statuses: Array<number> = []
+      for (const [, url, body] of printed().matchAll(/curl (\S+) -H '\S+ \S+' -d '(\S+)'/g)) {
+        const headers = { "content-type": "application/json" }
+        statuses.push((await fetch(url, { method: "POST", headers, body })).status)
+      }
+      const [, address] = /listens on (http:\S+\d)/.exec(printed()) ?? []
+      const accounts = await (await fetch(`${address}/accounts`)).text()
+      const stopped = await stop()
+      const passed = statuses.join() === "201,201,201" && accounts.includes("7500") && accounts.includes("2500") &&
+        stopped
+      return { passed, seen: `${statuses.join()} ${accounts}` }
     }
-    const statuses: Array<number> = []
-    for (const [, url, body] of output.matchAll(/curl (\S+) -H '\S+ \S+' -d '(\S+)'/g)) {
-      const headers = { "content-type": "application/json" }
-      statuses.push((await fetch(url, { method: "POST", headers, body })).status)
-    }
-    const [, address] = /listens on (http:\S+\d)/.exec(output) ?? []
-    const accounts = await (await fetch(`${address}/accounts`)).text()
-    child.kill("SIGTERM")
-    await closed
-    const passed = statuses.join() === "201,201,201" && accounts.includes("7500") && accounts.includes("2500") &&
-      child.signalCode !== "SIGKILL"
-    return { status: passed ? 0 : 1, output: `${output}${statuses.join()} ${accounts}` }
-  } catch (error) {
-    return { status: 1, output: `${output}${String(error)}` }
-  } finally {
-    clearTimeout(timer)
-    child.kill("SIGKILL")
-    await closed
-  }
+  )
 }
 
 const databases: ReadonlyArray<Database> = ["SQLite", "PostgreSQL"]

@@ -2,19 +2,13 @@
  * Builds an application with each of Next.js's bundlers and as a standalone server, and sends it requests.
  */
 import { transformSync } from "esbuild"
-import { spawn, spawnSync } from "node:child_process"
-import { once } from "node:events"
+import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { setTimeout as sleep } from "node:timers/promises"
 import { freePort } from "../support/serverProcess.js"
 import { nextConfiguration, root } from "./documented.js"
+import { type Result, withServer } from "./server.js"
 import type { Row } from "./table.js"
-
-interface Result {
-  readonly status: number | null
-  readonly output: string
-}
 
 interface Options<Database> {
   /** A project in which the documented commands were run, and one that installs Next.js. */
@@ -61,30 +55,12 @@ const answer = (url: string): string =>
   })
 
 /** Starts a server, sends it two requests, and ends it. */
-const request = async (command: ReadonlyArray<string>, cwd: string, env: NodeJS.ProcessEnv): Promise<Result> => {
-  const [file, ...args] = command
-  const child = spawn(file, args, { cwd, env, stdio: ["ignore", "pipe", "pipe"] })
-  const closed = once(child, "close")
-  let output = ""
-  child.stdout.on("data", (chunk) => output += chunk)
-  child.stderr.on("data", (chunk) => output += chunk)
-  const timer = setTimeout(() => child.kill("SIGKILL"), 120_000)
-  const get = async () => (await fetch(`http://127.0.0.1:${env.PORT}/items`)).text()
-  try {
-    while (!output.includes("Ready in") && child.exitCode === null && child.signalCode === null) {
-      await sleep(20)
-    }
+const request = (command: ReadonlyArray<string>, cwd: string, env: NodeJS.ProcessEnv): Promise<Result> =>
+  withServer(command, { cwd, env, ready: "Ready in" }, async () => {
+    const get = async () => (await fetch(`http://127.0.0.1:${env.PORT}/items`)).text()
     const answers = [await get(), await get()]
-    const passed = answers.every((text) => text === answer(env.DATABASE_URL!))
-    return { status: passed ? 0 : 1, output: `${output}\n${answers.join("\n")}` }
-  } catch (error) {
-    return { status: 1, output: `${output}\n${String(error)}` }
-  } finally {
-    clearTimeout(timer)
-    child.kill("SIGKILL")
-    await closed
-  }
-}
+    return { passed: answers.every((text) => text === answer(env.DATABASE_URL!)), seen: answers.join("\n") }
+  })
 
 export const nextRows = async <Database>(
   { databaseUrl, directory, environment, node, onBoth, standalone }: Options<Database>
