@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { afterAll, beforeAll, vi } from "vitest"
 import { type Bundler, bundlers } from "./support/bundled/bundlers.js"
+import { loadedBy } from "./support/loadedBy.js"
 import { freshDatabase } from "./support/postgres.js"
 
 // A bundler reads a thousand modules, and other tests run meanwhile.
@@ -135,4 +136,28 @@ describe("an application in a bundle", () => {
       )
       assert.deepStrictEqual({ ...JSON.parse(output.stdout), stderr: output.stderr }, { ...seen, threads: 1 })
     }))
+})
+
+describe("the files of the package", () => {
+  /** The files that an import loads. */
+  const files = async (name: string) =>
+    (await loadedBy(installed(), `dist/${name}.js`)).filter((file) => file.startsWith("dist/"))
+
+  // Node.js spends about as much time on finding them as on what is in them.
+  it.each([
+    ["Database", 5],
+    ["DatabaseError", 3],
+    ["DatabaseTypes", 2],
+    ["Postgres", 7],
+    ["Session", 5],
+    ["TestDatabase", 7],
+    ["worker", 6]
+  ])("that %s loads are at most %i", async (name, limit) => {
+    assert.isAtMost((await files(name)).length, limit)
+  })
+
+  it.each(["DatabaseError", "DatabaseTypes"])("of %s are small", async (name) => {
+    const sizes = (await files(name)).map((file) => Fs.statSync(Path.join(installed(), file)).size)
+    assert.isBelow(sizes.reduce((sum, size) => sum + size, 0), 30_000)
+  })
 })

@@ -1,43 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Esbuild from "esbuild"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
+import { loadedBy } from "./support/loadedBy.js"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
-
-/** What the modules of an application load before they run: everything but what is imported dynamically. */
-const loadedBy = async (entry: string): Promise<ReadonlyArray<string>> => {
-  const { metafile } = await Esbuild.build({
-    absWorkingDir: root,
-    entryPoints: [entry],
-    bundle: true,
-    splitting: true,
-    format: "esm",
-    platform: "node",
-    // Node loads whatever is imported, also where a bundler sees that nothing of it is used.
-    ignoreAnnotations: true,
-    treeShaking: false,
-    outdir: "build",
-    write: false,
-    metafile: true,
-    external: ["pg-native"],
-    logLevel: "error"
-  })
-  const loaded = new Set<string>()
-  const load = (module: string) => {
-    if (!loaded.has(module)) {
-      loaded.add(module)
-      for (const { external, kind, path } of metafile.inputs[module].imports) {
-        if (external !== true && kind !== "dynamic-import") {
-          load(path)
-        }
-      }
-    }
-  }
-  load(entry)
-  return Array.from(loaded)
-}
 
 const packageOf = (module: string): string => /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(module)?.[1] ?? "sqlayer"
 
@@ -85,7 +52,7 @@ describe("what an import loads", () => {
 
   for (const [name, { own, packages, platform }] of Object.entries(entries)) {
     it(`is nothing beside what ${name} needs`, async () => {
-      const loaded = await loadedBy(`src/${name}.ts`)
+      const loaded = await loadedBy(root, `src/${name}.ts`)
       const count = (name: string) => loaded.filter((module) => packageOf(module) === name).length
       assert.deepStrictEqual(
         Array.from(new Set(loaded.map(packageOf))).filter((name) => !packages.includes(name)),

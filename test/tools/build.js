@@ -33,10 +33,43 @@ const build = (names, options) =>
     ...options
   })
 
+const database = Path.join(root, "src/Database.ts")
+/** Entry points that are also of use without a database: they load little. */
+const separate = new Set(
+  ["DatabaseError.ts", "DatabaseTypes.ts", "worker.ts", "internal/cli/main.ts"].map((name) => Path.join(root, "src", name))
+)
+
+/**
+ * Puts all modules of `Database` into one file. esbuild puts modules into the same file if the same entry points reach them,
+ * so every entry point but those of `separate`, and every module that is imported dynamically, gets an import of `Database`.
+ * Nearly all of them need most of it anyway.
+ *
+ * @type {Esbuild.Plugin}
+ */
+const joinDatabase = {
+  name: "join-database",
+  setup({ onLoad, onResolve }) {
+    const joined = new Set()
+    onResolve({ filter: /[.][jt]s$/ }, ({ kind, path, resolveDir }) => {
+      const module = Path.resolve(resolveDir, path).replace(/js$/, "ts")
+      if (kind === "dynamic-import" || (kind === "entry-point" && !separate.has(module))) {
+        joined.add(module)
+      }
+      // An import without names is left out if the module has no side effects.
+      return module === database ? { path: database, sideEffects: true } : undefined
+    })
+    onLoad({ filter: /[.]ts$/ }, ({ path }) =>
+      joined.has(path)
+        ? { contents: `${Fs.readFileSync(path, "utf8")}\nimport ${JSON.stringify(database)}`, loader: "ts" }
+        : undefined)
+  }
+}
+
 await build([...modules, "internal/cli/main.ts"], {
   bundle: true,
   splitting: true,
   packages: "external",
+  plugins: [joinDatabase],
   chunkNames: "internal/[name]-[hash]"
 })
 // Joined with the others, its namespaces would be objects, of which bundlers cannot leave out what is not used.
