@@ -223,7 +223,7 @@ describe("a SQLite file is taken away", () => {
   const opened = Effect.gen(function*() {
     const path = yield* directory
     const filename = fileIn(path)
-    const database = yield* open(filename, { poolTimeout: "2 seconds" })
+    const database = yield* open(filename, { poolTimeout: "20 seconds" })
     yield* createTable(database)
     yield* insert(database, 1)
     yield* database.session(numbers(database), reading)

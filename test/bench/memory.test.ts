@@ -24,9 +24,9 @@ const used = Effect.promise(async () => {
   return (heapUsed + external) / 1_024
 })
 
-/** The least of three, since others allocate in this process too. */
+/** The least of seven, since others allocate in this process too. */
 const least = <E, R>(kilobytes: Effect.Effect<number, E, R>) =>
-  Effect.map(Effect.replicateEffect(kilobytes, 3), (measured) => Math.min(...measured))
+  Effect.map(Effect.replicateEffect(kilobytes, 7), (measured) => Math.min(...measured))
 
 /** The kilobytes that something holds while it is open. */
 const heldBy = <E>(open: Effect.Effect<unknown, E, Scope.Scope>) =>

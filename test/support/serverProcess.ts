@@ -184,6 +184,18 @@ export const makeServerProcess = async (
     return pid
   }
 
+  /** None while there is no such file: a server that starts deletes that of a killed one before it writes its own. */
+  const pidFileLines = (): ReadonlyArray<string> => {
+    try {
+      return Fs.readFileSync(pidFile, "utf8").split("\n")
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") {
+        throw error
+      }
+      return []
+    }
+  }
+
   const start = async (): Promise<void> => {
     if (running() !== undefined) {
       throw new Error("The server runs already")
@@ -212,7 +224,7 @@ export const makeServerProcess = async (
     const deadline = Date.now() + 60_000
     for (;;) {
       // The postmaster says on the last line of this file when it accepts connections.
-      const lines = Fs.existsSync(pidFile) ? Fs.readFileSync(pidFile, "utf8").split("\n") : []
+      const lines = pidFileLines()
       if (lines[0] === String(started.pid) && /^(ready|standby)/.test(lines[7] ?? "")) {
         sharedMemory = lines[6]?.trim().split(/\s+/)[1]
         return
