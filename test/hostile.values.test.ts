@@ -25,7 +25,7 @@ process.on("unhandledRejection", (error) => crashes.push(error))
 
 const canary = "c4nary-value-5566"
 
-const small = { poolSize: 2, poolMaxOverflow: 0, poolTimeout: "5 seconds" } as const
+const small = { poolSize: 2, poolMaxOverflow: 0, poolTimeout: "20 seconds" } as const
 
 /** More than there are connections, so that one that is lost in each would use up the pool. */
 const repetitions = 6

@@ -258,7 +258,7 @@ forEachDialect((name, _, dialect) =>
 
     live("what goes wrong is logged once, with the session's name, id and duration, as loud as it deserves", () =>
       Effect.gen(function*() {
-        const db = yield* open(dialect, { ...small, poolTimeout: "1 second" })
+        const db = yield* open(dialect, { ...small, poolTimeout: "5 seconds" })
         const ending = <A, E>(effect: Effect.Effect<A, E>, options: Session.Options = {}) =>
           Effect.gen(function*() {
             let id = ""

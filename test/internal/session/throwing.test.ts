@@ -111,7 +111,7 @@ forEachDialect((name, _, dialect) =>
       Effect.gen(function*() {
         const server = { host: "elsewhere", port: 1, role: "writer" }
         const db = yield* Effect.provideService(
-          open(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "5 seconds" }),
+          open(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "20 seconds" }),
           Interceptor,
           (driver) =>
             Effect.succeed({
@@ -131,7 +131,7 @@ forEachDialect((name, _, dialect) =>
 
     live("keeps no connection when it is asked whether a span is sampled", () =>
       Effect.gen(function*() {
-        const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "5 seconds" })
+        const db = yield* open(dialect, { poolSize: 1, poolMaxOverflow: 0, poolTimeout: "20 seconds" })
         let thrown = 0
         for (let n = 1; n <= 10; n++) {
           const traced = Effect.exit(Effect.withTracer(insert(db, n), breakingOnSampled(n)))
