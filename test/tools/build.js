@@ -41,27 +41,27 @@ const separate = new Set(
 
 /**
  * Puts all modules of `Database` into one file. esbuild puts modules into the same file if the same entry points reach them,
- * so every entry point but those of `separate`, and every module that is imported dynamically, gets an import of `Database`.
- * Nearly all of them need most of it anyway.
+ * so every entry point but those of `separate`, and every module that is imported dynamically, is loaded by a module that
+ * imports `Database` first. Nearly all of them need most of it anyway.
  *
  * @type {Esbuild.Plugin}
  */
 const joinDatabase = {
   name: "join-database",
   setup({ onLoad, onResolve }) {
-    const joined = new Set()
-    onResolve({ filter: /[.][jt]s$/ }, ({ kind, path, resolveDir }) => {
+    onResolve({ filter: /[.][jt]s$/ }, ({ kind, namespace, path, resolveDir }) => {
       const module = Path.resolve(resolveDir, path).replace(/js$/, "ts")
-      if (kind === "dynamic-import" || (kind === "entry-point" && !separate.has(module))) {
-        joined.add(module)
+      const onDemand = kind === "dynamic-import" && path.startsWith(".")
+      if (onDemand || (kind === "entry-point" && !separate.has(module))) {
+        return { path: module, namespace: "joined" }
       }
       // An import without names is left out if the module has no side effects.
-      return module === database ? { path: database, sideEffects: true } : undefined
+      return namespace === "joined" ? { path: module, sideEffects: true } : undefined
     })
-    onLoad({ filter: /[.]ts$/ }, ({ path }) =>
-      joined.has(path)
-        ? { contents: `${Fs.readFileSync(path, "utf8")}\nimport ${JSON.stringify(database)}`, loader: "ts" }
-        : undefined)
+    onLoad({ filter: /$/, namespace: "joined" }, ({ path }) => ({
+      contents: `import ${JSON.stringify(database)}; export * from ${JSON.stringify(path)}`,
+      resolveDir: root
+    }))
   }
 }
 
