@@ -40,9 +40,9 @@ const separate = new Set(
 )
 
 /**
- * Puts all modules of `Database` into one file. esbuild puts modules into the same file if the same entry points reach them,
- * so every entry point but those of `separate`, and every module that is imported dynamically, is loaded by a module that
- * imports `Database` first. Nearly all of them need most of it anyway.
+ * Puts the modules of `Database` into one file, but for the few that entry points of `separate` reach too. esbuild puts
+ * modules into the same file if the same entry points reach them, so every other entry point, and every module that is
+ * imported dynamically, is loaded by a module that imports `Database` first. Nearly all of them need most of it anyway.
  *
  * @type {Esbuild.Plugin}
  */
@@ -58,7 +58,7 @@ const joinDatabase = {
       // An import without names is left out if the module has no side effects.
       return namespace === "joined" ? { path: module, sideEffects: true } : undefined
     })
-    onLoad({ filter: /$/, namespace: "joined" }, ({ path }) => ({
+    onLoad({ filter: /.*/, namespace: "joined" }, ({ path }) => ({
       contents: `import ${JSON.stringify(database)}; export * from ${JSON.stringify(path)}`,
       resolveDir: root
     }))
