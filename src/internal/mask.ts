@@ -6,6 +6,7 @@
  * 1. By place. Text in quotes is masked, whatever its length, unless it is known to be a name: it follows a word for
  *    something of the schema (`column "x"`) or is one of the names that the server sent in a field of its own.
  *    Servers do not escape what they quote, so a masked quotation reaches to the last quotation mark of the text.
+ *    A name may be a parameter too (`$1::regclass`): it is masked if each of its parts is a part of one parameter.
  *    Tuples in a DETAIL (`Key (email)=(x@y)`, `Failing row contains (1, x)`), whatever its code, are masked likewise, to
  *    the last parenthesis.
  * 2. By value. The text of a parameter is masked elsewhere too: anywhere if it has at least `anywhereFrom` characters,
@@ -154,6 +155,22 @@ const isPartOf = (fragment: string, texts: ReadonlyArray<string>): boolean => {
   return texts.some((text) => text.length >= folded.length && fold(text).includes(folded))
 }
 
+// What spells its characters otherwise: `\u0053` in JSON and in arrays, `U&"!0053"` in names.
+const escapes = /\\|u&"/i
+
+/**
+ * Whether a quoted name may come from a parameter. Servers show a name as they understand it: in lower case, without the
+ * quotes and the spaces around its parts, cut, and with its escapes decoded. So each of its parts is looked for, and a
+ * parameter with escapes may be any name.
+ */
+const isNameInTexts = (name: string, texts: ReadonlyArray<string>): boolean => {
+  const parts = fold(name).split(/[\s.]+/)
+  return texts.some((text) => {
+    const folded = fold(text)
+    return escapes.test(text) || parts.every((part) => folded.includes(part))
+  })
+}
+
 const isWordAt = (text: string, from: number, to: number): boolean =>
   !(from > 0 && wordCharacter.test(text[from - 1])) && !(to < text.length && wordCharacter.test(text[to]))
 
@@ -225,8 +242,7 @@ export class ValueMatcher {
     return covered
   }
 
-  mask(text: string): string {
-    const covered = this.covered(text)
+  mask(text: string, covered = this.covered(text)): string {
     let out = ""
     let done = 0
     for (let at = covered.indexOf(1); at !== -1; at = covered.indexOf(1, done)) {
@@ -304,6 +320,8 @@ const shorten = (text: string, texts: ReadonlyArray<string>): string => {
   return head.slice(0, end) + MASK + (start === -1 ? "" : tail.slice(start))
 }
 
+const quotationMark = /["'`«»„“”‘’「」『』]/g
+
 // A value that contains quotes or parentheses would mislead the first rule, so it is masked before that.
 const misleading = /["'`«»„“”‘’「」『』()]/
 
@@ -315,7 +333,17 @@ const prepare = (
   const short = shorten(text, texts)
   const values = new ValueMatcher(short, texts)
   const first = texts.filter((value) => misleading.test(value))
-  return { text: first.length === 0 ? short : new ValueMatcher(short, first).mask(short), values }
+  if (first.length === 0) {
+    return { text: short, values }
+  }
+  const matcher = new ValueMatcher(short, first)
+  const covered = matcher.covered(short)
+  // A quotation mark at an end of what is masked may be the server's own, around a part of the value.
+  const isEnd = (at: number): boolean => covered[at] === 1 && !(covered[at - 1] === 1 && covered[at + 1] === 1)
+  for (const at of Array.from(short.matchAll(quotationMark), ({ index }) => index).filter(isEnd)) {
+    covered[at] = 0
+  }
+  return { text: matcher.mask(short, covered), values }
 }
 
 /** Whether a text contains one or several words, and not only as parts of other words. */
@@ -342,12 +370,16 @@ const kindOfQuoted = (
   if (sources.names?.includes(quoted) === true) {
     return "asIs"
   }
-  if (quoted === "" || quoted.length > maxName) {
+  if (quoted === "" || quoted.length > maxName || quoted.includes(MASK)) {
     return "value"
   }
   const inStatement = mentions(sources.statement, quoted)
   if (namesNext.test(before)) {
-    return inStatement ? "asIs" : isPartOf(quoted, texts) ? "value" : "byValue"
+    if (inStatement) {
+      // The beginning of a longer name, which holds a quotation mark, is no name of the statement.
+      return isPartOf(`${quoted.slice(quoted.lastIndexOf(".") + 1)}""`, texts) ? "value" : "asIs"
+    }
+    return isNameInTexts(quoted, texts) ? "value" : "byValue"
   }
   return inStatement && sources.quotesStatement === true && !isPartOf(quoted, texts) ? "asIs" : "value"
 }

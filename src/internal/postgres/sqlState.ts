@@ -6,7 +6,7 @@
 import * as Predicate from "effect/Predicate"
 import { type DatabaseError, isDatabaseError } from "../../DatabaseError.js"
 import { connectionErrorTag, type Context, make, withLocation } from "../makeError.js"
-import { MASK, maskCause, maskDetail, maskText, type Sources, textOf } from "../mask.js"
+import { MASK, maskCause, maskDetail, maskText, mentions, type Sources, textOf } from "../mask.js"
 import { poolerRefusal } from "./poolerErrors.js"
 import type { ServerError } from "./protocol/messages.js"
 
@@ -195,6 +195,20 @@ const copyPositionOf = (
   return found === null ? undefined : { line: Number(found[1]), column: found[2] }
 }
 
+/** The codes of the errors that end with a name without quotes: syntax_error and feature_not_supported. */
+const nameAtEnd = new Set(["42601", "0A000"])
+
+/**
+ * The message. A name with too many parts is shown without quotes at its end
+ * (`cross-database references are not implemented: a.b.c`), which is a value unless the statement holds it.
+ */
+const messageOf = ({ code, message }: ServerResponse, sources: Sources): string => {
+  const name = /: (?!"[^"]*"$)(?=.*\..*\.).+$/s.exec(message)
+  return name !== null && nameAtEnd.has(code) && !mentions(sources.statement, name[0].slice(2))
+    ? `${maskText(message.slice(0, name.index), sources)}: ${MASK}`
+    : maskText(message, sources)
+}
+
 const fromServer = (error: ServerResponse, context: Context): DatabaseError => {
   const { code, constraint, dataType, schema, table } = error
   const copyPosition = copyPositionOf(error, context)
@@ -210,7 +224,7 @@ const fromServer = (error: ServerResponse, context: Context): DatabaseError => {
   }
   // These contain no values: at start-up names of users, databases and settings, and for a failed Bind two numbers.
   const hasNoValues = context.phase === "connect" || error.routine === "exec_bind_message"
-  const message = hasNoValues ? error.message : maskText(error.message, sources)
+  const message = hasNoValues ? error.message : messageOf(error, sources)
   const reason = tag === "InvalidStatement" && error.position !== undefined
     ? `${message} at character ${error.position}`
     : copyPosition !== undefined

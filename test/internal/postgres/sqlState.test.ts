@@ -780,6 +780,90 @@ describe("masking", () => {
     }
   )
 
+  // The server takes a name apart and shows it as it understands it: without quotes and spaces, in lower case, cut to
+  // 63 bytes, and with its escapes decoded.
+  const namePart = FastCheck.record({
+    text: FastCheck.string({ unit: FastCheck.constantFrom(...Array.from("a1é漢\" .")), maxLength: 30 }),
+    around: FastCheck.constantFrom("", " ", "\n", "\t ")
+  }).map(({ around, text }) => `${around}"${(text + mark + text).replaceAll("\"", "\"\"")}"${around}`)
+  const qualifiedName = FastCheck.array(
+    FastCheck.oneof(namePart, FastCheck.constantFrom("1", " a1 ", "account", mark)),
+    {
+      minLength: 1,
+      maxLength: 5
+    }
+  ).map((parts) => parts.join("."))
+
+  const naming: ReadonlyArray<readonly [statement: string, wrap: (name: string) => string]> = [
+    ...["regclass", "regtype", "regproc", "regrole", "regnamespace", "regcollation"].map((type) =>
+      [`SELECT $1::${type} FROM account`, (name: string) => name] as const
+    ),
+    ["SELECT $1::regprocedure", (name) => `${name}(int)`],
+    ["SELECT $1::regprocedure", (name) => `lower(${name})`],
+    ["SELECT $1::regoper", (name) => `${name}.+`],
+    ["SELECT nextval($1)", (name) => name],
+    ["SELECT pg_get_serial_sequence($1, 'id')", (name) => name],
+    ["SELECT pg_get_serial_sequence('account', $1)", (name) => name],
+    ["SELECT has_table_privilege($1, 'SELECT')", (name) => name],
+    ["SELECT has_column_privilege('account', $1, 'SELECT')", (name) => name],
+    ["SELECT parse_ident($1)", (name) => `${name}.`],
+    ["SELECT to_tsvector($1::regconfig, 'x')", (name) => name],
+    ["SELECT currval($1)", (name) => name]
+  ]
+
+  for (const [statement, wrap] of naming) {
+    it(`${statement} with ${wrap("a name")}: the name is nowhere`, { timeout: 240_000 }, async () => {
+      let failures = 0
+      await client.query("BEGIN")
+      await client.query(schema)
+      await FastCheck.assert(
+        FastCheck.asyncProperty(qualifiedName, async (name) => {
+          const params = [wrap(name)]
+          await client.query("SAVEPOINT s")
+          const thrown = await client.query(statement, params).then(() => undefined, (error: unknown) => error)
+          await client.query("ROLLBACK TO s")
+          if (thrown !== undefined && name.includes(mark)) {
+            failures++
+            assertHoldsNot(fromPostgres(thrown, { phase: "statement", statement, params }), mark)
+          }
+        }),
+        { numRuns: 50 }
+      ).finally(() => client.query("ROLLBACK"))
+      assert.isAbove(failures, 0)
+    })
+  }
+
+  const decoded = [
+    ["SELECT $1::regtype", `U&"\\0053\\0033cr3tV4lue"`],
+    ["SELECT $1::regtype", `a.b.c.u&"\\0053\\0033cr3tV4lue"`],
+    ["SELECT $1::regtype", `U&"!0053!0033cr3tV4lue" UESCAPE '!'`],
+    ["SELECT $1::regclass[]", `{"\\S3cr\\3tV4lue"}`],
+    ["SELECT jsonb_path_query('{}', $1::jsonpath)", `$"\\u0053\\x33cr3tV4lue"`],
+    ["SELECT $1::regclass FROM account", `"account"";${mark}"`],
+    ["SELECT $1::regclass FROM public.account", `public . "account"";${mark}"`]
+  ]
+  for (const [statement, name] of decoded) {
+    it(`${statement} with ${name}: the name that the server decodes is nowhere`, async () => {
+      await client.query("BEGIN")
+      await client.query(schema)
+      const params = [name]
+      const thrown: unknown = await client.query(statement, params).then(
+        () => assert.fail("no error"),
+        (error: unknown) => error
+      )
+      await client.query("ROLLBACK")
+      assert.include(String(thrown).toLowerCase(), mark.toLowerCase())
+      assertHoldsNot(fromPostgres(thrown, { phase: "statement", statement, params }), mark)
+    })
+  }
+
+  it("keeps a name with too many parts that the statement holds", async () => {
+    const error = await classify({ code: "0A000", statement: "SELECT $1::int FROM other.public.account", params: [1] })
+    assert.include(error.message, "cross-database references are not implemented: \"other.public.account\"")
+    const type = await classify({ code: "0A000", statement: "SELECT $1::other.public.account", params: [1] })
+    assert.include(type.message, "cross-database references are not implemented: other.public.account")
+  })
+
   it("masks the values of a row that are not parameters", async () => {
     const error = fromPostgres(
       await provoke({ code: "23505", statement: "INSERT INTO account (id, email) VALUES (2, 'a@example.com')" }),
