@@ -7,7 +7,7 @@ import { createRequire as requireFrom } from "node:module"
 import {
   backupPages,
   type Binding,
-  checkExists,
+  checkFile,
   type Database,
   type RowFormat,
   type RunResult,
@@ -131,7 +131,7 @@ export const makeBinding = (module: Module): Binding => ({
   library,
   // SQLite itself never waits for a lock, which would block the thread. The client retries instead.
   open: (filename, { immutable, mustExist, readOnly }) => {
-    checkExists(filename, mustExist || readOnly)
+    checkFile(filename, mustExist || readOnly)
     // Its SQLite reads no URI, which is the only way to open a file as immutable. This reads a copy in memory.
     const source = immutable ? readFile(filename) : filename
     // `fileMustExist` would also refuse new files to ATTACH.

@@ -113,17 +113,30 @@ export class SqliteError extends Error {
   }
 }
 
-/** Throws if the directory or a file that must exist is missing, since SQLite's own error does not name the reason. */
-export const checkExists = (filename: string, mustExist: boolean): void => {
-  const missing = filename === memory
+const isDirectory = (filename: string): boolean => {
+  try {
+    return Fs.statSync(filename, { throwIfNoEntry: false })?.isDirectory() === true
+  } catch {
+    return false
+  }
+}
+
+/**
+ * Throws if the file's directory or a file that must exist is missing, or if it is a directory, since SQLite's own error
+ * does not name the reason.
+ */
+export const checkFile = (filename: string, mustExist: boolean): void => {
+  const problem = filename === memory
     ? undefined
     : !Fs.existsSync(Path.dirname(filename))
     ? "Cannot open database because the directory does not exist"
     : mustExist && !Fs.existsSync(filename)
     ? "unable to open database file: it does not exist"
+    : isDirectory(filename)
+    ? "unable to open database file: it is a directory"
     : undefined
-  if (missing !== undefined) {
-    throw new SqliteError(missing, "SQLITE_CANTOPEN")
+  if (problem !== undefined) {
+    throw new SqliteError(problem, "SQLITE_CANTOPEN")
   }
 }
 

@@ -20,7 +20,7 @@ export const importBetterSqlite3 = async (): Promise<
 /** The node:sqlite of this runtime, unless it has none or lacks what the engine needs. */
 export const builtIn = (): Binding | undefined => {
   const module = process.getBuiltinModule?.("node:sqlite") as unknown as NodeSqlite.Module | undefined
-  return module !== undefined && NodeSqlite.isComplete(module) ? NodeSqlite.makeBinding(module) : undefined
+  return module !== undefined && NodeSqlite.isUsable(module) ? NodeSqlite.makeBinding(module) : undefined
 }
 
 /** Loads the library that the main thread has chosen. */

@@ -9,7 +9,7 @@ import {
   type BackupMetadata,
   backupPages,
   type Binding,
-  checkExists,
+  checkFile,
   type Database,
   memory,
   type RowFormat,
@@ -316,7 +316,7 @@ const makeDatabase = (
   serialize: () => {
     if (database.serialize === undefined) {
       throw new SqliteError(
-        "an export needs better-sqlite3, or a runtime whose node:sqlite can serialize: Node 24",
+        "an export needs better-sqlite3, or a runtime whose node:sqlite can serialize",
         "SQLITE_ERROR"
       )
     }
@@ -324,7 +324,7 @@ const makeDatabase = (
   },
   backup: async (destination, onProgress): Promise<BackupMetadata> => {
     if (module.backup === undefined) {
-      throw new SqliteError("a backup needs better-sqlite3, or Node 24", "SQLITE_ERROR")
+      throw new SqliteError("a backup needs better-sqlite3, or a runtime whose node:sqlite has backups", "SQLITE_ERROR")
     }
     checkDirectory(destination)
     const totalPages = await module.backup(database, destination, { rate: backupPages, progress: onProgress })
@@ -364,16 +364,34 @@ const makeDatabase = (
   close: () => database.close()
 })
 
-/** Whether the runtime's node:sqlite has what the engine needs: Node 22.16 and later. */
-export const isComplete = (module: Module): boolean =>
+/**
+ * Whether values are read as they are. Node 22 and Deno 2.9 read a text only up to a NUL character, and after a change of
+ * the schema not the columns that were added since the statement was prepared. Node 22 binds some empty bytes as NULL.
+ */
+const readsExactly = (module: Module): boolean => {
+  const database = new module.DatabaseSync(memory, { readOnly: false, allowExtension: false })
+  try {
+    database.exec("CREATE TABLE t (a); INSERT INTO t VALUES ('a' || char(0))")
+    const statement = database.prepare("SELECT typeof(?) AS bytes, * FROM t")
+    statement.all(new Uint8Array(0))
+    database.exec("ALTER TABLE t ADD COLUMN b DEFAULT 1")
+    const [{ a, b, bytes }] = statement.all(new Uint8Array(0)) as ReadonlyArray<Row>
+    return a === "a\0" && b === 1 && bytes === "blob"
+  } finally {
+    database.close()
+  }
+}
+
+/** Whether the runtime's node:sqlite has what the engine needs, which those of Node 22 and Deno 2.9 do not. */
+export const isUsable = (module: Module): boolean =>
   typeof module.StatementSync.prototype.columns === "function" &&
-  typeof module.StatementSync.prototype.setReturnArrays === "function"
+  typeof module.StatementSync.prototype.setReturnArrays === "function" && readsExactly(module)
 
 export const makeBinding = (module: Module): Binding => ({
   name: "node:sqlite",
   library: () => "node:sqlite",
   open: (filename, { immutable, mustExist, readOnly }) => {
-    checkExists(filename, mustExist || readOnly)
+    checkFile(filename, mustExist || readOnly)
     // Only a URI can say that a missing file is not created, or that a file is immutable.
     const query = immutable ? "immutable=1" : mustExist && !readOnly ? "mode=rw" : undefined
     const path = query === undefined || filename === memory

@@ -56,7 +56,8 @@ describe("opening", () => {
         Effect.gen(function*() {
           const error = yield* failure(driver(yield* directory, { thread }))
           assert.strictEqual(error._tag, "ConnectionFailed")
-          assert.match(error.code, /^SQLITE_CANTOPEN/)
+          assert.strictEqual(error.code, "SQLITE_CANTOPEN")
+          assert.include(error.message, "it is a directory")
         }))
 
       it.scopedLive("a file without permission is ConnectionFailed", () =>
