@@ -37,6 +37,7 @@ await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
     const { problems, programs } = yield* runModel(dialect, {
       seed,
       millis: Number(values.minutes) * 60_000 / dialects.length,
+      atLeast: 1,
       features: enabled,
       problems: Number(values.problems),
       shrinkMillis: Number(values.shrink) * 1_000,

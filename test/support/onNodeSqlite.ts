@@ -7,8 +7,9 @@ import type { Binding } from "../../src/internal/sqlite/binding.js"
 interface Statement {
   readonly all: (...params: ReadonlyArray<unknown>) => Array<Record<string, unknown>>
   readonly get: (...params: ReadonlyArray<unknown>) => Record<string, unknown> | undefined
-  readonly run: (...params: ReadonlyArray<unknown>) => unknown
+  readonly run: (...params: ReadonlyArray<unknown>) => { readonly changes: number | bigint }
   readonly iterate: (...params: ReadonlyArray<unknown>) => IterableIterator<unknown>
+  readonly setReadBigInts: (enabled: boolean) => void
 }
 
 interface Connection {
@@ -61,7 +62,15 @@ export default class Sqlite {
     return {
       all,
       get: first,
-      run: (...params: ReadonlyArray<unknown>) => statement.run(...params),
+      run: (...params: ReadonlyArray<unknown>) => {
+        // The rowid of the last insert may be larger than a number holds.
+        statement.setReadBigInts(true)
+        try {
+          return { changes: Number(statement.run(...params).changes) }
+        } finally {
+          statement.setReadBigInts(false)
+        }
+      },
       iterate: (...params: ReadonlyArray<unknown>) => statement.iterate(...params),
       pluck: () => ({
         all: (...params: ReadonlyArray<unknown>) => all(...params).map((row) => Object.values(row ?? {})[0]),

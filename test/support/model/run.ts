@@ -18,8 +18,9 @@ import { shrink } from "./shrink.js"
 
 export interface Options {
   readonly seed: number
-  /** Begins no program after so many milliseconds. */
+  /** Begins no program after so many milliseconds, once it has run so many programs. */
   readonly millis: number
+  readonly atLeast: number
   readonly features: ReadonlySet<Feature>
   /** At most so many wrong programs are looked for. */
   readonly problems: number
@@ -199,7 +200,8 @@ export const runModel = (dialect: Dialect, options: Options): Effect.Effect<Resu
       })
 
     const deadline = performance.now() + options.millis
-    for (let seed = options.seed; performance.now() < deadline && problems.length < options.problems; seed++) {
+    const isOver = () => performance.now() >= deadline && programs >= options.atLeast
+    for (let seed = options.seed; !isOver() && problems.length < options.problems; seed++) {
       const program = generate(random(seed).branch("model"), options.features)
       programs++
       const found = yield* attempt(program, "first")
