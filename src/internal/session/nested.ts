@@ -36,6 +36,8 @@ interface Savepoint {
   name: string | undefined
   /** The connection on which it is being set right now. */
   settingOn: Connection | undefined
+  /** Why it could not be set, because the surrounding transaction was aborted already. */
+  refusal: DatabaseError | undefined
 }
 
 /** Makes the nested transaction, which sets its savepoint with its first statement. Needs the parent's connection lock. */
@@ -55,10 +57,16 @@ const makeSavepoint = ({ enclosing, options, parent }: Nesting): Savepoint => {
         const name = parent.nextSavepoint()
         savepoint.settingOn = connection
         return Effect.ensuring(
-          Effect.map(restore(Effect.suspend(() => connection.savepoint(name))), () => {
-            savepoint.name = name
-            transaction.connection = connection
-            return connection
+          Effect.mapBoth(restore(Effect.suspend(() => connection.savepoint(name))), {
+            onFailure: (error) => {
+              savepoint.refusal = error._tag === "TransactionAborted" ? error : undefined
+              return error
+            },
+            onSuccess: () => {
+              savepoint.name = name
+              transaction.connection = connection
+              return connection
+            }
           }),
           Effect.sync(() => {
             savepoint.settingOn = undefined
@@ -70,7 +78,8 @@ const makeSavepoint = ({ enclosing, options, parent }: Nesting): Savepoint => {
     transaction: parent.child(options, enclosing, begin),
     parent,
     name: undefined,
-    settingOn: undefined
+    settingOn: undefined,
+    refusal: undefined
   }
   return savepoint
 }
@@ -141,7 +150,10 @@ const end = <A, E>(
     Exit.void
   )
   const commit = (): Effect.Effect<Exit.Exit<A, E>> =>
-    parent.refusal() === undefined
+    savepoint.name === undefined && savepoint.refusal !== undefined
+      // A statement has failed in it, even if that was caught.
+      ? rollback(Exit.fail(fail(savepoint.refusal)))
+      : parent.refusal() === undefined
       ? Effect.flatMap(release, (result) => {
         if (Exit.isFailure(result)) {
           return rollback(Exit.failCause(Cause.map(result.cause, fail)))
