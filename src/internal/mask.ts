@@ -49,6 +49,7 @@ const quotes: { readonly [open: string]: string } = {
   "「": "」",
   "『": "』"
 }
+const isQuotationMark = (character: string): boolean => character in quotes || Object.values(quotes).includes(character)
 
 // The words of the servers' messages that are followed by the quoted name of something.
 const namesNext = new RegExp(
@@ -320,8 +321,6 @@ const shorten = (text: string, texts: ReadonlyArray<string>): string => {
   return head.slice(0, end) + MASK + (start === -1 ? "" : tail.slice(start))
 }
 
-const quotationMark = /["'`«»„“”‘’「」『』]/g
-
 // A value that contains quotes or parentheses would mislead the first rule, so it is masked before that.
 const misleading = /["'`«»„“”‘’「」『』()]/
 
@@ -339,11 +338,10 @@ const prepare = (
   const matcher = new ValueMatcher(short, first)
   const covered = matcher.covered(short)
   // A quotation mark at an end of what is masked may be the server's own, around a part of the value.
-  const isEnd = (at: number): boolean => covered[at] === 1 && !(covered[at - 1] === 1 && covered[at + 1] === 1)
-  for (const at of Array.from(short.matchAll(quotationMark), ({ index }) => index).filter(isEnd)) {
-    covered[at] = 0
-  }
-  return { text: matcher.mask(short, covered), values }
+  const inner = covered.map((masked, at) =>
+    isQuotationMark(short[at]) && !(covered[at - 1] === 1 && covered[at + 1] === 1) ? 0 : masked
+  )
+  return { text: matcher.mask(short, inner), values }
 }
 
 /** Whether a text contains one or several words, and not only as parts of other words. */

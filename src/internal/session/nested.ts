@@ -36,8 +36,6 @@ interface Savepoint {
   name: string | undefined
   /** The connection on which it is being set right now. */
   settingOn: Connection | undefined
-  /** Why it could not be set, because the surrounding transaction was aborted already. */
-  refusal: DatabaseError | undefined
 }
 
 /** Makes the nested transaction, which sets its savepoint with its first statement. Needs the parent's connection lock. */
@@ -57,16 +55,10 @@ const makeSavepoint = ({ enclosing, options, parent }: Nesting): Savepoint => {
         const name = parent.nextSavepoint()
         savepoint.settingOn = connection
         return Effect.ensuring(
-          Effect.mapBoth(restore(Effect.suspend(() => connection.savepoint(name))), {
-            onFailure: (error) => {
-              savepoint.refusal = error._tag === "TransactionAborted" ? error : undefined
-              return error
-            },
-            onSuccess: () => {
-              savepoint.name = name
-              transaction.connection = connection
-              return connection
-            }
+          Effect.map(restore(Effect.suspend(() => connection.savepoint(name))), () => {
+            savepoint.name = name
+            transaction.connection = connection
+            return connection
           }),
           Effect.sync(() => {
             savepoint.settingOn = undefined
@@ -78,8 +70,7 @@ const makeSavepoint = ({ enclosing, options, parent }: Nesting): Savepoint => {
     transaction: parent.child(options, enclosing, begin),
     parent,
     name: undefined,
-    settingOn: undefined,
-    refusal: undefined
+    settingOn: undefined
   }
   return savepoint
 }
@@ -150,9 +141,9 @@ const end = <A, E>(
     Exit.void
   )
   const commit = (): Effect.Effect<Exit.Exit<A, E>> =>
-    savepoint.name === undefined && savepoint.refusal !== undefined
-      // A statement has failed in it, even if that was caught.
-      ? rollback(Exit.fail(fail(savepoint.refusal)))
+    savepoint.name === undefined && transaction.beginError?._tag === "TransactionAborted"
+      // The surrounding transaction was aborted, so that a statement has failed here, even if that was caught.
+      ? rollback(Exit.fail(fail(transaction.beginError)))
       : parent.refusal() === undefined
       ? Effect.flatMap(release, (result) => {
         if (Exit.isFailure(result)) {

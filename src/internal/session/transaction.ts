@@ -89,11 +89,12 @@ export class Transaction extends BorrowedConnection implements Service {
   failure: DatabaseError | undefined = undefined
   /** The fiber that it runs in. Undefined if its interruption does not end it, and for a handle, which has none. */
   fiber: CurrentFiber = undefined
+  /** The error of the last attempt to begin it that failed. */
+  beginError: DatabaseError | undefined = undefined
   private readonly begin: TransactionOptions["begin"]
   private readonly beginLock = new FifoLock()
-  /** How many attempts to begin it have failed, and the error of the last one. */
+  /** How many attempts to begin it have failed. */
   private failedBegins = 0
-  private beginError: DatabaseError | undefined = undefined
   private readonly number = ++count
   private hasEnded = false
   private onEnd: () => void = noListener

@@ -17,18 +17,24 @@ export const importBetterSqlite3 = async (): Promise<
   }
 }
 
+const builtInModule = (): NodeSqlite.Module | undefined =>
+  process.getBuiltinModule?.("node:sqlite") as unknown as NodeSqlite.Module | undefined
+
 /** The node:sqlite of this runtime, unless it has none or lacks what the engine needs. */
 export const builtIn = (): Binding | undefined => {
-  const module = process.getBuiltinModule?.("node:sqlite") as unknown as NodeSqlite.Module | undefined
+  const module = builtInModule()
   return module !== undefined && NodeSqlite.isUsable(module) ? NodeSqlite.makeBinding(module) : undefined
 }
 
-/** Loads the library that the main thread has chosen. */
+/** Loads the library that the main thread has chosen, which has found out that it is usable. */
 export const loadBinding = async (name: BindingName): Promise<Binding> => {
   const loaded = name === "better-sqlite3" ? await importBetterSqlite3() : undefined
-  const binding = loaded?.module === undefined ? builtIn() : BetterSqlite3.makeBinding(loaded.module)
-  if (binding?.name !== name) {
+  if (loaded?.module !== undefined) {
+    return BetterSqlite3.makeBinding(loaded.module)
+  }
+  const module = loaded === undefined ? builtInModule() : undefined
+  if (module === undefined) {
     throw loaded?.error ?? new Error(`this thread has no ${name}`)
   }
-  return binding
+  return NodeSqlite.makeBinding(module)
 }

@@ -5,6 +5,27 @@ import { assertIdle, failure, insert, live, numbers, open } from "./harness.js"
 
 forEachDialect((name, _, dialect) =>
   describe(`a nested session on ${name}`, () => {
+    live("of an aborted one does not succeed where a statement in it failed", () =>
+      Effect.gen(function*() {
+        const db = yield* open(dialect)
+        yield* insert(db, 1)
+        yield* db.sql`CREATE TABLE account (id INTEGER PRIMARY KEY)`
+        yield* db.sql`INSERT INTO account VALUES (1)`
+        const violate = Effect.exit(db.sql`INSERT INTO account VALUES (1)`)
+        const outer = yield* failure(db.session(Effect.gen(function*() {
+          yield* insert(db, 2)
+          yield* violate
+          assert.strictEqual((yield* failure(db.session(violate)))._tag, "TransactionAborted")
+          assert.strictEqual((yield* failure(db.session(db.session(violate))))._tag, "TransactionAborted")
+          const inner: Array<string> = []
+          yield* failure(db.session(Effect.map(failure(db.session(violate)), ({ _tag }) => inner.push(_tag))))
+          assert.deepStrictEqual(inner, ["TransactionAborted"])
+        })))
+        assert.strictEqual(outer._tag, "TransactionAborted")
+        assert.deepStrictEqual(yield* numbers(db), [1])
+        yield* assertIdle(db)
+      }))
+
     const ends = dialect.dialect === "sqlite" ? ["ROLLBACK", "INSERT OR ROLLBACK INTO items VALUES (1)"] : ["ROLLBACK"]
     for (const statement of ends) {
       for (const fails of [true, false]) {
